@@ -1,0 +1,140 @@
+"""One client, one message at a time: the ClientApp and its handlers."""
+
+import time
+import traceback
+from collections.abc import Callable
+from functools import lru_cache
+from typing import cast
+
+import numpy as np
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.common.constant import ErrorCode
+
+from client_app import local_data
+from client_app.local_training import train_locally
+from client_app.methods import METHODS
+from client_app.pinned import PinnedClientApp
+from config import ConfigError, RunConfig, build_named
+from data.errors import DataError
+from fingerprint import code_fingerprint
+from task import build_model, derived_generator, evaluate, pick_compute
+
+app = PinnedClientApp()
+
+Handler = Callable[[Message, Context], Message]
+TRACEBACK_LINES = 12
+
+
+def answering_errors(handler: Handler) -> Handler:
+    """Turn whatever goes wrong into an error reply that says which client it was and why, in its first line."""
+
+    def answer(message: Message, context: Context) -> Message:
+        try:
+            return handler(message, context)
+        except Exception as error:
+            reason = f"client {context.node_config.get('partition-id', context.node_id)}: "
+            if isinstance(error, (ConfigError, DataError)):
+                reason += str(error)  # already says all there is to say
+            else:
+                tail = traceback.format_exc().splitlines()[-TRACEBACK_LINES:]
+                reason += f"{type(error).__name__}: {error}\n" + "\n".join(tail)
+            return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message)
+
+    return answer
+
+
+@app.query()
+@answering_errors
+def query(message: Message, context: Context) -> Message:
+    """Roll call: who this client is, what it holds, which code it runs; no weights travel.
+
+    Everything that training will need is checked here, so that a bad setting ends the run before it starts.
+    """
+    config, site = _read(message, context)
+    split = local_data.training_data(site, config)
+    if config.fraction_evaluate > 0:
+        local_data.evaluation_data(site, config)
+    build_named("method", METHODS, config.method, config.method_args)
+    names = local_data.class_names(site)
+    facts = MetricRecord(
+        {
+            "partition-id": site.partition_id,
+            "num-partitions": site.num_partitions,
+            "num-examples": len(split.labels),
+            "label-histogram": np.bincount(split.labels, minlength=len(names)).tolist(),
+        }
+    )
+    about = ConfigRecord(
+        {
+            "class-names": list(names),
+            "compute": str(pick_compute(config.precision)),
+            "fingerprint": code_fingerprint(),
+        }
+    )
+    return Message(RecordDict({"facts": facts, "about": about}), reply_to=message)
+
+
+@app.train()
+@answering_errors
+def train(message: Message, context: Context) -> Message:
+    """Load the global model, train it on this client's images, send it back."""
+    started = time.perf_counter()
+    config, site = _read(message, context)
+    server_round = cast(int, message.content.config_records["config"]["server-round"])
+    split = local_data.training_data(site, config)
+    images = torch.from_numpy(local_data.training_pixels(site, split, config))
+    compute = pick_compute(config.precision)
+    model = _model(config.model, len(local_data.class_names(site)), compute.device)
+    model.load_state_dict(message.content.array_records["arrays"].to_torch_state_dict())
+    report = train_locally(
+        model,
+        images,
+        torch.from_numpy(split.labels.astype(np.int64)),
+        build_named("method", METHODS, config.method, config.method_args),
+        config,
+        compute,
+        derived_generator(config.seed, "local training", server_round, site.partition_id + 1),
+    )
+    metrics = MetricRecord(
+        {
+            "num-examples": len(split.labels),
+            "train-loss": sum(report.epoch_losses) / len(report.epoch_losses),
+            "epoch-losses": report.epoch_losses,
+            "images-seen": report.images_seen,
+            "train-seconds": report.seconds,
+            "visit-seconds": time.perf_counter() - started,
+        }
+    )
+    arrays = ArrayRecord({key: value.cpu() for key, value in model.state_dict().items()})
+    return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
+
+
+@app.evaluate()
+@answering_errors
+def evaluate_locally(message: Message, context: Context) -> Message:
+    """Evaluate the global model on this client's slice of clean val."""
+    config, site = _read(message, context)
+    split = local_data.evaluation_data(site, config)
+    compute = pick_compute(config.precision)
+    model = _model(config.model, len(local_data.class_names(site)), compute.device)
+    model.load_state_dict(message.content.array_records["arrays"].to_torch_state_dict())
+    images = local_data.pixels(site, split, config.image_size)
+    result = evaluate(model, images, split.labels, compute, config.normalization)
+    metrics = MetricRecord(
+        {"num-examples": result.num_examples, "eval-loss": result.loss, "eval-accuracy": result.accuracy}
+    )
+    return Message(RecordDict({"metrics": metrics}), reply_to=message)
+
+
+def _read(message: Message, context: Context) -> tuple[RunConfig, local_data.Site]:
+    """The run config that the server resolved, and where this client's images are."""
+    sent = {key: value for key, value in message.content.config_records["config"].items() if key != "server-round"}
+    config = RunConfig.from_flat(sent)
+    return config, local_data.Site.resolve(context.node_config, config)
+
+
+@lru_cache(maxsize=1)
+def _model(name: str, num_classes: int, device: torch.device) -> torch.nn.Module:
+    """One model a process: every visit overwrites all of its state, so building it again would be waste."""
+    return build_model(name, num_classes, seed=0).to(device)

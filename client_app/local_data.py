@@ -1,0 +1,132 @@
+"""Which images this client holds, and their pixels, kept between messages while the process lives."""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from data.images import load_images
+from data.partition import partition
+from data.release import Release, Split, open_release, training_split
+from data.sample import default_sample
+
+from client_app.augmentation import stored_size
+from config import RunConfig, parse_args
+from data.errors import DataError
+
+# Per process. Two GiB hold a partition of 10,000 images of 224 pixels (1.5 GB); each actor keeps its own.
+IMAGE_CACHE_BYTES = 2 << 30
+_images: OrderedDict[tuple[Any, ...], np.ndarray] = OrderedDict()
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a client's images come from.
+
+    Attributes:
+        root: A folder in the released layout.
+        partition_id: Which slice of it, or -1 for all of it: a real site with a folder of its own.
+        num_partitions: How many slices there are; 1 for a site with a folder of its own.
+    """
+
+    root: Path
+    partition_id: int
+    num_partitions: int
+
+    @classmethod
+    def resolve(cls, node_config: Mapping[str, Any], config: RunConfig) -> "Site":
+        """Simulated and real nodes alike: `partition-id` and `num-partitions` come from the node; a `data-dir` of the
+        node goes before the run's.
+
+        Raises:
+            DataError: Only one of `partition-id` and `num-partitions` is given, or the id is out of range.
+        """
+        root = str(node_config.get("data-dir") or config.data_dir)
+        path = Path(root).expanduser() if root else default_sample()
+        given = [key for key in ("partition-id", "num-partitions") if key in node_config]
+        if not given:
+            return cls(path, -1, 1)
+        if len(given) == 1:
+            raise DataError(
+                f"node config: '{given[0]}' is given alone; it must be 'partition-id' and 'num-partitions'."
+            )
+        partition_id, count = (int(node_config[key]) for key in given)
+        if not 0 <= partition_id < count:
+            raise DataError(f"node config: 'partition-id' is {partition_id}; it must be from 0 to {count - 1}.")
+        return cls(path, partition_id, count)
+
+
+def training_data(site: Site, config: RunConfig) -> Split:
+    """Keys and labels that this client trains on; pixels are loaded by `pixels`.
+
+    Raises:
+        DataError: Unreadable release, more clients than images, or a batch larger than the partition.
+    """
+    split = training_split(_release(site.root), config.train_split)
+    if site.partition_id >= 0:
+        slices = _partition(
+            site.root, config.train_split, site.num_partitions, config.seed, config.partition, config.partition_args
+        )
+        split = _take(split, slices[site.partition_id])
+    if config.drop_last and len(split.labels) < config.batch_size:
+        raise DataError(
+            f"run config: 'batch-size' is {config.batch_size}, but partition {site.partition_id} holds only"
+            f" {len(split.labels)} images and 'drop-last' leaves incomplete batches out; it must be at most"
+            f" {len(split.labels)}."
+        )
+    return split
+
+
+def evaluation_data(site: Site, config: RunConfig) -> Split:
+    """This client's even slice of clean val, the same images in every round.
+
+    Raises:
+        DataError: There are fewer images in clean val than clients.
+    """
+    split = _release(site.root).split("clean_val")
+    if site.partition_id < 0:
+        return split
+    rows = partition("iid", split.labels, site.num_partitions, config.seed)[site.partition_id]
+    return _take(split, rows)
+
+
+def class_names(site: Site) -> tuple[str, ...]:
+    return _release(site.root).class_names
+
+
+def pixels(site: Site, split: Split, size: int) -> np.ndarray:
+    """The split's images as (n, size, size, 3) uint8, decoded at most once while the cache has room."""
+    key = (site, split.name, split.keys.tobytes(), size)
+    if key in _images:
+        _images.move_to_end(key)
+        return _images[key]
+    needed = len(split.keys) * size * size * 3
+    while _images and sum(array.nbytes for array in _images.values()) + needed > IMAGE_CACHE_BYTES:
+        _images.popitem(last=False)
+    images = load_images(_release(site.root), split.keys, size, threads=torch.get_num_threads())
+    if needed <= IMAGE_CACHE_BYTES:
+        _images[key] = images
+    return images
+
+
+def training_pixels(site: Site, split: Split, config: RunConfig) -> np.ndarray:
+    return pixels(site, split, stored_size(config.augmentation, config.image_size))
+
+
+def _take(split: Split, rows: np.ndarray) -> Split:
+    return Split(split.name, split.keys[rows], split.labels[rows])
+
+
+@lru_cache(maxsize=4)
+def _release(root: Path) -> Release:
+    return open_release(root)
+
+
+@lru_cache(maxsize=4)
+def _partition(root: Path, train_split: str, count: int, seed: int, scheme: str, args: str) -> list[np.ndarray]:
+    labels = training_split(_release(root), train_split).labels
+    return partition(scheme, labels, count, seed, **parse_args("partition-args", args))

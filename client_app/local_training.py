@@ -1,0 +1,97 @@
+"""The one training loop that every method shares."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from client_app.augmentation import augment
+from client_app.methods import Method
+from config import RunConfig
+from task import Compute, to_input
+
+
+@dataclass(frozen=True)
+class TrainingReport:
+    """What one visit did.
+
+    Attributes:
+        epoch_losses: Mean loss per image of each local epoch, in order.
+        images_seen: Images that went through a step, over all epochs.
+        seconds: Wall time of the loop, without decoding.
+    """
+
+    epoch_losses: list[float]
+    images_seen: int
+    seconds: float
+
+
+def train_locally(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    method: Method,
+    config: RunConfig,
+    compute: Compute,
+    generator: torch.Generator,
+) -> TrainingReport:
+    """Train `model` in place for ``config.local_epochs`` epochs.
+
+    The optimiser lives for the whole visit and is then forgotten: momentum starts from zero at each visit, as in
+    FedAvg (McMahan et al., 2017). Losses stay on the device until an epoch ends, so that steps do not wait for them.
+
+    Args:
+        model: On ``compute.device``, channels-last; parameters in float32.
+        images: (n, height, width, 3) uint8.
+        labels: (n,) int64.
+        method: Turns logits and labels into a loss.
+        config: Epochs, batch size, SGD, augmentation, normalisation.
+        compute: Device and precision.
+        generator: On the CPU; source of every random draw of this visit.
+
+    Raises:
+        FloatingPointError: The loss of an epoch is not finite.
+    """
+    started = time.perf_counter()
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
+    )
+    scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.dtype is torch.float16)
+    labels = labels.to(compute.device)
+    model.train()
+    epoch_losses: list[float] = []
+    images_seen = 0
+    for epoch in range(1, config.local_epochs + 1):
+        loss_sum = torch.zeros((), dtype=torch.float64, device=compute.device)
+        seen = 0
+        for rows in epoch_batches(len(labels), config.batch_size, config.drop_last, generator):
+            batch = augment(images[rows], config.augmentation, config.image_size, generator)
+            inputs = to_input(batch, compute, config.normalization)
+            with compute.autocast():
+                logits = model(inputs)
+            loss = method.loss(logits.float(), labels[rows.to(compute.device)])
+            optimizer.zero_grad(set_to_none=True)
+            scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            scaler.step(optimizer)
+            scaler.update()
+            loss_sum += loss.detach() * len(rows)
+            seen += len(rows)
+        mean_loss = float(loss_sum) / seen
+        if not torch.isfinite(torch.tensor(mean_loss)):
+            raise FloatingPointError(
+                f"the loss became {mean_loss} in local epoch {epoch}; a smaller learning-rate"
+                f" than {config.learning_rate:g} may help"
+            )
+        epoch_losses.append(mean_loss)
+        images_seen += seen
+    return TrainingReport(epoch_losses, images_seen, time.perf_counter() - started)
+
+
+def epoch_batches(count: int, batch_size: int, drop_last: bool, generator: torch.Generator) -> Iterator[Tensor]:
+    """One epoch's shuffled index batches, each (batch,) int64; the incomplete last one may be left out."""
+    order = torch.randperm(count, generator=generator)
+    stop = count - count % batch_size if drop_last else count
+    for start in range(0, stop, batch_size):
+        yield order[start : min(start + batch_size, stop)]

@@ -1,0 +1,1 @@
+"""Clothing1M on disk: its released layout, its images, its partitions. Knows nothing of federated learning."""

@@ -1,0 +1,17 @@
+"""A short hash of the code that is running, so that the server can tell when a client runs another version."""
+
+import hashlib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+ROOMS = ("client_app", "server_app", "data", "configs")
+
+
+def code_fingerprint(root: Path = ROOT) -> str:
+    """16 hex digits over names and contents of the app's Python files and presets below `root`."""
+    files = [path for room in ROOMS for path in (root / room).rglob("*") if path.suffix in (".py", ".toml")]
+    files += root.glob("*.py")
+    digest = hashlib.sha256()
+    for path in sorted(files, key=lambda path: path.relative_to(root).as_posix()):
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]

@@ -1,0 +1,95 @@
+"""The server: config, data, roll call, strategy, rounds."""
+
+from logging import INFO
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from data.release import Release, open_release
+from data.sample import default_sample
+from flwr.app import ArrayRecord, Context
+from flwr.common import log
+from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.strategy import Strategy
+
+from config import RunConfig, build_named, resolve
+from pretrained import load_pretrained
+from server_app.callbacks import Callback
+from server_app.callbacks.final_model import FinalModel
+from server_app.callbacks.metrics_file import MetricsFile
+from server_app.callbacks.pictures import Pictures
+from server_app.callbacks.progress import Progress
+from server_app.evaluation import TestSet
+from server_app.files import create_run_dir
+from server_app.grid import OrderedGrid
+from server_app.roll_call import call_roll, roll_table
+from server_app.rounds import RoundLoop
+from server_app.stopping import report_in_one_sentence
+from server_app.strategies import STRATEGIES
+from task import build_model, pick_compute
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run one federated training; whatever is wrong with it is said before round 1."""
+    report_in_one_sentence()
+    config = resolved_config(grid, context)
+    strategy = make_strategy(config)
+    compute = pick_compute(config.precision)
+    release = _open_data(config)
+    model = build_model(config.model, len(release.class_names), config.seed)
+    load_pretrained(model, config.model, config.pretrained)
+
+    members = call_roll(grid, config, release.class_names, getattr(strategy, "min_available_nodes", 1))
+    run_dir = create_run_dir(config)
+    (run_dir / "config.toml").write_text(tomli_w.dumps(config.to_flat()), encoding="utf-8")
+    _introduce(config, release, run_dir, str(compute), roll_table(members, release.class_names))
+
+    arrays = ArrayRecord(model.state_dict())
+    test_set = TestSet(release, model, config, compute)
+    ordered = OrderedGrid(grid, [member.node_id for member in members])
+    callbacks: list[Callback] = [
+        Progress(config.num_server_rounds),
+        MetricsFile(run_dir / "metrics.jsonl"),
+        FinalModel(run_dir / "model.safetensors", release.class_names, config),
+        Pictures(
+            run_dir, release.class_names, f"{config.strategy}, {config.method}, {config.model}, {len(members)} clients"
+        ),
+    ]
+    RoundLoop(ordered, strategy, members, test_set, config, callbacks).run(arrays)
+    log(INFO, "Finished: metrics.jsonl, model.safetensors, accuracy.png and confusion.png are in %s", run_dir)
+
+
+def resolved_config(grid: Grid, context: Context) -> RunConfig:
+    """pyproject.toml, then the preset, then what the user set for this run: Flower hands over the first fused with
+    the last, and the last alone.
+    """
+    set_by_user: dict[str, Any] = dict(grid.run.override_config)
+    defaults = {key: value for key, value in context.run_config.items() if key not in set_by_user}
+    return resolve(set_by_user, defaults=defaults)
+
+
+def make_strategy(config: RunConfig) -> Strategy:
+    strategy: Strategy = build_named("strategy", STRATEGIES, config.strategy, config.strategy_args)
+    for name in ("fraction_train", "fraction_evaluate"):
+        setattr(strategy, name, getattr(config, name))
+    return strategy
+
+
+def _open_data(config: RunConfig) -> Release:
+    if config.data_dir:
+        return open_release(Path(config.data_dir).expanduser())
+    log(INFO, "'data-dir' is empty: using a drawn sample in Clothing1M's layout (drawn now if it is not there yet).")
+    return open_release(default_sample())
+
+
+def _introduce(config: RunConfig, release: Release, run_dir: Path, compute: str, roll: list[str]) -> None:
+    log(INFO, "Run folder  %s", run_dir)
+    log(INFO, "Data        %s (%d classes)", release.root, len(release.class_names))
+    log(INFO, "Server      %s on %s", config.model, compute)
+    for key, value in config.to_flat().items():
+        log(INFO, "  %-18s %s", key, value if value != "" else '""')
+    for line in roll:
+        log(INFO, "%s", line)

@@ -1,0 +1,46 @@
+"""The run's folder, and files that are either complete or absent."""
+
+import os
+from datetime import datetime
+from pathlib import Path
+
+from config import ConfigError, RunConfig
+
+DEFAULT_OUTPUT = "~/clothing1m-fl-runs"
+
+
+def create_run_dir(config: RunConfig) -> Path:
+    """Make ``<output-dir>/<run-name>`` and return its absolute path; an existing run is never written into.
+
+    Raises:
+        ConfigError: It exists already, or cannot be made.
+    """
+    parent = Path(config.output_dir or DEFAULT_OUTPUT).expanduser()
+    name = config.run_name or datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    for attempt in range(1, 1000):
+        unique = name if attempt == 1 else f"{name}_{attempt}"
+        try:
+            (parent / unique).mkdir(parents=True)
+        except FileExistsError:
+            if config.run_name or not parent.is_dir():
+                raise ConfigError(
+                    f"run config: 'run-name' is {name!r}, but {parent / name} exists already; choose another name."
+                ) from None
+        except OSError as error:
+            raise ConfigError(
+                f"run config: 'output-dir' is '{parent}', where no folder can be made ({error.strerror}); it must be"
+                " a folder that you may write to."
+            ) from None
+        else:
+            return (parent / unique).resolve()
+    raise ConfigError(f"run config: 'output-dir' is '{parent}', which is full of runs of this second.")
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write `data` to `path` so that a crash leaves either the old file or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,132 @@
+"""Before round 1 every node says who it is, what it holds and which code it runs."""
+
+import itertools
+import time
+from dataclasses import dataclass
+from logging import INFO
+from typing import cast
+
+import numpy as np
+from flwr.app import ConfigRecord, Message, MessageType, RecordDict
+from flwr.common import log
+from flwr.serverapp import Grid
+
+from config import RunConfig
+from fingerprint import code_fingerprint
+from server_app.stopping import RunStoppedError
+
+ROLL_ROWS = 12  # larger federations are summed up
+
+
+@dataclass(frozen=True)
+class Member:
+    """One client's answer.
+
+    Attributes:
+        node_id: Flower's name for it; random in every run.
+        partition_id: Ours, from 0; stable across runs.
+        num_examples: Images it trains on.
+        histogram: (classes,) int64, how many of them carry each label.
+        compute: Device and precision.
+    """
+
+    node_id: int
+    partition_id: int
+    num_examples: int
+    histogram: np.ndarray
+    compute: str
+
+
+def call_roll(grid: Grid, config: RunConfig, class_names: tuple[str, ...], min_nodes: int) -> list[Member]:
+    """Ask all connected nodes; the members come back in partition order.
+
+    Args:
+        grid: The runtime's.
+        config: Sent along, so that each client checks it against its own data.
+        class_names: The server's, which every client must share.
+        min_nodes: Wait until at least so many nodes are connected.
+
+    Raises:
+        RunStoppedError: A client refuses the config or its data, runs other code, knows other classes, or holds a
+            partition that another one holds too; or a partition is missing.
+    """
+    node_ids = _wait_for_nodes(grid, min_nodes)
+    content = RecordDict({"config": ConfigRecord(dict(config.to_flat()))})
+    messages = [Message(content, node_id, MessageType.QUERY) for node_id in node_ids]
+    replies = list(grid.send_and_receive(messages))
+    refusals = sorted(str(reply.error.reason) for reply in replies if reply.has_error())
+    if refusals:
+        others = f" ({len(refusals) - 1} more clients say no)" if len(refusals) > 1 else ""
+        raise RunStoppedError(refusals[0] + others)
+    if len(replies) < len(node_ids):
+        raise RunStoppedError(f"only {len(replies)} of {len(node_ids)} nodes answered the roll call.")
+    members = [_member(reply, class_names) for reply in replies]
+    counts = {cast(int, reply.content.metric_records["facts"]["num-partitions"]) for reply in replies}
+    return _check_partitions(members, counts)
+
+
+def _wait_for_nodes(grid: Grid, min_nodes: int) -> list[int]:
+    said = -1
+    while len(node_ids := sorted(grid.get_node_ids())) < min_nodes:
+        if len(node_ids) != said:
+            said = len(node_ids)
+            log(INFO, "Waiting for nodes: %d connected, %d needed.", said, min_nodes)
+        time.sleep(1)
+    return node_ids
+
+
+def _member(reply: Message, class_names: tuple[str, ...]) -> Member:
+    facts, about = reply.content.metric_records["facts"], reply.content.config_records["about"]
+    partition_id = cast(int, facts["partition-id"])
+    who = f"client {partition_id}" if partition_id >= 0 else f"node {reply.metadata.src_node_id}"
+    names = cast(list[str], about["class-names"])
+    if about["fingerprint"] != code_fingerprint():
+        raise RunStoppedError(
+            f"{who} runs other code ({about['fingerprint']!s}) than the server ({code_fingerprint()}); stop the local"
+            " SuperLink or update the node, then start the run again."
+        )
+    if tuple(names) != class_names:
+        raise RunStoppedError(f"{who} knows the classes {', '.join(names)}; the server {', '.join(class_names)}.")
+    histogram = np.asarray(facts["label-histogram"], dtype=np.int64)
+    return Member(
+        reply.metadata.src_node_id, partition_id, cast(int, facts["num-examples"]), histogram, str(about["compute"])
+    )
+
+
+def _check_partitions(members: list[Member], counts: set[int]) -> list[Member]:
+    """Order the members; sites with a folder of their own have no partition id and get numbers by node id."""
+    sites = sorted((m for m in members if m.partition_id < 0), key=lambda member: member.node_id)
+    slices = sorted((m for m in members if m.partition_id >= 0), key=lambda member: member.partition_id)
+    if sites and slices:
+        raise RunStoppedError("some nodes have a 'partition-id' and some have none; all or none must have one.")
+    if sites:
+        numbered = enumerate(sites)
+        return [Member(m.node_id, i, m.num_examples, m.histogram, m.compute) for i, m in numbered]
+    if len(counts) > 1:
+        raise RunStoppedError(f"nodes disagree on 'num-partitions': {', '.join(map(str, sorted(counts)))}.")
+    ids = [member.partition_id for member in slices]
+    for one, other in itertools.pairwise(ids):
+        if one == other:
+            raise RunStoppedError(f"two nodes claim partition {one}; each 'partition-id' must be given once.")
+    missing = sorted(set(range(counts.pop())) - set(ids))
+    if missing:
+        raise RunStoppedError(f"no node holds partition {missing[0]} ({len(missing)} partitions are missing).")
+    return slices
+
+
+def roll_table(members: list[Member], class_names: tuple[str, ...]) -> list[str]:
+    """The roll as aligned lines for the log."""
+    lines = [f"{'client':>6}  {'images':>8}  {'classes':>7}  most frequent label      compute"]
+    for member in members[:ROLL_ROWS]:
+        top = int(member.histogram.argmax())
+        share = member.histogram[top] / member.num_examples
+        label = f"{class_names[top]} ({share:.0%})"
+        lines.append(
+            f"{member.partition_id:>6}  {member.num_examples:>8,}  {np.count_nonzero(member.histogram):>7}"
+            f"  {label:<23}  {member.compute}"
+        )
+    if len(members) > ROLL_ROWS:
+        lines.append(f"{'...':>6}  and {len(members) - ROLL_ROWS} more clients")
+    total = sum(member.num_examples for member in members)
+    lines.append(f"{'all':>6}  {total:>8,}  {np.count_nonzero(sum(member.histogram for member in members)):>7}")
+    return lines

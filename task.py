@@ -1,0 +1,189 @@
+"""The learning task that clients and server share: model, device and precision, batches, evaluation.
+
+torch and torchvision are imported here, at module level and nowhere later: Flower's simulation imports the ServerApp
+and the ClientApp in two threads of one process, and torchvision does not survive being imported twice at once.
+"""
+
+import contextlib
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from config import ConfigError
+
+# Channel mean and standard deviation of RGB in [0, 1].
+NORMALIZATIONS = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # torchvision's pretrained weights expect these
+    "clothing1m": ((0.6959, 0.6537, 0.6371), (0.3113, 0.3192, 0.3214)),  # DivideMix and its successors
+}
+EVALUATION_BATCH = 256  # the notebook's; does not change results, BatchNorm uses its running statistics
+
+
+def derived_seed(seed: int, purpose: str, *numbers: int) -> int:
+    """A 63-bit seed for one purpose, for instance ``derived_seed(1, "local training", round, partition)``.
+
+    Different purposes and numbers give independent streams, so no draw depends on how many came before it elsewhere.
+    """
+    text = "/".join([str(seed), purpose, *map(str, numbers)])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def derived_generator(seed: int, purpose: str, *numbers: int) -> torch.Generator:
+    """A CPU generator seeded with `derived_seed`."""
+    return torch.Generator().manual_seed(derived_seed(seed, purpose, *numbers))
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where and in which precision the model runs.
+
+    Attributes:
+        device: The CPU or one GPU.
+        dtype: What autocast computes in; float32 switches autocast off. Parameters stay float32.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+
+    def autocast(self) -> contextlib.AbstractContextManager[None]:
+        if self.dtype is torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, self.dtype)
+
+    def __str__(self) -> str:
+        return f"{self.device.type} {str(self.dtype).removeprefix('torch.')}"
+
+
+def pick_compute(precision: str) -> Compute:
+    """The GPU if there is one; `auto` is bf16 where the hardware computes in it, else fp16 on a GPU and fp32 on a CPU.
+
+    Raises:
+        ConfigError: fp16 without a GPU: convolutions in half precision are emulated on CPUs, slower than fp32.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if precision == "auto":
+        if device.type == "cuda":
+            dtype = torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+        else:
+            dtype = torch.bfloat16 if _cpu_has_bf16() else torch.float32
+    else:
+        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    if dtype is torch.float16 and device.type == "cpu":
+        raise ConfigError(
+            "run config: 'precision' is 'fp16', which needs a GPU; on a CPU it must be auto, fp32 or bf16."
+        )
+    return Compute(device, dtype)
+
+
+def _cpu_has_bf16() -> bool:
+    """Whether the CPU multiplies bfloat16 natively (AVX512-BF16 or AMX); torch has no public name for the question."""
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name)() for name in probes if hasattr(torch.cpu, name))
+
+
+def build_model(name: str, num_classes: int, seed: int) -> nn.Module:
+    """A torchvision ResNet with fresh weights, in channels-last layout on the CPU.
+
+    The last BatchNorm of each residual block starts at zero (Goyal et al., 2017, section 5.1), which makes a ResNet-50
+    trained from scratch learn within a few hundred steps; pretrained weights overwrite it. torchvision draws initial
+    weights from torch's global generator; it is seeded inside a scope and put back.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derived_seed(seed, "initial weights"))
+        model: nn.Module = torchvision.models.get_model(
+            name, weights=None, num_classes=num_classes, zero_init_residual=True
+        )
+    return model.to(memory_format=torch.channels_last)
+
+
+def to_input(images: Tensor, compute: Compute, normalization: str) -> Tensor:
+    """Images as stored to images as the model wants them.
+
+    Args:
+        images: (n, height, width, 3) uint8, on any device.
+        compute: Where the result goes.
+        normalization: A key of `NORMALIZATIONS`.
+
+    Returns:
+        (n, 3, height, width) float32 in channels-last layout: the permutation moves no byte.
+    """
+    mean, deviation = (torch.tensor(values, device=compute.device) for values in NORMALIZATIONS[normalization])
+    batch = images.to(compute.device, non_blocking=True).float().div_(255).sub_(mean).div_(deviation)
+    return batch.permute(0, 3, 1, 2)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Quality of a model on one set of images.
+
+    Attributes:
+        loss: Mean cross-entropy, in nats.
+        confusion: (classes, classes) int64 counts; rows are true classes, columns are predictions.
+    """
+
+    loss: float
+    confusion: np.ndarray
+
+    @property
+    def num_examples(self) -> int:
+        return int(self.confusion.sum())
+
+    @property
+    def accuracy(self) -> float:
+        """Share of images classified correctly, 0 to 1."""
+        return float(np.trace(self.confusion) / self.confusion.sum())
+
+    @property
+    def recall(self) -> np.ndarray:
+        """(classes,) float64: share of each true class that is found; NaN for a class with no image."""
+        with np.errstate(invalid="ignore"):
+            recall: np.ndarray = np.diag(self.confusion) / self.confusion.sum(axis=1)
+        return recall
+
+    @property
+    def macro_f1(self) -> float:
+        """Mean F1 over the classes that have images or predictions: 2 hits / (images + predictions)."""
+        counted = self.confusion.sum(axis=0) + self.confusion.sum(axis=1)
+        return float(np.mean(2 * np.diag(self.confusion)[counted > 0] / counted[counted > 0]))
+
+
+def evaluate(
+    model: nn.Module, images: np.ndarray, labels: np.ndarray, compute: Compute, normalization: str
+) -> Evaluation:
+    """Evaluate in inference mode.
+
+    Args:
+        model: On `compute.device`; left in evaluation mode.
+        images: (n, height, width, 3) uint8.
+        labels: (n,) integers below the model's number of classes.
+        compute: Device and precision.
+        normalization: A key of `NORMALIZATIONS`.
+    """
+    model.eval()
+    total_loss = torch.zeros((), dtype=torch.float64, device=compute.device)
+    confusion: Tensor | None = None
+    with torch.inference_mode():
+        for batch, truth in _batches(images, labels):
+            truth = truth.to(compute.device)
+            with compute.autocast():
+                logits = model(to_input(batch, compute, normalization))
+            logits = logits.float()
+            classes = logits.shape[1]
+            total_loss += nn.functional.cross_entropy(logits, truth, reduction="sum")
+            cells = torch.bincount(truth * classes + logits.argmax(dim=1), minlength=classes * classes)
+            confusion = cells if confusion is None else confusion + cells
+    if confusion is None:
+        raise ValueError("evaluate: there are no images")
+    side = int(confusion.numel() ** 0.5)
+    return Evaluation(float(total_loss) / len(labels), confusion.reshape(side, side).cpu().numpy())
+
+
+def _batches(images: np.ndarray, labels: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
+    for start in range(0, len(labels), EVALUATION_BATCH):
+        stop = start + EVALUATION_BATCH
+        yield torch.from_numpy(images[start:stop]), torch.from_numpy(labels[start:stop].astype(np.int64))

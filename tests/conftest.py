@@ -1,0 +1,15 @@
+"""Data that several rooms' tests share, drawn once per test session."""
+
+from pathlib import Path
+
+import pytest
+
+from data.sample import draw_sample
+
+
+@pytest.fixture(scope="session")
+def tiny_sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sample of 120 noisy, 20 clean train, 12 val and 40 test images of 32 pixels."""
+    out = tmp_path_factory.mktemp("sample") / "release"
+    draw_sample(out, train=120, clean_train=20, val=12, test=40, image_size=32, seed=5)
+    return out

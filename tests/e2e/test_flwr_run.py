@@ -1,0 +1,176 @@
+"""Whole runs through `flwr run`: Flower's SuperLink, Ray's actors, this app's bundle."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from PIL import Image
+
+from data.sample import draw_sample
+from tests.e2e.superlink import LocalSuperLink
+
+pytestmark = pytest.mark.e2e
+
+ROOT = Path(__file__).parents[2]
+ONE_CPU = "client-resources-num-cpus=1 init-args-num-cpus=2"
+
+
+@pytest.fixture(scope="module")
+def superlink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSuperLink]:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    link = LocalSuperLink(tmp_path_factory.mktemp("flwr"), elsewhere)
+    yield link
+    link.stop()
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("data") / "release"
+    draw_sample(out, train=240, clean_train=20, val=12, test=60, image_size=32, seed=3)
+    return out
+
+
+def _pairs(**values: Any) -> str:
+    shown = {key.replace("_", "-"): value for key, value in values.items()}
+    return " ".join(
+        f"{key}='{value}'" if isinstance(value, (str, Path)) else f"{key}={str(value).lower()}"
+        for key, value in shown.items()
+    )
+
+
+def _rounds(run_dir: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+SMALL = {"model": "resnet18", "image_size": 32, "batch_size": 8, "num_server_rounds": 2, "fraction_train": 0.5}
+
+
+def test_one_actor_or_two_the_run_is_the_same_to_the_bit(
+    superlink: LocalSuperLink, release: Path, tmp_path: Path
+) -> None:
+    for actors in (1, 2):
+        config = _pairs(**SMALL, data_dir=release, output_dir=tmp_path, run_name=f"actors-{actors}", precision="fp32")
+        outcome = superlink.run(
+            ROOT,
+            "--federation-config",
+            f"num-supernodes=6 client-resources-num-cpus=1 init-args-num-cpus={actors}",
+            "-c",
+            config,
+        )
+        assert outcome.status == "finished:completed", outcome.log
+        assert "round 2/2   test accuracy" in outcome.log
+        assert f"Run folder  {tmp_path / f'actors-{actors}'}" in outcome.log
+        assert "Traceback" not in outcome.log
+    runs = [tmp_path / "actors-1", tmp_path / "actors-2"]
+    assert {path.name for path in runs[0].iterdir()} == {
+        "accuracy.png", "config.toml", "confusion.png", "metrics.jsonl", "model.safetensors",
+    }  # fmt: skip
+    times = ("seconds", "images-per-second")
+    one, two = ([{k: v for k, v in entry.items() if k not in times} for entry in _rounds(run)] for run in runs)
+    assert one == two
+    weights = [safetensors.numpy.load_file(run / "model.safetensors") for run in runs]
+    for name, value in weights[0].items():
+        np.testing.assert_array_equal(value, weights[1][name], err_msg=name)
+
+
+def test_scanned_digits_go_through_import_training_and_evaluation(
+    superlink: LocalSuperLink, tmp_path: Path
+) -> None:
+    """Real pixels, ten classes instead of fourteen: the 1,797 digits that scikit-learn ships."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    folder = tmp_path / "digits"
+    for index, (pixels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
+        path = folder / str(label) / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((255 - pixels * 15.9).astype(np.uint8)).resize((32, 32)).save(path)
+    command = [sys.executable, "-m", "data", "import", str(folder), "--out", str(tmp_path / "release")]
+    subprocess.run([*command, "--noise-rate", "0.2", "--seed", "1"], cwd=ROOT, check=True, timeout=300)
+
+    config = _pairs(
+        model="resnet18", image_size=32, batch_size=16, num_server_rounds=4, fraction_train=1.0, local_epochs=2,
+        data_dir=tmp_path / "release", output_dir=tmp_path, run_name="digits",
+    )  # fmt: skip
+    outcome = superlink.run(ROOT, "--federation-config", f"num-supernodes=4 {ONE_CPU}", "-c", config)
+    assert outcome.status == "finished:completed", outcome.log
+    last = _rounds(tmp_path / "digits")[-1]
+    assert np.array(last["confusion-matrix"]).shape == (10, 10)
+    assert last["test-accuracy"] > 0.5  # chance is 10 %
+
+
+def test_the_code_that_runs_is_the_code_that_was_meant(release: Path, tmp_path: Path) -> None:
+    """A SuperLink that was started in one checkout runs another one's ClientApp and data, and code as it is now."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    for checkout in (first, second):
+        shutil.copytree(ROOT, checkout, ignore=shutil.ignore_patterns(".*", "tests", "__pycache__"))
+    other = tmp_path / "other-data"
+    draw_sample(other, train=60, clean_train=10, val=10, test=20, image_size=32, seed=4)
+
+    def mark(checkout: Path, text: str) -> None:
+        """Make the client report `text` as its device, which the server logs in the roll call."""
+        source = ROOT / "client_app" / "__init__.py"
+        changed = source.read_text(encoding="utf-8").replace('str(pick_compute(config.precision))', f'"{text}"')
+        assert text in changed
+        (checkout / "client_app" / "__init__.py").write_text(changed, encoding="utf-8")
+
+    mark(first, "code of the first")
+    mark(second, "code of the second")
+    link = LocalSuperLink(tmp_path / "flwr", working_directory=first)
+    try:
+        federation = ("--federation-config", f"num-supernodes=2 {ONE_CPU}", "-c")
+        small = {**SMALL, "num_server_rounds": 1, "output_dir": tmp_path}
+        out = link.run(second, *federation, _pairs(**small, data_dir=release, run_name="one"))
+        assert out.status == "finished:completed", out.log
+        assert "code of the second" in out.log
+        assert "code of the first" not in out.log
+        assert f"Data        {release}" in out.log
+
+        mark(second, "code of the second, changed")
+        out = link.run(second, *federation, _pairs(**small, data_dir=other, run_name="two"), cwd=tmp_path)
+        assert out.status == "finished:completed", out.log
+        assert "code of the second, changed" in out.log
+        assert f"Data        {other}" in out.log
+    finally:
+        link.stop()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        ({"num_server_rounds": "x"}, "The run stopped: run config: 'num-server-rounds' is 'x'; it must be a whole"),
+        ({"method": "magic"}, "run config: 'method' is 'magic'; it must be one of ce"),
+        ({"batch_size": 1000}, "run config: 'batch-size' is 1000, but partition 0 holds only 120 images"),
+    ],
+)
+def test_bad_settings_fail_the_run_in_one_sentence(
+    superlink: LocalSuperLink, release: Path, tmp_path: Path, overrides: dict[str, Any], sentence: str
+) -> None:
+    config = _pairs(**{**SMALL, "data_dir": release, "output_dir": tmp_path, **overrides})
+    outcome = superlink.run(ROOT, "--federation-config", f"num-supernodes=2 {ONE_CPU}", "-c", config)
+    assert outcome.status == "finished:failed"
+    assert sentence in outcome.log
+    assert "Traceback" not in outcome.log
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_notebook_preset_runs_at_224_pixels(superlink: LocalSuperLink, tmp_path: Path) -> None:
+    """One round as published, but for the weights, which a test cannot download, and a small sample of large images."""
+    release = tmp_path / "release"
+    draw_sample(release, train=128, clean_train=4, val=4, test=20, image_size=224, seed=2)
+    config = _pairs(
+        preset="notebook", data_dir=release, output_dir=tmp_path, run_name="notebook",
+        num_server_rounds=1, pretrained="none",
+    )  # fmt: skip
+    outcome = superlink.run(ROOT, "--federation-config", f"num-supernodes=2 {ONE_CPU}", "-c", config)
+    assert outcome.status == "finished:completed", outcome.log
+    (entry,) = _rounds(tmp_path / "notebook")
+    assert len(entry["sampled-partitions"]) == 1
+    assert entry["num-examples"] == 64

@@ -1,0 +1,82 @@
+"""A Grid that runs the real ClientApp in this process, so that whole runs can be tested without Ray."""
+
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+
+Handler = Callable[[Message, Context], Message]
+
+
+def instruction(message_type: str = MessageType.TRAIN, node_id: int = 1) -> Message:
+    """A message as the SuperLink would deliver it."""
+    _identify()
+    message = Message(RecordDict({"config": ConfigRecord()}), node_id, message_type)
+    message.metadata.__dict__["_message_id"] = str(uuid.uuid4())
+    return message
+
+
+def _identify() -> None:
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+
+
+class InProcessGrid(Grid):
+    """Nodes with scattered ids and partitions in another order, like the simulation's.
+
+    Replies come when pulled, the last message first, to show that nothing depends on who finishes first.
+    """
+
+    def __init__(
+        self, handler: Handler, node_configs: list[dict[str, Any]], overrides: dict[str, Any] | None = None
+    ) -> None:
+        _identify()
+        self._handler = handler
+        self._run = replace(Run.create_empty(1), override_config=overrides or {})
+        # Multiplying by an odd number modulo a power of two scatters ids without repeating any.
+        self.nodes = {(index * 40503 + 7) % 65536: config for index, config in enumerate(node_configs)}
+        self._pending: dict[str, Message] = {}
+        self.most_held = 0
+
+    def set_run(self, run: Any) -> None:
+        self._run = run
+
+    @property
+    def run(self) -> Any:
+        return self._run
+
+    def create_message(self, *args: Any, **kwargs: Any) -> Message:
+        raise NotImplementedError
+
+    def get_node_ids(self) -> Iterable[int]:
+        return sorted(self.nodes)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        ids = []
+        for message in messages:
+            message.metadata.__dict__["_message_id"] = str(uuid.uuid4())
+            self._pending[message.metadata.message_id] = message
+            ids.append(message.metadata.message_id)
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        wanted = [key for key in self._pending if key in set(message_ids)]
+        return [self._answer(self._pending.pop(key)) for key in wanted[-1:]]
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        ids = list(self.push_messages(messages))
+        return [reply for _ in ids for reply in self.pull_messages(ids)]
+
+    def _answer(self, message: Message) -> Message:
+        node_id = message.metadata.dst_node_id
+        context = Context(1, node_id, self.nodes[node_id], RecordDict(), {})
+        return self._handler(message, context)
+
+
+def partitions(count: int) -> list[dict[str, Any]]:
+    """Node configs of a simulation with `count` nodes, in an order of their own."""
+    return [{"partition-id": (index * 7 + 3) % count, "num-partitions": count} for index in range(count)]

@@ -1,0 +1,206 @@
+"""The real ServerApp and ClientApp, one process, no Ray: what a run writes, and how it ends when something is wrong."""
+
+import json
+import logging
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors
+import safetensors.numpy
+from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
+
+import client_app
+import server_app
+from config import ConfigError, RunConfig
+from data.errors import DataError
+from server_app.stopping import OneSentence, RunStoppedError
+from tests.fakes import InProcessGrid, partitions
+
+SMALL = {"model": "resnet18", "image-size": 32, "batch-size": 8, "precision": "fp32", "num-server-rounds": 2}
+
+
+def _run(out: Path, clients: int = 4, handler: Any = None, **overrides: Any) -> Path:
+    values = {**SMALL, "output-dir": str(out), "run-name": "run", "fraction-train": 0.5, **overrides}
+    values = {key.replace("_", "-"): value for key, value in values.items()}
+    grid = InProcessGrid(handler or client_app.app, partitions(clients), values)
+    fused = {**RunConfig().to_flat(), **values}
+    server_app.app(grid, Context(1, 1, {}, RecordDict(), fused))
+    return out / values["run-name"]
+
+
+def _drop_a_weight(message: Message) -> None:
+    """Make the client fail; in this process all messages of a round share one set of arrays, so it is not touched."""
+    kept = {name: array for name, array in message.content.array_records["arrays"].items() if name != "fc.weight"}
+    message.content = RecordDict({"arrays": ArrayRecord(kept), "config": message.content.config_records["config"]})
+
+
+def _rounds(run_dir: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_run_writes_what_it_promises(tmp_path: Path, tiny_sample: Path) -> None:
+    run_dir = _run(tmp_path, data_dir=str(tiny_sample), fraction_evaluate=0.5)
+    assert sorted(path.name for path in run_dir.iterdir()) == [
+        "accuracy.png", "config.toml", "confusion.png", "metrics.jsonl", "model.safetensors",
+    ]  # fmt: skip
+    saved = tomllib.loads((run_dir / "config.toml").read_text(encoding="utf-8"))
+    assert RunConfig.from_flat(saved).to_flat() == saved
+    assert saved["num-server-rounds"] == 2
+
+    rounds = _rounds(run_dir)
+    assert [entry["round"] for entry in rounds] == [1, 2]
+    for entry in rounds:
+        confusion = np.array(entry["confusion-matrix"])
+        assert confusion.shape == (14, 14)
+        assert confusion.sum() == 40
+        assert entry["test-accuracy"] == pytest.approx(np.trace(confusion) / 40)
+        assert len(entry["per-class-recall"]) == 14
+        assert entry["num-examples"] == 60  # two of four clients with 30 images each
+        assert len(entry["sampled-partitions"]) == 2
+        assert entry["failed-partitions"] == []
+        assert entry["eval-accuracy"] >= 0
+        for key in ("test-loss", "macro-f1", "train-loss", "seconds", "images-per-second"):
+            assert entry[key] >= 0
+
+    with safetensors.safe_open(run_dir / "model.safetensors", "numpy") as file:
+        assert json.loads(file.metadata()["class-names"])[:2] == ["T-Shirt", "Shirt"]
+        assert file.metadata()["round"] == "2"
+        assert file.get_tensor("fc.weight").shape == (14, 512)
+        assert file.get_tensor("bn1.num_batches_tracked").dtype == np.int64
+
+
+def test_same_seed_same_run_another_seed_another(tmp_path: Path, tiny_sample: Path) -> None:
+    def outcome(name: str, **overrides: Any) -> tuple[Any, Any]:
+        run_dir = _run(tmp_path, data_dir=str(tiny_sample), run_name=name, **overrides)
+        times = ("seconds", "images-per-second")
+        rounds = [{key: value for key, value in entry.items() if key not in times} for entry in _rounds(run_dir)]
+        weights = safetensors.numpy.load_file(run_dir / "model.safetensors")
+        return rounds, {name: value.tobytes() for name, value in weights.items()}
+
+    first = outcome("one")
+    assert outcome("two") == first
+    other = outcome("three", seed=2)
+    assert other[0] != first[0]
+    assert other[1] != first[1]
+
+
+def test_the_final_model_is_where_training_ended(tmp_path: Path, tiny_sample: Path) -> None:
+    """One client, one round: the server's model is that client's to the bit."""
+    replies: list[Any] = []
+
+    def spy(message: Message, context: Context) -> Message:
+        reply = client_app.app(message, context)
+        if message.metadata.message_type == "train":
+            replies.append({name: array.numpy() for name, array in reply.content.array_records["arrays"].items()})
+        return reply
+
+    run_dir = _run(tmp_path, clients=1, handler=spy, data_dir=str(tiny_sample), num_server_rounds=1, fraction_train=1.0)
+    saved = safetensors.numpy.load_file(run_dir / "model.safetensors")
+    for name, value in replies[0].items():
+        np.testing.assert_array_equal(saved[name], value, err_msg=name)
+
+
+def test_one_failing_client_costs_only_its_reply(tmp_path: Path, tiny_sample: Path) -> None:
+    def handler(message: Message, context: Context) -> Message:
+        if message.metadata.message_type == "train" and context.node_config["partition-id"] == 2:
+            _drop_a_weight(message)
+        return client_app.app(message, context)
+
+    run_dir = _run(tmp_path, handler=handler, data_dir=str(tiny_sample), fraction_train=1.0, num_server_rounds=1)
+    (entry,) = _rounds(run_dir)
+    assert entry["sampled-partitions"] != [2]
+    assert entry["failed-partitions"] == [2]
+    assert entry["num-examples"] == 90
+
+
+def test_a_reply_that_is_not_finite_is_left_out(
+    tmp_path: Path, tiny_sample: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def handler(message: Message, context: Context) -> Message:
+        reply = client_app.app(message, context)
+        if message.metadata.message_type == "train" and context.node_config["partition-id"] == 1:
+            reply.content.array_records["arrays"]["fc.bias"] = Array(np.full(14, np.nan, dtype=np.float32))
+        return reply
+
+    logging.getLogger("flwr").propagate = True
+    with caplog.at_level("WARNING"):
+        run_dir = _run(tmp_path, handler=handler, data_dir=str(tiny_sample), fraction_train=1.0, num_server_rounds=1)
+    assert "client 1: 'fc.bias' holds a value that is not finite." in caplog.text
+    assert _rounds(run_dir)[0]["failed-partitions"] == [1]
+
+
+def test_when_every_client_fails_the_run_stops_and_keeps_what_it_has(tmp_path: Path, tiny_sample: Path) -> None:
+    calls = []
+
+    def handler(message: Message, context: Context) -> Message:
+        if message.metadata.message_type == "train":
+            calls.append(1)
+            if len(calls) > 2:
+                _drop_a_weight(message)
+        return client_app.app(message, context)
+
+    with pytest.raises(RunStoppedError, match="round 2: none of 2 clients gave a usable reply; client [0-3]: Runtime"):
+        _run(tmp_path, handler=handler, data_dir=str(tiny_sample))
+    run_dir = tmp_path / "run"
+    assert [entry["round"] for entry in _rounds(run_dir)] == [1]
+    with safetensors.safe_open(run_dir / "model.safetensors", "numpy") as file:
+        assert file.metadata()["round"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        ({"method": "magic"}, "'method' is 'magic'; it must be one of ce"),
+        ({"method_args": "label-smoothing=2"}, "label-smoothing must be at least 0 and below 1"),
+        ({"partition": "random"}, "random"),
+        ({"partition": "dirichlet", "partition_args": "alpha=-1"}, "alpha"),
+        ({"batch_size": 64}, "'batch-size' is 64, but partition [0-9]+ holds only 30 images"),
+        ({"clients": 121}, "121"),
+        ({"clients": 13, "fraction_evaluate": 1.0}, "13"),
+        ({"data_dir": "/nowhere/clothing1M"}, "/nowhere/clothing1M"),
+        ({"strategy_args": "min-train-nodes=x"}, "'strategy-args' is 'min-train-nodes=x'"),
+        ({"pretrained": "/nowhere/weights.pt"}, "there is no such file"),
+        ({"image_size": 5}, "'image-size' is 5"),
+    ],
+)
+def test_bad_settings_end_the_run_before_it_starts(
+    tmp_path: Path, tiny_sample: Path, overrides: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises((ConfigError, DataError, RunStoppedError), match=sentence) as caught:
+        _run(tmp_path, **{"data_dir": str(tiny_sample), **overrides})
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_finished_run_is_never_written_into(tmp_path: Path, tiny_sample: Path) -> None:
+    run_dir = _run(tmp_path, data_dir=str(tiny_sample), num_server_rounds=1)
+    before = (run_dir / "metrics.jsonl").read_bytes()
+    with pytest.raises(ConfigError, match="'run-name' is 'run', but .*run exists already; choose another name"):
+        _run(tmp_path, data_dir=str(tiny_sample), num_server_rounds=1)
+    assert (run_dir / "metrics.jsonl").read_bytes() == before
+
+
+def test_an_output_folder_that_cannot_be_made_is_named(tmp_path: Path, tiny_sample: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    with pytest.raises(ConfigError, match="'output-dir' is '.*file"):
+        _run(blocked, data_dir=str(tiny_sample))
+
+
+def test_our_errors_are_logged_as_one_sentence_and_others_with_their_traceback() -> None:
+    def record(error: Exception) -> logging.LogRecord:
+        try:
+            raise error
+        except Exception as caught:
+            info = (type(caught), caught, caught.__traceback__)
+        made = logging.LogRecord("flwr", logging.ERROR, "", 1, "%s raised an exception", ("Simulation",), info)
+        OneSentence().filter(made)
+        return made
+
+    ours = record(ConfigError("run config: 'seed' is -1; it must be a whole number of at least 0."))
+    assert ours.exc_info is None
+    assert ours.getMessage() == "The run stopped: run config: 'seed' is -1; it must be a whole number of at least 0."
+    assert record(KeyError("bug")).exc_info is not None

@@ -1,0 +1,54 @@
+"""What travels to every node: the code and presets, and nothing else."""
+
+import io
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+from flwr.cli.build import build_fab_from_disk
+
+from fingerprint import code_fingerprint
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_bundle_holds_exactly_the_app(tmp_path: Path) -> None:
+    with zipfile.ZipFile(io.BytesIO(build_fab_from_disk(ROOT))) as bundle:
+        names = set(bundle.namelist())
+        bundle.extractall(tmp_path)
+    tracked = {
+        path.relative_to(ROOT).as_posix()
+        for room in ("client_app", "server_app", "data", "configs")
+        for path in (ROOT / room).rglob("*")
+        if path.suffix in (".py", ".toml", ".json")
+    }
+    loose = {"config.py", "fingerprint.py", "pretrained.py", "task.py", "README.md", "LICENSE", "pyproject.toml"}
+    assert names == tracked | loose | {".info/CONTENT"}
+    assert code_fingerprint(tmp_path) == code_fingerprint(ROOT)
+
+
+def test_the_fingerprint_changes_with_the_code(tmp_path: Path) -> None:
+    (tmp_path / "client_app").mkdir()
+    source = tmp_path / "client_app" / "a.py"
+    source.write_text("x = 1\n")
+    before = code_fingerprint(tmp_path)
+    source.write_text("x = 2\n")
+    assert code_fingerprint(tmp_path) != before
+    source.rename(tmp_path / "client_app" / "b.py")
+    assert code_fingerprint(tmp_path) != before
+
+
+def test_rooms_import_only_what_they_may() -> None:
+    """data/ knows nothing of Flower and the other rooms; client_app and server_app do not know each other."""
+    for module, forbidden in {
+        "data.__main__": {"flwr", "torch", "config", "task", "client_app", "server_app"},
+        "data.release, data.images, data.partition, data.sample": {"flwr", "torch", "config", "task"},
+        "client_app": {"server_app", "ray", "matplotlib"},
+        "server_app": {"client_app", "ray"},
+    }.items():
+        script = f"import sys, {module}; print(*(name.split('.')[0] for name in sys.modules))"
+        found = subprocess.run(
+            [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120
+        )
+        assert not forbidden & set(found.stdout.split()), module
