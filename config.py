@@ -79,7 +79,7 @@ class RunConfig:
     data_dir: str = _key("", path_or_empty(), "folder in Clothing1M's released layout; empty: a sample is drawn")
     output_dir: str = _key("", path_or_empty(), "where runs are written; empty: `~/clothing1m-fl-runs`")
     run_name: str = _key("", NAME, "folder of this run under `output-dir`; empty: date and time")
-    num_server_rounds: int = _key(13, at_least(1), "federated rounds")
+    num_server_rounds: int = _key(15, at_least(1), "federated rounds")
     fraction_train: float = _key(0.2, interval(0, 1, open_low=True), "share of the clients that trains in a round")
     fraction_evaluate: float = _key(
         0.0, interval(0, 1), "share of the clients that evaluates in a round, on its slice of clean val"
@@ -101,7 +101,7 @@ class RunConfig:
         "initial weights: `none`, `imagenet`, or a `.safetensors`, `.pt` or `.pth` file",
     )
     image_size: int = _key(
-        64, Rule("a whole number from 16 to 1024", lambda value: 16 <= value <= 1024), "side of the input in pixels"
+        48, Rule("a whole number from 16 to 1024", lambda value: 16 <= value <= 1024), "side of the input in pixels"
     )
     train_split: str = _key(
         "noisy", one_of("noisy", "noisy-mini", "clean"), "which images clients hold; `noisy-mini`: a fixed tenth"
@@ -111,9 +111,9 @@ class RunConfig:
     )
     normalization: str = _key("imagenet", one_of("imagenet", "clothing1m"), "whose channel mean and deviation")
     local_epochs: int = _key(1, at_least(1), "passes of a client over its images in one visit")
-    batch_size: int = _key(32, at_least(1), "images per step")
+    batch_size: int = _key(16, at_least(1), "images per step")
     drop_last: bool = _key(True, ANY_TEXT, "leave out an epoch's incomplete last batch")
-    learning_rate: float = _key(0.01, interval(0, float("inf"), open_low=True), "of SGD, constant")
+    learning_rate: float = _key(0.004, interval(0, float("inf"), open_low=True), "of SGD, constant")
     momentum: float = _key(0.9, interval(0, 1, open_high=True), "of SGD, within one visit")
     weight_decay: float = _key(5e-4, interval(0, float("inf")), "of SGD")
     precision: str = _key(

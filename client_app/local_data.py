@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from data.images import load_images
-from data.partition import partition
-from data.release import Release, Split, open_release, training_split
-from data.sample import default_sample
 
 from client_app.augmentation import stored_size
 from config import RunConfig, parse_args
 from data.errors import DataError
+from data.images import load_images
+from data.partition import partition
+from data.release import Release, Split, open_release, training_split
+from data.sample import default_sample
 
 # Per process. Two GiB hold a partition of 10,000 images of 224 pixels (1.5 GB); each actor keeps its own.
 IMAGE_CACHE_BYTES = 2 << 30

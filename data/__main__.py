@@ -27,9 +27,7 @@ def sample(
     seed: Annotated[int, typer.Option(help="The same seed draws the same files.")] = DEFAULT.seed,
 ) -> None:
     """Draw a look-alike of Clothing1M: fourteen garments, 38 % wrong labels."""
-    draw_sample(
-        out, train=train, clean_train=clean_train, val=val, test=test, image_size=image_size, seed=seed
-    )
+    draw_sample(out, train=train, clean_train=clean_train, val=val, test=test, image_size=image_size, seed=seed)
     typer.echo(f"{out.resolve()}: {train} noisy train, {clean_train} clean train, {val} val, {test} test images.")
 
 

@@ -99,7 +99,9 @@ def _find_classes(folder: Path) -> dict[str, list[Path]]:
     folders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     classes = {path.name: _images_below(path) for path in folders}
     if len(classes) < 2:
-        raise DataError(f"{folder} holds {len(classes)} folders; it must hold one folder of images per class, at least 2.")
+        raise DataError(
+            f"{folder} holds {len(classes)} folders; it must hold one folder of images per class, at least 2."
+        )
     for name, files in classes.items():
         if name != name.strip() or not name.isprintable():
             raise DataError(f"class folder {name!r} must have a plain name without blanks at its ends.")

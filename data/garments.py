@@ -276,13 +276,17 @@ def vest(canvas: Canvas) -> None:
 
 
 def underwear(canvas: Canvas) -> None:
-    fill = mix(typical(canvas, (0.2, 0.7), (0.6, 1.0), hue=(0.85, 1.05)), (244, 214, 206), float(canvas.rng.uniform(0, 0.6)))
+    fill = mix(
+        typical(canvas, (0.2, 0.7), (0.6, 1.0), hue=(0.85, 1.05)), (244, 214, 206), float(canvas.rng.uniform(0, 0.6))
+    )
     texture = _stripes_or_none(canvas, fill, ["dots"], 0.3)
     if canvas.rng.random() < 0.4:
         skin = SKIN[int(canvas.rng.integers(len(SKIN)))]
         canvas.symmetric([(0.44, -0.05), (0.3, 0.1), (0.32, 0.5), (0.26, 0.8), (0.3, 1.1), (0.48, 1.1)], skin)
     lace = shade(fill, 0.7)
-    canvas.mirrored([(0.49, 0.36), (0.44, 0.2), (0.33, 0.18), (0.24, 0.32), (0.3, 0.43), (0.42, 0.44)], fill, texture=texture)
+    canvas.mirrored(
+        [(0.49, 0.36), (0.44, 0.2), (0.33, 0.18), (0.24, 0.32), (0.3, 0.43), (0.42, 0.44)], fill, texture=texture
+    )
     canvas.line([(0.34, 0.19), (0.37, 0.02)], lace, 0.018)
     canvas.line([(0.66, 0.19), (0.63, 0.02)], lace, 0.018)
     canvas.line([(0.24, 0.32), (0.17, 0.36)], lace, 0.02)

@@ -65,12 +65,14 @@ def flip_symmetrically(labels: np.ndarray, rate: float, num_classes: int, rng: n
         (n,) int32.
     """
     flipped = rng.random(len(labels)) < rate
-    steps = rng.integers(1, num_classes, len(labels))
-    return np.where(flipped, (labels + steps) % num_classes, labels).astype(np.int32)
+    steps: np.ndarray = rng.integers(1, num_classes, len(labels))
+    noisy: np.ndarray = np.where(flipped, (labels + steps) % num_classes, labels)
+    return noisy.astype(np.int32)
 
 
 def _draw_from_rows(counts: np.ndarray, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """For each r in `rows`, a column drawn in proportion to ``counts[r]``; (n,) int32."""
     cumulative = np.cumsum(counts, axis=1)[rows]
     draws = rng.integers(0, cumulative[:, -1])
-    return (draws[:, None] >= cumulative).sum(axis=1).astype(np.int32)
+    columns: np.ndarray = (draws[:, None] >= cumulative).sum(axis=1)
+    return columns.astype(np.int32)

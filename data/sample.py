@@ -22,7 +22,8 @@ NAMES = (
     "Shawl", "Dress", "Vest", "Underwear",
 )  # fmt: skip
 NAMES_CHN = (
-    "T恤", "衬衫", "针织衫", "雪纺衫", "羊绒衫", "外套", "风衣", "夹克", "羽绒服", "西装", "披肩", "连衣裙", "背心", "内衣",
+    "T恤", "衬衫", "针织衫", "雪纺衫", "羊绒衫", "外套", "风衣", "夹克", "羽绒服", "西装",
+    "披肩", "连衣裙", "背心", "内衣",
 )  # fmt: skip
 # Share of the images of each clean list that carry a noisy label as well, as in the release.
 DOUBLE_LABELLED = {"clean_train": 24_637 / 47_570, "clean_val": 7_465 / 14_313, "clean_test": 5_395 / 10_526}
@@ -51,9 +52,7 @@ class SampleSize:
     seed: int = 1
 
 
-def draw_sample(
-    out: Path, *, train: int, clean_train: int, val: int, test: int, image_size: int, seed: int
-) -> None:
+def draw_sample(out: Path, *, train: int, clean_train: int, val: int, test: int, image_size: int, seed: int) -> None:
     """Draw a sample into `out`, which is complete afterwards or not there.
 
     Args:

@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
-from data.release import Release, open_release
-from data.sample import default_sample
 from flwr.app import ArrayRecord, Context
 from flwr.common import log
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import Strategy
 
 from config import RunConfig, build_named, resolve
+from data.release import Release, open_release
+from data.sample import default_sample
 from pretrained import load_pretrained
 from server_app.callbacks import Callback
 from server_app.callbacks.final_model import FinalModel

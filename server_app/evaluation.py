@@ -2,12 +2,12 @@
 
 import numpy as np
 import torch
-from data.images import load_images
-from data.release import Release
 from flwr.app import ArrayRecord
 from torch import nn
 
 from config import RunConfig
+from data.images import load_images
+from data.release import Release
 from task import Compute, Evaluation, evaluate
 
 

@@ -55,7 +55,7 @@ def test_old_files_without_step_counters_are_fine(tmp_path: Path, weights: dict[
 def test_another_architecture_is_refused_and_changes_nothing(tmp_path: Path, weights: dict[str, torch.Tensor]) -> None:
     path = str(_save(weights, tmp_path / "weights.pt"))
     model, untouched = build_model("resnet34", 14, seed=1), build_model("resnet34", 14, seed=1)
-    with pytest.raises(ConfigError, match="does not hold a resnet34: 'layer1.2.conv1.weight' is missing"):
+    with pytest.raises(ConfigError, match=r"does not hold a resnet34: 'layer1.2.conv1.weight' is missing"):
         load_pretrained(model, "resnet34", path)
     for name, value in model.state_dict().items():
         assert torch.equal(value, untouched.state_dict()[name])

@@ -1,6 +1,7 @@
-"""`accuracy.png` and `confusion.png`, redrawn after each round so that a stopped run has them too."""
+"""`accuracy.png` and `confusion.png`, redrawn now and then while the run goes on, and at its end."""
 
 import json
+import time
 from pathlib import Path
 
 import matplotlib
@@ -14,6 +15,7 @@ from server_app.callbacks import Callback, RoundResult
 
 PUBLISHED = PRESETS / "notebook-curve.json"
 INK, MUTED, ACCENT = "#222222", "#8a8f98", "#0b6bcb"
+REDRAW_SECONDS = 60  # drawing takes about a second, which rounds of a few seconds would notice
 CELL_LABELS_UP_TO = 30  # classes; beyond, numbers in cells cannot be read
 
 
@@ -25,13 +27,25 @@ class Pictures(Callback):
         self._class_names = class_names
         self._title = title
         self._accuracies: list[float] = []
+        self._confusion: np.ndarray | None = None
+        self._drawn = time.monotonic()
 
     def after_round(self, result: RoundResult) -> None:
         self._accuracies.append(result.test.accuracy)
-        last = result.server_round
+        self._confusion = result.test.confusion
+        if time.monotonic() - self._drawn > REDRAW_SECONDS:
+            self._draw()
+
+    def on_end(self) -> None:
+        self._draw()
+
+    def _draw(self) -> None:
+        if self._confusion is None:
+            return
         draw_accuracy(self._accuracies, self._title).savefig(self._folder / "accuracy.png", dpi=150)
-        figure = draw_confusion(result.test.confusion, self._class_names, f"Clean test after round {last}")
-        figure.savefig(self._folder / "confusion.png", dpi=150)
+        title = f"Clean test after round {len(self._accuracies)}"
+        draw_confusion(self._confusion, self._class_names, title).savefig(self._folder / "confusion.png", dpi=150)
+        self._drawn = time.monotonic()
 
 
 def draw_accuracy(accuracies: list[float], title: str) -> Figure:

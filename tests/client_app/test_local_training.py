@@ -24,7 +24,8 @@ def _images(count: int, side: int = 32, seed: int = 0) -> tuple[torch.Tensor, to
 
 
 def _config(**values: Any) -> RunConfig:
-    return RunConfig(**{"model": "resnet18", "image_size": 32, "batch_size": 8, "local_epochs": 2, **values})
+    settings = {"model": "resnet18", "image_size": 32, "batch_size": 8, "local_epochs": 2, "learning_rate": 0.01}
+    return RunConfig(**{**settings, **values})
 
 
 def _assert_same_state(one: nn.Module, other: nn.Module) -> None:
@@ -70,7 +71,7 @@ def test_training_equals_a_plain_loop_to_the_bit(drop_last: bool) -> None:
 
 
 def test_the_notebook_preset_takes_the_notebooks_steps() -> None:
-    """The notebook rebuilds SGD(momentum=0.9) for every batch; the preset's momentum of 0 must be the same to the bit."""
+    """The notebook rebuilds SGD(momentum=0.9) for every batch; the preset's momentum 0 must be the same to the bit."""
     images, labels = _images(24)
     ours = build_model("resnet18", 5, seed=3)
     notebook = copy.deepcopy(ours)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SCRIPTS = Path(sys.executable).parent
-RUN_SECONDS = 600
+RUN_SECONDS = 1200
 
 
 @dataclass(frozen=True)

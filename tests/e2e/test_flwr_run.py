@@ -1,6 +1,7 @@
 """Whole runs through `flwr run`: Flower's SuperLink, Ray's actors, this app's bundle."""
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -80,9 +81,7 @@ def test_one_actor_or_two_the_run_is_the_same_to_the_bit(
         np.testing.assert_array_equal(value, weights[1][name], err_msg=name)
 
 
-def test_scanned_digits_go_through_import_training_and_evaluation(
-    superlink: LocalSuperLink, tmp_path: Path
-) -> None:
+def test_scanned_digits_go_through_import_training_and_evaluation(superlink: LocalSuperLink, tmp_path: Path) -> None:
     """Real pixels, ten classes instead of fourteen: the 1,797 digits that scikit-learn ships."""
     from sklearn.datasets import load_digits
 
@@ -97,11 +96,11 @@ def test_scanned_digits_go_through_import_training_and_evaluation(
 
     config = _pairs(
         model="resnet18", image_size=32, batch_size=16, num_server_rounds=4, fraction_train=1.0, local_epochs=2,
-        data_dir=tmp_path / "release", output_dir=tmp_path, run_name="digits",
+        data_dir=tmp_path / "release", output_dir=tmp_path / "runs", run_name="digits",
     )  # fmt: skip
     outcome = superlink.run(ROOT, "--federation-config", f"num-supernodes=4 {ONE_CPU}", "-c", config)
     assert outcome.status == "finished:completed", outcome.log
-    last = _rounds(tmp_path / "digits")[-1]
+    last = _rounds(tmp_path / "runs" / "digits")[-1]
     assert np.array(last["confusion-matrix"]).shape == (10, 10)
     assert last["test-accuracy"] > 0.5  # chance is 10 %
 
@@ -117,7 +116,7 @@ def test_the_code_that_runs_is_the_code_that_was_meant(release: Path, tmp_path: 
     def mark(checkout: Path, text: str) -> None:
         """Make the client report `text` as its device, which the server logs in the roll call."""
         source = ROOT / "client_app" / "__init__.py"
-        changed = source.read_text(encoding="utf-8").replace('str(pick_compute(config.precision))', f'"{text}"')
+        changed = source.read_text(encoding="utf-8").replace("str(pick_compute(config.precision))", f'"{text}"')
         assert text in changed
         (checkout / "client_app" / "__init__.py").write_text(changed, encoding="utf-8")
 
@@ -174,3 +173,20 @@ def test_the_notebook_preset_runs_at_224_pixels(superlink: LocalSuperLink, tmp_p
     (entry,) = _rounds(tmp_path / "notebook")
     assert len(entry["sampled-partitions"]) == 1
     assert entry["num-examples"] == 64
+
+
+def test_the_readmes_first_line_learns_from_noisy_labels(superlink: LocalSuperLink, tmp_path: Path) -> None:
+    """The main job, as a newcomer types it, but for where it writes: ResNet-50, ten clients, the default sample."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    line = readme.split("<!-- run -->\n```bash\n")[1].split("\n")[0]
+    words = shlex.split(line.split(" flwr run ")[1])
+    assert words[:2] == [".", "--stream"]
+    outcome = superlink.run(ROOT, *words[2:], "-c", _pairs(output_dir=tmp_path, run_name="main"))
+    assert outcome.status == "finished:completed", outcome.log
+    rounds = _rounds(tmp_path / "main")
+    assert len(rounds) == 15
+    assert all(entry["failed-partitions"] == [] for entry in rounds)
+    assert len({partition for entry in rounds for partition in entry["sampled-partitions"]}) > 5
+    assert rounds[-1]["test-accuracy"] >= 0.40  # chance is 7 %, and 38 % of the labels are wrong
+    saved = safetensors.numpy.load_file(tmp_path / "main" / "model.safetensors")
+    assert saved["layer4.2.conv3.weight"].shape == (2048, 512, 1, 1)  # ResNet-50's, no smaller stand-in

@@ -12,7 +12,7 @@ from tests.fakes import InProcessGrid, partitions
 
 
 def _echo(message: Message, context: Context) -> Message:
-    partition = context.node_config["partition-id"]
+    partition = int(context.node_config["partition-id"])
     return Message(RecordDict({"metrics": MetricRecord({"partition": partition})}), reply_to=message)
 
 

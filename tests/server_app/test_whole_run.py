@@ -142,7 +142,7 @@ def test_when_every_client_fails_the_run_stops_and_keeps_what_it_has(tmp_path: P
                 _drop_a_weight(message)
         return client_app.app(message, context)
 
-    with pytest.raises(RunStoppedError, match="round 2: none of 2 clients gave a usable reply; client [0-3]: Runtime"):
+    with pytest.raises(RunStoppedError, match=r"round 2: none of 2 clients gave a usable reply; client [0-3]: Runtime"):
         _run(tmp_path, handler=handler, data_dir=str(tiny_sample))
     run_dir = tmp_path / "run"
     assert [entry["round"] for entry in _rounds(run_dir)] == [1]
@@ -178,7 +178,7 @@ def test_bad_settings_end_the_run_before_it_starts(
 def test_a_finished_run_is_never_written_into(tmp_path: Path, tiny_sample: Path) -> None:
     run_dir = _run(tmp_path, data_dir=str(tiny_sample), num_server_rounds=1)
     before = (run_dir / "metrics.jsonl").read_bytes()
-    with pytest.raises(ConfigError, match="'run-name' is 'run', but .*run exists already; choose another name"):
+    with pytest.raises(ConfigError, match=r"'run-name' is 'run', but .*run exists already; choose another name"):
         _run(tmp_path, data_dir=str(tiny_sample), num_server_rounds=1)
     assert (run_dir / "metrics.jsonl").read_bytes() == before
 
@@ -186,7 +186,7 @@ def test_a_finished_run_is_never_written_into(tmp_path: Path, tiny_sample: Path)
 def test_an_output_folder_that_cannot_be_made_is_named(tmp_path: Path, tiny_sample: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
-    with pytest.raises(ConfigError, match="'output-dir' is '.*file"):
+    with pytest.raises(ConfigError, match=r"'output-dir' is '.*file"):
         _run(blocked, data_dir=str(tiny_sample))
 
 
