@@ -79,7 +79,7 @@ class RunConfig:
     data_dir: str = _key("", path_or_empty(), "folder in Clothing1M's released layout; empty: a sample is drawn")
     output_dir: str = _key("", path_or_empty(), "where runs are written; empty: `~/clothing1m-fl-runs`")
     run_name: str = _key("", NAME, "folder of this run under `output-dir`; empty: date and time")
-    num_server_rounds: int = _key(15, at_least(1), "federated rounds")
+    num_server_rounds: int = _key(14, at_least(1), "federated rounds")
     fraction_train: float = _key(0.2, interval(0, 1, open_low=True), "share of the clients that trains in a round")
     fraction_evaluate: float = _key(
         0.0, interval(0, 1), "share of the clients that evaluates in a round, on its slice of clean val"

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from data.errors import DataError
-from data.folder_import import Shares, import_folder
+from data.folder_import import SUFFIXES, Shares, import_folder
 from data.sample import SampleSize, draw_sample
 
 app = typer.Typer(
@@ -42,8 +42,12 @@ def import_(
     seed: Annotated[int, typer.Option(help="Of splits, keys and noise.")] = 1,
 ) -> None:
     """Turn a folder of your own images into the released layout."""
-    counts = import_folder(folder, out, Shares(clean_train, val, test), noise_rate, seed)
-    typer.echo(f"{out.resolve()}: " + ", ".join(f"{count} {split}" for split, count in counts.items()) + " images.")
+    done = import_folder(folder, out, Shares(clean_train, val, test), noise_rate, seed)
+    typer.echo(
+        f"{out.resolve()}: " + ", ".join(f"{count} {split}" for split, count in done.counts.items()) + " images."
+    )
+    if done.skipped:
+        typer.echo(f"{done.skipped} files were skipped: only {', '.join(sorted(SUFFIXES))} are read.", err=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Turns a folder of images with one subfolder per class into the released layout."""
 
 import io
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from data.errors import DataError
-from data.images import DAMAGE
+from data.images import DAMAGE, MAX_PIXELS
 from data.label_noise import flip_symmetrically
 from data.writer import Labelled, complete_or_absent, draw_keys, write_annotations
 
@@ -40,10 +41,23 @@ class Shares:
         return counts
 
 
-def import_folder(folder: Path, out: Path, shares: Shares, noise_rate: float, seed: int) -> dict[str, int]:
+@dataclass(frozen=True)
+class Imported:
+    """What an import did.
+
+    Attributes:
+        counts: Number of images of each list.
+        skipped: Files that are not hidden and have no suffix of `SUFFIXES`.
+    """
+
+    counts: dict[str, int]
+    skipped: int
+
+
+def import_folder(folder: Path, out: Path, shares: Shares, noise_rate: float, seed: int) -> Imported:
     """Import ``folder/<class>/<image>``; classes are numbered in the order of their names.
 
-    JPEGs are copied byte for byte, other images are saved as JPEG. Hidden files are skipped.
+    JPEGs are copied byte for byte, other images are saved as JPEG. Hidden files and folders are skipped.
 
     Args:
         folder: Holds one folder a class; images may lie in folders below it.
@@ -51,9 +65,6 @@ def import_folder(folder: Path, out: Path, shares: Shares, noise_rate: float, se
         shares: How each class is split.
         noise_rate: Probability that a noisy training image gets one of the other labels, uniformly.
         seed: Of splits, keys and noise.
-
-    Returns:
-        Number of images of each list.
 
     Raises:
         DataError: Fewer than two classes, fewer than four images of a class, an unreadable image, a bad flag.
@@ -64,7 +75,7 @@ def import_folder(folder: Path, out: Path, shares: Shares, noise_rate: float, se
         raise DataError(f"--seed is {seed}; it must be at least 0.")
     if out.resolve().is_relative_to(folder.resolve()):
         raise DataError(f"--out is {out}, which is inside {folder}; it must be elsewhere.")
-    classes = _find_classes(folder)
+    classes, skipped = _find_classes(folder)
     rng = np.random.default_rng([seed, 1])
     sources: dict[str, list[Path]] = {"noisy_train": [], "clean_train": [], "clean_val": [], "clean_test": []}
     labels: dict[str, list[int]] = {split: [] for split in sources}
@@ -89,15 +100,16 @@ def import_folder(folder: Path, out: Path, shares: Shares, noise_rate: float, se
                 path = target / key
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(_as_jpeg(source))
-    return {split: len(files) for split, files in sources.items()}
+    return Imported({split: len(files) for split, files in sources.items()}, skipped)
 
 
-def _find_classes(folder: Path) -> dict[str, list[Path]]:
-    """Class names to their sorted image files."""
+def _find_classes(folder: Path) -> tuple[dict[str, list[Path]], int]:
+    """Class names to their sorted image files, and how many files are no images."""
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; it must hold one folder of images per class.")
     folders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    classes = {path.name: _images_below(path) for path in folders}
+    below = {path.name: _files_below(path) for path in folders}
+    classes = {name: [path for path in found if path.suffix.lower() in SUFFIXES] for name, found in below.items()}
     if len(classes) < 2:
         raise DataError(
             f"{folder} holds {len(classes)} folders; it must hold one folder of images per class, at least 2."
@@ -107,18 +119,24 @@ def _find_classes(folder: Path) -> dict[str, list[Path]]:
             raise DataError(f"class folder {name!r} must have a plain name without blanks at its ends.")
         if len(files) < 4:
             raise DataError(f"class {name} has {len(files)} images; it must have at least 4, one for each list.")
-    return classes
+    return classes, sum(map(len, below.values())) - sum(map(len, classes.values()))
 
 
-def _images_below(folder: Path) -> list[Path]:
-    return sorted(
-        path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-    )
+def _files_below(folder: Path) -> list[Path]:
+    def is_hidden(path: Path) -> bool:
+        return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+    return sorted(path for path in folder.rglob("*") if path.is_file() and not is_hidden(path))
 
 
 def _as_jpeg(path: Path) -> bytes:
     try:
-        with Image.open(path) as image:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is lower
+            image = Image.open(path)
+        with image:
+            if image.width * image.height > MAX_PIXELS:  # a run would refuse it, long after the import
+                raise ValueError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")
             if image.format == "JPEG":
                 image.load()
                 return path.read_bytes()

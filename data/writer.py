@@ -91,8 +91,11 @@ def complete_or_absent(out: Path) -> Iterator[Path]:
     """A temporary folder beside `out` that takes its name when the block ends well and is removed when it does not.
 
     Raises:
-        DataError: `out` exists and is not an empty folder, or its parent cannot be written to.
+        DataError: `out` exists and is not an empty folder, is the current folder, or its parent cannot be written to.
     """
+    out = out.resolve()  # a link stays a link, and what it points to is written
+    if out == Path.cwd():
+        raise DataError(f"{out} is the current folder; it must be another one, because it is replaced as a whole.")
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise DataError(f"{out} exists already; it must be a folder that does not exist yet, or an empty one.")
     try:
@@ -107,5 +110,8 @@ def complete_or_absent(out: Path) -> Iterator[Path]:
             os.rename(temporary, out)  # noqa: PTH104 (replaces an empty folder and refuses a full one, in one step)
         except OSError:
             raise DataError(f"{out} was written by somebody else in the meantime; nothing there was changed.") from None
+    except OSError as error:  # a full disk, above all
+        reason = error.strerror or error
+        raise DataError(f"{out} cannot be written: {reason}; there must be room and permission.") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -80,9 +80,12 @@ def make_strategy(config: RunConfig) -> Strategy:
 
 def _open_data(config: RunConfig) -> Release:
     if config.data_dir:
-        return open_release(Path(config.data_dir).expanduser())
-    log(INFO, "'data-dir' is empty: using a drawn sample in Clothing1M's layout (drawn now if it is not there yet).")
-    return open_release(default_sample())
+        release = open_release(Path(config.data_dir).expanduser())
+    else:
+        log(INFO, "'data-dir' is empty: using a sample in Clothing1M's layout, drawn now if it is not there yet.")
+        release = open_release(default_sample())
+    release.split("clean_test")  # read now, so that a bad list ends the run before it starts
+    return release
 
 
 def _introduce(config: RunConfig, release: Release, run_dir: Path, compute: str, roll: list[str]) -> None:

@@ -3,8 +3,18 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from data.sample import draw_sample
+
+# A busy machine is no failure: no test here is timed.
+settings.register_profile("project", deadline=None)
+settings.load_profile("project")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Quick tests first, whole runs last."""
+    items.sort(key=lambda item: item.get_closest_marker("e2e") is not None)
 
 
 @pytest.fixture(scope="session")

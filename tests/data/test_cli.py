@@ -19,6 +19,9 @@ def test_sample_says_where_and_how_many(tmp_path: Path) -> None:
     done = _data("sample", "--out", str(tmp_path / "s"), *sizes)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{tmp_path / 's'}: 30 noisy train, 5 clean train, 4 val, 6 test images.\n"
+    lists = {"noisy_train": 30, "clean_train": 5, "clean_val": 4, "clean_test": 6}
+    for split, count in lists.items():
+        assert len((tmp_path / "s" / f"{split}_key_list.txt").read_text().split("\n")) == count
 
     again = _data("sample", "--out", str(tmp_path / "s"), *sizes)
     assert again.returncode == 1

@@ -23,16 +23,20 @@ def photos(tmp_path: Path) -> Path:
             Image.new("RGB", (20, 16), (60 * label + 40, 10 * index, 0)).save(path)
     (folder / "cats" / "._0.jpg").write_bytes(b"macOS")
     (folder / ".hidden").mkdir()
+    (folder / "cats" / ".thumbnails").mkdir()
+    (folder / "cats" / ".thumbnails" / "0.jpg").write_bytes((folder / "cats" / "1.jpg").read_bytes())
     return folder
 
 
 def test_every_image_arrives_once_under_its_class(photos: Path, tmp_path: Path) -> None:
-    counts = import_folder(photos, tmp_path / "out", Shares(0.1, 0.1, 0.2), noise_rate=0.0, seed=1)
-    assert counts == {"noisy_train": 36, "clean_train": 6, "clean_val": 6, "clean_test": 12}
+    (photos / "dogs" / "notes.txt").write_text("no image")
+    done = import_folder(photos, tmp_path / "out", Shares(0.1, 0.1, 0.2), noise_rate=0.0, seed=1)
+    assert done.counts == {"noisy_train": 36, "clean_train": 6, "clean_val": 6, "clean_test": 12}
+    assert done.skipped == 1
     release = open_release(tmp_path / "out")
     assert release.class_names == ("cats", "dogs", "Äpfel")
     seen = []
-    for name in counts:
+    for name in done.counts:
         split = release.split(name)
         pixels = load_images(release, split.keys, 16)
         seen += [(int(label), int(pixel[8, 8, 0])) for label, pixel in zip(split.labels, pixels, strict=True)]
@@ -63,6 +67,14 @@ def test_the_seed_decides_and_noise_is_kept_apart(photos: Path, tmp_path: Path) 
     assert len(release.double_labelled()[0]) == 0
 
 
+def test_splits_are_drawn_not_cut_off_the_sorted_files(photos: Path, tmp_path: Path) -> None:
+    import_folder(photos, tmp_path / "out", Shares(), noise_rate=0.0, seed=1)
+    release = open_release(tmp_path / "out")
+    pixels = load_images(release, release.split("clean_test").keys, 16)[:, 8, 8, 1]
+    numbers = {round(green / 10) for green in pixels.tolist()}
+    assert len(numbers) > 4  # 4 files of each of 3 classes; by name they would be the same 4 numbers in each
+
+
 @pytest.mark.parametrize("size", [4, 5, 7, 30])
 def test_every_list_gets_an_image_of_every_class(size: int) -> None:
     for shares in (Shares(0.1, 0.1, 0.2), Shares(0.3, 0.3, 0.39), Shares(0.01, 0.01, 0.01)):
@@ -91,3 +103,6 @@ def test_refusals_name_what_is_wrong(photos: Path, tmp_path: Path) -> None:
     (photos / "few").rmdir()
     (photos / "dogs" / "broken.jpg").write_bytes(b"not an image")
     refused(r"broken\.jpg cannot be read as an image")
+    (photos / "dogs" / "broken.jpg").unlink()
+    Image.new("L", (7100, 7100)).save(photos / "dogs" / "large.jpg")
+    refused(r"large\.jpg cannot be read as an image: 7100 x 7100 pixels are more than 50,000,000")

@@ -56,6 +56,11 @@ def test_the_published_matrix_and_counts_add_up() -> None:
     assert np.trace(CONFUSION) == 19_801
     assert NOISY_TRAIN_COUNTS.sum() == 1_000_000
     assert CLEAN_COUNTS.sum() == 72_409
+    by_class = np.arange(14)  # one number that swapped or shifted counts would change
+    assert (by_class * NOISY_TRAIN_COUNTS).sum() == 6_413_738
+    assert (by_class * CLEAN_COUNTS).sum() == 463_757
+    assert NOISY_TRAIN_COUNTS.min() == NOISY_TRAIN_COUNTS[sample.NAMES.index("Sweater")] == 18_976
+    assert CLEAN_COUNTS.min() == CLEAN_COUNTS[sample.NAMES.index("Jacket")] == 2_058
 
 
 def test_noisy_train_keeps_the_millions_noisy_counts_and_true_given_noisy() -> None:
@@ -65,6 +70,7 @@ def test_noisy_train_keeps_the_millions_noisy_counts_and_true_given_noisy() -> N
     np.testing.assert_allclose(shares, NOISY_TRAIN_COUNTS / 1e6, atol=0.002)
     table = np.zeros((14, 14))
     np.add.at(table, (true, noisy), 1)
+    assert not table[CONFUSION == 0].any()
     given_noisy = table / table.sum(axis=0)
     np.testing.assert_allclose(given_noisy, CONFUSION / CONFUSION.sum(axis=0), atol=0.015)
     assert np.mean(true == noisy) == pytest.approx(0.605, abs=0.003)  # of scheme A in the data notes

@@ -131,6 +131,18 @@ def test_nothing_that_exists_is_overwritten(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "empty").iterdir()] == ["new"]
 
 
+def test_a_link_is_followed_and_the_current_folder_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    with complete_or_absent(tmp_path / "link") as folder:
+        (folder / "new").write_text("")
+    assert (tmp_path / "link").is_symlink()
+    assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == ["new"]
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(DataError, match="is the current folder"), complete_or_absent(Path()):
+        pass
+
+
 def test_the_loser_of_a_race_removes_its_copy(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(DataError, match="written by somebody else"), complete_or_absent(out):
