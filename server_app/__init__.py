@@ -15,7 +15,7 @@ from data.release import Release, open_release
 from data.sample import default_sample
 from pretrained import load_pretrained
 from server_app.callbacks import Callback
-from server_app.callbacks.final_model import FinalModel
+from server_app.callbacks.latest_model import LatestModel
 from server_app.callbacks.metrics_file import MetricsFile
 from server_app.callbacks.pictures import Pictures
 from server_app.callbacks.progress import Progress
@@ -53,7 +53,7 @@ def main(grid: Grid, context: Context) -> None:
     callbacks: list[Callback] = [
         Progress(config.num_server_rounds),
         MetricsFile(run_dir / "metrics.jsonl"),
-        FinalModel(run_dir / "model.safetensors", release.class_names, config),
+        LatestModel(run_dir / "model.safetensors", release.class_names, config),
         Pictures(
             run_dir, release.class_names, f"{config.strategy}, {config.method}, {config.model}, {len(members)} clients"
         ),

@@ -1,5 +1,6 @@
 """Everything in a run that is not the algorithm: one file per concern, three hooks each."""
 
+import time
 from dataclasses import dataclass, field
 
 from flwr.app import ArrayRecord
@@ -44,3 +45,27 @@ class Callback:
 
     def on_end(self) -> None:
         """Called once, also when the run stops early; rounds that are done must be safe after it."""
+
+
+class OccasionalCallback(Callback):
+    """Writes what takes a noticeable time: at most once in `SECONDS` while the run goes on, and at its end."""
+
+    SECONDS = 60.0
+
+    def __init__(self) -> None:
+        self._pending: RoundResult | None = None
+        self._written = time.monotonic()
+
+    def after_round(self, result: RoundResult) -> None:
+        self._pending = result
+        if time.monotonic() - self._written > self.SECONDS:
+            self.on_end()
+
+    def on_end(self) -> None:
+        if self._pending is not None:
+            self.write(self._pending)
+            self._pending, self._written = None, time.monotonic()
+
+    def write(self, result: RoundResult) -> None:
+        """Write the state after `result`, replacing what was written before."""
+        raise NotImplementedError

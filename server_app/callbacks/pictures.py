@@ -1,7 +1,6 @@
 """`accuracy.png` and `confusion.png`, redrawn now and then while the run goes on, and at its end."""
 
 import json
-import time
 from pathlib import Path
 
 import matplotlib
@@ -11,41 +10,31 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from config import PRESETS
-from server_app.callbacks import Callback, RoundResult
+from server_app.callbacks import OccasionalCallback, RoundResult
 
 PUBLISHED = PRESETS / "notebook-curve.json"
 INK, MUTED, ACCENT = "#222222", "#8a8f98", "#0b6bcb"
-REDRAW_SECONDS = 60  # drawing takes about a second, which rounds of a few seconds would notice
 CELL_LABELS_UP_TO = 30  # classes; beyond, numbers in cells cannot be read
 
 
-class Pictures(Callback):
+class Pictures(OccasionalCallback):
     """Draws with matplotlib's Agg canvas; no window, no global state."""
 
     def __init__(self, folder: Path, class_names: tuple[str, ...], title: str) -> None:
+        super().__init__()
         self._folder = folder
         self._class_names = class_names
         self._title = title
         self._accuracies: list[float] = []
-        self._confusion: np.ndarray | None = None
-        self._drawn = time.monotonic()
 
     def after_round(self, result: RoundResult) -> None:
         self._accuracies.append(result.test.accuracy)
-        self._confusion = result.test.confusion
-        if time.monotonic() - self._drawn > REDRAW_SECONDS:
-            self._draw()
+        super().after_round(result)
 
-    def on_end(self) -> None:
-        self._draw()
-
-    def _draw(self) -> None:
-        if self._confusion is None:
-            return
+    def write(self, result: RoundResult) -> None:
         draw_accuracy(self._accuracies, self._title).savefig(self._folder / "accuracy.png", dpi=150)
-        title = f"Clean test after round {len(self._accuracies)}"
-        draw_confusion(self._confusion, self._class_names, title).savefig(self._folder / "confusion.png", dpi=150)
-        self._drawn = time.monotonic()
+        title = f"Clean test after round {result.server_round}"
+        draw_confusion(result.test.confusion, self._class_names, title).savefig(self._folder / "confusion.png", dpi=150)
 
 
 def draw_accuracy(accuracies: list[float], title: str) -> Figure:
@@ -62,10 +51,18 @@ def draw_accuracy(accuracies: list[float], title: str) -> Figure:
     rounds = np.arange(1, len(accuracies) + 1)
     percent = 100 * np.asarray(accuracies)
     axes.plot(rounds, percent, color=ACCENT, linewidth=2, marker="o", markersize=3.5)
+    crowded = len(accuracies) > 0.75 * len(curve)  # beside the last point there is no room: above it
     axes.annotate(
-        f"this run: {percent[-1]:.1f} %", (float(rounds[-1]), percent[-1]), (7, 0), "data", "offset points",
-        color=ACCENT, va="center", fontsize=9.5,
-    )  # fmt: skip
+        f"this run: {percent[-1]:.1f} %",
+        (float(rounds[-1]), percent[-1]),
+        (0, 12) if crowded else (7, 0),
+        "data",
+        "offset points",
+        color=ACCENT,
+        ha="right" if crowded else "left",
+        va="bottom" if crowded else "center",
+        fontsize=9.5,
+    )
     axes.set(xlabel="round", ylabel="accuracy on clean test, %", ylim=(0, 100), xlim=(0, None))
     axes.set_title(title, loc="left", fontsize=10.5, color=INK)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -1,0 +1,101 @@
+"""What a run tells and writes while it goes on."""
+
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord
+from PIL import Image
+
+from server_app.callbacks import OccasionalCallback, RoundResult
+from server_app.callbacks.metrics_file import MetricsFile
+from server_app.callbacks.pictures import Pictures, draw_confusion
+from server_app.callbacks.progress import Progress, clock
+from task import Evaluation
+
+
+def _result(server_round: int, right: int = 3, classes: int = 2, seconds: float = 10.0) -> RoundResult:
+    confusion = np.zeros((classes, classes), dtype=np.int64)
+    confusion[0, 0], confusion[0, 1] = right, 10 - right
+    return RoundResult(
+        server_round=server_round,
+        arrays=ArrayRecord({"w": Array(np.zeros(2, dtype=np.float32))}),
+        test=Evaluation(1.5, confusion),
+        train_loss=0.7,
+        num_examples=20,
+        seconds=seconds,
+        images_per_second=12.0,
+        sampled_partitions=[4, 1],
+        failures={1: "client 1: out of luck"},
+    )
+
+
+def test_occasional_callbacks_write_when_it_is_time_and_at_the_end() -> None:
+    class Recorder(OccasionalCallback):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rounds: list[int] = []
+
+        def write(self, result: RoundResult) -> None:
+            self.rounds.append(result.server_round)
+
+    seldom, always = Recorder(), Recorder()
+    always.SECONDS = -1.0
+    for callback in (seldom, always):
+        for server_round in (1, 2, 3):
+            callback.after_round(_result(server_round))
+        callback.on_end()
+        callback.on_end()
+    assert seldom.rounds == [3]
+    assert always.rounds == [1, 2, 3]
+    nothing = Recorder()
+    nothing.on_end()
+    assert nothing.rounds == []
+
+
+def test_metrics_are_there_after_each_round_and_a_class_without_images_has_no_recall(tmp_path: Path) -> None:
+    metrics = MetricsFile(tmp_path / "metrics.jsonl")
+    for server_round in (1, 2):
+        metrics.after_round(_result(server_round))
+        lines = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        assert len(lines) == server_round
+    entry = json.loads(lines[0])
+    assert entry["per-class-recall"] == [0.3, None]
+    assert entry["failed-partitions"] == [1]
+    assert entry["confusion-matrix"] == [[3, 7], [0, 0]]
+    with pytest.raises(FileExistsError):
+        MetricsFile(tmp_path / "metrics.jsonl")
+
+
+def test_the_progress_line_is_aligned_and_the_first_round_does_not_count_for_the_time_left(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    logging.getLogger("flwr").propagate = True
+    progress = Progress(12)
+    with caplog.at_level("INFO"):
+        for server_round, right, seconds in ((1, 3, 100.0), (2, 5, 10.0), (3, 4, 20.0)):
+            progress.after_round(_result(server_round, right, seconds=seconds))
+    lines = [record.getMessage() for record in caplog.records if record.getMessage().startswith("round ")]
+    assert lines[0].startswith("round  1/12   test accuracy 30.00 %   best 30.00 % (round  1)   test loss  1.500")
+    assert "best 50.00 % (round  2)" in lines[2]
+    assert lines[2].endswith("2:15 left  1 failed")  # nine rounds of (10 + 20) / 2 seconds
+    assert len({line.index("   test loss") for line in lines}) == 1
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [(0, "0:00"), (59.6, "1:00"), (3599, "59:59"), (3600, "1:00:00")])
+def test_clock(seconds: float, shown: str) -> None:
+    assert clock(seconds) == shown
+
+
+def test_pictures_of_a_run(tmp_path: Path) -> None:
+    pictures = Pictures(tmp_path, ("a", "b"), "title")
+    for server_round in range(1, 4):
+        pictures.after_round(_result(server_round))
+    pictures.on_end()
+    for name in ("accuracy.png", "confusion.png"):
+        with Image.open(tmp_path / name) as image:
+            assert min(image.size) > 400
+    many = draw_confusion(np.eye(200, dtype=np.int64), tuple(map(str, range(200))), "many classes")
+    assert max(many.get_size_inches()) < 30
