@@ -119,7 +119,7 @@ class RunConfig:
     precision: str = _key(
         "auto", one_of("auto", "fp32", "bf16", "fp16"), "autocast; `auto`: bf16 where the hardware has it"
     )
-    partition: str = _key("iid", ANY_TEXT, "how images are dealt to clients: `iid`, `dirichlet`")
+    partition: str = _key("iid", ANY_TEXT, "how images are dealt to clients")
     partition_args: str = _key("", ANY_TEXT, 'its parameters, for instance `"alpha=0.5"`')
 
     def __post_init__(self) -> None:

@@ -55,7 +55,96 @@ def dirichlet(
     return _fill_up([np.concatenate(pieces) if pieces else np.empty(0, np.int64) for pieces in parts], min_size, rng)
 
 
-PARTITIONS: dict[str, Callable[..., Parts]] = {"iid": iid, "dirichlet": dirichlet}
+def shards(labels: np.ndarray, num_partitions: int, rng: np.random.Generator, *, shards_per_client: int = 5) -> Parts:
+    """Few classes a client: images sorted by label, cut into near-equal shards, of which each client draws some.
+
+    Source: McMahan et al., AISTATS 2017, section 3, with 2 shards a client; FNBench deals 5, the default here. Images
+    within a class are shuffled first, and no remainder is left out: shards differ by at most one image.
+
+    Args:
+        labels: (n,) integers.
+        num_partitions: K.
+        rng: Where the draws come from.
+        shards_per_client: At least 1, and at most n/K.
+    """
+    _check_whole("shards", "shards-per-client", shards_per_client, num_partitions, len(labels))
+    shuffled = rng.permutation(len(labels))
+    by_label = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    pieces = np.array_split(by_label, num_partitions * shards_per_client)
+    dealt = rng.permutation(len(pieces)).reshape(num_partitions, shards_per_client)
+    return [np.concatenate([pieces[piece] for piece in row]) for row in dealt]
+
+
+def bernoulli_dirichlet(
+    labels: np.ndarray,
+    num_partitions: int,
+    rng: np.random.Generator,
+    *,
+    p: float = 0.9,
+    alpha: float = 2.0,
+    min_size: int = 1,
+) -> Parts:
+    """Label skew with absent classes: client k holds class c with probability p, and holders share it by Dir(alpha).
+
+    Source: FedCorr (Xu et al., CVPR 2022; p=0.7, alpha=10) and FedNoRo (Wu et al., IJCAI 2023; p=0.9, alpha=2, the
+    default here). Each image goes to a holder of its class by a draw from q. Clients without any class are drawn
+    again; a class that nobody drew goes to one random client. Clients below `min_size` are filled up as in
+    `dirichlet`.
+
+    Args:
+        labels: (n,) integers.
+        num_partitions: K.
+        rng: Where the draws come from.
+        p: Above 0, at most 1.
+        alpha: Concentration, above 0.
+        min_size: Least number of images that a client holds, at least 1.
+    """
+    if type(p) not in (int, float) or not 1e-3 <= p <= 1:
+        raise DataError(f"'p' of bernoulli-dirichlet is {p!r}; it must be a number from 0.001 to 1.")
+    _check_dirichlet(alpha, min_size, num_partitions, len(labels), scheme="bernoulli-dirichlet")
+    classes = np.unique(labels)
+    holds = rng.random((num_partitions, len(classes))) < p
+    while (empty := np.flatnonzero(~holds.any(axis=1))).size:
+        holds[empty] = rng.random((len(empty), len(classes))) < p
+    owner = np.empty(len(labels), np.int64)
+    for column, label in enumerate(classes):
+        members = np.flatnonzero(labels == label)
+        holders = np.flatnonzero(holds[:, column])
+        if not holders.size:
+            holders = rng.integers(num_partitions, size=1)
+        shares = rng.dirichlet(np.full(len(holders), float(alpha)))
+        owner[members] = holders[rng.choice(len(holders), len(members), p=shares)]
+    return _fill_up([np.flatnonzero(owner == client) for client in range(num_partitions)], min_size, rng)
+
+
+def quantity(
+    labels: np.ndarray, num_partitions: int, rng: np.random.Generator, *, alpha: float = 0.5, min_size: int = 1
+) -> Parts:
+    """Size skew: labels mixed evenly, numbers of images by q ~ Dir(alpha) over the clients.
+
+    Source: Li et al., "Federated Learning on Non-IID Data Silos", ICDE 2022, section IV-C, as in FedNoisy. Clients
+    below `min_size` are filled up as in `dirichlet`.
+
+    Args:
+        labels: (n,) integers; only their number matters.
+        num_partitions: K.
+        rng: Where the draws come from.
+        alpha: Concentration, above 0: small is skewed, large is even.
+        min_size: Least number of images that a client holds, at least 1.
+    """
+    _check_dirichlet(alpha, min_size, num_partitions, len(labels), scheme="quantity")
+    shares = rng.dirichlet(np.full(num_partitions, float(alpha)))
+    cuts = np.floor(np.cumsum(shares)[:-1] * len(labels)).astype(np.int64)
+    return _fill_up(np.split(rng.permutation(len(labels)), cuts), min_size, rng)
+
+
+PARTITIONS: dict[str, Callable[..., Parts]] = {
+    "iid": iid,
+    "dirichlet": dirichlet,
+    "shards": shards,
+    "bernoulli-dirichlet": bernoulli_dirichlet,
+    "quantity": quantity,
+}
 
 
 def partition(scheme: str, labels: np.ndarray, num_partitions: int, seed: int, **args: Any) -> Parts:
@@ -105,14 +194,21 @@ def _known_args(scheme: str, args: dict[str, Any]) -> dict[str, Any]:
     return given
 
 
-def _check_dirichlet(alpha: Any, min_size: Any, num_partitions: int, num_images: int) -> None:
+def _check_dirichlet(
+    alpha: Any, min_size: Any, num_partitions: int, num_images: int, scheme: str = "dirichlet"
+) -> None:
     if type(alpha) not in (int, float) or not 1e-6 <= alpha <= 1e6:
-        raise DataError(f"'alpha' of dirichlet is {alpha!r}; it must be a number above 0, from 1e-6 to 1e6.")
-    if type(min_size) is not int or min_size < 1:
-        raise DataError(f"'min-size' of dirichlet is {min_size!r}; it must be a whole number of at least 1.")
-    if min_size * num_partitions > num_images:
+        raise DataError(f"'alpha' of {scheme} is {alpha!r}; it must be a number above 0, from 1e-6 to 1e6.")
+    _check_whole(scheme, "min-size", min_size, num_partitions, num_images)
+
+
+def _check_whole(scheme: str, name: str, value: Any, num_partitions: int, num_images: int) -> None:
+    """A whole number from 1 to what a client holds when all hold the same number."""
+    if type(value) is not int or value < 1:
+        raise DataError(f"'{name}' of {scheme} is {value!r}; it must be a whole number of at least 1.")
+    if value * num_partitions > num_images:
         raise DataError(
-            f"'min-size' of dirichlet is {min_size}, too much for {num_partitions} partitions of {num_images} images;"
+            f"'{name}' of {scheme} is {value}, too much for {num_partitions} partitions of {num_images} images;"
             f" it must be at most {num_images // num_partitions}."
         )
 

@@ -1,4 +1,5 @@
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,12 @@ from data.errors import DataError
 from data.partition import PARTITIONS, partition
 
 ALPHA = st.floats(1e-6, 1e6) | st.sampled_from([1e-6, 0.01, 0.1, 0.5, 1.0, 1e6])
+
+PINNED = {
+    "shards": [[0, 3, 5, 11], [2, 6, 8, 9], [1, 4, 7, 10]],
+    "bernoulli-dirichlet": [[0, 3, 4, 5, 7, 9, 11], [1, 2, 8, 10], [6]],
+    "quantity": [[6, 9], [0], [1, 2, 3, 4, 5, 7, 8, 10, 11]],
+}
 
 
 def labels_of(size: int, classes: int = 14, seed: int = 0) -> np.ndarray:
@@ -59,7 +66,73 @@ def test_dirichlet_is_disjoint_complete_and_repeatable(
         assert np.array_equal(part, again)
 
 
-@pytest.mark.parametrize(("scheme", "args"), [("iid", {}), ("dirichlet", {"alpha": 0.5})])
+@settings(deadline=None)
+@given(
+    problem=problems(),
+    scheme=st.sampled_from(["shards", "bernoulli-dirichlet", "quantity"]),
+    alpha=ALPHA,
+    p=st.floats(0.05, 1.0),
+    data=st.data(),
+)
+def test_the_other_schemes_are_disjoint_complete_and_repeatable(
+    problem: tuple[np.ndarray, int, int], scheme: str, alpha: float, p: float, data: st.DataObject
+) -> None:
+    labels, count, seed = problem
+    least = data.draw(st.integers(1, len(labels) // count))
+    args: dict[str, Any] = {
+        "shards": {"shards_per_client": least},
+        "bernoulli-dirichlet": {"p": p, "alpha": alpha, "min_size": least},
+        "quantity": {"alpha": alpha, "min_size": least},
+    }[scheme]
+    parts = partition(scheme, labels, count, seed, **args)
+    check_cover(parts, len(labels))
+    assert len(parts) == count
+    assert min(len(part) for part in parts) >= least
+    for part, again in zip(parts, partition(scheme, labels, count, seed, **args), strict=True):
+        assert np.array_equal(part, again)
+
+
+def test_shards_hold_few_classes_and_even_numbers() -> None:
+    """100 clients of 2 shards of a balanced set of 10 classes: at most 4 classes each, 100 images each."""
+    labels = np.arange(10_000) % 10
+    parts = partition("shards", labels, 100, 1, shards_per_client=2)
+    assert {len(part) for part in parts} == {100}
+    assert max(len(np.unique(labels[part])) for part in parts) <= 4
+    many = partition("shards", labels, 100, 1, shards_per_client=100)
+    assert np.mean([len(np.unique(labels[part])) for part in many]) > 9
+
+
+def test_bernoulli_dirichlet_leaves_out_classes_with_probability_one_minus_p() -> None:
+    """With FedCorr's p = 0.7 and alpha = 10 a holder nearly surely has some of 14,000 images of a class."""
+    labels = labels_of(14 * 14_000)
+    parts = partition("bernoulli-dirichlet", labels, 60, 4, p=0.7, alpha=10)
+    held = np.array([np.bincount(labels[part], minlength=14) > 0 for part in parts])
+    assert held.mean() == pytest.approx(0.7, abs=0.06)
+    everyone = partition("bernoulli-dirichlet", labels, 60, 4, p=1.0, alpha=10)
+    assert all((np.bincount(labels[part], minlength=14) > 0).all() for part in everyone)
+
+
+def test_a_class_that_nobody_drew_goes_to_somebody() -> None:
+    labels = labels_of(200, classes=20)
+    parts = partition("bernoulli-dirichlet", labels, 2, 0, p=0.05)
+    check_cover(parts, 200)
+
+
+def test_quantity_skews_sizes_and_not_labels() -> None:
+    labels = labels_of(140_000)
+    parts = partition("quantity", labels, 10, 2, alpha=0.5)
+    sizes = np.array([len(part) for part in parts])
+    assert sizes.max() > 5 * sizes.min()
+    largest = labels[parts[int(sizes.argmax())]]
+    np.testing.assert_allclose(np.bincount(largest) / len(largest), 1 / 14, atol=0.01)
+    even = np.array([len(part) for part in partition("quantity", labels, 10, 2, alpha=1e6)])
+    assert even.max() - even.min() < 200
+
+
+@pytest.mark.parametrize(
+    ("scheme", "args"),
+    [("iid", {}), ("dirichlet", {"alpha": 0.5}), ("shards", {}), ("bernoulli-dirichlet", {}), ("quantity", {})],
+)
 def test_the_seed_matters_and_global_state_does_not(scheme: str, args: dict[str, float]) -> None:
     labels = labels_of(500)
     np.random.seed(1)  # noqa: NPY002
@@ -78,6 +151,15 @@ def test_pinned_parts() -> None:
     skewed = partition("dirichlet", labels, 3, 1, alpha=0.5)
     assert [part.tolist() for part in even] == [[0, 3, 9, 10], [4, 5, 6, 11], [1, 2, 7, 8]]
     assert [part.tolist() for part in skewed] == [[5], [4, 6, 7, 9, 10], [0, 1, 2, 3, 8, 11]]
+    others = {
+        scheme: [part.tolist() for part in partition(scheme, labels, 3, 1, **args)]
+        for scheme, args in {
+            "shards": {"shards_per_client": 2},
+            "bernoulli-dirichlet": {},
+            "quantity": {},
+        }.items()
+    }
+    assert others == PINNED
 
 
 def test_dirichlet_by_hand() -> None:
@@ -158,6 +240,13 @@ def test_arguments_with_hyphens() -> None:
         ("dirichlet", 2, {"alpha": True}, ("'alpha'", "above 0")),
         ("dirichlet", 2, {"alpha": 1.0, "min_size": 0}, ("'min-size'", "at least 1")),
         ("dirichlet", 2, {"alpha": 1.0, "min_size": 1.5}, ("'min-size'", "whole number")),
+        ("shards", 2, {"shards-per-client": 0}, ("'shards-per-client'", "at least 1")),
+        ("shards", 2, {"shards-per-client": 6}, ("'shards-per-client'", "at most 5")),
+        ("bernoulli-dirichlet", 2, {"p": 0}, ("'p'", "from 0.001 to 1")),
+        ("bernoulli-dirichlet", 2, {"p": 1.5}, ("'p'", "1.5")),
+        ("bernoulli-dirichlet", 2, {"alpha": 0}, ("'alpha' of bernoulli-dirichlet", "above 0")),
+        ("quantity", 2, {"alpha": -1}, ("'alpha' of quantity", "above 0")),
+        ("quantity", 3, {"min-size": 4}, ("'min-size' of quantity", "at most 3")),
         ("dirichlet", 3, {"alpha": 1.0, "min_size": 4}, ("'min-size'", "3 partitions", "10 images", "at most 3")),
     ],
 )
