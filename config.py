@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from data.arguments import parse_pairs
+
 Value = bool | int | float | str
 PRESETS = Path(__file__).parent / "configs"
 
@@ -173,23 +175,13 @@ def parse_args(key: str, text: str) -> dict[str, Any]:
     Returns:
         Python names (``min_size``) to values.
     """
-    pairs = re.findall(r"""([\w-]+)\s*=\s*("[^"]*"|'[^']*'|\[[^\]]*\]|[^\s"'\[]+)""", text)
-    rest = re.sub(r"""[\w-]+\s*=\s*("[^"]*"|'[^']*'|\[[^\]]*\]|[^\s"'\[]+)""", "", text).replace(",", " ")
-    args: dict[str, Any] = {}
     try:
-        if rest.strip():
-            raise tomllib.TOMLDecodeError(f"cannot read {rest.strip()!r}")
-        for name, value in pairs:
-            python_name = name.replace("-", "_")
-            if python_name in args:
-                raise tomllib.TOMLDecodeError(f"'{name}' is given twice")
-            args[python_name] = tomllib.loads(f"x = {value.rstrip(',')}")["x"]
-    except tomllib.TOMLDecodeError as error:
+        return parse_pairs(text)
+    except ValueError as error:
         raise ConfigError(
             f"run config: '{key}' is {text!r}; it must be key=value pairs with TOML values, such as"
             f" \"alpha=0.5 name='text'\" ({error})."
         ) from None
-    return args
 
 
 def build_named(key: str, table: Mapping[str, Callable[..., Any]], name: str, args_text: str) -> Any:

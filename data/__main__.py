@@ -1,13 +1,21 @@
-"""`python -m data`: draw a sample, or import a folder of photos, in Clothing1M's released layout."""
+"""`python -m data`: look at a release, deal it to clients, draw a sample, or import a folder of photos."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
+import numpy as np
 import typer
 
+from data.arguments import parse_pairs
 from data.errors import DataError
 from data.folder_import import SUFFIXES, Shares, import_folder
+from data.partition import PARTITIONS, partition
+from data.release import open_release, training_split
 from data.sample import SampleSize, draw_sample
+from data.summary import as_table, summarize
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 app = typer.Typer(
     help="Clothing1M on disk.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
@@ -48,6 +56,68 @@ def import_(
     )
     if done.skipped:
         typer.echo(f"{done.skipped} files were skipped: only {', '.join(sorted(SUFFIXES))} are read.", err=True)
+
+
+Release_ = Annotated[Path, typer.Argument(metavar="DIR", help="A folder in the released layout.")]
+Plot = Annotated[Path | None, typer.Option(help="Also draw a picture into this .png, .svg or .pdf file.")]
+
+
+@app.command()
+def show(folder: Release_, plot: Plot = None) -> None:
+    """Print splits, counts per class, and how often the two labels of an image agree."""
+    summary = summarize(open_release(folder))
+    typer.echo(as_table(summary))
+    if plot:
+        from data.plots import draw_matrix  # matplotlib takes a second to import
+
+        if not summary.double_labelled:
+            raise DataError(f"{folder} has no image with both labels; there is no noise matrix for --plot to draw.")
+        title = f"{summary.double_labelled:,} images with both labels: {summary.agreement:.1%} agree"
+        figure = draw_matrix(summary.confusion, summary.class_names, title, rows="clean label", columns="noisy label")
+        _save(figure, plot)
+
+
+@app.command(name="partition")
+def partition_(
+    folder: Release_,
+    clients: Annotated[int, typer.Option(help="Number of clients.")],
+    scheme: Annotated[str, typer.Option("--partition", help=f"One of {', '.join(PARTITIONS)}.")] = "iid",
+    partition_args: Annotated[str, typer.Option(help='Its parameters: "alpha=0.3 min-size=64".')] = "",
+    train_split: Annotated[str, typer.Option(help="noisy, noisy-mini or clean.")] = "noisy",
+    seed: Annotated[int, typer.Option(help="As the run's.")] = 1,
+    plot: Plot = None,
+) -> None:
+    """Show what each client of a run with these settings holds."""
+    try:
+        args = parse_pairs(partition_args)
+    except ValueError as error:
+        raise DataError(f"--partition-args is {partition_args!r}; it must be key=value pairs ({error}).") from None
+    release = open_release(folder)
+    labels = training_split(release, train_split).labels
+    parts = partition(scheme, labels, clients, seed, **args)
+    classes = len(release.class_names)
+    counts = np.stack([np.bincount(labels[part], minlength=classes) for part in parts])
+    sizes = counts.sum(axis=1)
+    present = (counts > 0).sum(axis=1)
+    typer.echo(
+        f"{clients} clients hold {sizes.sum():,} of {len(labels):,} images: {sizes.min():,} to {sizes.max():,} each,"
+        f" median {int(np.median(sizes)):,}; {present.min()} to {present.max()} of {classes} classes each."
+    )
+    if plot:
+        from data.plots import draw_clients  # matplotlib takes a second to import
+
+        title = f"{scheme} {partition_args}".strip() + f", seed {seed}: {clients} clients"
+        _save(draw_clients(counts, release.class_names, title), plot)
+
+
+def _save(figure: "Figure", path: Path) -> None:
+    if path.suffix not in (".png", ".svg", ".pdf"):
+        raise DataError(f"--plot is {path}; it must end in .png, .svg or .pdf.")
+    try:
+        figure.savefig(path, dpi=150)
+    except OSError as error:
+        raise DataError(f"--plot is {path}, which cannot be written: {error.strerror}.") from None
+    typer.echo(str(path.resolve()))
 
 
 if __name__ == "__main__":

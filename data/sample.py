@@ -14,7 +14,7 @@ import numpy as np
 
 from data.errors import DataError
 from data.garments import draw_garment
-from data.label_noise import draw_clean, draw_noisy_given_true, draw_noisy_train
+from data.label_noise import draw_clean, draw_noisy_train, draw_second_labels
 from data.writer import Labelled, complete_or_absent, draw_keys, write_annotations
 
 NAMES = (
@@ -25,8 +25,6 @@ NAMES_CHN = (
     "T恤", "衬衫", "针织衫", "雪纺衫", "羊绒衫", "外套", "风衣", "夹克", "羽绒服", "西装",
     "披肩", "连衣裙", "背心", "内衣",
 )  # fmt: skip
-# Share of the images of each clean list that carry a noisy label as well, as in the release.
-DOUBLE_LABELLED = {"clean_train": 24_637 / 47_570, "clean_val": 7_465 / 14_313, "clean_test": 5_395 / 10_526}
 GREYSCALE_SHARE = 0.01
 VERSION = 1  # of the drawing; another version is another sample
 
@@ -110,8 +108,7 @@ def _draw_labels(split: str, keys: list[str], rng: np.random.Generator) -> Label
     if split == "noisy_train":
         return Labelled(keys, *draw_noisy_train(len(keys), rng))
     true = draw_clean(len(keys), rng)
-    noisy = draw_noisy_given_true(true, rng)
-    return Labelled(keys, true, np.where(rng.random(len(keys)) < DOUBLE_LABELLED[split], noisy, -1))
+    return Labelled(keys, true, draw_second_labels(true, rng))
 
 
 def _draw_file(path: Path, label: int, image_size: int, rng: np.random.Generator) -> None:

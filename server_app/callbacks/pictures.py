@@ -3,18 +3,16 @@
 import json
 from pathlib import Path
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from config import PRESETS
+from data.plots import INK, draw_matrix, quiet
 from server_app.callbacks import OccasionalCallback, RoundResult
 
 PUBLISHED = PRESETS / "notebook-curve.json"
-INK, MUTED, ACCENT = "#222222", "#8a8f98", "#0b6bcb"
-CELL_LABELS_UP_TO = 30  # classes; beyond, numbers in cells cannot be read
+MUTED, ACCENT = "#8a8f98", "#0b6bcb"
 
 
 class Pictures(OccasionalCallback):
@@ -34,7 +32,8 @@ class Pictures(OccasionalCallback):
     def write(self, result: RoundResult) -> None:
         draw_accuracy(self._accuracies, self._title).savefig(self._folder / "accuracy.png", dpi=150)
         title = f"Clean test after round {result.server_round}"
-        draw_confusion(result.test.confusion, self._class_names, title).savefig(self._folder / "confusion.png", dpi=150)
+        figure = draw_matrix(result.test.confusion, self._class_names, title, rows="true class", columns="predicted")
+        figure.savefig(self._folder / "confusion.png", dpi=150)
 
 
 def draw_accuracy(accuracies: list[float], title: str) -> Figure:
@@ -66,39 +65,6 @@ def draw_accuracy(accuracies: list[float], title: str) -> Figure:
     axes.set(xlabel="round", ylabel="accuracy on clean test, %", ylim=(0, 100), xlim=(0, None))
     axes.set_title(title, loc="left", fontsize=10.5, color=INK)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _quiet(axes)
+    quiet(axes)
     axes.grid(axis="y", color="#e6e8eb", linewidth=0.8)
     return figure
-
-
-def draw_confusion(confusion: np.ndarray, class_names: tuple[str, ...], title: str) -> Figure:
-    """Rows are true classes and sum to 100 %; a row without images stays empty."""
-    counts = confusion.sum(axis=1, keepdims=True)
-    percent = 100 * np.divide(confusion, counts, out=np.zeros(confusion.shape), where=counts > 0)
-    side = min(max(4.5, 0.52 * len(class_names) + 1.8), 24)
-    figure = Figure(figsize=(side + 0.6, side), layout="constrained")
-    axes = figure.subplots()
-    axes.imshow(percent, cmap=matplotlib.colormaps["Blues"], vmin=0, vmax=100)
-    if len(class_names) <= CELL_LABELS_UP_TO:
-        for row, column in np.argwhere(percent >= 0.5):
-            value = percent[row, column]
-            axes.text(
-                column, row, f"{value:.0f}", ha="center", va="center", fontsize=7.5,
-                color="white" if value > 55 else INK,
-            )  # fmt: skip
-    ticks = range(len(class_names))
-    axes.set_xticks(ticks, class_names, rotation=45, ha="right", fontsize=8)
-    axes.set_yticks(ticks, class_names, fontsize=8)
-    axes.set(xlabel="predicted", ylabel="true class, each row 100 %")
-    axes.set_title(title, loc="left", fontsize=10.5, color=INK)
-    _quiet(axes)
-    axes.tick_params(length=0)
-    return figure
-
-
-def _quiet(axes: Axes) -> None:
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color("#c4c8ce")
-    axes.tick_params(colors="#555b65", labelsize=8.5)

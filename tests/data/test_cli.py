@@ -43,3 +43,41 @@ def test_import_says_where_and_how_many(tmp_path: Path) -> None:
     assert missing.returncode == 1
     assert "Traceback" not in missing.stderr
     assert "nowhere is not a folder" in missing.stderr
+
+
+def test_show_counts_labels_and_draws_the_noise_matrix(tiny_sample: Path, tmp_path: Path) -> None:
+    done = _data("show", str(tiny_sample), "--plot", str(tmp_path / "noise.png"))
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.split("\n")
+    assert lines[0].split() == ["class", "noisy_train", "clean_train", "clean_val", "clean_test", "noisy", "=", "clean"]
+    assert lines[15].split()[:5] == ["all", "120", "20", "12", "40"]
+    assert "carry a noisy label as well." in lines[16]
+    with Image.open(tmp_path / "noise.png") as image:
+        assert min(image.size) > 400
+
+    wrong = _data("show", str(tiny_sample), "--plot", str(tmp_path / "noise.txt"))
+    assert wrong.returncode == 1
+    assert "must end in .png, .svg or .pdf" in wrong.stderr
+    nothing = _data("show", str(tmp_path / "nowhere"))
+    assert nothing.returncode == 1
+    assert "does not exist" in nothing.stderr
+    assert "Traceback" not in nothing.stderr
+
+
+def test_partition_tells_who_holds_what(tiny_sample: Path, tmp_path: Path) -> None:
+    arguments = ["partition", str(tiny_sample), "--clients", "6", "--partition", "dirichlet"]
+    done = _data(*arguments, "--partition-args", "alpha=0.3 min-size=4", "--plot", str(tmp_path / "clients.png"))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("6 clients hold 120 of 120 images: ")
+    with Image.open(tmp_path / "clients.png") as image:
+        assert min(image.size) > 400
+
+    for bad, sentence in (
+        ("alpha=x", "must be key=value pairs"),
+        ("alpha=-1", "'alpha' of dirichlet is -1"),
+        ("", "needs the argument 'alpha'"),
+    ):
+        refused = _data(*arguments, "--partition-args", bad)
+        assert refused.returncode == 1
+        assert sentence in refused.stderr
+        assert "Traceback" not in refused.stderr

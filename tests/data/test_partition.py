@@ -79,11 +79,12 @@ def test_the_other_schemes_are_disjoint_complete_and_repeatable(
 ) -> None:
     labels, count, seed = problem
     least = data.draw(st.integers(1, len(labels) // count))
-    args: dict[str, Any] = {
+    schemes: dict[str, dict[str, Any]] = {
         "shards": {"shards_per_client": least},
         "bernoulli-dirichlet": {"p": p, "alpha": alpha, "min_size": least},
         "quantity": {"alpha": alpha, "min_size": least},
-    }[scheme]
+    }
+    args = schemes[scheme]
     parts = partition(scheme, labels, count, seed, **args)
     check_cover(parts, len(labels))
     assert len(parts) == count

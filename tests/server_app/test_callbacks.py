@@ -11,7 +11,7 @@ from PIL import Image
 
 from server_app.callbacks import OccasionalCallback, RoundResult
 from server_app.callbacks.metrics_file import MetricsFile
-from server_app.callbacks.pictures import Pictures, draw_confusion
+from server_app.callbacks.pictures import Pictures
 from server_app.callbacks.progress import Progress, clock
 from task import Evaluation
 
@@ -97,5 +97,3 @@ def test_pictures_of_a_run(tmp_path: Path) -> None:
     for name in ("accuracy.png", "confusion.png"):
         with Image.open(tmp_path / name) as image:
             assert min(image.size) > 400
-    many = draw_confusion(np.eye(200, dtype=np.int64), tuple(map(str, range(200))), "many classes")
-    assert max(many.get_size_inches()) < 30
