@@ -2,6 +2,8 @@
 
 import json
 import logging
+import re
+import shutil
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ import client_app
 import server_app
 from config import ConfigError, RunConfig
 from data.errors import DataError
+from data.partition import partition
+from data.release import open_release
 from server_app.stopping import OneSentence, RunStoppedError
 from tests.fakes import InProcessGrid, partitions
 
@@ -130,6 +134,37 @@ def test_a_reply_that_is_not_finite_is_left_out(
         run_dir = _run(tmp_path, handler=handler, data_dir=str(tiny_sample), fraction_train=1.0, num_server_rounds=1)
     assert "client 1: 'fc.bias' holds a value that is not finite." in caplog.text
     assert _rounds(run_dir)[0]["failed-partitions"] == [1]
+
+
+def test_a_damaged_training_image_costs_its_partition_and_is_named(
+    tmp_path: Path, tiny_sample: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    release_dir = tmp_path / "damaged"
+    shutil.copytree(tiny_sample, release_dir)
+    release = open_release(release_dir)
+    keys = release.split("noisy_train").keys
+    # The list is sorted and about 200 images are looked for, so damage what is there rather than remove it.
+    path = release.image_path(keys[7])
+    path.write_bytes(path.read_bytes()[:200])
+    logging.getLogger("flwr").propagate = True
+    with caplog.at_level("WARNING"):
+        run_dir = _run(tmp_path / "out", data_dir=str(release_dir), fraction_train=1.0, num_server_rounds=1)
+    (entry,) = _rounds(run_dir)
+    labels = release.split("noisy_train").labels
+    (holder,) = [i for i, rows in enumerate(partition("iid", labels, 4, 1)) if 7 in rows]
+    assert entry["failed-partitions"] == [holder]
+    assert f"client {holder}: image {keys[7].decode()} cannot be read" in caplog.text
+    assert "Traceback" not in caplog.text
+
+
+def test_a_damaged_test_image_ends_the_run_by_name(tmp_path: Path, tiny_sample: Path) -> None:
+    release_dir = tmp_path / "damaged"
+    shutil.copytree(tiny_sample, release_dir)
+    release = open_release(release_dir)
+    key = release.split("clean_test").keys[3]
+    release.image_path(key).write_bytes(b"")
+    with pytest.raises(DataError, match=rf"image {re.escape(key.decode())} cannot be read .* \(it is empty\)"):
+        _run(tmp_path / "out", data_dir=str(release_dir), num_server_rounds=1)
 
 
 def test_when_every_client_fails_the_run_stops_and_keeps_what_it_has(tmp_path: Path, tiny_sample: Path) -> None:
