@@ -73,8 +73,9 @@ def training_data(site: Site, config: RunConfig) -> Split:
         )
         split = _take(split, slices[site.partition_id])
     if config.drop_last and len(split.labels) < config.batch_size:
+        holder = f"partition {site.partition_id}" if site.partition_id >= 0 else f"'{site.root}'"
         raise DataError(
-            f"run config: 'batch-size' is {config.batch_size}, but partition {site.partition_id} holds only"
+            f"run config: 'batch-size' is {config.batch_size}, but {holder} holds only"
             f" {len(split.labels)} images and 'drop-last' leaves incomplete batches out; it must be at most"
             f" {len(split.labels)}."
         )
@@ -90,8 +91,12 @@ def evaluation_data(site: Site, config: RunConfig) -> Split:
     split = _release(site.root).split("clean_val")
     if site.partition_id < 0:
         return split
-    rows = partition("iid", split.labels, site.num_partitions, config.seed)[site.partition_id]
-    return _take(split, rows)
+    if len(split.labels) < site.num_partitions:
+        raise DataError(
+            f"run config: 'fraction-evaluate' is {config.fraction_evaluate:g}, but clean val has {len(split.labels)}"
+            f" images for {site.num_partitions} clients; it must be 0, or there must be an image for each."
+        )
+    return _take(split, partition("iid", split.labels, site.num_partitions, config.seed)[site.partition_id])
 
 
 def class_names(site: Site) -> tuple[str, ...]:
@@ -129,4 +134,9 @@ def _release(root: Path) -> Release:
 @lru_cache(maxsize=4)
 def _partition(root: Path, train_split: str, count: int, seed: int, scheme: str, args: str) -> list[np.ndarray]:
     labels = training_split(_release(root), train_split).labels
-    return partition(scheme, labels, count, seed, **parse_args("partition-args", args))
+    values = parse_args("partition-args", args)
+    try:
+        return partition(scheme, labels, count, seed, **values)
+    except DataError as error:
+        given = f", 'partition-args' is {args!r}" if args else ""
+        raise DataError(f"run config: 'partition' is {scheme!r}{given}: {error}") from None

@@ -1,5 +1,6 @@
 """The server: config, data, roll call, strategy, rounds."""
 
+from importlib.metadata import version
 from logging import INFO
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from flwr.serverapp.strategy import Strategy
 from config import RunConfig, build_named, resolve
 from data.release import Release, open_release
 from data.sample import default_sample
+from fingerprint import code_fingerprint
 from pretrained import load_pretrained
 from server_app.callbacks import Callback
 from server_app.callbacks.latest_model import LatestModel
@@ -44,7 +46,7 @@ def main(grid: Grid, context: Context) -> None:
 
     members = call_roll(grid, config, release.class_names, getattr(strategy, "min_available_nodes", 1))
     run_dir = create_run_dir(config)
-    (run_dir / "config.toml").write_text(tomli_w.dumps(config.to_flat()), encoding="utf-8")
+    (run_dir / "config.toml").write_text(_as_toml(config, len(members)), encoding="utf-8")
     _introduce(config, release, run_dir, str(compute), roll_table(members, release.class_names))
 
     arrays = ArrayRecord(model.state_dict())
@@ -86,6 +88,12 @@ def _open_data(config: RunConfig) -> Release:
         release = open_release(default_sample())
     release.split("clean_test")  # read now, so that a bad list ends the run before it starts
     return release
+
+
+def _as_toml(config: RunConfig, num_clients: int) -> str:
+    """The resolved config, under a comment with what else a repetition needs to be the same."""
+    versions = ", ".join(f"{name} {version(name)}" for name in ("flwr", "torch", "torchvision", "numpy"))
+    return f"# {num_clients} clients, code {code_fingerprint()}, {versions}\n{tomli_w.dumps(config.to_flat())}"
 
 
 def _introduce(config: RunConfig, release: Release, run_dir: Path, compute: str, roll: list[str]) -> None:

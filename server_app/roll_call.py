@@ -56,7 +56,7 @@ def call_roll(grid: Grid, config: RunConfig, class_names: tuple[str, ...], min_n
     replies = list(grid.send_and_receive(messages))
     refusals = sorted(str(reply.error.reason) for reply in replies if reply.has_error())
     if refusals:
-        others = f" ({len(refusals) - 1} more clients say no)" if len(refusals) > 1 else ""
+        others = f" [the first of {len(refusals)} refusals]" if len(refusals) > 1 else ""
         raise RunStoppedError(refusals[0] + others)
     if len(replies) < len(node_ids):
         raise RunStoppedError(f"only {len(replies)} of {len(node_ids)} nodes answered the roll call.")

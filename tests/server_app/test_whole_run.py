@@ -20,6 +20,7 @@ from config import ConfigError, RunConfig
 from data.errors import DataError
 from data.partition import partition
 from data.release import open_release
+from fingerprint import code_fingerprint
 from server_app.stopping import OneSentence, RunStoppedError
 from tests.fakes import InProcessGrid, partitions
 
@@ -50,7 +51,9 @@ def test_a_run_writes_what_it_promises(tmp_path: Path, tiny_sample: Path) -> Non
     assert sorted(path.name for path in run_dir.iterdir()) == [
         "accuracy.png", "config.toml", "confusion.png", "metrics.jsonl", "model.safetensors",
     ]  # fmt: skip
-    saved = tomllib.loads((run_dir / "config.toml").read_text(encoding="utf-8"))
+    text = (run_dir / "config.toml").read_text(encoding="utf-8")
+    assert text.startswith(f"# 4 clients, code {code_fingerprint()}, flwr ")
+    saved = tomllib.loads(text)
     assert RunConfig.from_flat(saved).to_flat() == saved
     assert saved["num-server-rounds"] == 2
 
@@ -190,11 +193,20 @@ def test_when_every_client_fails_the_run_stops_and_keeps_what_it_has(tmp_path: P
     [
         ({"method": "magic"}, "'method' is 'magic'; it must be one of ce"),
         ({"method_args": "label-smoothing=2"}, "label-smoothing must be at least 0 and below 1"),
-        ({"partition": "random"}, "random"),
-        ({"partition": "dirichlet", "partition_args": "alpha=-1"}, "alpha"),
+        (
+            {"partition": "random"},
+            "'partition' is 'random': there is no partition scheme 'random'; it must be",
+        ),
+        (
+            {"partition": "dirichlet", "partition_args": "alpha=-1"},
+            "'partition-args' is 'alpha=-1': 'alpha' of",
+        ),
         ({"batch_size": 64}, "'batch-size' is 64, but partition [0-9]+ holds only 30 images"),
-        ({"clients": 121}, "121"),
-        ({"clients": 13, "fraction_evaluate": 1.0}, "13"),
+        ({"clients": 121}, "121 partitions were asked for, but there are only 120 images"),
+        (
+            {"clients": 13, "fraction_evaluate": 1.0, "batch_size": 4},
+            "'fraction-evaluate' is 1, but clean val has 12 images for 13 clients",
+        ),
         ({"data_dir": "/nowhere/clothing1M"}, "/nowhere/clothing1M"),
         ({"strategy_args": "min-train-nodes=x"}, "'strategy-args' is 'min-train-nodes=x'"),
         ({"pretrained": "/nowhere/weights.pt"}, "there is no such file"),
