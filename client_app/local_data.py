@@ -12,6 +12,7 @@ import torch
 
 from client_app.augmentation import stored_size
 from config import RunConfig, parse_args
+from data.corruption import corrupt
 from data.errors import DataError
 from data.images import load_images
 from data.partition import partition
@@ -72,6 +73,7 @@ def training_data(site: Site, config: RunConfig) -> Split:
             site.root, config.train_split, site.num_partitions, config.seed, config.partition, config.partition_args
         )
         split = _take(split, slices[site.partition_id])
+    split = _with_label_noise(split, site, config)
     if config.drop_last and len(split.labels) < config.batch_size:
         holder = f"partition {site.partition_id}" if site.partition_id >= 0 else f"'{site.root}'"
         raise DataError(
@@ -120,6 +122,18 @@ def pixels(site: Site, split: Split, size: int) -> np.ndarray:
 
 def training_pixels(site: Site, split: Split, config: RunConfig) -> np.ndarray:
     return pixels(site, split, stored_size(config.augmentation, config.image_size))
+
+
+def _with_label_noise(split: Split, site: Site, config: RunConfig) -> Split:
+    args = parse_args("label-noise-args", config.label_noise_args)
+    classes = len(class_names(site))
+    client = max(site.partition_id, 0)
+    try:
+        labels = corrupt(split.labels, config.label_noise, classes, client, site.num_partitions, config.seed, **args)
+    except DataError as error:
+        given = f", 'label-noise-args' is {config.label_noise_args!r}" if args else ""
+        raise DataError(f"run config: 'label-noise' is {config.label_noise!r}{given}: {error}") from None
+    return Split(split.name, split.keys, labels)
 
 
 def _take(split: Split, rows: np.ndarray) -> Split:

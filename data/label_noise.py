@@ -48,7 +48,7 @@ def draw_noisy_train(count: int, rng: np.random.Generator) -> tuple[np.ndarray, 
         True and noisy labels, each (count,) int32.
     """
     noisy = rng.choice(len(CONFUSION), count, p=NOISY_TRAIN_COUNTS / NOISY_TRAIN_COUNTS.sum())
-    return _draw_from_rows(CONFUSION.T, noisy, rng), noisy.astype(np.int32)
+    return draw_from_rows(CONFUSION.T, noisy, rng), noisy.astype(np.int32)
 
 
 def draw_clean(count: int, rng: np.random.Generator) -> np.ndarray:
@@ -58,7 +58,7 @@ def draw_clean(count: int, rng: np.random.Generator) -> np.ndarray:
 
 def draw_second_labels(true: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The noisy labels of clean images: from P(noisy | true) where they carry one, else -1; (n,) int32."""
-    noisy = _draw_from_rows(CONFUSION, true, rng)
+    noisy = draw_from_rows(CONFUSION, true, rng)
     labels: np.ndarray = np.where(rng.random(len(true)) < DOUBLE_LABELLED_SHARE[true], noisy, np.int32(-1))
     return labels
 
@@ -75,7 +75,7 @@ def flip_symmetrically(labels: np.ndarray, rate: float, num_classes: int, rng: n
     return noisy.astype(np.int32)
 
 
-def _draw_from_rows(counts: np.ndarray, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def draw_from_rows(counts: np.ndarray, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """For each r in `rows`, a column drawn in proportion to ``counts[r]``; (n,) int32."""
     cumulative = np.cumsum(counts, axis=1)[rows]
     draws = rng.integers(0, cumulative[:, -1])

@@ -201,6 +201,8 @@ def test_when_every_client_fails_the_run_stops_and_keeps_what_it_has(tmp_path: P
             {"partition": "dirichlet", "partition_args": "alpha=-1"},
             "'partition-args' is 'alpha=-1': 'alpha' of",
         ),
+        ({"label_noise": "heavy"}, "'label-noise' is 'heavy': there is no label noise 'heavy'; it must be one of"),
+        ({"label_noise": "symmetric", "label_noise_args": "rate=2"}, "'label-noise-args' is 'rate=2': 'rate' of"),
         ({"batch_size": 64}, "'batch-size' is 64, but partition [0-9]+ holds only 30 images"),
         ({"clients": 121}, "121 partitions were asked for, but there are only 120 images"),
         (
