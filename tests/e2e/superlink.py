@@ -1,4 +1,4 @@
-"""A local SuperLink of a test's own: own FLWR_HOME, own port, stopped by its own process id."""
+"""SuperLinks and SuperNodes of a test's own: own FLWR_HOME, own ports, stopped by their own process ids."""
 
 import json
 import os
@@ -11,6 +11,7 @@ import time
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 SCRIPTS = Path(sys.executable).parent
 RUN_SECONDS = 1200
@@ -24,12 +25,40 @@ class Outcome:
     status: str
 
 
-class LocalSuperLink:
-    """What `flwr run` would start in the background by itself, but with an owner."""
+class SuperLink:
+    """A SuperLink with an owner: simulating, as `flwr run` would start one in the background, or for real nodes."""
 
-    def __init__(self, home: Path, working_directory: Path) -> None:
+    def __init__(self, home: Path, working_directory: Path, *, simulation: bool = True) -> None:
+        self._home, self._cwd = home, working_directory
         self._port = _free_port()
-        self._env = {
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._connection = [] if simulation else ["real"]
+        home.mkdir(parents=True, exist_ok=True)
+        if not simulation:
+            connection = f'[superlink.real]\naddress = "127.0.0.1:{self._port}"\ninsecure = true\n'
+            (home / "config.toml").write_text(f'[superlink]\ndefault = "real"\n{connection}', encoding="utf-8")
+        command = ["flower-superlink", "--insecure", "--host", "127.0.0.1", "--port", str(self._port)]
+        command += ["--isolation", "subprocess", "--database", str(home / "state.db")]
+        command += ["--control-api-address", f"127.0.0.1:{_free_port()}"]
+        self._start(command + ["--simulation"] * simulation, "superlink")
+        self._wait_until_healthy()
+
+    def start_node(self, node_config: str) -> None:
+        """A SuperNode that connects to this SuperLink; `node_config` as for ``--node-config``."""
+        name = f"node-{len(self._processes)}"
+        command = ["flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{self._port}"]
+        self._start([*command, "--node-config", node_config, "--port", str(_free_port())], name)
+
+    def _start(self, command: list[str], name: str) -> None:
+        home = self._home if name == "superlink" else self._home / name
+        with (self._home / f"{name}.log").open("wb") as log:
+            process = subprocess.Popen(
+                command, env=self._env(home), cwd=self._cwd, stdout=log, stderr=log, start_new_session=True
+            )
+        self._processes.append(process)
+
+    def _env(self, home: Path) -> dict[str, str]:
+        return {
             **os.environ,
             "FLWR_HOME": str(home),
             "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(self._port),
@@ -40,20 +69,11 @@ class LocalSuperLink:
             "XDG_CACHE_HOME": str(home / "cache"),
             "PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}",
         }
-        home.mkdir(parents=True, exist_ok=True)
-        command = ["flower-superlink", "--insecure", "--simulation", "--isolation", "subprocess"]
-        command += ["--control-api-address", f"127.0.0.1:{_free_port()}", "--host", "127.0.0.1"]
-        command += ["--port", str(self._port), "--database", str(home / "state.db")]
-        with (home / "superlink.log").open("wb") as log:
-            self._process = subprocess.Popen(
-                command, env=self._env, cwd=working_directory, stdout=log, stderr=log, start_new_session=True
-            )
-        self._wait_until_healthy(home / "superlink.log")
 
     def run(self, app: Path, *arguments: str, cwd: Path | None = None) -> Outcome:
         """`flwr run <app> --stream ...`, and wait until it has ended."""
         started = time.monotonic()
-        finished = self._flwr("run", str(app), "--stream", *arguments, cwd=cwd or app)
+        finished = self._flwr("run", str(app), *self._connection, "--stream", *arguments, cwd=cwd or app)
         log = re.sub(r"\x1b\[[0-9;]*m", "", finished.stdout + finished.stderr)
         while time.monotonic() - started < RUN_SECONDS:
             status = self._status(cwd or app)
@@ -63,29 +83,34 @@ class LocalSuperLink:
         raise TimeoutError(f"the run has not ended after {RUN_SECONDS} s:\n{log}")
 
     def stop(self) -> None:
-        """End the SuperLink and what it started: they share its session, which this test made."""
-        group = os.getpgid(self._process.pid)
-        self._process.terminate()
-        try:
-            self._process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            os.killpg(group, signal.SIGKILL)
-            self._process.wait()
+        """End what this test started, nodes first; each leads a session of its own, so its children end with it."""
+        for process in reversed(self._processes):
+            process.terminate()
+            try:
+                process.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
 
     def _status(self, cwd: Path) -> str:
-        listed = self._flwr("list", "--format", "json", cwd=cwd).stdout
+        listed = self._flwr("list", *self._connection, "--format", "json", cwd=cwd).stdout
         runs = json.loads(listed[listed.index("{") :])["runs"]
         return str(max(runs, key=lambda run: run["pending-at"])["status"])
 
     def _flwr(self, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-        command = ["flwr", *arguments]
         return subprocess.run(
-            command, env=self._env, cwd=cwd, capture_output=True, text=True, timeout=RUN_SECONDS, check=False
+            ["flwr", *arguments],
+            env=self._env(self._home),
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            timeout=RUN_SECONDS,
+            check=False,
         )
 
-    def _wait_until_healthy(self, log: Path) -> None:
+    def _wait_until_healthy(self) -> None:
         for _ in range(300):
-            if self._process.poll() is not None:
+            if self._processes[0].poll() is not None:
                 break
             try:
                 with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/health", timeout=1):
@@ -93,10 +118,25 @@ class LocalSuperLink:
             except OSError:
                 time.sleep(0.1)
         self.stop()
-        raise RuntimeError(f"the SuperLink did not start:\n{log.read_text(errors='replace')}")
+        log = (self._home / "superlink.log").read_text(errors="replace")
+        raise RuntimeError(f"the SuperLink did not start:\n{log}")
 
 
 def _free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
+
+
+def pairs(**values: Any) -> str:
+    """Run-config pairs as `flwr run -c` takes them."""
+    shown = {key.replace("_", "-"): value for key, value in values.items()}
+    return " ".join(
+        f"{key}='{value}'" if isinstance(value, (str, Path)) else f"{key}={str(value).lower()}"
+        for key, value in shown.items()
+    )
+
+
+def rounds_of(run_dir: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl."""
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]

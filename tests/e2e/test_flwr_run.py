@@ -1,6 +1,5 @@
 """Whole runs through `flwr run`: Flower's SuperLink, Ray's actors, this app's bundle."""
 
-import json
 import shlex
 import shutil
 import subprocess
@@ -17,7 +16,7 @@ from PIL import Image
 
 from data.sample import draw_sample
 from task import build_model
-from tests.e2e.superlink import LocalSuperLink
+from tests.e2e.superlink import SuperLink, pairs, rounds_of
 
 pytestmark = pytest.mark.e2e
 
@@ -26,9 +25,9 @@ ONE_CPU = "client-resources-num-cpus=1 init-args-num-cpus=2"
 
 
 @pytest.fixture(scope="module")
-def superlink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSuperLink]:
+def superlink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SuperLink]:
     elsewhere = tmp_path_factory.mktemp("elsewhere")
-    link = LocalSuperLink(tmp_path_factory.mktemp("flwr"), elsewhere)
+    link = SuperLink(tmp_path_factory.mktemp("flwr"), elsewhere)
     yield link
     link.stop()
 
@@ -40,26 +39,12 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def _pairs(**values: Any) -> str:
-    shown = {key.replace("_", "-"): value for key, value in values.items()}
-    return " ".join(
-        f"{key}='{value}'" if isinstance(value, (str, Path)) else f"{key}={str(value).lower()}"
-        for key, value in shown.items()
-    )
-
-
-def _rounds(run_dir: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-
-
 SMALL = {"model": "resnet18", "image_size": 32, "batch_size": 8, "num_server_rounds": 2, "fraction_train": 0.5}
 
 
-def test_one_actor_or_two_the_run_is_the_same_to_the_bit(
-    superlink: LocalSuperLink, release: Path, tmp_path: Path
-) -> None:
+def test_one_actor_or_two_the_run_is_the_same_to_the_bit(superlink: SuperLink, release: Path, tmp_path: Path) -> None:
     for actors in (1, 2):
-        config = _pairs(**SMALL, data_dir=release, output_dir=tmp_path, run_name=f"actors-{actors}", precision="fp32")
+        config = pairs(**SMALL, data_dir=release, output_dir=tmp_path, run_name=f"actors-{actors}", precision="fp32")
         outcome = superlink.run(
             ROOT,
             "--federation-config",
@@ -76,14 +61,14 @@ def test_one_actor_or_two_the_run_is_the_same_to_the_bit(
         "accuracy.png", "config.toml", "confusion.png", "metrics.jsonl", "model.safetensors",
     }  # fmt: skip
     times = ("seconds", "images-per-second")
-    one, two = ([{k: v for k, v in entry.items() if k not in times} for entry in _rounds(run)] for run in runs)
+    one, two = ([{k: v for k, v in entry.items() if k not in times} for entry in rounds_of(run)] for run in runs)
     assert one == two
     weights = [safetensors.numpy.load_file(run / "model.safetensors") for run in runs]
     for name, value in weights[0].items():
         np.testing.assert_array_equal(value, weights[1][name], err_msg=name)
 
 
-def test_scanned_digits_go_through_import_training_and_evaluation(superlink: LocalSuperLink, tmp_path: Path) -> None:
+def test_scanned_digits_go_through_import_training_and_evaluation(superlink: SuperLink, tmp_path: Path) -> None:
     """Real pixels, ten classes instead of fourteen: the 1,797 digits that scikit-learn ships."""
     from sklearn.datasets import load_digits
 
@@ -96,13 +81,13 @@ def test_scanned_digits_go_through_import_training_and_evaluation(superlink: Loc
     command = [sys.executable, "-m", "data", "import", str(folder), "--out", str(tmp_path / "release")]
     subprocess.run([*command, "--noise-rate", "0.2", "--seed", "1"], cwd=ROOT, check=True, timeout=300)
 
-    config = _pairs(
+    config = pairs(
         model="resnet18", image_size=32, batch_size=16, num_server_rounds=4, fraction_train=1.0, local_epochs=2,
         data_dir=tmp_path / "release", output_dir=tmp_path / "runs", run_name="digits",
     )  # fmt: skip
     outcome = superlink.run(ROOT, "--federation-config", f"num-supernodes=4 {ONE_CPU}", "-c", config)
     assert outcome.status == "finished:completed", outcome.log
-    last = _rounds(tmp_path / "runs" / "digits")[-1]
+    last = rounds_of(tmp_path / "runs" / "digits")[-1]
     assert np.array(last["confusion-matrix"]).shape == (10, 10)
     assert last["test-accuracy"] > 0.5  # chance is 10 %
 
@@ -124,18 +109,18 @@ def test_the_code_that_runs_is_the_code_that_was_meant(release: Path, tmp_path: 
 
     mark(first, "code of the first")
     mark(second, "code of the second")
-    link = LocalSuperLink(tmp_path / "flwr", working_directory=first)
+    link = SuperLink(tmp_path / "flwr", working_directory=first)
     try:
         federation = ("--federation-config", f"num-supernodes=2 {ONE_CPU}", "-c")
         small = {**SMALL, "num_server_rounds": 1, "output_dir": tmp_path}
-        out = link.run(second, *federation, _pairs(**small, data_dir=release, run_name="one"))
+        out = link.run(second, *federation, pairs(**small, data_dir=release, run_name="one"))
         assert out.status == "finished:completed", out.log
         assert "code of the second" in out.log
         assert "code of the first" not in out.log
         assert f"Data        {release}" in out.log
 
         mark(second, "code of the second, changed")
-        out = link.run(second, *federation, _pairs(**small, data_dir=other, run_name="two"), cwd=tmp_path)
+        out = link.run(second, *federation, pairs(**small, data_dir=other, run_name="two"), cwd=tmp_path)
         assert out.status == "finished:completed", out.log
         assert "code of the second, changed" in out.log
         assert f"Data        {other}" in out.log
@@ -152,9 +137,9 @@ def test_the_code_that_runs_is_the_code_that_was_meant(release: Path, tmp_path: 
     ],
 )
 def test_bad_settings_fail_the_run_in_one_sentence(
-    superlink: LocalSuperLink, release: Path, tmp_path: Path, overrides: dict[str, Any], sentence: str
+    superlink: SuperLink, release: Path, tmp_path: Path, overrides: dict[str, Any], sentence: str
 ) -> None:
-    config = _pairs(**{**SMALL, "data_dir": release, "output_dir": tmp_path, **overrides})
+    config = pairs(**{**SMALL, "data_dir": release, "output_dir": tmp_path, **overrides})
     outcome = superlink.run(ROOT, "--federation-config", f"num-supernodes=2 {ONE_CPU}", "-c", config)
     assert outcome.status == "finished:failed"
     assert sentence in outcome.log
@@ -162,32 +147,32 @@ def test_bad_settings_fail_the_run_in_one_sentence(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_notebook_preset_runs_at_224_pixels(superlink: LocalSuperLink, tmp_path: Path) -> None:
+def test_the_notebook_preset_runs_at_224_pixels(superlink: SuperLink, tmp_path: Path) -> None:
     """One round as published, on a small sample of large images; its weights come from a file instead of a download."""
     weights = tmp_path / "resnet50.pth"
     torch.save(build_model("resnet50", 1000, seed=1).state_dict(), weights)
     release = tmp_path / "release"
     draw_sample(release, train=128, clean_train=4, val=4, test=20, image_size=224, seed=2)
-    config = _pairs(
+    config = pairs(
         preset="notebook", data_dir=release, output_dir=tmp_path, run_name="notebook",
         num_server_rounds=1, pretrained=weights,
     )  # fmt: skip
     outcome = superlink.run(ROOT, "--federation-config", f"num-supernodes=2 {ONE_CPU}", "-c", config)
     assert outcome.status == "finished:completed", outcome.log
-    (entry,) = _rounds(tmp_path / "notebook")
+    (entry,) = rounds_of(tmp_path / "notebook")
     assert len(entry["sampled-partitions"]) == 1
     assert entry["num-examples"] == 64
 
 
-def test_the_readmes_first_line_learns_from_noisy_labels(superlink: LocalSuperLink, tmp_path: Path) -> None:
+def test_the_readmes_first_line_learns_from_noisy_labels(superlink: SuperLink, tmp_path: Path) -> None:
     """The main job, as a newcomer types it, but for where it writes: ResNet-50, ten clients, the default sample."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     line = readme.split("<!-- run -->\n```bash\n")[1].split("\n")[0]
     words = shlex.split(line.split(" flwr run ")[1])
     assert words[:2] == [".", "--stream"]
-    outcome = superlink.run(ROOT, *words[2:], "-c", _pairs(output_dir=tmp_path, run_name="main"))
+    outcome = superlink.run(ROOT, *words[2:], "-c", pairs(output_dir=tmp_path, run_name="main"))
     assert outcome.status == "finished:completed", outcome.log
-    rounds = _rounds(tmp_path / "main")
+    rounds = rounds_of(tmp_path / "main")
     assert len(rounds) == 14
     assert all(entry["failed-partitions"] == [] for entry in rounds)
     assert len({partition for entry in rounds for partition in entry["sampled-partitions"]}) > 5

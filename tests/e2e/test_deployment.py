@@ -1,0 +1,54 @@
+"""The same app on a real SuperLink with real SuperNodes, over loopback: no line of it differs from the simulation."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from data.sample import draw_sample
+from tests.e2e.superlink import SuperLink, pairs, rounds_of
+
+pytestmark = pytest.mark.e2e
+
+ROOT = Path(__file__).parents[2]
+SETTINGS = {
+    "model": "resnet18", "image_size": 32, "batch_size": 8, "num_server_rounds": 2, "fraction_train": 1.0,
+    "precision": "fp32", "strategy_args": "min-available-nodes=2",
+}  # fmt: skip
+
+
+def test_two_supernodes_train_the_same_weights_as_the_simulation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the bit, because convolutions run on the same number of threads on both sides: one."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    release = tmp_path / "release"
+    draw_sample(release, train=160, clean_train=10, val=10, test=40, image_size=32, seed=6)
+
+    real = SuperLink(tmp_path / "real", tmp_path, simulation=False)
+    try:
+        for partition in range(2):
+            real.start_node(f"partition-id={partition} num-partitions=2 data-dir='{release}'")
+        # The server has a data-dir of its own for clean test; the nodes use theirs.
+        config = pairs(**SETTINGS, data_dir=release, output_dir=tmp_path, run_name="deployment")
+        outcome = real.run(ROOT, "-c", config)
+    finally:
+        real.stop()
+    assert outcome.status == "finished:completed", outcome.log
+    assert "Traceback" not in outcome.log
+
+    simulated = SuperLink(tmp_path / "simulated", tmp_path)
+    try:
+        config = pairs(**SETTINGS, data_dir=release, output_dir=tmp_path, run_name="simulation")
+        federation = "num-supernodes=2 client-resources-num-cpus=1 init-args-num-cpus=2"
+        outcome = simulated.run(ROOT, "--federation-config", federation, "-c", config)
+    finally:
+        simulated.stop()
+    assert outcome.status == "finished:completed", outcome.log
+
+    one, other = (rounds_of(tmp_path / name) for name in ("deployment", "simulation"))
+    assert [entry["confusion-matrix"] for entry in one] == [entry["confusion-matrix"] for entry in other]
+    weights = safetensors.numpy.load_file(tmp_path / "simulation" / "model.safetensors")
+    for name, value in safetensors.numpy.load_file(tmp_path / "deployment" / "model.safetensors").items():
+        np.testing.assert_array_equal(value, weights[name], err_msg=name)
