@@ -20,6 +20,7 @@ from config import ConfigError, RunConfig
 from data.errors import DataError
 from data.partition import partition
 from data.release import open_release
+from data.sample import draw_sample
 from fingerprint import code_fingerprint
 from server_app.stopping import OneSentence, RunStoppedError
 from tests.fakes import InProcessGrid, partitions
@@ -27,10 +28,10 @@ from tests.fakes import InProcessGrid, partitions
 SMALL = {"model": "resnet18", "image-size": 32, "batch-size": 8, "precision": "fp32", "num-server-rounds": 2}
 
 
-def _run(out: Path, clients: int = 4, handler: Any = None, **overrides: Any) -> Path:
+def _run(out: Path, clients: int = 4, handler: Any = None, nodes: Any = None, **overrides: Any) -> Path:
     values = {**SMALL, "output-dir": str(out), "run-name": "run", "fraction-train": 0.5, **overrides}
     values = {key.replace("_", "-"): value for key, value in values.items()}
-    grid = InProcessGrid(handler or client_app.app, partitions(clients), values)
+    grid = InProcessGrid(handler or client_app.app, nodes or partitions(clients), values)
     fused = {**RunConfig().to_flat(), **values}
     server_app.app(grid, Context(1, 1, {}, RecordDict(), fused))
     return out / values["run-name"]
@@ -108,6 +109,55 @@ def test_the_final_model_is_where_training_ended(tmp_path: Path, tiny_sample: Pa
     saved = safetensors.numpy.load_file(run_dir / "model.safetensors")
     for name, value in replies[0].items():
         np.testing.assert_array_equal(saved[name], value, err_msg=name)
+
+
+def test_sites_with_folders_of_their_own(tmp_path: Path, tiny_sample: Path) -> None:
+    """Nodes without partition train on all of their own folder; the server evaluates on its own."""
+    other = tmp_path / "other"
+    draw_sample(other, train=48, clean_train=4, val=4, test=4, image_size=32, seed=9)
+    nodes = [{"data-dir": str(tiny_sample)}, {"data-dir": str(other)}]
+    run_dir = _run(tmp_path, nodes=nodes, data_dir=str(tiny_sample), fraction_train=1.0, num_server_rounds=1)
+    (entry,) = _rounds(run_dir)
+    assert entry["num-examples"] == 120 + 48
+    assert entry["sampled-partitions"] in ([0, 1], [1, 0])
+    assert entry["failed-partitions"] == []
+
+
+@pytest.mark.parametrize(
+    ("nodes", "sentence"),
+    [
+        (
+            [{"partition-id": 0, "num-partitions": 2}, {"partition-id": 0, "num-partitions": 2}],
+            "two nodes claim partition 0",
+        ),
+        (
+            [{"partition-id": 0, "num-partitions": 3}, {"partition-id": 2, "num-partitions": 3}],
+            "no node holds partition 1",
+        ),
+        ([{"partition-id": 0, "num-partitions": 2}, {"partition-id": 1, "num-partitions": 3}], "nodes disagree on"),
+        ([{"partition-id": 0, "num-partitions": 1}, {}], "some nodes have a 'partition-id' and some have none"),
+    ],
+)
+def test_partitions_that_do_not_fit_together_end_the_run(
+    tmp_path: Path, tiny_sample: Path, nodes: Any, sentence: str
+) -> None:
+    with pytest.raises(RunStoppedError, match=sentence):
+        _run(tmp_path, nodes=nodes, data_dir=str(tiny_sample))
+
+
+def test_a_client_that_runs_other_code_or_knows_other_classes_ends_the_run(tmp_path: Path, tiny_sample: Path) -> None:
+    def answering(key: str, value: Any) -> Any:
+        def handler(message: Message, context: Context) -> Message:
+            reply = client_app.app(message, context)
+            reply.content.config_records["about"][key] = value
+            return reply
+
+        return handler
+
+    with pytest.raises(RunStoppedError, match=r"client 0 runs other code \(deadbeef\) than the server"):
+        _run(tmp_path, handler=answering("fingerprint", "deadbeef"), data_dir=str(tiny_sample))
+    with pytest.raises(RunStoppedError, match="client 0 knows the classes cat, dog; the server T-Shirt"):
+        _run(tmp_path, handler=answering("class-names", ["cat", "dog"]), data_dir=str(tiny_sample))
 
 
 def test_one_failing_client_costs_only_its_reply(tmp_path: Path, tiny_sample: Path) -> None:
