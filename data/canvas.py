@@ -1,5 +1,6 @@
 """A small drawing surface in unit coordinates: what the garments of `data.garments` are drawn with."""
 
+import colorsys
 from collections.abc import Sequence
 
 import numpy as np
@@ -7,6 +8,8 @@ from PIL import Image, ImageChops, ImageDraw
 
 Colour = tuple[int, int, int]
 Point = tuple[float, float]
+Range = tuple[float, float]
+ANY_COLOUR = 0.2  # share of garments of a colour that is not typical of their class
 SUPERSAMPLING = 2  # draw at twice the size and average down: edges like a photo's, not like pixel art
 
 
@@ -126,3 +129,20 @@ class Texture:
             for x, y, reach in rng.random((min(count, 90), 3)) * (*size, 1):
                 radius = step * (0.15 + 0.2 * reach)
                 draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=self.colour)
+
+
+def colour(
+    canvas: Canvas, saturation: Range = (0.1, 0.9), value: Range = (0.3, 1.0), hue: Range = (0.0, 1.0)
+) -> Colour:
+    """A random colour with hue, saturation and brightness in the given ranges; hues wrap around at 1."""
+    red, green, blue = colorsys.hsv_to_rgb(
+        canvas.rng.uniform(*hue) % 1, canvas.rng.uniform(*saturation), canvas.rng.uniform(*value)
+    )
+    return int(255 * red), int(255 * green), int(255 * blue)
+
+
+def typical(canvas: Canvas, saturation: Range, value: Range, hue: Range = (0.0, 1.0)) -> Colour:
+    """A colour that the class usually has, or, one time in five, any."""
+    if canvas.rng.random() < ANY_COLOUR:
+        return colour(canvas)
+    return colour(canvas, saturation, value, hue)

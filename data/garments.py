@@ -4,16 +4,13 @@ Colour only leans: suits tend to be dark, underwear pale, chiffon light and flow
 colours. Knitwear and Sweater are close on purpose: in Clothing1M they are the pair that even web shops mix up.
 """
 
-import colorsys
 from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
 
-from data.canvas import Canvas, Colour, Point, Texture, mix, shade
+from data.canvas import ANY_COLOUR, Canvas, Colour, Point, Texture, colour, mix, shade, typical
 
-Range = tuple[float, float]
-ANY_COLOUR = 0.2  # share of garments of a colour that is not typical of their class
 WHITE: Colour = (250, 250, 248)
 SKIN: tuple[Colour, ...] = ((236, 200, 176), (214, 168, 138), (160, 112, 84), (110, 76, 58))
 
@@ -34,23 +31,6 @@ def draw_garment(label: int, size: tuple[int, int], rng: np.random.Generator) ->
         _person(canvas)
     GARMENTS[label](canvas)
     return canvas.finish()
-
-
-def colour(
-    canvas: Canvas, saturation: Range = (0.1, 0.9), value: Range = (0.3, 1.0), hue: Range = (0.0, 1.0)
-) -> Colour:
-    """A random colour with hue, saturation and brightness in the given ranges; hues wrap around at 1."""
-    red, green, blue = colorsys.hsv_to_rgb(
-        canvas.rng.uniform(*hue) % 1, canvas.rng.uniform(*saturation), canvas.rng.uniform(*value)
-    )
-    return int(255 * red), int(255 * green), int(255 * blue)
-
-
-def typical(canvas: Canvas, saturation: Range, value: Range, hue: Range = (0.0, 1.0)) -> Colour:
-    """A colour that the class usually has, or, one time in five, any."""
-    if canvas.rng.random() < ANY_COLOUR:
-        return colour(canvas)
-    return colour(canvas, saturation, value, hue)
 
 
 def _background(rng: np.random.Generator) -> np.ndarray:

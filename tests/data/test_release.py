@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data import key_files
 from data import release as release_module
 from data.errors import DataError
 from data.release import SPLITS, open_release, training_split
@@ -71,7 +72,7 @@ def test_an_unsorted_list_keeps_its_order(write_release: Write, lists: Mapping[s
 @pytest.mark.parametrize("block", [1, 2, 3, 5])
 def test_files_are_read_in_blocks(write_release: Write, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
     whole = open_release(write_release()).split("noisy_train")
-    monkeypatch.setattr(release_module, "BLOCK", block)
+    monkeypatch.setattr(key_files, "BLOCK", block)
     read = open_release(write_release()).split("noisy_train")
     assert read.keys.tolist() == whole.keys.tolist()
     assert read.labels.tolist() == whole.labels.tolist()
@@ -321,10 +322,10 @@ def test_any_keys_and_labels_come_back(data: st.DataObject, table: dict[str, int
     with TemporaryDirectory() as folder:
         lines, path = newline.join(listed) + end, Path(folder) / "list.txt"
         path.write_bytes(lines.encode())
-        assert [key.decode() for key in release_module._read_keys(path)] == listed
+        assert [key.decode() for key in key_files.read_keys(path)] == listed
         path = Path(folder) / "kv.txt"
         path.write_bytes((newline.join(f"{key} {table[key]}" for key in shuffled) + end).encode())
-        keys, labels = release_module._read_labels(path, 15)
+        keys, labels = key_files.read_labels(path, 15)
     assert {key.decode(): int(label) for key, label in zip(keys, labels, strict=True)} == table
     assert [key.decode() for key in keys] == shuffled
 
@@ -340,7 +341,7 @@ def test_garbage_is_refused_or_read_but_never_crashes(garbage: bytes) -> None:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "file.txt"
         path.write_bytes(garbage)
-        for read in (release_module._read_keys, lambda path: release_module._read_labels(path, 3)[0]):
+        for read in (key_files.read_keys, lambda path: key_files.read_labels(path, 3)[0]):
             try:
                 keys = read(path)
             except DataError as error:

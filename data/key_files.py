@@ -1,0 +1,155 @@
+"""The released text files, byte level: lines to arrays, and the line that is named when one is malformed.
+
+Vectorised: no Python object per key, because the full release has two million lines.
+"""
+
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+
+from data.errors import DataError
+
+PREFIX = b"images/"
+MAX_KEY_BYTES = 255  # released keys have at most 37; a bound keeps a garbage line from widening the whole array
+MAX_LABEL_DIGITS = 9  # fits int32
+BLOCK = 65_536  # lines cut at a time: keeps the peak near the size of the result
+NEWLINE, SPACE = 10, 32
+
+
+def read_class_names(path: Path) -> tuple[str, ...]:
+    """The category file: one name a line, in the order of their labels."""
+    try:
+        names = [line.strip() for line in _read(path).decode("utf-8").split("\n")]
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is not UTF-8 text; it must hold one class name per line.") from None
+    for line, name in enumerate(names, 1):
+        if not name or name in names[: line - 1]:
+            raise DataError(f"{path}, line {line}: {name!r} must be a class name that no line before it has.")
+    return tuple(names)
+
+
+def read_keys(path: Path) -> np.ndarray:
+    """A key list as (n,) bytes."""
+    data = _read(path)
+    text = np.frombuffer(data, np.uint8)
+    separators = np.flatnonzero(text <= SPACE)
+    wrong = np.flatnonzero(text[separators] != NEWLINE)
+    if wrong.size:
+        _refuse_line(path, data, int(separators[wrong[0]]), "one key and nothing else")
+    return _cut_keys(path, data, _after(separators), np.append(separators, len(data)))
+
+
+def read_labels(path: Path, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """A label file as keys (n,) bytes and labels (n,) int32, in the file's order."""
+    data = _read(path)
+    text = np.frombuffer(data, np.uint8)
+    allowed = f"a key, one space and a label from 0 to {num_classes - 1}"
+    # A well-formed file has a space in each line, and a newline between them, and no other blank or control byte.
+    separators = np.append(np.flatnonzero(text <= SPACE), len(data))
+    expected = np.where(np.arange(len(separators)) % 2, NEWLINE, SPACE)
+    wrong = np.flatnonzero(text[separators[:-1]] != expected[:-1])
+    if wrong.size or len(separators) % 2:
+        _refuse_line(path, data, int(separators[wrong[0]]) if wrong.size else len(data), allowed)
+    spaces, ends = separators[::2], separators[1::2]
+    labels, good = _parse_numbers(text, spaces + 1, ends)
+    bad = np.flatnonzero(~good | (labels >= num_classes))
+    if bad.size:
+        _refuse_line(path, data, int(spaces[bad[0]]), allowed)
+    return _cut_keys(path, data, _after(ends[:-1]), spaces), labels
+
+
+def _read(path: Path) -> bytes:
+    """A text file with LF line ends, no byte order mark and no final newline."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing; the release has it.") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}; it must be a readable text file.") from None
+    data = data.removeprefix(b"\xef\xbb\xbf")
+    if b"\r" in data:
+        data = data.replace(b"\r\n", b"\n")
+    data = data.removesuffix(b"\n")
+    if not data:
+        raise DataError(f"{path} is empty; it must have at least one line.")
+    return data
+
+
+def _after(separators: np.ndarray) -> np.ndarray:
+    """Where lines start, given where the lines before them end."""
+    return np.concatenate([np.zeros(1, np.int64), separators + 1])
+
+
+def _cut_keys(path: Path, data: bytes, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """The keys at data[starts:ends] as (n,) bytes."""
+    allowed = f"a key that starts with images/ and has {MAX_KEY_BYTES} bytes at most"
+    lengths = ends - starts
+    bad = np.flatnonzero((lengths <= len(PREFIX)) | (lengths > MAX_KEY_BYTES))
+    if bad.size:
+        _refuse_line(path, data, int(starts[bad[0]]), allowed)
+    width = int(lengths.max())
+    table = np.empty((len(starts), width), np.uint8)
+    for first in range(0, len(starts), BLOCK):
+        rows = slice(first, first + BLOCK)
+        chunk = np.frombuffer(data[starts[first] : ends[rows][-1]] + bytes(width), np.uint8)
+        table[rows] = np.lib.stride_tricks.sliding_window_view(chunk, width)[starts[rows] - starts[first]]
+    for column in range(int(lengths.min()), width):
+        table[lengths <= column, column] = 0
+    bad = np.flatnonzero((table[:, : len(PREFIX)] != np.frombuffer(PREFIX, np.uint8)).any(axis=1))
+    if bad.size:
+        _refuse_line(path, data, int(starts[bad[0]]), allowed)
+    for climb in (b"/..", b"//"):  # either could lead out of the release
+        if (position := data.find(climb)) >= 0:
+            _refuse_line(path, data, position, f"a key without {climb.decode()!r}")
+    keys: np.ndarray = table.view(f"S{width}")[:, 0]
+    return keys
+
+
+def _parse_numbers(text: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The decimal numbers at text[starts:ends] as (n,) int32, and which of them are numbers of a sane length."""
+    lengths = ends - starts
+    good = (lengths > 0) & (lengths <= MAX_LABEL_DIGITS)
+    numbers = np.zeros(len(starts), np.int32)
+    for column in range(int(np.where(good, lengths, 0).max(initial=0))):
+        rows = np.flatnonzero(good & (lengths > column))
+        digits = text[starts[rows] + column].astype(np.int32) - ord("0")
+        good[rows] &= (digits >= 0) & (digits <= 9)
+        numbers[rows] = numbers[rows] * 10 + digits
+    return numbers, good
+
+
+def unique_order(keys: np.ndarray, path: Path) -> np.ndarray:
+    """The order that sorts `keys`; refuses a key that comes twice."""
+    if (keys[1:] > keys[:-1]).all():  # the released lists are sorted already
+        return np.arange(len(keys))
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    twice = np.flatnonzero(ordered[1:] == ordered[:-1])
+    if twice.size:
+        line = int(order[twice + 1].min())
+        first = int(np.flatnonzero(keys == keys[line])[0])
+        raise DataError(
+            f"{path}, line {line + 1}: {show(keys[line])} is in line {first + 1} already; a key must come once."
+        )
+    return order
+
+
+def find(keys: np.ndarray, table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of `keys` in `table` and whether they are there; both are sorted, which makes the search run in cache."""
+    rows = np.minimum(np.searchsorted(table, keys), len(table) - 1)
+    return rows, table[rows] == keys
+
+
+def _refuse_line(path: Path, data: bytes, position: int, allowed: str) -> NoReturn:
+    """Raise for the line of `data` that holds byte `position`."""
+    start = data.rfind(b"\n", 0, position) + 1
+    end = data.find(b"\n", position)
+    line = data[start : end if end >= 0 else len(data)]
+    shown = show(line[:80]) + ("..." if len(line) > 80 else "")
+    raise DataError(f"{path}, line {data.count(10, 0, start) + 1} is {shown!r}; it must be {allowed}.")
+
+
+def show(text: bytes) -> str:
+    """Bytes of a file as text for a message, whatever they are."""
+    return bytes(text).decode("utf-8", "backslashreplace")
