@@ -76,7 +76,9 @@ def resolved_config(grid: Grid, context: Context) -> RunConfig:
 def make_strategy(config: RunConfig) -> Strategy:
     strategy: Strategy = build_named("strategy", STRATEGIES, config.strategy, config.strategy_args)
     for name in ("fraction_train", "fraction_evaluate"):
-        setattr(strategy, name, getattr(config, name))
+        fraction = getattr(config, name)
+        # Flower samples int(clients * fraction), and 100 * 0.29 is 28.999999999999996.
+        setattr(strategy, name, fraction and min(1.0, fraction + 1e-9))
     return strategy
 
 

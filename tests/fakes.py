@@ -1,14 +1,20 @@
 """A Grid that runs the real ClientApp in this process, so that whole runs can be tested without Ray."""
 
+import json
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
+
+import client_app
+import server_app
+from config import RunConfig
 
 Handler = Callable[[Message, Context], Message]
 
@@ -80,3 +86,26 @@ class InProcessGrid(Grid):
 def partitions(count: int) -> list[dict[str, Any]]:
     """Node configs of a simulation with `count` nodes, in an order of their own."""
     return [{"partition-id": (index * 7 + 3) % count, "num-partitions": count} for index in range(count)]
+
+
+SMALL = {"model": "resnet18", "image-size": 32, "batch-size": 8, "precision": "fp32", "num-server-rounds": 2}
+
+
+def run_in_process(
+    out: Path,
+    clients: int = 4,
+    handler: Handler | None = None,
+    nodes: list[dict[str, Any]] | None = None,
+    **overrides: Any,
+) -> Path:
+    """A whole run of the real ServerApp and ClientApp; returns its folder."""
+    values = {**SMALL, "output-dir": str(out), "run-name": "run", "fraction-train": 0.5, **overrides}
+    values = {key.replace("_", "-"): value for key, value in values.items()}
+    grid = InProcessGrid(handler or client_app.app, nodes or partitions(clients), values)
+    server_app.app(grid, Context(1, 1, {}, RecordDict(), {**RunConfig().to_flat(), **values}))
+    return out / str(values["run-name"])
+
+
+def rounds_of(run_dir: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl."""
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]

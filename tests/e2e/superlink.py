@@ -135,8 +135,3 @@ def pairs(**values: Any) -> str:
         f"{key}='{value}'" if isinstance(value, (str, Path)) else f"{key}={str(value).lower()}"
         for key, value in shown.items()
     )
-
-
-def rounds_of(run_dir: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl."""
-    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]

@@ -7,7 +7,8 @@ import pytest
 import safetensors.numpy
 
 from data.sample import draw_sample
-from tests.e2e.superlink import SuperLink, pairs, rounds_of
+from tests.e2e.superlink import SuperLink, pairs
+from tests.fakes import rounds_of
 
 pytestmark = pytest.mark.e2e
 

@@ -16,7 +16,8 @@ from PIL import Image
 
 from data.sample import draw_sample
 from task import build_model
-from tests.e2e.superlink import SuperLink, pairs, rounds_of
+from tests.e2e.superlink import SuperLink, pairs
+from tests.fakes import rounds_of
 
 pytestmark = pytest.mark.e2e
 

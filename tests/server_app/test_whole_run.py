@@ -15,26 +15,13 @@ import safetensors.numpy
 from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
 
 import client_app
-import server_app
 from config import ConfigError, RunConfig
 from data.errors import DataError
 from data.partition import partition
 from data.release import open_release
-from data.sample import draw_sample
 from fingerprint import code_fingerprint
 from server_app.stopping import OneSentence, RunStoppedError
-from tests.fakes import InProcessGrid, partitions
-
-SMALL = {"model": "resnet18", "image-size": 32, "batch-size": 8, "precision": "fp32", "num-server-rounds": 2}
-
-
-def _run(out: Path, clients: int = 4, handler: Any = None, nodes: Any = None, **overrides: Any) -> Path:
-    values = {**SMALL, "output-dir": str(out), "run-name": "run", "fraction-train": 0.5, **overrides}
-    values = {key.replace("_", "-"): value for key, value in values.items()}
-    grid = InProcessGrid(handler or client_app.app, nodes or partitions(clients), values)
-    fused = {**RunConfig().to_flat(), **values}
-    server_app.app(grid, Context(1, 1, {}, RecordDict(), fused))
-    return out / values["run-name"]
+from tests.fakes import rounds_of, run_in_process
 
 
 def _drop_a_weight(message: Message) -> None:
@@ -43,12 +30,8 @@ def _drop_a_weight(message: Message) -> None:
     message.content = RecordDict({"arrays": ArrayRecord(kept), "config": message.content.config_records["config"]})
 
 
-def _rounds(run_dir: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-
-
 def test_a_run_writes_what_it_promises(tmp_path: Path, tiny_sample: Path) -> None:
-    run_dir = _run(tmp_path, data_dir=str(tiny_sample), fraction_evaluate=0.5)
+    run_dir = run_in_process(tmp_path, data_dir=str(tiny_sample), fraction_evaluate=0.5)
     assert sorted(path.name for path in run_dir.iterdir()) == [
         "accuracy.png", "config.toml", "confusion.png", "metrics.jsonl", "model.safetensors",
     ]  # fmt: skip
@@ -58,7 +41,7 @@ def test_a_run_writes_what_it_promises(tmp_path: Path, tiny_sample: Path) -> Non
     assert RunConfig.from_flat(saved).to_flat() == saved
     assert saved["num-server-rounds"] == 2
 
-    rounds = _rounds(run_dir)
+    rounds = rounds_of(run_dir)
     assert [entry["round"] for entry in rounds] == [1, 2]
     for entry in rounds:
         confusion = np.array(entry["confusion-matrix"])
@@ -82,9 +65,9 @@ def test_a_run_writes_what_it_promises(tmp_path: Path, tiny_sample: Path) -> Non
 
 def test_same_seed_same_run_another_seed_another(tmp_path: Path, tiny_sample: Path) -> None:
     def outcome(name: str, **overrides: Any) -> tuple[Any, Any]:
-        run_dir = _run(tmp_path, data_dir=str(tiny_sample), run_name=name, **overrides)
+        run_dir = run_in_process(tmp_path, data_dir=str(tiny_sample), run_name=name, **overrides)
         times = ("seconds", "images-per-second")
-        rounds = [{key: value for key, value in entry.items() if key not in times} for entry in _rounds(run_dir)]
+        rounds = [{key: value for key, value in entry.items() if key not in times} for entry in rounds_of(run_dir)]
         weights = safetensors.numpy.load_file(run_dir / "model.safetensors")
         return rounds, {name: value.tobytes() for name, value in weights.items()}
 
@@ -105,59 +88,12 @@ def test_the_final_model_is_where_training_ended(tmp_path: Path, tiny_sample: Pa
             replies.append({name: array.numpy() for name, array in reply.content.array_records["arrays"].items()})
         return reply
 
-    run_dir = _run(tmp_path, clients=1, handler=spy, data_dir=str(tiny_sample), num_server_rounds=1, fraction_train=1.0)
+    run_dir = run_in_process(
+        tmp_path, clients=1, handler=spy, data_dir=str(tiny_sample), num_server_rounds=1, fraction_train=1.0
+    )
     saved = safetensors.numpy.load_file(run_dir / "model.safetensors")
     for name, value in replies[0].items():
         np.testing.assert_array_equal(saved[name], value, err_msg=name)
-
-
-def test_sites_with_folders_of_their_own(tmp_path: Path, tiny_sample: Path) -> None:
-    """Nodes without partition train on all of their own folder; the server evaluates on its own."""
-    other = tmp_path / "other"
-    draw_sample(other, train=48, clean_train=4, val=4, test=4, image_size=32, seed=9)
-    nodes = [{"data-dir": str(tiny_sample)}, {"data-dir": str(other)}]
-    run_dir = _run(tmp_path, nodes=nodes, data_dir=str(tiny_sample), fraction_train=1.0, num_server_rounds=1)
-    (entry,) = _rounds(run_dir)
-    assert entry["num-examples"] == 120 + 48
-    assert entry["sampled-partitions"] in ([0, 1], [1, 0])
-    assert entry["failed-partitions"] == []
-
-
-@pytest.mark.parametrize(
-    ("nodes", "sentence"),
-    [
-        (
-            [{"partition-id": 0, "num-partitions": 2}, {"partition-id": 0, "num-partitions": 2}],
-            "two nodes claim partition 0",
-        ),
-        (
-            [{"partition-id": 0, "num-partitions": 3}, {"partition-id": 2, "num-partitions": 3}],
-            "no node holds partition 1",
-        ),
-        ([{"partition-id": 0, "num-partitions": 2}, {"partition-id": 1, "num-partitions": 3}], "nodes disagree on"),
-        ([{"partition-id": 0, "num-partitions": 1}, {}], "some nodes have a 'partition-id' and some have none"),
-    ],
-)
-def test_partitions_that_do_not_fit_together_end_the_run(
-    tmp_path: Path, tiny_sample: Path, nodes: Any, sentence: str
-) -> None:
-    with pytest.raises(RunStoppedError, match=sentence):
-        _run(tmp_path, nodes=nodes, data_dir=str(tiny_sample))
-
-
-def test_a_client_that_runs_other_code_or_knows_other_classes_ends_the_run(tmp_path: Path, tiny_sample: Path) -> None:
-    def answering(key: str, value: Any) -> Any:
-        def handler(message: Message, context: Context) -> Message:
-            reply = client_app.app(message, context)
-            reply.content.config_records["about"][key] = value
-            return reply
-
-        return handler
-
-    with pytest.raises(RunStoppedError, match=r"client 0 runs other code \(deadbeef\) than the server"):
-        _run(tmp_path, handler=answering("fingerprint", "deadbeef"), data_dir=str(tiny_sample))
-    with pytest.raises(RunStoppedError, match="client 0 knows the classes cat, dog; the server T-Shirt"):
-        _run(tmp_path, handler=answering("class-names", ["cat", "dog"]), data_dir=str(tiny_sample))
 
 
 def test_one_failing_client_costs_only_its_reply(tmp_path: Path, tiny_sample: Path) -> None:
@@ -166,8 +102,10 @@ def test_one_failing_client_costs_only_its_reply(tmp_path: Path, tiny_sample: Pa
             _drop_a_weight(message)
         return client_app.app(message, context)
 
-    run_dir = _run(tmp_path, handler=handler, data_dir=str(tiny_sample), fraction_train=1.0, num_server_rounds=1)
-    (entry,) = _rounds(run_dir)
+    run_dir = run_in_process(
+        tmp_path, handler=handler, data_dir=str(tiny_sample), fraction_train=1.0, num_server_rounds=1
+    )
+    (entry,) = rounds_of(run_dir)
     assert entry["sampled-partitions"] != [2]
     assert entry["failed-partitions"] == [2]
     assert entry["num-examples"] == 90
@@ -184,9 +122,11 @@ def test_a_reply_that_is_not_finite_is_left_out(
 
     logging.getLogger("flwr").propagate = True
     with caplog.at_level("WARNING"):
-        run_dir = _run(tmp_path, handler=handler, data_dir=str(tiny_sample), fraction_train=1.0, num_server_rounds=1)
+        run_dir = run_in_process(
+            tmp_path, handler=handler, data_dir=str(tiny_sample), fraction_train=1.0, num_server_rounds=1
+        )
     assert "client 1: 'fc.bias' holds a value that is not finite." in caplog.text
-    assert _rounds(run_dir)[0]["failed-partitions"] == [1]
+    assert rounds_of(run_dir)[0]["failed-partitions"] == [1]
 
 
 def test_a_damaged_training_image_costs_its_partition_and_is_named(
@@ -201,8 +141,8 @@ def test_a_damaged_training_image_costs_its_partition_and_is_named(
     path.write_bytes(path.read_bytes()[:200])
     logging.getLogger("flwr").propagate = True
     with caplog.at_level("WARNING"):
-        run_dir = _run(tmp_path / "out", data_dir=str(release_dir), fraction_train=1.0, num_server_rounds=1)
-    (entry,) = _rounds(run_dir)
+        run_dir = run_in_process(tmp_path / "out", data_dir=str(release_dir), fraction_train=1.0, num_server_rounds=1)
+    (entry,) = rounds_of(run_dir)
     labels = release.split("noisy_train").labels
     (holder,) = [i for i, rows in enumerate(partition("iid", labels, 4, 1)) if 7 in rows]
     assert entry["failed-partitions"] == [holder]
@@ -217,7 +157,7 @@ def test_a_damaged_test_image_ends_the_run_by_name(tmp_path: Path, tiny_sample: 
     key = release.split("clean_test").keys[3]
     release.image_path(key).write_bytes(b"")
     with pytest.raises(DataError, match=rf"image {re.escape(key.decode())} cannot be read .* \(it is empty\)"):
-        _run(tmp_path / "out", data_dir=str(release_dir), num_server_rounds=1)
+        run_in_process(tmp_path / "out", data_dir=str(release_dir), num_server_rounds=1)
 
 
 def test_when_every_client_fails_the_run_stops_and_keeps_what_it_has(tmp_path: Path, tiny_sample: Path) -> None:
@@ -231,9 +171,9 @@ def test_when_every_client_fails_the_run_stops_and_keeps_what_it_has(tmp_path: P
         return client_app.app(message, context)
 
     with pytest.raises(RunStoppedError, match=r"round 2: none of 2 clients gave a usable reply; client [0-3]: Runtime"):
-        _run(tmp_path, handler=handler, data_dir=str(tiny_sample))
+        run_in_process(tmp_path, handler=handler, data_dir=str(tiny_sample))
     run_dir = tmp_path / "run"
-    assert [entry["round"] for entry in _rounds(run_dir)] == [1]
+    assert [entry["round"] for entry in rounds_of(run_dir)] == [1]
     with safetensors.safe_open(run_dir / "model.safetensors", "numpy") as file:
         assert file.metadata()["round"] == "1"
 
@@ -269,16 +209,16 @@ def test_bad_settings_end_the_run_before_it_starts(
     tmp_path: Path, tiny_sample: Path, overrides: dict[str, Any], sentence: str
 ) -> None:
     with pytest.raises((ConfigError, DataError, RunStoppedError), match=sentence) as caught:
-        _run(tmp_path, **{"data_dir": str(tiny_sample), **overrides})
+        run_in_process(tmp_path, **{"data_dir": str(tiny_sample), **overrides})
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_finished_run_is_never_written_into(tmp_path: Path, tiny_sample: Path) -> None:
-    run_dir = _run(tmp_path, data_dir=str(tiny_sample), num_server_rounds=1)
+    run_dir = run_in_process(tmp_path, data_dir=str(tiny_sample), num_server_rounds=1)
     before = (run_dir / "metrics.jsonl").read_bytes()
     with pytest.raises(ConfigError, match=r"'run-name' is 'run', but .*run exists already; choose another name"):
-        _run(tmp_path, data_dir=str(tiny_sample), num_server_rounds=1)
+        run_in_process(tmp_path, data_dir=str(tiny_sample), num_server_rounds=1)
     assert (run_dir / "metrics.jsonl").read_bytes() == before
 
 
@@ -286,7 +226,7 @@ def test_an_output_folder_that_cannot_be_made_is_named(tmp_path: Path, tiny_samp
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
     with pytest.raises(ConfigError, match=r"'output-dir' is '.*file"):
-        _run(blocked, data_dir=str(tiny_sample))
+        run_in_process(blocked, data_dir=str(tiny_sample))
 
 
 def test_our_errors_are_logged_as_one_sentence_and_others_with_their_traceback() -> None:

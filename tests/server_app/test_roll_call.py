@@ -1,0 +1,73 @@
+"""Who takes part: partitions that fit together, the same code and classes, and the right number a round."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message
+
+import client_app
+import server_app
+from config import RunConfig
+from data.sample import draw_sample
+from server_app.stopping import RunStoppedError
+from tests.fakes import InProcessGrid, partitions, rounds_of, run_in_process
+
+
+@pytest.mark.parametrize(
+    ("clients", "fraction", "sampled"), [(100, 0.29, 29), (100, 0.05, 5), (7, 1.0, 7), (10, 0.19, 1)]
+)
+def test_the_fraction_of_clients_is_what_it_says(clients: int, fraction: float, sampled: int) -> None:
+    strategy = server_app.make_strategy(RunConfig(fraction_train=fraction))
+    grid = InProcessGrid(client_app.app, partitions(clients))
+    messages = strategy.configure_train(1, ArrayRecord(), ConfigRecord(), grid)
+    assert len(list(messages)) == sampled
+
+
+def test_sites_with_folders_of_their_own(tmp_path: Path, tiny_sample: Path) -> None:
+    """Nodes without partition train on all of their own folder; the server evaluates on its own."""
+    other = tmp_path / "other"
+    draw_sample(other, train=48, clean_train=4, val=4, test=4, image_size=32, seed=9)
+    nodes = [{"data-dir": str(tiny_sample)}, {"data-dir": str(other)}]
+    run_dir = run_in_process(tmp_path, nodes=nodes, data_dir=str(tiny_sample), fraction_train=1.0, num_server_rounds=1)
+    (entry,) = rounds_of(run_dir)
+    assert entry["num-examples"] == 120 + 48
+    assert entry["sampled-partitions"] in ([0, 1], [1, 0])
+    assert entry["failed-partitions"] == []
+
+
+@pytest.mark.parametrize(
+    ("nodes", "sentence"),
+    [
+        (
+            [{"partition-id": 0, "num-partitions": 2}, {"partition-id": 0, "num-partitions": 2}],
+            "two nodes claim partition 0",
+        ),
+        (
+            [{"partition-id": 0, "num-partitions": 3}, {"partition-id": 2, "num-partitions": 3}],
+            "no node holds partition 1",
+        ),
+        ([{"partition-id": 0, "num-partitions": 2}, {"partition-id": 1, "num-partitions": 3}], "nodes disagree on"),
+        ([{"partition-id": 0, "num-partitions": 1}, {}], "some nodes have a 'partition-id' and some have none"),
+    ],
+)
+def test_partitions_that_do_not_fit_together_end_the_run(
+    tmp_path: Path, tiny_sample: Path, nodes: Any, sentence: str
+) -> None:
+    with pytest.raises(RunStoppedError, match=sentence):
+        run_in_process(tmp_path, nodes=nodes, data_dir=str(tiny_sample))
+
+
+def test_a_client_that_runs_other_code_or_knows_other_classes_ends_the_run(tmp_path: Path, tiny_sample: Path) -> None:
+    def answering(key: str, value: Any) -> Any:
+        def handler(message: Message, context: Context) -> Message:
+            reply = client_app.app(message, context)
+            reply.content.config_records["about"][key] = value
+            return reply
+
+        return handler
+
+    with pytest.raises(RunStoppedError, match=r"client 0 runs other code \(deadbeef\) than the server"):
+        run_in_process(tmp_path, handler=answering("fingerprint", "deadbeef"), data_dir=str(tiny_sample))
+    with pytest.raises(RunStoppedError, match="client 0 knows the classes cat, dog; the server T-Shirt"):
+        run_in_process(tmp_path, handler=answering("class-names", ["cat", "dog"]), data_dir=str(tiny_sample))
