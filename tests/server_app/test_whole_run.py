@@ -21,6 +21,7 @@ from data.partition import partition
 from data.release import open_release
 from fingerprint import code_fingerprint
 from server_app.stopping import OneSentence, RunStoppedError
+from task import derived_generator
 from tests.fakes import rounds_of, run_in_process
 
 
@@ -76,6 +77,25 @@ def test_same_seed_same_run_another_seed_another(tmp_path: Path, tiny_sample: Pa
     other = outcome("three", seed=2)
     assert other[0] != first[0]
     assert other[1] != first[1]
+
+
+def test_every_round_samples_and_shuffles_anew(
+    tmp_path: Path, tiny_sample: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple[Any, ...]] = []
+
+    def recording(seed: int, purpose: str, *numbers: int) -> Any:
+        drawn.append((seed, purpose, *numbers))
+        return derived_generator(seed, purpose, *numbers)
+
+    monkeypatch.setattr(client_app, "derived_generator", recording)
+    run_dir = run_in_process(
+        tmp_path, clients=8, data_dir=str(tiny_sample), fraction_train=0.25, num_server_rounds=4, seed=3
+    )
+    sampled = [entry["sampled-partitions"] for entry in rounds_of(run_dir)]
+    assert len({tuple(sorted(partitions)) for partitions in sampled}) > 1
+    expected = [(3, "local training", i, one + 1) for i, partitions in enumerate(sampled, 1) for one in partitions]
+    assert sorted(drawn) == sorted(expected)
 
 
 def test_the_final_model_is_where_training_ended(tmp_path: Path, tiny_sample: Path) -> None:
