@@ -78,9 +78,15 @@ class RunConfig:
 
     preset: str = _key("", ANY_TEXT, "start from `configs/<preset>.toml`; what you set yourself wins")
     seed: int = _key(1, at_least(0), "every random draw derives from it")
-    data_dir: str = _key("", path_or_empty(), "folder in Clothing1M's released layout; empty: a sample is drawn")
+    data_dir: str = _key(
+        "", path_or_empty(), "folder in Clothing1M's released layout, or a pack; empty: a sample is drawn"
+    )
     output_dir: str = _key("", path_or_empty(), "where runs are written; empty: `~/clothing1m-fl-runs`")
     run_name: str = _key("", NAME, "folder of this run under `output-dir`; empty: date and time")
+    cache_dir: str = _key("", path_or_empty(), "where decoded images are kept; empty: in the user's cache folder")
+    cache_gib: float = _key(
+        8.0, interval(0, float("inf")), "GiB of decoded images to keep on the disk of each machine; 0 keeps none"
+    )
     num_server_rounds: int = _key(14, at_least(1), "federated rounds")
     fraction_train: float = _key(0.2, interval(0, 1, open_low=True), "share of the clients that trains in a round")
     fraction_evaluate: float = _key(

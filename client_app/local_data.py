@@ -1,6 +1,5 @@
-"""Which images this client holds, and their pixels, kept between messages while the process lives."""
+"""Which images this client holds, and their pixels, decoded once."""
 
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,15 +12,11 @@ import torch
 from client_app.augmentation import stored_size
 from config import RunConfig, parse_args
 from data.corruption import corrupt
+from data.decoded_cache import GIB, DecodedCache
 from data.errors import DataError
-from data.images import load_images
 from data.partition import partition
 from data.release import Release, Split, open_release, training_split
 from data.sample import default_sample
-
-# Per process. Two GiB hold a partition of 10,000 images of 224 pixels (1.5 GB); each actor keeps its own.
-IMAGE_CACHE_BYTES = 2 << 30
-_images: OrderedDict[tuple[Any, ...], np.ndarray] = OrderedDict()
 
 
 @dataclass(frozen=True)
@@ -29,28 +24,33 @@ class Site:
     """Where a client's images come from.
 
     Attributes:
-        root: A folder in the released layout.
+        root: A folder in the released layout, or a pack.
         partition_id: Which slice of it, or -1 for all of it: a real site with a folder of its own.
         num_partitions: How many slices there are; 1 for a site with a folder of its own.
+        cache_dir: Where decoded images are kept.
+        cache_bytes: How much of them at most.
     """
 
     root: Path
     partition_id: int
     num_partitions: int
+    cache_dir: Path
+    cache_bytes: int
 
     @classmethod
     def resolve(cls, node_config: Mapping[str, Any], config: RunConfig) -> "Site":
-        """Simulated and real nodes alike: `partition-id` and `num-partitions` come from the node; a `data-dir` of the
-        node goes before the run's.
+        """Simulated and real nodes alike: `partition-id` and `num-partitions` come from the node; `data-dir`,
+        `cache-dir` and `cache-gib` of the node go before the run's.
 
         Raises:
             DataError: Only one of `partition-id` and `num-partitions` is given, or the id is out of range.
         """
         root = str(node_config.get("data-dir") or config.data_dir)
         path = Path(root).expanduser() if root else default_sample()
+        cache = _cache_of(node_config, config)
         given = [key for key in ("partition-id", "num-partitions") if key in node_config]
         if not given:
-            return cls(path, -1, 1)
+            return cls(path, -1, 1, *cache)
         if len(given) == 1:
             raise DataError(
                 f"node config: '{given[0]}' is given alone; it must be 'partition-id' and 'num-partitions'."
@@ -58,7 +58,7 @@ class Site:
         partition_id, count = (int(node_config[key]) for key in given)
         if not 0 <= partition_id < count:
             raise DataError(f"node config: 'partition-id' is {partition_id}; it must be from 0 to {count - 1}.")
-        return cls(path, partition_id, count)
+        return cls(path, partition_id, count, *cache)
 
 
 def training_data(site: Site, config: RunConfig) -> Split:
@@ -72,7 +72,7 @@ def training_data(site: Site, config: RunConfig) -> Split:
         slices = _partition(
             site.root, config.train_split, site.num_partitions, config.seed, config.partition, config.partition_args
         )
-        split = _take(split, slices[site.partition_id])
+        split = split.take(slices[site.partition_id])
     split = _with_label_noise(split, site, config)
     if config.drop_last and len(split.labels) < config.batch_size:
         holder = f"partition {site.partition_id}" if site.partition_id >= 0 else f"'{site.root}'"
@@ -98,7 +98,7 @@ def evaluation_data(site: Site, config: RunConfig) -> Split:
             f"run config: 'fraction-evaluate' is {config.fraction_evaluate:g}, but clean val has {len(split.labels)}"
             f" images for {site.num_partitions} clients; it must be 0, or there must be an image for each."
         )
-    return _take(split, partition("iid", split.labels, site.num_partitions, config.seed)[site.partition_id])
+    return split.take(partition("iid", split.labels, site.num_partitions, config.seed)[site.partition_id])
 
 
 def class_names(site: Site) -> tuple[str, ...]:
@@ -107,17 +107,8 @@ def class_names(site: Site) -> tuple[str, ...]:
 
 def pixels(site: Site, split: Split, size: int) -> np.ndarray:
     """The split's images as (n, size, size, 3) uint8, decoded at most once while the cache has room."""
-    key = (site, split.name, split.keys.tobytes(), size)
-    if key in _images:
-        _images.move_to_end(key)
-        return _images[key]
-    needed = len(split.keys) * size * size * 3
-    while _images and sum(array.nbytes for array in _images.values()) + needed > IMAGE_CACHE_BYTES:
-        _images.popitem(last=False)
-    images = load_images(_release(site.root), split.keys, size, threads=torch.get_num_threads())
-    if needed <= IMAGE_CACHE_BYTES:
-        _images[key] = images
-    return images
+    cache = _cache(site.cache_dir, site.cache_bytes)
+    return cache.images(_release(site.root), split.keys, size, threads=torch.get_num_threads())
 
 
 def training_pixels(site: Site, split: Split, config: RunConfig) -> np.ndarray:
@@ -133,11 +124,20 @@ def _with_label_noise(split: Split, site: Site, config: RunConfig) -> Split:
     except DataError as error:
         given = f", 'label-noise-args' is {config.label_noise_args!r}" if args else ""
         raise DataError(f"run config: 'label-noise' is {config.label_noise!r}{given}: {error}") from None
-    return Split(split.name, split.keys, labels)
+    return split.with_labels(labels)
 
 
-def _take(split: Split, rows: np.ndarray) -> Split:
-    return Split(split.name, split.keys[rows], split.labels[rows])
+def _cache_of(node_config: Mapping[str, Any], config: RunConfig) -> tuple[Path, int]:
+    gib = node_config.get("cache-gib", config.cache_gib)
+    if isinstance(gib, bool) or not isinstance(gib, (int, float)) or not 0 <= gib < float("inf"):
+        raise DataError(f"node config: 'cache-gib' is {gib!r}; it must be a number of at least 0.")
+    folder = str(node_config.get("cache-dir") or config.cache_dir)
+    return DecodedCache.place(folder), int(gib * GIB)
+
+
+@lru_cache(maxsize=4)
+def _cache(folder: Path, max_bytes: int) -> DecodedCache:
+    return DecodedCache(folder, max_bytes)
 
 
 @lru_cache(maxsize=4)

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from data.decode import DAMAGE, MAX_PIXELS
 from data.errors import DataError
-from data.images import DAMAGE, MAX_PIXELS
 from data.label_noise import flip_symmetrically
 from data.writer import Labelled, complete_or_absent, draw_keys, write_annotations
 

@@ -19,8 +19,11 @@ NEWLINE, SPACE = 10, 32
 
 def read_class_names(path: Path) -> tuple[str, ...]:
     """The category file: one name a line, in the order of their labels."""
+    data = _read(path)
+    if not data:
+        raise DataError(f"{path} is empty; it must have at least one line.")
     try:
-        names = [line.strip() for line in _read(path).decode("utf-8").split("\n")]
+        names = [line.strip() for line in data.decode("utf-8").split("\n")]
     except UnicodeDecodeError:
         raise DataError(f"{path} is not UTF-8 text; it must hold one class name per line.") from None
     for line, name in enumerate(names, 1):
@@ -30,8 +33,10 @@ def read_class_names(path: Path) -> tuple[str, ...]:
 
 
 def read_keys(path: Path) -> np.ndarray:
-    """A key list as (n,) bytes."""
+    """A key list as (n,) bytes; an empty file is an empty list."""
     data = _read(path)
+    if not data:
+        return np.empty(0, "S1")
     text = np.frombuffer(data, np.uint8)
     separators = np.flatnonzero(text <= SPACE)
     wrong = np.flatnonzero(text[separators] != NEWLINE)
@@ -43,6 +48,8 @@ def read_keys(path: Path) -> np.ndarray:
 def read_labels(path: Path, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
     """A label file as keys (n,) bytes and labels (n,) int32, in the file's order."""
     data = _read(path)
+    if not data:
+        return np.empty(0, "S1"), np.empty(0, np.int32)
     text = np.frombuffer(data, np.uint8)
     allowed = f"a key, one space and a label from 0 to {num_classes - 1}"
     # A well-formed file has a space in each line, and a newline between them, and no other blank or control byte.
@@ -70,10 +77,7 @@ def _read(path: Path) -> bytes:
     data = data.removeprefix(b"\xef\xbb\xbf")
     if b"\r" in data:
         data = data.replace(b"\r\n", b"\n")
-    data = data.removesuffix(b"\n")
-    if not data:
-        raise DataError(f"{path} is empty; it must have at least one line.")
-    return data
+    return data.removesuffix(b"\n")
 
 
 def _after(separators: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ LIST_FILES = {split: f"{split}_key_list.txt" for split in SPLITS}
 NOISY_LABELS = "noisy_label_kv.txt"
 CLEAN_LABELS = "clean_label_kv.txt"
 CATEGORIES = "category_names_eng.txt"
+TRUE_LABELS = "true_label_kv.txt"  # ours, not the release's: what noisy training images that were drawn really show
 TEXT_FILES = (CATEGORIES, NOISY_LABELS, CLEAN_LABELS, *LIST_FILES.values())  # category_names_chn.txt is not read
 
 TEXT_FOLDERS = ("", "annotations", "label")  # as released; PLC, PES and L_DMI; DISC

@@ -1,25 +1,20 @@
-"""The released text files as arrays of keys and labels.
+"""A release: class names, the four lists with their labels, and where the images are.
 
-Read once per split, vectorised: the full release (1,000,000 + 72,409 keys) takes about two seconds and no Python
-object per key. Labels are looked up by key, because the label files are shuffled and cover more than the lists.
+It opens a folder in the released layout (`data.layout`) or one file made from it (`data.pack`).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from data.errors import DataError
-from data.key_files import PREFIX, find, read_class_names, read_keys, read_labels, show, unique_order
-from data.layout import (
-    CATEGORIES,
-    CLEAN_LABELS,
-    LIST_FILES,
-    NOISY_LABELS,
-    SPLITS,
-    find_layout,
-    why_all_missing,
-)
+from data.index import Index, read_index
+from data.key_files import read_class_names
+from data.layout import CATEGORIES, CLEAN_LABELS, LIST_FILES, NOISY_LABELS, SPLITS, find_layout
+from data.pack import is_pack, open_pack
+from data.stores import FolderStore, Store
 
 __all__ = [
     "CATEGORIES",
@@ -33,131 +28,109 @@ __all__ = [
     "training_split",
 ]
 
-PRESENCE_SAMPLE = 200  # keys whose images are looked for when a split is first read
 MINI_SEED = 13  # of the notebook (Sprinter1999/Clothing1M_FedAvg), whose debug switch keeps a random tenth
 
 
 @dataclass(frozen=True)
 class Split:
-    """One list of images, in the list's order.
+    """One list of images, in the list's order, or a part of it.
 
     Attributes:
         name: One of `SPLITS`, or ``noisy_train_mini``.
         keys: (n,) bytes, dtype ``S<m>``, such as ``b"images/7/88/314159265,2718281788.jpg"``.
         labels: (n,) int32, the label that training sees: noisy for noisy train, clean for the three clean lists.
+        true: (n,) int32, the class that an image shows, for scoring only; -1 where nobody knows.
     """
 
     name: str
     keys: np.ndarray
     labels: np.ndarray
+    true: np.ndarray
+
+    def take(self, rows: np.ndarray) -> "Split":
+        """The images at `rows`."""
+        return Split(self.name, self.keys[rows], self.labels[rows], self.true[rows])
+
+    def with_labels(self, labels: np.ndarray) -> "Split":
+        """The same images under other labels; what they show stays."""
+        return replace(self, labels=labels)
 
 
 @dataclass(frozen=True)
 class Release:
-    """A folder in the released layout. Splits are read when first asked for, then kept: treat them as read-only.
+    """A folder in the released layout, or a pack of one. Splits are kept once asked for: treat them as read-only.
 
     Attributes:
-        root: The folder as it was given.
+        root: The folder or file as it was given.
         class_names: In the order of their labels; as many as the category file has lines.
-        text: The folder of the text files.
-        images: The folder of the image folders ``0`` to ``9``.
+        text: The folder of the text files; the pack itself for a pack.
+        store: Where the images are.
     """
 
     root: Path
     class_names: tuple[str, ...]
     text: Path
-    images: Path
+    store: Store
+    _index: Index | None = field(default=None, compare=False, repr=False)
     _splits: dict[str, Split] = field(default_factory=dict, compare=False, repr=False)
+
+    @cached_property
+    def index(self) -> Index:
+        """Keys and labels of all images, read when first asked for.
+
+        Raises:
+            DataError: What `data.index.read_index` refuses.
+        """
+        return self._index or read_index(self.text, len(self.class_names))
 
     def split(self, name: str) -> Split:
         """Keys and labels of one of `SPLITS`.
 
         Raises:
-            DataError: An unknown name, an unreadable file, a malformed line, a duplicate key, a key without label,
-                or missing images among 200 that are looked for.
+            DataError: An unknown name, an empty list, missing images among 200 that are looked for, or what `index`
+                refuses.
         """
         if name not in LIST_FILES:
             raise DataError(f"there is no split '{name}'; it must be one of {', '.join(SPLITS)}.")
         if name not in self._splits:
-            split = self._read_split(name)
-            self._check_presence(split)
-            self._splits[name] = split
+            rows = self.index.rows(name)
+            keys = self.index.keys[rows]
+            if not len(keys):
+                raise DataError(f"{self.text / LIST_FILES[name]} is empty; it must have at least one line.")
+            self.store.check_presence(keys, LIST_FILES[name])
+            labels = self.index.noisy if name == "noisy_train" else self.index.clean
+            true = self.index.true[rows].astype(np.int32)
+            self._splits[name] = Split(name, keys, labels[rows].astype(np.int32), true)
         return self._splits[name]
 
-    def image_path(self, key: bytes) -> Path:
-        """Where the image of `key` lies."""
-        return self.images / bytes(key).removeprefix(PREFIX).decode("utf-8", "surrogateescape")
-
     def double_labelled(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The images that carry both labels, 37,497 in the full release, none of them in noisy train.
+        """The listed images that carry both labels, 37,497 in the full release, none of them in noisy train.
 
         Returns:
-            Keys (n,) bytes in byte order, clean labels (n,) int32, noisy labels (n,) int32.
+            Keys (n,) bytes, clean labels (n,) int32, noisy labels (n,) int32.
 
         Raises:
-            DataError: An unreadable or malformed label file.
+            DataError: What `index` refuses.
         """
-        clean_keys, clean = self._labels(CLEAN_LABELS)
-        noisy_keys, noisy = self._labels(NOISY_LABELS)
-        rows, found = find(clean_keys, noisy_keys)
-        return clean_keys[found], clean[found], noisy[rows[found]]
-
-    def _read_split(self, name: str) -> Split:
-        label_file = NOISY_LABELS if name == "noisy_train" else CLEAN_LABELS
-        path = self.text / LIST_FILES[name]
-        table_keys, table_labels = self._labels(label_file)
-        keys = read_keys(path)
-        order = unique_order(keys, path)
-        rows, found = find(keys[order], table_keys)
-        if not found.all():
-            line = int(order[~found].min())
-            raise DataError(
-                f"{path}, line {line + 1}: {show(keys[line])} has no label; it must have one in"
-                f" {self.text / label_file}."
-            )
-        labels = np.empty(len(keys), np.int32)
-        labels[order] = table_labels[rows]
-        return Split(name, keys, labels)
-
-    def _labels(self, file: str) -> tuple[np.ndarray, np.ndarray]:
-        """One label file as keys (n,) in byte order and their labels (n,) int32."""
-        keys, labels = read_labels(self.text / file, len(self.class_names))
-        order = unique_order(keys, self.text / file)
-        return keys[order], labels[order]
-
-    def _check_presence(self, split: Split) -> None:
-        """Look for the images of a few evenly spaced keys, to fail before training rather than in it."""
-        rows = np.linspace(0, len(split.keys) - 1, min(len(split.keys), PRESENCE_SAMPLE)).astype(np.int64)
-        missing = [key for key in split.keys[rows] if not self._present(key)]
-        if not missing:
-            return
-        key, path = show(missing[0]), self.image_path(missing[0])
-        advice = "unpack the tars again, since a partial download cannot be used"
-        if len(missing) == len(rows):
-            advice = why_all_missing(self.root, self.images, key)
-        raise DataError(
-            f"{len(missing)} of the {len(rows)} images looked for out of {LIST_FILES[split.name]} are missing,"
-            f" the first at {path}; {advice}."
-        )
-
-    def _present(self, key: bytes) -> bool:
-        path = self.image_path(key)
-        try:
-            return path.is_file()
-        except OSError as error:
-            raise DataError(f"{path} cannot be read: {error.strerror}; every image must be readable.") from None
+        both = np.flatnonzero((self.index.clean >= 0) & (self.index.noisy >= 0))
+        clean, noisy = (labels[both].astype(np.int32) for labels in (self.index.clean, self.index.noisy))
+        return self.index.keys[both], clean, noisy
 
 
 def open_release(root: Path) -> Release:
-    """Open a folder in the released layout, or one of its common variants (data/README.md lists them).
+    """Open a folder in the released layout, one of its common variants (data/README.md lists them), or a pack.
 
-    Reads the class names only.
+    Reads the class names only; a pack's index is checked as well.
 
     Raises:
-        DataError: The folder is no release (the sentence says what it is), or the category file is malformed.
+        DataError: The folder is no release (the sentence says what it is), the category file is malformed, or the
+            pack is damaged.
     """
+    if is_pack(root):
+        pack = open_pack(root)
+        return Release(root, pack.class_names, root, pack, pack.index)
     layout = find_layout(root)
-    return Release(root, read_class_names(layout.text / CATEGORIES), layout.text, layout.images)
+    return Release(root, read_class_names(layout.text / CATEGORIES), layout.text, FolderStore(root, layout.images))
 
 
 def training_split(release: Release, name: str) -> Split:
@@ -180,4 +153,4 @@ def training_split(release: Release, name: str) -> Split:
     full = release.split("noisy_train")
     count = max(1, len(full.keys) // 10)
     rows = np.sort(np.random.default_rng(MINI_SEED).permutation(len(full.keys))[:count])
-    return Split("noisy_train_mini", full.keys[rows], full.labels[rows])
+    return replace(full.take(rows), name="noisy_train_mini")

@@ -6,7 +6,6 @@ Drawn garments (`data.garments`) under invented keys, with labels wrong as often
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import numpy as np
 from data.errors import DataError
 from data.garments import draw_garment
 from data.label_noise import draw_clean, draw_noisy_train, draw_second_labels
+from data.user_cache import cache_folder
 from data.writer import Labelled, complete_or_absent, draw_keys, write_annotations
 
 NAMES = (
@@ -93,8 +93,7 @@ def default_sample() -> Path:
     """
     size = asdict(SampleSize())
     mark = hashlib.sha256(json.dumps([VERSION, size], sort_keys=True).encode()).hexdigest()[:8]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    out = cache / "clothing1m-fl" / f"sample-{mark}"
+    out = cache_folder(f"sample-{mark}")
     if not out.is_dir():
         try:
             draw_sample(out, **size)

@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from data.errors import DataError
-from data.layout import CATEGORIES, CLEAN_LABELS, LIST_FILES, NOISY_LABELS
+from data.layout import CATEGORIES, CLEAN_LABELS, LIST_FILES, NOISY_LABELS, TRUE_LABELS
 
 CATEGORIES_CHN = "category_names_chn.txt"
-TRUE_LABELS = "true_label_kv.txt"  # ours, not the release's: what the noisy training images really show
 
 
 @dataclass(frozen=True)

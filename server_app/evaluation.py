@@ -6,7 +6,7 @@ from flwr.app import ArrayRecord
 from torch import nn
 
 from config import RunConfig
-from data.images import load_images
+from data.decoded_cache import GIB, DecodedCache
 from data.release import Release
 from task import Compute, Evaluation, evaluate
 
@@ -20,7 +20,8 @@ class TestSet:
         """Decode all of clean test; `model` is moved to `compute.device` and overwritten at each evaluation."""
         split = release.split("clean_test")
         self._labels = split.labels.astype(np.int64)
-        self._images = load_images(release, split.keys, config.image_size, threads=torch.get_num_threads())
+        cache = DecodedCache(DecodedCache.place(config.cache_dir), int(config.cache_gib * GIB))
+        self._images = cache.images(release, split.keys, config.image_size, threads=torch.get_num_threads())
         self._model = model.to(compute.device)
         self._compute = compute
         self._normalization = config.normalization

@@ -10,7 +10,7 @@ from client_app.local_data import Site
 from config import RunConfig
 from data.errors import DataError
 from data.images import load_images
-from data.release import Release, open_release
+from data.release import open_release
 
 NODES = [{"partition-id": client, "num-partitions": 4} for client in range(4)]
 
@@ -62,34 +62,31 @@ def test_label_noise_changes_labels_of_clients_and_not_of_the_release(tiny_sampl
     assert np.array_equal(local_data.training_data(site, clean).labels, before.labels)
 
 
-def test_pixels_are_decoded_once_and_the_cache_stays_within_its_bound(
-    tiny_sample: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    decoded = []
+def test_pixels_are_decoded_once_for_every_process_of_a_machine(tiny_sample: Path, tmp_path: Path) -> None:
+    config = _config(tiny_sample, image_size=16, cache_dir=str(tmp_path / "decoded"))
+    site = Site.resolve(NODES[1], config)
+    split = local_data.training_data(site, config)
+    first = local_data.training_pixels(site, split, config)
+    assert np.array_equal(first, load_images(open_release(tiny_sample), split.keys, 16))
+    local_data._cache.cache_clear()  # what a new process starts with
+    assert np.array_equal(local_data.training_pixels(site, split, config), first)
+    assert [path.stat().st_size for path in (tmp_path / "decoded").glob("*.pixels")] == [first.nbytes]
 
-    def counting(release: Release, keys: np.ndarray, size: int, threads: int) -> np.ndarray:
-        decoded.append(len(keys))
-        return load_images(release, keys, size, threads)
 
-    monkeypatch.setattr(local_data, "load_images", counting)
-    monkeypatch.setattr(local_data, "IMAGE_CACHE_BYTES", 2 * 30 * 16 * 16 * 3)  # two clients' images
-    local_data._images.clear()
-    config = _config(tiny_sample, image_size=16)
-    sites = [Site.resolve(node, config) for node in NODES]
-    splits = [local_data.training_data(site, config) for site in sites]
+def test_a_node_has_a_cache_of_its_own(tiny_sample: Path, tmp_path: Path) -> None:
+    config = _config(tiny_sample, cache_dir="/the/runs", cache_gib=3.0)
+    assert Site.resolve({}, config).cache_dir == Path("/the/runs")
+    assert Site.resolve({}, config).cache_bytes == 3 << 30
+    site = Site.resolve({"cache-dir": str(tmp_path), "cache-gib": 0.5}, config)
+    assert (site.cache_dir, site.cache_bytes) == (tmp_path, 1 << 29)
+    with pytest.raises(DataError, match=r"node config: 'cache-gib' is -1; it must be a number of at least 0\."):
+        Site.resolve({"cache-gib": -1}, config)
 
-    def load(client: int) -> np.ndarray:
-        return local_data.training_pixels(sites[client], splits[client], config)
 
-    first = load(0)
-    assert load(0) is first
-    load(1)
-    assert load(0) is first
-    assert decoded == [30, 30]
-    load(2)  # there is room for two: the least recently used, client 1, goes
-    assert load(0) is first
-    load(1)
-    assert decoded == [30, 30, 30, 30]
-    held = sum(array.nbytes for array in local_data._images.values())
-    assert held <= local_data.IMAGE_CACHE_BYTES
-    local_data._images.clear()
+def test_what_an_image_shows_is_kept_aside(tiny_sample: Path) -> None:
+    config = _config(tiny_sample, label_noise="symmetric", label_noise_args="rate=0.5")
+    split = local_data.training_data(Site.resolve(NODES[0], config), config)
+    whole = open_release(tiny_sample).split("noisy_train")
+    known = dict(zip(whole.keys.tolist(), whole.true.tolist(), strict=True))
+    assert split.true.tolist() == [known[key] for key in split.keys.tolist()]
+    assert 0.6 < np.mean(split.true != split.labels) < 0.95  # the sample's own 38 %, and half of the rest

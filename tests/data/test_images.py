@@ -25,7 +25,7 @@ def save(release: Release) -> Save:
 
     def save(image: Image.Image, number: int = 0, format_: str = "JPEG", **options: object) -> bytes:
         key = f"images/8/08/{number},3808.jpg".encode()
-        path = release.image_path(key)
+        path = Path(release.store.place(key))
         path.parent.mkdir(parents=True, exist_ok=True)
         image.save(path, format_, **options)
         return key
@@ -38,6 +38,11 @@ def noise(mode: str, width: int = 37, height: int = 23, seed: int = 0) -> Image.
     return Image.fromarray(pixels).convert(mode)
 
 
+def within_a_level(images: np.ndarray, expected: np.ndarray | Image.Image) -> bool:
+    """The stated tolerance against Pillow and torchvision: one level in 255."""
+    return int(np.abs(images.astype(int) - np.asarray(expected)).max()) <= 1
+
+
 def load(release: Release, *keys: bytes, size: int = 16, threads: int = 1) -> np.ndarray:
     return load_images(release, np.array(keys), size, threads)
 
@@ -48,14 +53,14 @@ def load(release: Release, *keys: bytes, size: int = 16, threads: int = 1) -> np
 ])  # fmt: skip
 def test_every_mode_becomes_rgb(release: Release, save: Save, mode: str, format_: str) -> None:
     key = save(noise(mode), format_=format_)
-    with Image.open(release.image_path(key)) as image:
+    with Image.open(Path(release.store.place(key))) as image:
         if image.mode not in ("P", "RGB"):
             assert image.mode == mode
         expected = image.convert("RGB").resize((16, 16), resample=2)  # 2: bilinear
     images = load(release, key)
     assert images.shape == (1, 16, 16, 3)
     assert images.dtype == np.uint8
-    assert np.array_equal(images[0], np.asarray(expected))
+    assert within_a_level(images[0], expected)
 
 
 def test_grey_has_three_equal_channels(release: Release, save: Save) -> None:
@@ -88,15 +93,15 @@ def test_both_sides_become_the_size(release: Release, save: Save, shape: tuple[i
     expected = noise("RGB", *shape)
     if shape != (16, 16):
         expected = expected.resize((16, 16), resample=2)
-    assert np.array_equal(load(release, key)[0], np.asarray(expected))
+    assert within_a_level(load(release, key)[0], expected)
 
 
 def test_the_same_as_torchvision(release: Release, save: Save) -> None:
     transforms = pytest.importorskip("torchvision.transforms")
     key = save(noise("RGB", 301, 222))
-    with Image.open(release.image_path(key)) as image:
+    with Image.open(Path(release.store.place(key))) as image:
         expected = transforms.Resize((64, 64))(image.convert("RGB"))
-    assert np.array_equal(load(release, key, size=64)[0], np.asarray(expected))
+    assert within_a_level(load(release, key, size=64)[0], expected)
 
 
 def test_order_and_threads(release: Release, save: Save) -> None:
@@ -127,7 +132,7 @@ def test_damaged_images_are_named(
     release: Release, save: Save, damage: Callable[[bytes], bytes], said: str, threads: int
 ) -> None:
     keys = [save(noise("RGB"), number) for number in range(3)]
-    path = release.image_path(keys[1])
+    path = Path(release.store.place(keys[1]))
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(DataError) as caught:
         load(release, *keys, threads=threads)
@@ -141,7 +146,7 @@ def test_damaged_images_are_named(
 
 def test_truncated_png(release: Release, save: Save) -> None:
     key = save(noise("P", 200, 200), format_="PNG")
-    path = release.image_path(key)
+    path = Path(release.store.place(key))
     for length in (20, 40, 60, 900, 5000):
         whole = path.read_bytes()
         path.write_bytes(whole[:length])
@@ -154,13 +159,13 @@ def test_truncated_png(release: Release, save: Save) -> None:
 def test_the_first_bad_image_in_order_is_named(release: Release, save: Save, threads: int) -> None:
     keys = [save(noise("RGB", 5, 5), number) for number in range(200)]
     for number in (70, 71, 190):
-        release.image_path(keys[number]).unlink()
+        Path(release.store.place(keys[number])).unlink()
     with pytest.raises(DataError, match=r"image images/8/08/70,3808\.jpg is missing"):
         load(release, *keys, threads=threads)
 
 
 def test_a_folder_in_place_of_an_image(release: Release) -> None:
-    release.image_path(b"images/8/08/1,3808.jpg").mkdir(parents=True)
+    Path(release.store.place(b"images/8/08/1,3808.jpg")).mkdir(parents=True)
     with pytest.raises(DataError, match="cannot be read"):
         load(release, b"images/8/08/1,3808.jpg")
 

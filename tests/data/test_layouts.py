@@ -44,8 +44,8 @@ def test_accepted_layouts(tmp_path: Path, texts_into: Into, images_into: Into, t
     release = open_release(tmp_path)
     for split in ("noisy_train", "clean_train", "clean_val", "clean_test"):
         for key in release.split(split).keys:
-            assert release.image_path(key) == tmp_path / images / key.decode().removeprefix("images/")
-            assert release.image_path(key).is_file()
+            assert Path(release.store.place(key)) == tmp_path / images / key.decode().removeprefix("images/")
+            assert Path(release.store.place(key)).is_file()
     assert len(release.split("noisy_train").keys) == 6
 
 

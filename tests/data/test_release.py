@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data import release as release_module
 from data.errors import DataError
 from data.release import SPLITS, open_release, training_split
+from data.stores import FolderStore
 
 Write = Callable[..., Path]
 FIRST = "images/0/19/1000000019,2236067019.jpg"
@@ -65,11 +65,19 @@ def test_an_unsorted_list_keeps_its_order(write_release: Write, lists: Mapping[s
     assert read.labels.tolist() == in_order.labels.tolist()[::-1]
 
 
-def test_splits_are_read_only_when_asked_for(write_release: Write) -> None:
+def test_text_is_read_only_when_asked_for(write_release: Write) -> None:
     release = open_release(write_release(noisy_label_kv="garbage"))
-    assert len(release.split("clean_val").keys) == 1
+    assert release.class_names == ("Kilt", "Anorak", "Poncho")
     with pytest.raises(DataError, match="noisy_label_kv"):
-        release.split("noisy_train")
+        release.split("clean_val")
+
+
+def test_a_site_needs_no_clean_lists(write_release: Write, lists: Mapping[str, list[str]]) -> None:
+    empty = {f"{split}_key_list": "" for split in SPLITS[1:]}
+    release = open_release(write_release(clean_label_kv="", **empty))
+    assert [key.decode() for key in release.split("noisy_train").keys] == lists["noisy_train"]
+    with pytest.raises(DataError, match=r"clean_test_key_list\.txt is empty; it must have at least one line\."):
+        release.split("clean_test")
 
 
 def test_a_split_is_read_once(write_release: Write) -> None:
@@ -226,11 +234,11 @@ def test_only_about_two_hundred_images_are_looked_for(write_release: Write, monk
     )
     looked_for: list[bytes] = []
 
-    def look(self: release_module.Release, key: bytes) -> bool:
-        looked_for.append(key)
-        return True
+    def look(self: FolderStore, keys: np.ndarray) -> list[bytes]:
+        looked_for.extend(keys)
+        return []
 
-    monkeypatch.setattr(release_module.Release, "_present", look)
+    monkeypatch.setattr(FolderStore, "_missing", look)
     open_release(root).split("noisy_train")
     assert len(looked_for) == 200
     assert looked_for[0].decode() == keys[0]

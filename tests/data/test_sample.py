@@ -46,7 +46,7 @@ def test_the_reader_reads_it(tmp_path: Path) -> None:
     assert release.class_names == sample.NAMES
     sizes = {name: len(release.split(name).keys) for name in ("noisy_train", "clean_train", "clean_val", "clean_test")}
     assert sizes == {"noisy_train": 60, "clean_train": 20, "clean_val": 10, "clean_test": 15}
-    with Image.open(release.image_path(release.split("clean_test").keys[0])) as image:
+    with Image.open(Path(release.store.place(release.split("clean_test").keys[0]))) as image:
         assert image.format == "JPEG"
         assert min(image.size) == 24
 

@@ -157,7 +157,7 @@ def test_a_damaged_training_image_costs_its_partition_and_is_named(
     release = open_release(release_dir)
     keys = release.split("noisy_train").keys
     # The list is sorted and about 200 images are looked for, so damage what is there rather than remove it.
-    path = release.image_path(keys[7])
+    path = Path(release.store.place(keys[7]))
     path.write_bytes(path.read_bytes()[:200])
     logging.getLogger("flwr").propagate = True
     with caplog.at_level("WARNING"):
@@ -175,7 +175,7 @@ def test_a_damaged_test_image_ends_the_run_by_name(tmp_path: Path, tiny_sample: 
     shutil.copytree(tiny_sample, release_dir)
     release = open_release(release_dir)
     key = release.split("clean_test").keys[3]
-    release.image_path(key).write_bytes(b"")
+    Path(release.store.place(key)).write_bytes(b"")
     with pytest.raises(DataError, match=rf"image {re.escape(key.decode())} cannot be read .* \(it is empty\)"):
         run_in_process(tmp_path / "out", data_dir=str(release_dir), num_server_rounds=1)
 
