@@ -15,6 +15,7 @@ from data.corruption import corrupt
 from data.decoded_cache import GIB, DecodedCache
 from data.errors import DataError
 from data.partition import partition
+from data.partition_file import deal
 from data.release import Release, Split, open_release, training_split
 from data.sample import default_sample
 
@@ -147,10 +148,9 @@ def _release(root: Path) -> Release:
 
 @lru_cache(maxsize=4)
 def _partition(root: Path, train_split: str, count: int, seed: int, scheme: str, args: str) -> list[np.ndarray]:
-    labels = training_split(_release(root), train_split).labels
     values = parse_args("partition-args", args)
     try:
-        return partition(scheme, labels, count, seed, **values)
+        return deal(training_split(_release(root), train_split), scheme, count, seed, **values)
     except DataError as error:
         given = f", 'partition-args' is {args!r}" if args else ""
         raise DataError(f"run config: 'partition' is {scheme!r}{given}: {error}") from None

@@ -1,4 +1,4 @@
-"""`python -m data`: look at a release, deal it to clients, draw a sample, or import a folder of photos."""
+"""`python -m data`: check, pack and look at a release, deal it to clients, draw a sample, or import photos."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -7,9 +7,13 @@ import numpy as np
 import typer
 
 from data.arguments import parse_pairs
+from data.check import begin_check
 from data.errors import DataError
 from data.folder_import import SUFFIXES, Shares, import_folder
-from data.partition import PARTITIONS, partition
+from data.packing import Packing, write_pack
+from data.partition import PARTITIONS
+from data.partition_file import deal, save_partition
+from data.progress_bar import cpus, progress_bar
 from data.release import open_release, training_split
 from data.sample import SampleSize, draw_sample
 from data.summary import as_table, summarize
@@ -58,7 +62,8 @@ def import_(
         typer.echo(f"{done.skipped} files were skipped: only {', '.join(sorted(SUFFIXES))} are read.", err=True)
 
 
-Release_ = Annotated[Path, typer.Argument(metavar="DIR", help="A folder in the released layout.")]
+Release_ = Annotated[Path, typer.Argument(metavar="DIR", help="A folder in the released layout, or a pack.")]
+Threads = Annotated[int, typer.Option(help="Images worked on at a time; 0: one for each processor.", min=0)]
 Plot = Annotated[Path | None, typer.Option(help="Also draw a picture into this .png, .svg or .pdf file.")]
 
 
@@ -77,14 +82,57 @@ def show(folder: Release_, plot: Plot = None) -> None:
         _save(figure, plot)
 
 
+@app.command()
+def check(
+    folder: Release_,
+    out: Annotated[Path, typer.Option(help="Where to write all findings.")] = Path("findings.tsv"),
+    threads: Threads = 0,
+) -> None:
+    """Look for whatever is missing, damaged or misplaced; exit code 1 if something is."""
+    started = begin_check(folder)
+    typer.echo(f"{len(started.present):,} images are there; reading each of them.")
+    with progress_bar("images", len(started.present), "check") as advance:
+        started.images(out.with_name(f"{out.name}.progress"), threads or cpus(), advance)
+    for line in started.findings.summary():
+        typer.echo(line)
+    try:
+        started.findings.write(out)
+    except OSError as error:
+        raise DataError(f"--out is {out}, which cannot be written: {error.strerror}.") from None
+    problems = started.findings.num_problems
+    typer.echo(
+        f"{folder}: " + (f"{problems:,} problems." if problems else "complete and sound.") + f" All findings: {out}"
+    )
+    if problems:
+        raise typer.Exit(1)
+
+
+@app.command()
+def pack(
+    folder: Release_,
+    out: Annotated[Path, typer.Option("--out", help="The file to write.")],
+    image_size: Annotated[int, typer.Option(help="Re-encode with this shorter side; 0: keep files as they are.")] = 0,
+    decoded: Annotated[bool, typer.Option("--decoded", help="Store pixels of --image-size x --image-size.")] = False,
+    threads: Threads = 0,
+) -> None:
+    """Put a release into one file; the same command goes on after a stop."""
+    release = open_release(folder)
+    total = len(release.index.keys)
+    with progress_bar("images", total, "pack") as advance:
+        fresh = write_pack(release, out, Packing(image_size, decoded), threads or cpus(), advance)
+    size = out.stat().st_size / 2**20
+    typer.echo(f"{out.resolve()}: {total:,} images, {size:,.1f} MiB" + ("." if fresh else "; it was there already."))
+
+
 @app.command(name="partition")
 def partition_(
     folder: Release_,
     clients: Annotated[int, typer.Option(help="Number of clients.")],
-    scheme: Annotated[str, typer.Option("--partition", help=f"One of {', '.join(PARTITIONS)}.")] = "iid",
+    scheme: Annotated[str, typer.Option("--partition", help=f"One of {', '.join(PARTITIONS)}, file.")] = "iid",
     partition_args: Annotated[str, typer.Option(help='Its parameters: "alpha=0.3 min-size=64".')] = "",
     train_split: Annotated[str, typer.Option(help="noisy, noisy-mini or clean.")] = "noisy",
     seed: Annotated[int, typer.Option(help="As the run's.")] = 1,
+    out: Annotated[Path | None, typer.Option(help="Also write the partition into this file.")] = None,
     plot: Plot = None,
 ) -> None:
     """Show what each client of a run with these settings holds."""
@@ -93,8 +141,9 @@ def partition_(
     except ValueError as error:
         raise DataError(f"--partition-args is {partition_args!r}; it must be key=value pairs ({error}).") from None
     release = open_release(folder)
-    labels = training_split(release, train_split).labels
-    parts = partition(scheme, labels, clients, seed, **args)
+    split = training_split(release, train_split)
+    labels = split.labels
+    parts = deal(split, scheme, clients, seed, **args)
     classes = len(release.class_names)
     counts = np.stack([np.bincount(labels[part], minlength=classes) for part in parts])
     sizes = counts.sum(axis=1)
@@ -103,6 +152,9 @@ def partition_(
         f"{clients} clients hold {sizes.sum():,} of {len(labels):,} images: {sizes.min():,} to {sizes.max():,} each,"
         f" median {int(np.median(sizes)):,}; {present.min()} to {present.max()} of {classes} classes each."
     )
+    if out:
+        about = {"scheme": scheme, "args": partition_args, "train-split": train_split, "seed": str(seed)}
+        typer.echo(f"{out.resolve()}: sha256 {save_partition(out, split.keys, parts, about)}")
     if plot:
         from data.plots import draw_clients  # matplotlib takes a second to import
 

@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import os
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +31,8 @@ from data.release import Release
 from data.tensors import ALIGNMENT, header
 
 CHUNK = 256  # images in flight
-SYNC_BYTES = 64 << 20  # written between two syncs; what a kill may cost
+SYNC_BYTES = 64 << 20  # written at most between two syncs, which is what a kill may cost ...
+SYNC_SECONDS = 2.0  # ... or the work of this time, whichever is less
 JPEG = {"quality": 95, "subsampling": 0}  # of images that are made smaller
 ROW = np.dtype([("length", "<u4"), ("checksum", "<u4")])
 IDENTITY = 32  # bytes at the head of the rows file
@@ -198,7 +200,7 @@ def _append(
     """Write images, and their rows once they are safe; all rows in the end."""
     known: list[np.ndarray] = [done]
     fresh: list[tuple[int, int]] = []
-    unsynced = 0
+    unsynced, synced = 0, time.monotonic()
 
     def sync() -> None:
         rows = np.array(fresh, ROW)
@@ -214,9 +216,9 @@ def _append(
             image_file.write(data)
             fresh.append((len(data), zlib.crc32(data)))
             unsynced += len(data)
-        if unsynced >= SYNC_BYTES:
+        if unsynced >= SYNC_BYTES or time.monotonic() - synced > SYNC_SECONDS:
             sync()
-            unsynced = 0
+            unsynced, synced = 0, time.monotonic()
         if progress:
             progress(len(chunk))
     sync()

@@ -1,7 +1,12 @@
 """`python -m data` as a user meets it."""
 
+import random
+import re
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from PIL import Image
@@ -81,3 +86,99 @@ def test_partition_tells_who_holds_what(tiny_sample: Path, tmp_path: Path) -> No
         assert refused.returncode == 1
         assert sentence in refused.stderr
         assert "Traceback" not in refused.stderr
+
+
+def test_check_tells_problems_by_its_exit_code(tiny_sample: Path, tmp_path: Path) -> None:
+    out = tmp_path / "findings.tsv"
+    sound = _data("check", str(tiny_sample), "--out", str(out))
+    assert sound.returncode == 0, sound.stderr
+    assert sound.stdout.startswith("192 images are there; reading each of them.\n")
+    assert sound.stdout.endswith(f"{tiny_sample}: complete and sound. All findings: {out}\n")
+
+    root = tmp_path / "damaged"
+    shutil.copytree(tiny_sample, root)
+    key = (root / "clean_test_key_list.txt").read_text().split()[0]
+    (root / key).write_bytes(b"")
+    damaged = _data("check", str(root), "--out", str(out))
+    assert damaged.returncode == 1
+    assert "PROBLEM  zero-byte image: 1" in damaged.stdout
+    assert f"{root}: 1 problems." in damaged.stdout
+    assert damaged.stderr == ""
+    assert f"zero-byte image\t{key}\tat {root / key}\n" in out.read_text()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["damaged", "findings.tsv"]
+
+    nothing = _data("check", str(tmp_path / "absent"))
+    assert nothing.returncode == 1
+    assert nothing.stderr.count("\n") == 1
+
+
+def test_ctrl_c_stops_a_check_in_one_sentence_and_the_next_one_goes_on(tiny_sample: Path, tmp_path: Path) -> None:
+    slow = (
+        "import runpy, time; from data import check_images as c; look = c._look_at; c.CHUNK = 2\n"
+        "def slowly(*args):\n    time.sleep(0.05)\n    return look(*args)\n"
+        "c._look_at = slowly; runpy.run_module('data', run_name='__main__')"
+    )
+    out = tmp_path / "findings.tsv"
+    command = [sys.executable, "-c", slow, "check", str(tiny_sample), "--out", str(out)]
+    child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    journal = tmp_path / "findings.tsv.progress"
+    while not (journal.exists() and journal.stat().st_size > 200):
+        assert child.poll() is None
+        time.sleep(0.02)
+    child.send_signal(signal.SIGINT)
+    _, said = child.communicate(timeout=60)
+    assert child.returncode == 1
+    assert re.fullmatch(
+        r"python -m data: stopped after \d+ of 192 images; the same `check` command goes on from there\.\n", said
+    )
+    done = _data("check", str(tiny_sample), "--out", str(out))
+    assert done.returncode == 0
+    assert not journal.exists()
+
+
+def test_pack_partition_and_show_work_together(tiny_sample: Path, tmp_path: Path) -> None:
+    pack = tmp_path / "tiny.pack"
+    first = _data("pack", str(tiny_sample), "--out", str(pack))
+    assert first.returncode == 0, first.stderr
+    assert re.fullmatch(rf"{pack}: 192 images, 0\.\d MiB\.\n", first.stdout)
+    assert _data("pack", str(tiny_sample), "--out", str(pack)).stdout.endswith("it was there already.\n")
+    shown = [_data("show", str(place)).stdout for place in (tiny_sample, pack)]
+    assert shown[0] == shown[1] != ""
+
+    file = str(tmp_path / "parts.safetensors")
+    options = ["--clients", "7", "--partition", "dirichlet", "--partition-args", "alpha=0.3"]
+    saved = _data("partition", str(tiny_sample), *options, "--out", file)
+    assert re.search(rf"{file}: sha256 [0-9a-f]{{64}}\n$", saved.stdout)
+    loaded = _data(
+        "partition", str(pack), "--clients", "7", "--partition", "file", "--partition-args", f"path='{file}'"
+    )
+    assert loaded.stdout == saved.stdout.splitlines(keepends=True)[0]
+
+    decoded = _data("pack", str(tiny_sample), "--out", str(tmp_path / "pixels.pack"), "--decoded")
+    assert decoded.returncode == 1
+    assert decoded.stderr == "python -m data: --decoded needs --image-size, the side of the pixels to keep.\n"
+
+
+def test_a_pack_that_is_killed_at_ten_random_moments_is_the_same_to_the_byte(tiny_sample: Path, tmp_path: Path) -> None:
+    _data("pack", str(tiny_sample), "--out", str(tmp_path / "undisturbed"))
+    slow = (
+        "import os, runpy, time; from data import packing as p; p.CHUNK, p.SYNC_BYTES = 2, 1\n"
+        "convert = p.Packing.convert\n"
+        "def slowly(*args):\n    os.write(1, b'converting\\n')\n    time.sleep(0.01)\n    return convert(*args)\n"
+        "p.Packing.convert = slowly; runpy.run_module('data', run_name='__main__')"
+    )
+    command = [sys.executable, "-c", slow, "pack", str(tiny_sample), "--out", str(tmp_path / "killed")]
+    moments = random.Random(7)
+    for _ in range(10):
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as child:
+            assert child.stdout is not None
+            assert child.stdout.readline() == b"converting\n"
+            time.sleep(moments.uniform(0, 0.12))
+            child.kill()
+        assert not (tmp_path / "killed").exists()
+    begun = (tmp_path / "killed.partial.rows").stat().st_size
+    assert begun > 32  # some of them got further than the start
+    last = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+    assert b"192 images" in last.stdout
+    assert (tmp_path / "killed").read_bytes() == (tmp_path / "undisturbed").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["killed", "undisturbed"]

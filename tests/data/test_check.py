@@ -1,0 +1,305 @@
+"""Every kind of damage is found, told in words, and does not keep the others from being found."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data import check as check_module
+from data import check_images
+from data.check import PUBLISHED, begin_check
+from data.errors import DataError
+from data.findings import NOTES, PROBLEMS, Findings
+from data.layout import LIST_FILES, SPLITS
+from data.packing import Packing, write_pack
+from data.release import open_release
+
+Found = dict[str, list[tuple[str, str]]]
+Damage = Callable[[Path], tuple[str, str]]  # returns a part of the subject, and a part of the detail
+
+
+@pytest.fixture
+def root(tiny_sample: Path, tmp_path: Path) -> Path:
+    shutil.copytree(tiny_sample, tmp_path / "release")
+    return tmp_path / "release"
+
+
+def check(root: Path, threads: int = 2) -> Findings:
+    begun = begin_check(root)
+    begun.images(root.parent / "progress", threads)
+    assert not (root.parent / "progress").exists()
+    return begun.findings
+
+
+def key(root: Path, split: str = "noisy_train", row: int = 3) -> str:
+    return (root / LIST_FILES[split]).read_text().splitlines()[row]
+
+
+def edit(path: Path, change: Callable[[list[str]], object]) -> None:
+    """Change the lines of a text file, which keeps its kind of end."""
+    text = path.read_text()
+    lines = text.splitlines()
+    change(lines)
+    path.write_text("\n".join(lines) + ("\n" if text.endswith("\n") else ""))
+
+
+def test_a_sound_release(root: Path) -> None:
+    findings = check(root)
+    assert findings.num_problems == 0
+    assert set(findings.found) <= {"other data", "non-RGB image"}
+
+
+def test_a_sound_pack(root: Path, tmp_path: Path) -> None:
+    write_pack(open_release(root), tmp_path / "sound.pack", Packing())
+    write_pack(open_release(root), tmp_path / "pixels.pack", Packing(image_size=16, decoded=True))
+    assert check(tmp_path / "sound.pack").found == check(root).found
+    assert check(tmp_path / "pixels.pack").num_problems == 0
+
+
+def test_a_damaged_pack(root: Path, tmp_path: Path) -> None:
+    pack = tmp_path / "damaged.pack"
+    write_pack(open_release(root), pack, Packing())
+    data = bytearray(pack.read_bytes())
+    data[5000] ^= 4
+    pack.write_bytes(data)
+    findings = check(pack)
+    assert findings.num_problems == 1
+    [(subject, detail)] = findings.found["unreadable image"]
+    assert subject == open_release(root).split("noisy_train").keys[0].decode()
+    assert "has changed since it was packed" in detail
+
+
+def missing(root: Path) -> tuple[str, str]:
+    (root / key(root)).unlink()
+    return key(root), f"must be at {root / key(root)}"
+
+
+def zero_bytes(root: Path) -> tuple[str, str]:
+    (root / key(root)).write_bytes(b"")
+    return key(root), f"at {root / key(root)}"
+
+
+def truncated(root: Path) -> tuple[str, str]:
+    (root / key(root)).write_bytes((root / key(root)).read_bytes()[:-300])
+    return key(root), "truncated"
+
+
+def unreadable(root: Path) -> tuple[str, str]:
+    (root / key(root)).write_bytes(b"<html>404</html>")
+    return key(root), "cannot identify"
+
+
+def a_folder(root: Path) -> tuple[str, str]:
+    (root / key(root)).unlink()
+    (root / key(root)).mkdir()
+    return key(root), "must be at"
+
+
+def a_level_too_high(root: Path) -> tuple[str, str]:
+    path = root / key(root)
+    path.rename(root / "images" / path.name)
+    return key(root), f"found at {root / 'images' / path.name}"
+
+
+def beside_images(root: Path) -> tuple[str, str]:
+    path = root / key(root)
+    place = root / key(root).removeprefix("images/")
+    place.parent.mkdir(parents=True)
+    path.rename(place)
+    return key(root), "found at"
+
+
+def grey(root: Path) -> tuple[str, str]:
+    with Image.open(root / key(root, "clean_val")) as image:
+        image.convert("CMYK").save(root / key(root, "clean_val"), "JPEG")
+    return key(root, "clean_val"), "is CMYK; it is converted"
+
+
+def malformed(root: Path) -> tuple[str, str]:
+    edit(root / "clean_label_kv.txt", lambda lines: lines.insert(4, "images/1/11/1,1111.jpg  3"))
+    return "clean_label_kv.txt, line 5", "is not a key, one space and a label"
+
+
+def malformed_list(root: Path) -> tuple[str, str]:
+    edit(root / LIST_FILES["noisy_train"], lambda lines: lines.insert(7, "1/11/1,1111.jpg"))
+    return "noisy_train_key_list.txt, line 8", "is not a key that starts with images/"
+
+
+def climbing(root: Path) -> tuple[str, str]:
+    edit(root / LIST_FILES["noisy_train"], lambda lines: lines.insert(0, "images/../../secret.jpg"))
+    return "noisy_train_key_list.txt, line 1", "leads out of the release"
+
+
+def out_of_range(root: Path) -> tuple[str, str]:
+    edit(root / "noisy_label_kv.txt", lambda lines: lines.append("images/1/11/1,1111.jpg 14"))
+    return f"noisy_label_kv.txt, line {len((root / 'noisy_label_kv.txt').read_text().splitlines())}", "has 14; 0 to 13"
+
+
+def duplicate(root: Path) -> tuple[str, str]:
+    edit(root / LIST_FILES["clean_val"], lambda lines: lines.append(lines[2]))
+    return key(root, "clean_val", 2), "2 times in clean_val_key_list.txt"
+
+
+def duplicate_label(root: Path) -> tuple[str, str]:
+    edit(root / "noisy_label_kv.txt", lambda lines: lines.append(f"{key(root)} 1"))
+    return key(root), "2 times in noisy_label_kv.txt"
+
+
+def in_two_lists(root: Path) -> tuple[str, str]:
+    edit(root / LIST_FILES["clean_val"], lambda lines: lines.append(key(root, "clean_test")))
+    return key(root, "clean_test"), "clean_val_key_list.txt and clean_test_key_list.txt"
+
+
+def without_label(root: Path) -> tuple[str, str]:
+    wanted = key(root, "clean_val", 0)
+    edit(root / "clean_label_kv.txt", lambda lines: lines.remove(next(x for x in lines if x.startswith(wanted))))
+    return wanted, "listed in clean_val_key_list.txt, not in clean_label_kv.txt"
+
+
+def stray(root: Path) -> tuple[str, str]:
+    path = root / key(root)
+    (path.parent / f"._{path.name}").write_bytes(b"mac")
+    return f"._{path.name}", "left by macOS; ignored"
+
+
+def unlisted(root: Path) -> tuple[str, str]:
+    shutil.copy(root / key(root), root / "images" / "3" / "1,2.jpg")
+    return "3/1,2.jpg", "in no list"
+
+
+def leaked(root: Path) -> tuple[str, str]:
+    shutil.copy(root / key(root, "clean_test", 1), root / key(root))
+    return key(root), f"in noisy_train, as {key(root, 'clean_test', 1)} in clean_test"
+
+
+def copied(root: Path) -> tuple[str, str]:
+    shutil.copy(root / key(root, row=0), root / key(root, row=5))
+    return key(root, row=5), f"in noisy_train, as {key(root, row=0)} in noisy_train"
+
+
+DAMAGES: list[tuple[str, Damage]] = [
+    ("missing image", missing), ("zero-byte image", zero_bytes), ("truncated image", truncated),
+    ("unreadable image", unreadable), ("missing image", a_folder), ("wrong folder level", a_level_too_high),
+    ("wrong folder level", beside_images), ("non-RGB image", grey), ("malformed line", malformed),
+    ("malformed line", malformed_list), ("malformed line", climbing), ("label out of range", out_of_range),
+    ("duplicate key", duplicate), ("duplicate key", duplicate_label), ("key in two lists", in_two_lists),
+    ("key without label", without_label), ("stray file", stray), ("unlisted file", unlisted),
+    ("same bytes as a test image", leaked), ("same bytes", copied),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "damage"), DAMAGES, ids=lambda value: getattr(value, "__name__", None))
+def test_each_damage_is_found_alone(root: Path, kind: str, damage: Damage) -> None:
+    before = check(root).found
+    subject, detail = damage(root)
+    after = check(root)
+    new = {name: [entry for entry in after.found[name] if entry not in before.get(name, [])] for name in after.found}
+    new = {name: entries for name, entries in new.items() if entries and name != "other data"}
+    assert list(new) == [kind]
+    [(found_subject, found_detail)] = new[kind]
+    assert found_subject.endswith(subject)
+    assert detail in found_detail
+    assert after.num_problems == (1 if kind in PROBLEMS else 0)
+
+
+def test_all_damages_at_once(root: Path) -> None:
+    damages = [malformed, out_of_range, duplicate, without_label, unlisted, zero_bytes]
+    for damage in damages:
+        damage(root)
+    found = check(root).found
+    for kind in ("malformed line", "label out of range", "duplicate key", "key without label", "unlisted file"):
+        assert len(found[kind]) == 1
+    assert len(found["zero-byte image"]) == 1
+
+
+def test_text_files_in_the_root_with_the_image_folders(root: Path) -> None:
+    for leaf in (root / "images").iterdir():
+        leaf.rename(root / leaf.name)
+    (root / "images").rmdir()
+    assert check(root).num_problems == 0
+
+
+def test_published_counts_are_asked_of_clothing1m_only(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = dict(zip(SPLITS, (120, 20, 12, 40), strict=True))
+    monkeypatch.setattr(check_module, "PUBLISHED", counts)
+    assert set(check(root).found) <= {"non-RGB image"}
+    monkeypatch.setattr(check_module, "PUBLISHED", {**counts, "clean_val": 13})
+    assert check(root).found["count"] == [("clean_val", "12 good keys; Clothing1M has 13")]
+    assert sum(PUBLISHED.values()) == 1_072_409
+
+
+def test_a_stopped_check_goes_on_and_looks_at_bad_images_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    zero_bytes(root)
+    expected = check(root).found
+    looked_at: list[bytes] = []
+    look = check_images._look_at
+
+    def counting(store: object, name: bytes) -> check_images.Outcome:
+        looked_at.append(name)
+        if len(looked_at) == 100:
+            raise KeyboardInterrupt
+        return look(store, name)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(check_images, "_look_at", counting)
+    monkeypatch.setattr(check_images, "CHUNK", 8)
+    with pytest.raises(KeyboardInterrupt):
+        check(root, threads=1)
+    journal = root.parent / "progress"
+    os.truncate(journal, journal.stat().st_size - 3)  # a record that was being written
+    looked_at.clear()
+    looked_at.append(b"")
+    assert sorted(check(root, threads=1).found.items()) == sorted(expected.items())
+    assert 192 - 100 < len(looked_at) <= 192 - 80
+
+
+def test_a_journal_of_other_images_is_not_used(root: Path) -> None:
+    (root.parent / "progress").write_bytes(os.urandom(3000))
+    assert check(root).num_problems == 0
+
+
+def test_a_journal_that_cannot_be_written(root: Path) -> None:
+    with pytest.raises(DataError, match=r"cannot be written: .*; give another --out"):
+        begin_check(root).images(root / "absent" / "journal", threads=1)
+
+
+def test_summary_and_file_tell_problems_first(tmp_path: Path) -> None:
+    findings = Findings()
+    for number in range(5):
+        findings.add("stray file", f"images/{number}", "ignored")
+    findings.add("missing image", "images/x", "must be there")
+    assert findings.num_problems == 1
+    assert findings.summary() == [
+        "PROBLEM  missing image: 1", "    images/x: must be there",
+        "note  stray file: 5", "    images/0: ignored", "    images/1: ignored", "    images/2: ignored", "    ...",
+    ]  # fmt: skip
+    findings.write(tmp_path / "findings.tsv")
+    lines = (tmp_path / "findings.tsv").read_text().splitlines()
+    assert lines[0] == "missing image\timages/x\tmust be there"
+    assert len(lines) == 6
+    with pytest.raises(ValueError, match="there is no kind"):
+        findings.add("whatever", "", "")
+    assert not set(PROBLEMS) & set(NOTES)
+
+
+def test_same_bytes_by_brute_force() -> None:
+    rng = np.random.default_rng(5)
+    keys = np.array([f"images/{number:03}".encode() for number in range(200)])
+    digests = rng.integers(0, 40, (200, 1), dtype=np.uint8).repeat(16, axis=1)
+    cut = dict(zip(SPLITS, np.split(keys, (90, 130, 160)), strict=True))
+    findings = Findings()
+    check_images._same_bytes(keys, digests, cut, findings)
+    held = {name: split for split, names in cut.items() for name in names.tolist()}
+    groups: dict[int, list[bytes]] = {}
+    for name, digest in zip(keys.tolist(), digests[:, 0].tolist(), strict=True):
+        groups.setdefault(digest, []).append(name)
+    leaked_keys, other = 0, 0
+    for names in groups.values():
+        tests = [name for name in names if held[name] == "clean_test"]
+        leaked_keys += len(names) - len(tests) if tests else 0
+        other += (len(tests) or len(names)) - 1
+    assert len(findings.found["same bytes as a test image"]) == leaked_keys
+    assert len(findings.found["same bytes"]) == other

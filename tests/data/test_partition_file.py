@@ -1,0 +1,109 @@
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors import safe_open
+
+from data.errors import DataError
+from data.partition import partition
+from data.partition_file import deal, load_partition, save_partition
+from data.release import Split, open_release
+
+
+@pytest.fixture
+def split(tiny_sample: Path) -> Split:
+    return open_release(tiny_sample).split("noisy_train")
+
+
+@pytest.fixture
+def saved(split: Split, tmp_path: Path) -> Path:
+    parts = partition("dirichlet", split.labels, 6, 3, alpha=0.3)
+    save_partition(tmp_path / "parts.safetensors", split.keys, parts, {"scheme": "dirichlet"})
+    return tmp_path / "parts.safetensors"
+
+
+def test_what_was_saved_is_dealt_again(split: Split, saved: Path) -> None:
+    expected = partition("dirichlet", split.labels, 6, 3, alpha=0.3)
+    for parts in (load_partition(saved, split.keys, 6), deal(split, "file", 6, 99, path=str(saved))):
+        assert len(parts) == 6
+        assert all(np.array_equal(one, other) for one, other in zip(parts, expected, strict=True))
+    assert all(
+        np.array_equal(one, other)
+        for one, other in zip(deal(split, "dirichlet", 6, 3, alpha=0.3), expected, strict=True)
+    )
+
+
+def test_the_hash_of_the_keys_is_that_of_the_released_file(saved: Path, tiny_sample: Path) -> None:
+    with safe_open(saved, framework="numpy") as file:
+        metadata = file.metadata()
+        assert metadata["keys"] == hashlib.sha256((tiny_sample / "noisy_train_key_list.txt").read_bytes()).hexdigest()
+        assert metadata["scheme"] == "dirichlet"
+        assert file.get_tensor("sizes").sum() == 120
+
+
+def test_the_hash_is_the_same_on_any_machine(split: Split, tmp_path: Path) -> None:
+    keys = np.array([b"images/0/01/1,1001.jpg", b"images/0/02/1,1002.jpg", b"images/0/03/1,1003.jpg"])
+    parts = [np.array([2]), np.array([0, 1])]
+    known = "".join([
+        hashlib.sha256(b"\n".join(keys.tolist())).hexdigest(),
+    ])  # fmt: skip
+    expected = hashlib.sha256(known.encode() + np.array([1, 2, 2, 0, 1], "<i8").tobytes()).hexdigest()
+    assert save_partition(tmp_path / "small", keys, parts, {}) == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda data: data[:-1], "is short: it has"),
+        (lambda data: data[:-1] + bytes([data[-1] ^ 1]), "is damaged: its hash does not fit"),
+        (lambda data: b"", "is empty"),
+        (lambda data: b"a partition, honestly", "is no safetensors file"),
+        (lambda data: data.replace(b"clothing1m-fl partition 1", b"clothing1m-fl partition 2"), "is no partition"),
+    ],
+)
+def test_a_damaged_file_is_refused(split: Split, saved: Path, change: object, sentence: str) -> None:
+    saved.write_bytes(change(saved.read_bytes()))  # type: ignore[operator]
+    with pytest.raises(DataError, match=sentence) as caught:
+        load_partition(saved, split.keys, 6)
+    assert str(caught.value).startswith(str(saved))
+    assert str(caught.value).endswith("it must be a file of `python -m data partition --out FILE` for this list.")
+
+
+def test_another_list_or_number_of_clients_is_refused(split: Split, saved: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="was made for another list of images"):
+        load_partition(saved, split.keys[::-1], 6)
+    with pytest.raises(DataError, match="has 6 clients, not 7"):
+        load_partition(saved, split.keys, 7)
+    with pytest.raises(DataError, match="cannot be read: No such file"):
+        load_partition(tmp_path / "absent", split.keys, 6)
+
+
+@pytest.mark.parametrize("args", [{}, {"path": 3}, {"path": "x", "alpha": 1}])
+def test_arguments_of_the_scheme_file(split: Split, args: dict[str, object]) -> None:
+    with pytest.raises(DataError, match="'file' needs the argument 'path'"):
+        deal(split, "file", 6, 1, **args)
+
+
+def test_unknown_schemes_list_the_file(split: Split) -> None:
+    with pytest.raises(DataError, match=r"no partition scheme 'files'; it must be one of iid, .*, file\."):
+        deal(split, "files", 6, 1)
+
+
+def test_a_place_that_cannot_be_written(split: Split, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot be written"):
+        save_partition(tmp_path / "absent" / "parts", split.keys, [np.arange(120)], {})
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=12))
+def test_any_sizes_come_back(sizes: list[int]) -> None:
+    from tempfile import TemporaryDirectory
+
+    keys = np.array([f"images/{number}".encode() for number in range(sum(sizes) or 1)])
+    parts = np.split(np.random.default_rng(0).permutation(sum(sizes)), np.cumsum(sizes)[:-1])
+    with TemporaryDirectory() as folder:
+        save_partition(Path(folder) / "parts", keys, parts, {})
+        loaded = load_partition(Path(folder) / "parts", keys, len(sizes))
+    assert [part.tolist() for part in loaded] == [part.tolist() for part in parts]
