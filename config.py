@@ -115,7 +115,9 @@ class RunConfig:
         "noisy", one_of("noisy", "noisy-mini", "clean"), "which images clients hold; `noisy-mini`: a fixed tenth"
     )
     augmentation: str = _key(
-        "none", one_of("none", "flip", "crop-flip"), "random flip, or crop out of an image 8/7 the size, and flip"
+        "none",
+        one_of("none", "flip", "crop-flip", "flip-jitter", "crop-flip-jitter"),
+        "random crop out of an image 8/7 the size, flip, colour jitter",
     )
     normalization: str = _key("imagenet", one_of("imagenet", "clothing1m"), "whose channel mean and deviation")
     local_epochs: int = _key(1, at_least(1), "passes of a client over its images in one visit")

@@ -60,6 +60,7 @@ def train_locally(
     )
     scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.dtype is torch.float16)
     labels = labels.to(compute.device)
+    images = place(images, compute.device)
     model.train()
     epoch_losses: list[float] = []
     images_seen = 0
@@ -67,7 +68,8 @@ def train_locally(
         loss_sum = torch.zeros((), dtype=torch.float64, device=compute.device)
         seen = 0
         for rows in epoch_batches(len(labels), config.batch_size, config.drop_last, generator):
-            batch = augment(images[rows], config.augmentation, config.image_size, generator)
+            batch = images[rows.to(images.device)].to(compute.device, non_blocking=True)
+            batch = augment(batch, config.augmentation, config.image_size, generator)
             inputs = to_input(batch, compute, config.normalization)
             with compute.autocast():
                 logits = model(inputs)
@@ -87,6 +89,14 @@ def train_locally(
         epoch_losses.append(mean_loss)
         images_seen += seen
     return TrainingReport(epoch_losses, images_seen, time.perf_counter() - started)
+
+
+def place(images: Tensor, device: torch.device) -> Tensor:
+    """All images of the visit on the GPU if they take at most half of what is free there, else where they are."""
+    if device.type != "cuda":
+        return images
+    free, _ = torch.cuda.mem_get_info(device)
+    return images.to(device) if images.nbytes <= free // 2 else images
 
 
 def epoch_batches(count: int, batch_size: int, drop_last: bool, generator: torch.Generator) -> Iterator[Tensor]:

@@ -17,7 +17,9 @@ from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
 import client_app
 from config import ConfigError, RunConfig
 from data.errors import DataError
+from data.packing import Packing, write_pack
 from data.partition import partition
+from data.partition_file import save_partition
 from data.release import open_release
 from fingerprint import code_fingerprint
 from server_app.stopping import OneSentence, RunStoppedError
@@ -114,6 +116,35 @@ def test_the_final_model_is_where_training_ended(tmp_path: Path, tiny_sample: Pa
     saved = safetensors.numpy.load_file(run_dir / "model.safetensors")
     for name, value in replies[0].items():
         np.testing.assert_array_equal(saved[name], value, err_msg=name)
+
+
+def test_folder_pack_and_pixels_train_to_the_same_weights(tmp_path: Path, tiny_sample: Path) -> None:
+    """And with nothing kept of what is decoded, and with a partition out of a file."""
+    release = open_release(tiny_sample)
+    write_pack(release, tmp_path / "files.pack", Packing())
+    write_pack(release, tmp_path / "pixels.pack", Packing(image_size=32, decoded=True))
+    noisy = release.split("noisy_train")
+    parts = partition("iid", noisy.labels, 4, 1)
+    save_partition(tmp_path / "parts", noisy.keys, parts, {})
+    runs = {
+        "folder": {"data_dir": str(tiny_sample)},
+        "pack": {"data_dir": str(tmp_path / "files.pack")},
+        "pixels": {"data_dir": str(tmp_path / "pixels.pack")},
+        "uncached": {"data_dir": str(tiny_sample), "cache_gib": 0.0},
+        "dealt": {
+            "data_dir": str(tmp_path / "files.pack"),
+            "partition": "file",
+            "partition_args": f"path='{tmp_path / 'parts'}'",
+        },
+    }
+    weights = {
+        name: (run_in_process(tmp_path / "runs", run_name=name, **values) / "model.safetensors").read_bytes()
+        for name, values in runs.items()
+    }
+    tensors = {name: safetensors.numpy.load(raw) for name, raw in weights.items()}
+    for name, arrays in tensors.items():
+        for key, value in arrays.items():
+            assert np.array_equal(value, tensors["folder"][key]), (name, key)
 
 
 def test_one_failing_client_costs_only_its_reply(tmp_path: Path, tiny_sample: Path) -> None:
