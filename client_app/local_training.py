@@ -68,7 +68,7 @@ def train_locally(
         loss_sum = torch.zeros((), dtype=torch.float64, device=compute.device)
         seen = 0
         for rows in epoch_batches(len(labels), config.batch_size, config.drop_last, generator):
-            batch = images[rows.to(images.device)].to(compute.device, non_blocking=True)
+            batch = images.index_select(0, rows.to(images.device)).to(compute.device, non_blocking=True)
             batch = augment(batch, config.augmentation, config.image_size, generator)
             inputs = to_input(batch, compute, config.normalization)
             with compute.autocast():

@@ -2,10 +2,13 @@
 
 import hashlib
 import io
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -18,7 +21,8 @@ from data.layout import SPLITS
 from data.pack import PackStore
 from data.stores import Store
 
-CHUNK = 256  # images in flight, and between two writes of the journal
+CHUNK = 512  # images in flight, and between two writes of the journal
+READERS = 16  # threads that wait for the disk, which answers many questions in the time of one
 GOOD = np.dtype([("row", "<u4"), ("mode", "S8"), ("digest", "u1", 16)])
 IDENTITY = 32  # bytes at the head of the journal
 
@@ -39,7 +43,7 @@ def check_images(
         lists: Keys of each list.
         present: (n,) keys to look at.
         journal: Remembers good images while this runs, so that a stopped check goes on; bad ones are looked at again.
-        threads: How many images at a time.
+        threads: How many images are decoded at a time.
         findings: Grows by zero-byte, truncated, unreadable and non-RGB images, and by same bytes in two lists.
         progress: Called with a number of images that are done.
 
@@ -89,13 +93,14 @@ Outcome = tuple[str, bytes, str, str]  # mode and digest of a good image, kind a
 
 
 def _look(store: Store, keys: np.ndarray, rows: np.ndarray, threads: int) -> Iterator[tuple[np.ndarray, list[Outcome]]]:
-    with ThreadPoolExecutor(max(1, threads)) as pool:
+    decoding = threading.BoundedSemaphore(max(1, threads))
+    with ThreadPoolExecutor(max(READERS, threads)) as pool:
         for start in range(0, len(rows), CHUNK):
             chunk = rows[start : start + CHUNK]
-            yield chunk, list(pool.map(partial(_look_at, store), keys[chunk]))
+            yield chunk, list(pool.map(partial(_look_at, store, decoding), keys[chunk]))
 
 
-def _look_at(store: Store, key: bytes) -> Outcome:
+def _look_at(store: Store, decoding: AbstractContextManager[Any], key: bytes) -> Outcome:
     try:
         if isinstance(store, PackStore) and store.decoded_size:
             return "RGB", _digest(store.pixels(key).tobytes()), "", ""
@@ -105,8 +110,8 @@ def _look_at(store: Store, key: bytes) -> Outcome:
     if not data:
         return "", b"", "zero-byte image", f"at {store.place(key)}"
     try:
-        decode(data)
-        with Image.open(io.BytesIO(data)) as image:
+        with decoding, Image.open(io.BytesIO(data)) as image:
+            decode(data)
             return image.mode, _digest(data), "", ""
     except DAMAGE as error:
         reason = str(error).partition(" <_io.")[0]

@@ -1,5 +1,6 @@
 """Keys to pixels: every image as RGB at one size, in one array."""
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -12,6 +13,7 @@ from data.release import Release
 from data.stores import Store
 
 BLOCK = 64  # images that a thread takes at a time
+READERS = 8  # threads that wait for the disk
 
 
 def load_images(
@@ -44,22 +46,48 @@ def load_images(
             f" 'image-size'), so pack at {size}, or without --decoded."
         )
 
-    def load_block(start: int) -> None:
-        for row in range(start, min(start + BLOCK, len(keys))):
-            if isinstance(store, PackStore) and decoded:
-                images[row] = store.pixels(keys[row])
-            else:
-                images[row] = load_image(store, keys[row], size)
+    decoding = threading.BoundedSemaphore(max(1, threads))
 
-    starts = range(0, len(keys), BLOCK)
-    if threads <= 1:
-        for start in starts:
-            load_block(start)
-        return images
-    with ThreadPoolExecutor(threads) as pool:  # both libraries decode and resize without the interpreter lock
-        for _ in pool.map(load_block, starts):
+    def load_block(start: int) -> None:
+        rows = range(start, min(start + BLOCK, len(keys)))
+        if isinstance(store, PackStore) and decoded:
+            for row in rows:
+                images[row] = store.pixels(keys[row])
+            return
+        read = _read(store, keys[rows.start : rows.stop])
+        with decoding:
+            for row, data in zip(rows, read, strict=False):
+                images[row] = _pixels(store, keys[row], data, size)
+
+    # Files are read while others are decoded, several at a time: a cold disk answers one question in a millisecond, and
+    # many in the same time. Both libraries decode and resize without the interpreter lock.
+    with ThreadPoolExecutor(max(READERS, threads)) as pool:
+        for _ in pool.map(load_block, range(0, len(keys), BLOCK)):
             pass
     return images
+
+
+def _read(store: Store, keys: np.ndarray) -> list[bytes | DataError]:
+    """Bytes of each image, up to the first that cannot be read, in whose place is the reason."""
+    read: list[bytes | DataError] = []
+    for key in keys:
+        try:
+            read.append(store.encoded(key))
+        except DataError as error:
+            return [*read, error]
+    return read
+
+
+def _pixels(store: Store, key: bytes, data: bytes | DataError, size: int) -> np.ndarray:
+    if isinstance(data, DataError):
+        raise data
+    try:
+        return resize(decode(data), size, size)
+    except DAMAGE as error:
+        reason = str(error).partition(" <_io.")[0]
+        raise DataError(
+            f"image {show(key)} cannot be read from {store.place(key)} ({reason}); it must be a whole image file."
+        ) from None
 
 
 def load_image(store: Store, key: bytes, size: int) -> np.ndarray:
@@ -68,11 +96,4 @@ def load_image(store: Store, key: bytes, size: int) -> np.ndarray:
     Raises:
         DataError: It is missing or damaged.
     """
-    data = store.encoded(key)
-    try:
-        return resize(decode(data), size, size)
-    except DAMAGE as error:
-        reason = str(error).partition(" <_io.")[0]
-        raise DataError(
-            f"image {show(key)} cannot be read from {store.place(key)} ({reason}); it must be a whole image file."
-        ) from None
+    return _pixels(store, key, store.encoded(key), size)

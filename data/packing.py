@@ -30,7 +30,8 @@ from data.pack import BLANK, FORMAT, VERSION, index_checksum, open_pack
 from data.release import Release
 from data.tensors import ALIGNMENT, header
 
-CHUNK = 256  # images in flight
+CHUNK = 512  # images in flight
+READERS = 16  # threads that wait for the disk, which answers many questions in the time of one
 SYNC_BYTES = 64 << 20  # written at most between two syncs, which is what a kill may cost ...
 SYNC_SECONDS = 2.0  # ... or the work of this time, whichever is less
 JPEG = {"quality": 95, "subsampling": 0}  # of images that are made smaller
@@ -95,7 +96,7 @@ def write_pack(
         release: A folder, or a pack of image files.
         out: The file to write; if it is there already it must be this very pack.
         packing: What to store.
-        threads: How many images are read and converted at a time; the result does not depend on it.
+        threads: How many images are converted at a time, or read if that is more; the result does not depend on it.
         progress: Called with a number of images that are done, those of an earlier start first.
 
     Returns:
@@ -182,7 +183,7 @@ def _recover(row_file: BinaryIO, image_file: BinaryIO, identity: bytes, start: i
 def _converted(release: Release, packing: Packing, first: int, threads: int) -> Iterator[list[bytes]]:
     """The stored bytes of the images from `first` on, in order, in chunks; the next one is made meanwhile."""
     keys = release.index.keys
-    with ThreadPoolExecutor(max(1, threads)) as pool:
+    with ThreadPoolExecutor(max(READERS, threads)) as pool:
         ahead: Iterator[bytes] = iter(())
         for begin in range(first, len(keys), CHUNK):
             ready, ahead = ahead, pool.map(partial(packing.convert, release), keys[begin : begin + CHUNK])

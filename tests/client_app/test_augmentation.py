@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torchvision.transforms import functional
 
 from client_app import colour, local_training
-from client_app.augmentation import augment, stored_size, views
+from client_app.augmentation import augment, crop, gather_windows, mirror, stored_size, views
 from task import derived_generator
 
 AMOUNT = st.floats(0, 2, width=32)
@@ -93,3 +93,22 @@ def test_images_go_to_the_gpu_if_they_leave_room_there(monkeypatch: pytest.Monke
     assert local_training.place(images, torch.device("cuda")) == "on cuda"
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1199, 9999))
     assert local_training.place(images, torch.device("cuda")) is images
+
+
+@given(st.integers(0, 99))
+def test_windows_are_the_same_one_by_one_and_gathered(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    images = pictures(5, side=9, seed=seed)
+    top, left = torch.randint(4, (2, 5), generator=generator)
+    windows = crop(images, 6, top, left)
+    assert torch.equal(windows, gather_windows(images, 6, top, left))
+    for row in range(5):
+        assert torch.equal(windows[row], images[row, top[row] : top[row] + 6, left[row] : left[row] + 6])
+
+
+def test_mirroring_leaves_the_batch_it_was_given_alone() -> None:
+    images = pictures(2)
+    before = images.clone()
+    mirrored = mirror(images, torch.tensor([True, False]))
+    assert torch.equal(mirrored, torch.stack([before[0].flip(1), before[1]]))
+    assert torch.equal(images, before)

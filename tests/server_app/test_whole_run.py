@@ -126,7 +126,7 @@ def test_folder_pack_and_pixels_train_to_the_same_weights(tmp_path: Path, tiny_s
     noisy = release.split("noisy_train")
     parts = partition("iid", noisy.labels, 4, 1)
     save_partition(tmp_path / "parts", noisy.keys, parts, {})
-    runs = {
+    runs: dict[str, dict[str, Any]] = {
         "folder": {"data_dir": str(tiny_sample)},
         "pack": {"data_dir": str(tmp_path / "files.pack")},
         "pixels": {"data_dir": str(tmp_path / "pixels.pack")},
