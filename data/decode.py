@@ -72,9 +72,9 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
         return image
     import torch  # commands that only look at text files start without it
 
-    channels_first = torch.from_numpy(image).permute(2, 0, 1)[None]
-    resized = torch.nn.functional.interpolate(channels_first, (height, width), mode="bilinear", antialias=True)
-    return resized[0].permute(1, 2, 0).numpy()
+    batch = torch.from_numpy(image)[None].permute(0, 3, 1, 2)  # in this order PyTorch sees, and keeps, channels-last
+    resized = torch.nn.functional.interpolate(batch, (height, width), mode="bilinear", antialias=True)
+    return resized.permute(0, 2, 3, 1)[0].numpy()
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -21,6 +21,19 @@ from data.release import Release
 from data.user_cache import cache_folder
 
 GIB = 1 << 30
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+# Part of every name. A power failure can leave a file of zeros behind unless it waited for the disk, which takes longer
+# than decoding; so files are trusted until the next boot, and where nobody knows about boots they do wait.
+BOOT = _boot()
+MADV_POPULATE_WRITE = 23  # Linux 5.14: all pages at once, five times as fast as one fault for each; madvise(2)
 MIN_FREE_BYTES = 1 << 30  # of the disk; below that nothing is cached, whatever the bound
 
 
@@ -69,8 +82,11 @@ class DecodedCache:
             temporary = Path(file.name)
             try:
                 mapped = np.memmap(temporary, np.uint8, "r+", shape=shape)
+                with contextlib.suppress(OSError, AttributeError):  # not Linux, or an older one
+                    mapped._mmap.madvise(MADV_POPULATE_WRITE)  # type: ignore[attr-defined]
                 load_images(release, keys, size, threads, out=mapped)
-                mapped.flush()  # a power failure must not leave a file of zeros under the final name
+                if not BOOT:
+                    mapped.flush()
                 temporary.replace(path)
             finally:
                 temporary.unlink(missing_ok=True)
@@ -82,7 +98,8 @@ class DecodedCache:
         listed = hashlib.sha256(np.ascontiguousarray(keys).tobytes()).digest()
         known = (str(release.root), listed, size)
         if known not in self._names:
-            seen = hashlib.sha256(f"{DECODER} {size} {keys.dtype}".encode() + listed + release.store.mark(keys))
+            about = f"{DECODER} {size} {keys.dtype} {BOOT}".encode()
+            seen = hashlib.sha256(about + listed + release.store.mark(keys))
             self._names[known] = f"{seen.hexdigest()[:32]}.pixels"
         return self._names[known]
 

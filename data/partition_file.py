@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from data.errors import DataError
 from data.partition import PARTITIONS, partition
@@ -44,7 +44,7 @@ def save_partition(path: Path, keys: np.ndarray, parts: Sequence[np.ndarray], ab
     metadata = {**about, "format": FORMAT, "keys": of_keys, "sha256": digest}
     try:
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            save_file({"rows": rows, "sizes": sizes}, Path(folder) / "partition", metadata)
+            (Path(folder) / "partition").write_bytes(save({"rows": rows, "sizes": sizes}, metadata))
             (Path(folder) / "partition").replace(path)
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror}; its folder must be there and writable.") from None

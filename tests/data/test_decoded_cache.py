@@ -168,3 +168,19 @@ def test_writing_to_the_images_does_not_change_the_cache(
     images = cache.images(release, lists[0], SIZE)
     images[:] = 0
     assert cache.images(release, lists[0], SIZE).any()
+
+
+@pytest.mark.parametrize("boot", ["another boot", ""])
+def test_files_are_trusted_until_the_next_boot(
+    release: Release,
+    lists: list[np.ndarray],
+    decoded: list[int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    boot: str,
+) -> None:
+    first = DecodedCache(tmp_path, 2 * BYTES).images(release, lists[0], SIZE)
+    monkeypatch.setattr(decoded_cache, "BOOT", boot)
+    for _ in range(2):
+        assert np.array_equal(DecodedCache(tmp_path, 2 * BYTES).images(release, lists[0], SIZE), first)
+    assert decoded == [30, 30]

@@ -37,6 +37,7 @@ def test_what_was_saved_is_dealt_again(split: Split, saved: Path) -> None:
 
 
 def test_the_hash_of_the_keys_is_that_of_the_released_file(saved: Path, tiny_sample: Path) -> None:
+    assert saved.stat().st_mode & 0o444 == 0o444  # the library's own files are private
     with safe_open(saved, framework="numpy") as file:
         metadata = file.metadata()
         assert metadata["keys"] == hashlib.sha256((tiny_sample / "noisy_train_key_list.txt").read_bytes()).hexdigest()
