@@ -17,6 +17,7 @@ from typing import Any, cast
 from data.arguments import parse_pairs
 
 Value = bool | int | float | str
+REFUSED = 1001  # error code of a client's reply when asking it again would change nothing; Flower's end below 1000
 PRESETS = Path(__file__).parent / "configs"
 
 
@@ -83,6 +84,14 @@ class RunConfig:
     )
     output_dir: str = _key("", path_or_empty(), "where runs are written; empty: `~/clothing1m-fl-runs`")
     run_name: str = _key("", NAME, "folder of this run under `output-dir`; empty: date and time")
+    resume: str = _key(
+        "",
+        Rule(
+            "auto, or the absolute path of a run's folder or of a checkpoint in it",
+            lambda value: value in ("", "auto") or Path(value).expanduser().is_absolute(),
+        ),
+        "go on with a run: `auto` (the one named `run-name`, or the newest unfinished one with this config) or a path",
+    )
     cache_dir: str = _key("", path_or_empty(), "where decoded images are kept; empty: in the user's cache folder")
     cache_gib: float = _key(
         8.0, interval(0, float("inf")), "GiB of decoded images to keep on the disk of each machine; 0 keeps none"
@@ -91,6 +100,17 @@ class RunConfig:
     fraction_train: float = _key(0.2, interval(0, 1, open_low=True), "share of the clients that trains in a round")
     fraction_evaluate: float = _key(
         0.0, interval(0, 1), "share of the clients that evaluates in a round, on its slice of clean val"
+    )
+    val_split: str = _key(
+        "clean_val", one_of("clean_val", "clean_train", "none"), "clean list that picks the best model, never test"
+    )
+    min_reply_fraction: float = _key(
+        0.5, interval(0, 1), "share of the sampled clients that must give a usable reply, or the run stops"
+    )
+    round_timeout: float = _key(
+        0.0,
+        interval(0, float("inf")),
+        "seconds after which a round goes on without the clients that are late; 0: never",
     )
     strategy: str = _key("fedavg", ANY_TEXT, "how the server aggregates")
     strategy_args: str = _key("", ANY_TEXT, "its parameters, `key=value` pairs")

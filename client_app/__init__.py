@@ -15,7 +15,7 @@ from client_app import local_data
 from client_app.local_training import train_locally
 from client_app.methods import METHODS
 from client_app.pinned import PinnedClientApp
-from config import ConfigError, RunConfig, build_named
+from config import REFUSED, ConfigError, RunConfig, build_named
 from data.errors import DataError
 from fingerprint import code_fingerprint
 from task import build_model, derived_generator, evaluate, pick_compute
@@ -33,13 +33,19 @@ def answering_errors(handler: Handler) -> Handler:
         try:
             return handler(message, context)
         except Exception as error:
+            code: int = ErrorCode.CLIENT_APP_RAISED_EXCEPTION
             reason = f"client {context.node_config.get('partition-id', context.node_id)}: "
             if isinstance(error, (ConfigError, DataError)):
+                code = REFUSED
                 reason += str(error)  # already says all there is to say
+            elif isinstance(error, torch.OutOfMemoryError):
+                torch.cuda.empty_cache()  # what this visit held must not be missing from the next one
+                reason += f"the GPU has too little memory ({str(error).splitlines()[0]}); use a smaller 'batch-size' or"
+                reason += " 'image-size', or a larger 'client-resources-num-gpus', so that fewer clients share it."
             else:
                 tail = traceback.format_exc().splitlines()[-TRACEBACK_LINES:]
                 reason += f"{type(error).__name__}: {error}\n" + "\n".join(tail)
-            return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message)
+            return Message(Error(code, reason), reply_to=message)
 
     return answer
 

@@ -11,22 +11,26 @@ from flwr.common import log
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import Strategy
 
-from config import RunConfig, build_named, resolve
+from config import ConfigError, RunConfig, build_named, resolve
 from data.release import Release, open_release
 from data.sample import default_sample
 from fingerprint import code_fingerprint
 from pretrained import load_pretrained
-from server_app.callbacks import Callback
+from server_app.callbacks import Callback, History
+from server_app.callbacks.checkpoints import Checkpoints
+from server_app.callbacks.failure_gate import FailureGate
+from server_app.callbacks.failures_file import FailuresFile
 from server_app.callbacks.latest_model import LatestModel
 from server_app.callbacks.metrics_file import MetricsFile
 from server_app.callbacks.pictures import Pictures
 from server_app.callbacks.progress import Progress
-from server_app.evaluation import TestSet
-from server_app.files import create_run_dir
+from server_app.evaluation import CleanSet
+from server_app.files import replace_file
 from server_app.grid import OrderedGrid
-from server_app.roll_call import call_roll, roll_table
+from server_app.resume import CHECKPOINTS, begin, find_start, saved_config
+from server_app.roll_call import call_roll, roll_hash, roll_table
 from server_app.rounds import RoundLoop
-from server_app.stopping import report_in_one_sentence
+from server_app.stopping import report_in_one_sentence, resume_hint
 from server_app.strategies import STRATEGIES
 from task import build_model, pick_compute
 
@@ -38,29 +42,47 @@ def main(grid: Grid, context: Context) -> None:
     """Run one federated training; whatever is wrong with it is said before round 1."""
     report_in_one_sentence()
     config = resolved_config(grid, context)
+    start = find_start(config)
     strategy = make_strategy(config)
     compute = pick_compute(config.precision)
     release = _open_data(config)
     model = build_model(config.model, len(release.class_names), config.seed)
-    load_pretrained(model, config.model, config.pretrained)
+    checkpoint = start.checkpoint if start else None
+    if not checkpoint:
+        load_pretrained(model, config.model, config.pretrained)
 
     members = call_roll(grid, config, release.class_names, getattr(strategy, "min_available_nodes", 1))
-    run_dir = create_run_dir(config)
-    (run_dir / "config.toml").write_text(_as_toml(config, len(members)), encoding="utf-8")
+    if checkpoint and checkpoint.roll != roll_hash(members):
+        raise ConfigError(
+            f"run config: 'resume' is {config.resume!r}, but the clients are not those of that run: their number,"
+            " or what they hold, has changed."
+        )
+    start = begin(config, start)
+    run_dir = start.run_dir
+    replace_file(run_dir / "config.toml", _as_toml(config, len(members)).encode())
     _introduce(config, release, run_dir, str(compute), roll_table(members, release.class_names))
 
-    arrays = ArrayRecord(model.state_dict())
-    test_set = TestSet(release, model, config, compute)
-    ordered = OrderedGrid(grid, [member.node_id for member in members])
+    arrays = checkpoint.arrays() if checkpoint else ArrayRecord(model.state_dict())
+    if checkpoint and checkpoint.strategy:
+        strategy.load_state(checkpoint.strategy)  # type: ignore[attr-defined]
+    clean_sets = {"test": CleanSet(release, "clean_test", model, config, compute)}
+    if config.val_split != "none":
+        clean_sets["validation"] = CleanSet(release, config.val_split, model, config, compute)
+    failures = FailuresFile(run_dir / "failures.jsonl")
+    title = f"{config.strategy}, {config.method}, {config.model}, {len(members)} clients"
     callbacks: list[Callback] = [
-        Progress(config.num_server_rounds),
+        failures,
+        FailureGate(config.min_reply_fraction),
         MetricsFile(run_dir / "metrics.jsonl"),
+        Checkpoints(run_dir / CHECKPOINTS, config.to_flat(), roll_hash(members), getattr(strategy, "state", dict)),
+        Progress(config.num_server_rounds),
         LatestModel(run_dir / "model.safetensors", release.class_names, config),
-        Pictures(
-            run_dir, release.class_names, f"{config.strategy}, {config.method}, {config.model}, {len(members)} clients"
-        ),
+        Pictures(run_dir, release.class_names, title),
     ]
-    RoundLoop(ordered, strategy, members, test_set, config, callbacks).run(arrays)
+    ordered = OrderedGrid(grid, [member.node_id for member in members])
+    history = History(start.next_round - 1, start.metrics, checkpoint.best if checkpoint else None)
+    with resume_hint(run_dir, len(members)):
+        RoundLoop(ordered, strategy, members, clean_sets, config, callbacks, failures.record).run(arrays, history)
     log(INFO, "Finished: metrics.jsonl, model.safetensors, accuracy.png and confusion.png are in %s", run_dir)
 
 
@@ -70,7 +92,8 @@ def resolved_config(grid: Grid, context: Context) -> RunConfig:
     """
     set_by_user: dict[str, Any] = dict(grid.run.override_config)
     defaults = {key: value for key, value in context.run_config.items() if key not in set_by_user}
-    return resolve(set_by_user, defaults=defaults)
+    # The config of the run to go on with counts as set by the user, and what is set now wins.
+    return resolve({**saved_config(str(set_by_user.get("resume", ""))), **set_by_user}, defaults=defaults)
 
 
 def make_strategy(config: RunConfig) -> Strategy:
@@ -88,7 +111,9 @@ def _open_data(config: RunConfig) -> Release:
     else:
         log(INFO, "'data-dir' is empty: using a sample in Clothing1M's layout, drawn now if it is not there yet.")
         release = open_release(default_sample())
-    release.split("clean_test")  # read now, so that a bad list ends the run before it starts
+    for split in ("clean_test", config.val_split):
+        if split != "none":
+            release.split(split)  # read now, so that a bad list ends the run before it starts
     return release
 
 

@@ -1,4 +1,4 @@
-"""The clean test set, decoded once, and the model that is evaluated on it after every round."""
+"""Clean lists, decoded once, and the model that is evaluated on them after every round."""
 
 import numpy as np
 import torch
@@ -11,17 +11,15 @@ from data.release import Release
 from task import Compute, Evaluation, evaluate
 
 
-class TestSet:
-    """Evaluates global models on clean test."""
+class CleanSet:
+    """Evaluates global models on one of the clean lists."""
 
-    __test__ = False  # not a test case, whatever pytest thinks of the name
-
-    def __init__(self, release: Release, model: nn.Module, config: RunConfig, compute: Compute) -> None:
-        """Decode all of clean test; `model` is moved to `compute.device` and overwritten at each evaluation."""
-        split = release.split("clean_test")
-        self._labels = split.labels.astype(np.int64)
+    def __init__(self, release: Release, split: str, model: nn.Module, config: RunConfig, compute: Compute) -> None:
+        """Decode all of a list; `model` is moved to `compute.device` and overwritten at each evaluation."""
+        listed = release.split(split)
+        self._labels = listed.labels.astype(np.int64)
         cache = DecodedCache(DecodedCache.place(config.cache_dir), int(config.cache_gib * GIB))
-        self._images = cache.images(release, split.keys, config.image_size, threads=torch.get_num_threads())
+        self._images = cache.images(release, listed.keys, config.image_size, threads=torch.get_num_threads())
         self._model = model.to(compute.device)
         self._compute = compute
         self._normalization = config.normalization

@@ -1,6 +1,8 @@
 """The run's folder, and files that are either complete or absent."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -9,13 +11,18 @@ from config import ConfigError, RunConfig
 DEFAULT_OUTPUT = "~/clothing1m-fl-runs"
 
 
+def output_folder(config: RunConfig) -> Path:
+    """Where runs are written."""
+    return Path(config.output_dir or DEFAULT_OUTPUT).expanduser()
+
+
 def create_run_dir(config: RunConfig) -> Path:
     """Make ``<output-dir>/<run-name>`` and return its absolute path; an existing run is never written into.
 
     Raises:
         ConfigError: It exists already, or cannot be made.
     """
-    parent = Path(config.output_dir or DEFAULT_OUTPUT).expanduser()
+    parent = output_folder(config)
     name = config.run_name or datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     for attempt in range(1, 1000):
         unique = name if attempt == 1 else f"{name}_{attempt}"
@@ -36,11 +43,18 @@ def create_run_dir(config: RunConfig) -> Path:
     raise ConfigError(f"run config: 'output-dir' is '{parent}', which is full of runs of this second.")
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Write `data` to `path` so that a crash leaves either the old file or the new one."""
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place when the block ends well, and goes away when it does not."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_bytes(data)
+        yield temporary
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write `data` to `path` so that a crash leaves either the old file or the new one."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)

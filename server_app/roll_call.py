@@ -1,5 +1,6 @@
 """Before round 1 every node says who it is, what it holds and which code it runs."""
 
+import hashlib
 import itertools
 import time
 from dataclasses import dataclass
@@ -112,6 +113,12 @@ def _check_partitions(members: list[Member], counts: set[int]) -> list[Member]:
     if missing:
         raise RunStoppedError(f"no node holds partition {missing[0]} ({len(missing)} partitions are missing).")
     return slices
+
+
+def roll_hash(members: list[Member]) -> str:
+    """Changes when another set of images takes part, or is dealt otherwise."""
+    facts = [(member.partition_id, member.num_examples, member.histogram.tolist()) for member in members]
+    return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
 def roll_table(members: list[Member], class_names: tuple[str, ...]) -> list[str]:

@@ -4,63 +4,21 @@ import contextlib
 import math
 import random
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from logging import WARNING
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from logging import INFO
 
-import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.common import log
 from flwr.serverapp.strategy import Strategy
 
 from config import RunConfig
-from server_app.callbacks import Callback, RoundResult
-from server_app.evaluation import TestSet
+from server_app.callbacks import Callback, History, RoundResult
+from server_app.evaluation import CleanSet
 from server_app.grid import OrderedGrid
+from server_app.replies import Replies
 from server_app.roll_call import Member
 from server_app.stopping import RunStoppedError
 from task import derived_seed
-
-
-@dataclass
-class Replies:
-    """Passes the good replies of one message exchange on and keeps the books on all of them."""
-
-    partitions: dict[int, int]
-    reference: ArrayRecord | None
-    metrics: dict[int, dict[str, float]] = field(default_factory=dict)
-    failures: dict[int, str] = field(default_factory=dict)
-
-    def good(self, replies: Iterable[Message]) -> Iterator[Message]:
-        for reply in replies:
-            partition = self.partitions[reply.metadata.src_node_id]
-            problem = str(reply.error.reason) if reply.has_error() else self._problem(reply)
-            if problem:
-                self.failures[partition] = problem
-                log(WARNING, "A reply is left out: %s", problem)
-                continue
-            record = next(iter(reply.content.metric_records.values()))
-            self.metrics[partition] = {key: value for key, value in record.items() if isinstance(value, (int, float))}
-            yield reply
-
-    def _problem(self, reply: Message) -> str | None:
-        """Why this reply must not reach the strategy, or None."""
-        who = f"client {self.partitions[reply.metadata.src_node_id]}"
-        metrics = next(iter(reply.content.metric_records.values()), MetricRecord())
-        weight = metrics.get("num-examples")
-        if not isinstance(weight, (int, float)) or not 0 < weight < math.inf:
-            return f"{who}: 'num-examples' is {weight!r}; it must be a number above 0."
-        if self.reference is None:
-            return None
-        arrays = reply.content.array_records.get("arrays", ArrayRecord())
-        if arrays.keys() != self.reference.keys():
-            return f"{who}: its arrays are not those of the model."
-        for name, array in arrays.items():
-            if tuple(array.shape) != tuple(self.reference[name].shape):
-                return f"{who}: {name!r} has shape {tuple(array.shape)}, not {tuple(self.reference[name].shape)}."
-            if not np.isfinite(array.numpy()).all():
-                return f"{who}: {name!r} holds a value that is not finite."
-        return None
 
 
 @contextlib.contextmanager
@@ -82,25 +40,41 @@ class RoundLoop:
         grid: OrderedGrid,
         strategy: Strategy,
         members: Sequence[Member],
-        test_set: TestSet,
+        clean_sets: Mapping[str, CleanSet],
         config: RunConfig,
         callbacks: Sequence[Callback],
+        on_failure: Callable[[int, int, str], None] = lambda server_round, partition, reason: None,
     ) -> None:
+        """Wire a run.
+
+        Args:
+            grid: Reaches the members.
+            strategy: Flower's interface.
+            members: In partition order.
+            clean_sets: ``test``, and ``validation`` if there is one.
+            config: The run's.
+            callbacks: Called in this order.
+            on_failure: Told round, partition and reason of each training reply that is left out.
+        """
         self._grid = grid
         self._strategy = strategy
-        self._partitions = {member.node_id: member.partition_id for member in members}
-        self._test_set = test_set
+        self._members = {member.node_id: member for member in members}
+        self._clean_sets = clean_sets
         self._config = config
         self._callbacks = callbacks
+        self._on_failure = on_failure
 
-    def run(self, arrays: ArrayRecord) -> None:
-        """Train from `arrays`; callbacks end in any case, so that a run that stops keeps what it has.
+    def run(self, arrays: ArrayRecord, history: History | None = None) -> None:
+        """Train from `arrays`, after the rounds of `history`; callbacks end in any case, so that what is done is kept.
 
         Raises:
-            RunStoppedError: No client gave a usable reply in some round.
+            RunStoppedError: No client gave a usable reply in some round, or a callback ended the run.
         """
+        history = history or History()
+        for callback in self._callbacks:
+            callback.on_start(history)
         try:
-            for server_round in range(1, self._config.num_server_rounds + 1):
+            for server_round in range(history.last_round + 1, self._config.num_server_rounds + 1):
                 arrays, result = self._round(server_round, arrays)
                 for callback in self._callbacks:
                     callback.after_round(result)
@@ -112,31 +86,48 @@ class RoundLoop:
         started = time.perf_counter()
         with sampling_from(derived_seed(self._config.seed, "sampled clients", server_round)):
             messages = list(self._strategy.configure_train(server_round, arrays, self._message_config(), self._grid))
-        sampled = [self._partitions[message.metadata.dst_node_id] for message in messages]
-        training = Replies(self._partitions, reference=arrays)
-        replies = training.good(self._grid.send_and_receive(messages))
-        del messages
-        averaged, metrics = self._strategy.aggregate_train(server_round, replies)
+        sampled = [self._members[message.metadata.dst_node_id].partition_id for message in messages]
+        books = Replies(self._members, arrays, lambda *failure: self._on_failure(server_round, *failure))
+        averaged, metrics = self._strategy.aggregate_train(server_round, self._train_replies(messages, books))
         if averaged is None or metrics is None:
-            first = next(iter(training.failures.values()), "no client was sampled.")
+            first = next(iter(books.failures.values()), "no client was sampled.")
             raise RunStoppedError(f"round {server_round}: none of {len(sampled)} clients gave a usable reply; {first}")
         trained = time.perf_counter()
-        test = self._test_set.evaluate(averaged)
+        quality = {name: clean_set.evaluate(averaged) for name, clean_set in self._clean_sets.items()}
         on_clients = self._evaluate_on_clients(server_round, averaged)
-        seen = sum(values.get("images-seen", 0) for values in training.metrics.values())
+        seen = sum(values.get("images-seen", 0) for values in books.metrics.values())
         result = RoundResult(
             server_round=server_round,
             arrays=averaged,
-            test=test,
+            test=quality["test"],
+            validation=quality.get("validation"),
             train_loss=float(metrics["train-loss"]),  # type: ignore[arg-type]
-            num_examples=int(sum(values["num-examples"] for values in training.metrics.values())),
+            num_examples=int(sum(values["num-examples"] for values in books.metrics.values())),
             seconds=time.perf_counter() - started,
             images_per_second=seen / (trained - started),
             sampled_partitions=sampled,
-            failures=training.failures,
+            failures=books.failures,
             on_clients=on_clients,
         )
         return averaged, result
+
+    def _train_replies(self, messages: list[Message], books: Replies) -> Iterator[Message]:
+        """Good replies in the order of the messages, then those of clients that failed and were asked once more."""
+        limit = self._config.round_timeout or None
+        deadline = time.monotonic() + limit if limit else math.inf
+        asked = [message.metadata.dst_node_id for message in messages]
+        yield from books.good(self._grid.send_and_receive(messages, timeout=limit), asked)
+        again = [
+            Message(message.content, message.metadata.dst_node_id, message.metadata.message_type)
+            for message in messages
+            if (partition := self._members[message.metadata.dst_node_id].partition_id) in books.failures
+            and partition not in books.hopeless
+        ]
+        left = deadline - time.monotonic()
+        if again and left > 0:
+            log(INFO, "Asking %d clients once more.", len(again))
+            replies = self._grid.send_and_receive(again, timeout=left if limit else None)
+            yield from books.good(replies, [message.metadata.dst_node_id for message in again])
 
     def _evaluate_on_clients(self, server_round: int, arrays: ArrayRecord) -> dict[str, float]:
         """Federated evaluation, if `fraction-evaluate` asks for it: weighted means over the sampled clients."""
@@ -145,8 +136,10 @@ class RoundLoop:
             messages = list(self._strategy.configure_evaluate(server_round, arrays, config, self._grid))
         if not messages:
             return {}
-        books = Replies(self._partitions, reference=None)
-        replies = list(books.good(self._grid.send_and_receive(messages)))
+        books = Replies(self._members, reference=None)
+        asked = [message.metadata.dst_node_id for message in messages]
+        limit = self._config.round_timeout or None
+        replies = list(books.good(self._grid.send_and_receive(messages, timeout=limit), asked))
         metrics = self._strategy.aggregate_evaluate(server_round, replies)
         return {key: float(value) for key, value in (metrics or {}).items()}  # type: ignore[arg-type]
 

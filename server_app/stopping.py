@@ -1,6 +1,12 @@
 """Ending a run on purpose: Flower marks it failed, and the log says why in one sentence instead of a traceback."""
 
+import contextlib
 import logging
+from collections.abc import Iterator
+from logging import INFO
+from pathlib import Path
+
+from flwr.common import log
 
 from config import ConfigError
 from data.errors import DataError
@@ -22,6 +28,21 @@ class OneSentence(logging.Filter):
             record.msg, record.args = "The run stopped: %s", (str(error),)
             record.exc_info = record.exc_text = None
         return True
+
+
+@contextlib.contextmanager
+def resume_hint(run_dir: Path, num_clients: int) -> Iterator[None]:
+    """Log how to go on when the rounds end early, whatever the reason."""
+    try:
+        yield
+    except BaseException:
+        log(
+            INFO,
+            'To go on: flwr run . --stream --federation-config "num-supernodes=%d ..." -c "resume=\'%s\'"',
+            num_clients,
+            run_dir,
+        )
+        raise
 
 
 def report_in_one_sentence() -> None:

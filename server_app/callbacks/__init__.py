@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 from flwr.app import ArrayRecord
 
@@ -16,6 +17,7 @@ class RoundResult:
         server_round: From 1.
         arrays: The global model after aggregation.
         test: It, on clean test.
+        validation: It, on the clean list that `val-split` names; None without one.
         train_loss: Mean local loss over the visit, averaged over clients by examples, in nats.
         num_examples: Images that the clients of the round hold together.
         seconds: Wall time of the round, evaluation included.
@@ -28,6 +30,7 @@ class RoundResult:
     server_round: int
     arrays: ArrayRecord
     test: Evaluation
+    validation: Evaluation | None
     train_loss: float
     num_examples: int
     seconds: float
@@ -37,11 +40,29 @@ class RoundResult:
     on_clients: dict[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class History:
+    """What a resumed run has done already; nothing for a new one.
+
+    Attributes:
+        last_round: 0 for a new run.
+        metrics: The lines of metrics.jsonl up to that round.
+        best: Round and clean-validation accuracy of the best model so far.
+    """
+
+    last_round: int = 0
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    best: tuple[int, float] | None = None
+
+
 class Callback:
     """Hooks of the round loop; the default does nothing."""
 
+    def on_start(self, history: History) -> None:
+        """Called once before the first round, or before the first one after a resume."""
+
     def after_round(self, result: RoundResult) -> None:
-        """Called after each round."""
+        """Called after each round; what it raises ends the run before later callbacks hear of the round."""
 
     def on_end(self) -> None:
         """Called once, also when the run stops early; rounds that are done must be safe after it."""

@@ -5,15 +5,18 @@ import math
 from pathlib import Path
 from typing import Any
 
-from server_app.callbacks import Callback, RoundResult
+from server_app.callbacks import Callback, History, RoundResult
+from server_app.files import replace_file
 
 
 class MetricsFile(Callback):
-    """Appends to a new file."""
+    """Appends to a file; a resumed run first takes out the rounds that it does again."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        path.touch(exist_ok=False)
+
+    def on_start(self, history: History) -> None:
+        replace_file(self._path, "".join(json.dumps(line) + "\n" for line in history.metrics).encode())
 
     def after_round(self, result: RoundResult) -> None:
         with self._path.open("a", encoding="utf-8") as file:
@@ -23,10 +26,14 @@ class MetricsFile(Callback):
 def as_json(result: RoundResult) -> dict[str, Any]:
     """The logged metrics; docs/metrics.md explains each. A class without test images has recall null."""
     recall = [None if math.isnan(value) else round(float(value), 6) for value in result.test.recall]
+    validation = {}
+    if result.validation is not None:
+        validation = {"val-accuracy": result.validation.accuracy, "val-loss": result.validation.loss}
     return {
         "round": result.server_round,
         "test-accuracy": result.test.accuracy,
         "test-loss": result.test.loss,
+        **validation,
         "macro-f1": result.test.macro_f1,
         "per-class-recall": recall,
         "confusion-matrix": result.test.confusion.tolist(),

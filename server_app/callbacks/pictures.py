@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from config import PRESETS
 from data.plots import INK, draw_matrix, quiet
-from server_app.callbacks import OccasionalCallback, RoundResult
+from server_app.callbacks import History, OccasionalCallback, RoundResult
 
 PUBLISHED = PRESETS / "notebook-curve.json"
 MUTED, ACCENT = "#8a8f98", "#0b6bcb"
@@ -24,6 +24,9 @@ class Pictures(OccasionalCallback):
         self._class_names = class_names
         self._title = title
         self._accuracies: list[float] = []
+
+    def on_start(self, history: History) -> None:
+        self._accuracies = [line["test-accuracy"] for line in history.metrics]
 
     def after_round(self, result: RoundResult) -> None:
         self._accuracies.append(result.test.accuracy)

@@ -4,7 +4,7 @@ from logging import INFO
 
 from flwr.common import log
 
-from server_app.callbacks import Callback, RoundResult
+from server_app.callbacks import Callback, History, RoundResult
 
 
 class Progress(Callback):
@@ -14,6 +14,12 @@ class Progress(Callback):
         self._num_rounds = num_rounds
         self._best = (0.0, 0)
         self._durations: list[float] = []
+
+    def on_start(self, history: History) -> None:
+        for line in history.metrics:
+            self._best = max(self._best, (line["test-accuracy"], -line["round"]))
+        if history.last_round:
+            log(INFO, "Going on after round %d of %d.", history.last_round, self._num_rounds)
 
     def after_round(self, result: RoundResult) -> None:
         self._best = max(self._best, (result.test.accuracy, -result.server_round))

@@ -9,7 +9,7 @@ import pytest
 from flwr.app import Array, ArrayRecord
 from PIL import Image
 
-from server_app.callbacks import OccasionalCallback, RoundResult
+from server_app.callbacks import History, OccasionalCallback, RoundResult
 from server_app.callbacks.metrics_file import MetricsFile
 from server_app.callbacks.pictures import Pictures
 from server_app.callbacks.progress import Progress, clock
@@ -23,6 +23,7 @@ def _result(server_round: int, right: int = 3, classes: int = 2, seconds: float 
         server_round=server_round,
         arrays=ArrayRecord({"w": Array(np.zeros(2, dtype=np.float32))}),
         test=Evaluation(1.5, confusion),
+        validation=None,
         train_loss=0.7,
         num_examples=20,
         seconds=seconds,
@@ -65,8 +66,9 @@ def test_metrics_are_there_after_each_round_and_a_class_without_images_has_no_re
     assert entry["per-class-recall"] == [0.3, None]
     assert entry["failed-partitions"] == [1]
     assert entry["confusion-matrix"] == [[3, 7], [0, 0]]
-    with pytest.raises(FileExistsError):
-        MetricsFile(tmp_path / "metrics.jsonl")
+    assert "val-accuracy" not in entry
+    MetricsFile(tmp_path / "metrics.jsonl").on_start(History(1, [entry]))  # a resume after round 1
+    assert [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [entry]
 
 
 def test_the_progress_line_is_aligned_and_the_first_round_does_not_count_for_the_time_left(

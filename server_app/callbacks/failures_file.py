@@ -1,0 +1,26 @@
+"""`failures.jsonl`: every reply that was left out, with its reason."""
+
+import json
+from pathlib import Path
+
+from server_app.callbacks import Callback, History
+from server_app.files import replace_file
+from server_app.resume import read_lines
+
+
+class FailuresFile(Callback):
+    """One JSON object per failure; the file is there once something has failed."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def on_start(self, history: History) -> None:
+        if self._path.exists():
+            lines = read_lines(self._path, history.last_round)
+            replace_file(self._path, "".join(json.dumps(line) + "\n" for line in lines).encode())
+
+    def record(self, server_round: int, partition: int, reason: str) -> None:
+        """Append one failure at once, so that it is there even if its round never ends."""
+        with self._path.open("a", encoding="utf-8") as file:
+            entry = {"round": server_round, "partition": partition, "reason": reason}
+            file.write(json.dumps(entry, ensure_ascii=False) + "\n")
