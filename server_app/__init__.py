@@ -30,7 +30,7 @@ from server_app.grid import OrderedGrid
 from server_app.resume import CHECKPOINTS, begin, find_start, saved_config
 from server_app.roll_call import call_roll, roll_hash, roll_table
 from server_app.rounds import RoundLoop
-from server_app.stopping import report_in_one_sentence, resume_hint
+from server_app.stopping import report_in_one_sentence, resumable
 from server_app.strategies import STRATEGIES
 from task import build_model, pick_compute
 
@@ -79,9 +79,9 @@ def main(grid: Grid, context: Context) -> None:
         LatestModel(run_dir / "model.safetensors", release.class_names, config),
         Pictures(run_dir, release.class_names, title),
     ]
-    ordered = OrderedGrid(grid, [member.node_id for member in members])
     history = History(start.next_round - 1, start.metrics, checkpoint.best if checkpoint else None)
-    with resume_hint(run_dir, len(members)):
+    with resumable(run_dir) as interrupted:
+        ordered = OrderedGrid(grid, [member.node_id for member in members], interrupted)
         RoundLoop(ordered, strategy, members, clean_sets, config, callbacks, failures.record).run(arrays, history)
     log(INFO, "Finished: metrics.jsonl, model.safetensors, accuracy.png and confusion.png are in %s", run_dir)
 

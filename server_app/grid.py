@@ -1,11 +1,14 @@
 """A Grid that answers in a fixed order, so that a run does not depend on random node ids or on who finishes first."""
 
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from flwr.app import Message
 from flwr.serverapp import Grid
+
+from server_app.stopping import RunStoppedError
 
 POLL_SECONDS = 0.05
 SLOWEST_POLL_SECONDS = 0.25
@@ -15,13 +18,20 @@ class OrderedGrid(Grid):
     """Wraps the runtime's Grid.
 
     `get_node_ids` lists nodes by partition, and `send_and_receive` yields replies one by one in the order of the
-    messages, each as soon as all before it have come; only replies that came too early are held.
+    messages, each as soon as all before it have come.
     """
 
-    def __init__(self, grid: Grid, node_ids: Sequence[int]) -> None:
-        """Wrap `grid`; `node_ids` are the nodes that take part, in partition order."""
+    def __init__(self, grid: Grid, node_ids: Sequence[int], interrupted: threading.Event | None = None) -> None:
+        """Wrap `grid`.
+
+        Args:
+            grid: The runtime's.
+            node_ids: The nodes that take part, in partition order.
+            interrupted: Once it is set, waiting for replies raises RunStoppedError.
+        """
         self._grid = grid
         self._node_ids = list(node_ids)
+        self._interrupted = interrupted or threading.Event()
 
     def set_run(self, run: Any) -> None:
         self._grid.set_run(run)
@@ -53,23 +63,15 @@ class OrderedGrid(Grid):
 
     def _replies(self, order: list[str], timeout: float | None) -> Iterator[Message]:
         deadline = None if timeout is None else time.monotonic() + timeout
-        early: dict[str, Message] = {}
-        waiting = set(order)
-        pause = POLL_SECONDS
         for message_id in order:
-            while message_id in waiting:
-                arrived = list(self._grid.pull_messages(waiting))
-                for reply in arrived:
-                    early[reply.metadata.reply_to_message_id] = reply
-                waiting.difference_update(early)
-                del arrived
-                if message_id in waiting:
-                    if deadline is not None and time.monotonic() > deadline:
-                        break
-                    # Back off while nothing comes: each poll of a real SuperLink is a request over the network.
-                    pause = min(pause * 1.2, SLOWEST_POLL_SECONDS)
-                    time.sleep(pause)
-                else:
-                    pause = POLL_SECONDS
-            if message_id in early:
-                yield early.pop(message_id)
+            pause = POLL_SECONDS
+            # Asked for alone: replies that are early wait in the SuperLink, not in this process's memory.
+            while not (arrived := list(self._grid.pull_messages([message_id]))):
+                if deadline is not None and time.monotonic() > deadline:
+                    break
+                # Back off while nothing comes: each poll of a real SuperLink is a request over the network.
+                pause = min(pause * 1.2, SLOWEST_POLL_SECONDS)
+                if self._interrupted.wait(pause):
+                    raise RunStoppedError("interrupted while clients were training.")
+            while arrived:
+                yield arrived.pop()

@@ -61,7 +61,7 @@ def call_roll(grid: Grid, config: RunConfig, class_names: tuple[str, ...], min_n
         raise RunStoppedError(refusals[0] + others)
     if len(replies) < len(node_ids):
         raise RunStoppedError(f"only {len(replies)} of {len(node_ids)} nodes answered the roll call.")
-    members = [_member(reply, class_names) for reply in replies]
+    members = [_member(reply, class_names) for reply in sorted(replies, key=_place)]
     counts = {cast(int, reply.content.metric_records["facts"]["num-partitions"]) for reply in replies}
     return _check_partitions(members, counts)
 
@@ -74,6 +74,10 @@ def _wait_for_nodes(grid: Grid, min_nodes: int) -> list[int]:
             log(INFO, "Waiting for nodes: %d connected, %d needed.", said, min_nodes)
         time.sleep(1)
     return node_ids
+
+
+def _place(reply: Message) -> tuple[int, int]:
+    return cast(int, reply.content.metric_records["facts"]["partition-id"]), reply.metadata.src_node_id
 
 
 def _member(reply: Message, class_names: tuple[str, ...]) -> Member:

@@ -2,11 +2,13 @@
 
 import contextlib
 import logging
+import threading
 from collections.abc import Iterator
 from logging import INFO
 from pathlib import Path
 
 from flwr.common import log
+from flwr.supercore.exit import add_exit_handler
 
 from config import ConfigError
 from data.errors import DataError
@@ -30,19 +32,41 @@ class OneSentence(logging.Filter):
         return True
 
 
+def how_to_go_on(run_dir: Path) -> str:
+    """The command that continues the run of this folder."""
+    return f"flwr run . --stream -c \"resume='{run_dir}'\"   (with the same --federation-config or connection)"
+
+
 @contextlib.contextmanager
-def resume_hint(run_dir: Path, num_clients: int) -> Iterator[None]:
-    """Log how to go on when the rounds end early, whatever the reason."""
+def resumable(run_dir: Path) -> Iterator[threading.Event]:
+    """Log how to go on if the block does not end well: by an exception, Ctrl-C, SIGTERM or `flwr stop`.
+
+    The last three reach the process as signals. Flower answers them by exit handlers, ours first, and leaves the
+    process five seconds later at most; in a simulation the ServerApp's thread hears nothing of them. It is also said
+    when the block begins, because not everything that ends a process lets it speak.
+
+    Yields:
+        An event that such a signal sets; the block should end soon then.
+    """
+    interrupted = threading.Event()
+    running = True
+    go_on = how_to_go_on(run_dir)
+
+    def on_exit() -> None:
+        if running:
+            interrupted.set()
+            log(INFO, "Interrupted; rounds that are done are kept. To go on: %s", go_on)
+
+    add_exit_handler(on_exit)
+    log(INFO, "If this run is cut short, it goes on with: %s", go_on)
     try:
-        yield
+        yield interrupted
     except BaseException:
-        log(
-            INFO,
-            'To go on: flwr run . --stream --federation-config "num-supernodes=%d ..." -c "resume=\'%s\'"',
-            num_clients,
-            run_dir,
-        )
+        if not interrupted.is_set():
+            log(INFO, "To go on: %s", go_on)
         raise
+    finally:
+        running = False
 
 
 def report_in_one_sentence() -> None:

@@ -16,7 +16,7 @@ import client_app
 import server_app
 from config import RunConfig
 
-Handler = Callable[[Message, Context], Message]
+Handler = Callable[[Message, Context], Message | None]
 
 
 def instruction(message_type: str = MessageType.TRAIN, node_id: int = 1) -> Message:
@@ -34,7 +34,8 @@ def _identify() -> None:
 class InProcessGrid(Grid):
     """Nodes with scattered ids and partitions in another order, like the simulation's.
 
-    Replies come when pulled, the last message first, to show that nothing depends on who finishes first.
+    When one reply is pulled, all messages are answered, the last first, to show that nothing depends on who finishes
+    first. A handler that returns None is a client that never answers.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class InProcessGrid(Grid):
         # Multiplying by an odd number modulo a power of two scatters ids without repeating any.
         self.nodes = {(index * 40503 + 7) % 65536: config for index, config in enumerate(node_configs)}
         self._pending: dict[str, Message] = {}
-        self.most_held = 0
+        self._answered: dict[str, Message] = {}
 
     def set_run(self, run: Any) -> None:
         self._run = run
@@ -70,14 +71,17 @@ class InProcessGrid(Grid):
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        wanted = [key for key in self._pending if key in set(message_ids)]
-        return [self._answer(self._pending.pop(key)) for key in wanted[-1:]]
+        while self._pending:
+            message_id, message = self._pending.popitem()
+            if (reply := self._answer(message)) is not None:
+                self._answered[message_id] = reply
+        return [self._answered.pop(message_id) for message_id in message_ids if message_id in self._answered]
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         ids = list(self.push_messages(messages))
-        return [reply for _ in ids for reply in self.pull_messages(ids)]
+        return self.pull_messages(ids)
 
-    def _answer(self, message: Message) -> Message:
+    def _answer(self, message: Message) -> Message | None:
         node_id = message.metadata.dst_node_id
         context = Context(1, node_id, self.nodes[node_id], RecordDict(), {})
         return self._handler(message, context)

@@ -1,5 +1,6 @@
 """SuperLinks and SuperNodes of a test's own: own FLWR_HOME, own ports, stopped by their own process ids."""
 
+import contextlib
 import json
 import os
 import re
@@ -9,12 +10,14 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 SCRIPTS = Path(sys.executable).parent
 RUN_SECONDS = 1200
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,29 @@ class SuperLink:
             time.sleep(0.5)
         raise TimeoutError(f"the run has not ended after {RUN_SECONDS} s:\n{log}")
 
+    def submit(self, app: Path, *arguments: str) -> int:
+        """`flwr run <app>` without waiting; the process id of the simulation that it starts."""
+        known = set(self.find("flwr-simulation"))
+        submitted = self._flwr("run", str(app), *self._connection, *arguments, cwd=app)
+        assert submitted.returncode == 0, submitted.stdout + submitted.stderr
+        return wait_for(lambda: next(iter(set(self.find("flwr-simulation")) - known), None))
+
+    def stop_run(self, cwd: Path) -> None:
+        """`flwr stop` for the newest run."""
+        run_id = str(self._newest(cwd)["run-id"])
+        stopped = self._flwr("stop", run_id, *self._connection, cwd=cwd)
+        assert stopped.returncode == 0, stopped.stdout + stopped.stderr
+
+    def find(self, command: str) -> list[int]:
+        """Ids of the processes started by this SuperLink, directly or not, whose command line holds `command`."""
+        parents = dict(_processes())
+        return [pid for pid in parents if self._is_ours(pid, parents) and command in _command_line(pid)]
+
+    def _is_ours(self, pid: int | None, parents: dict[int, int]) -> bool:
+        while pid and pid != self._processes[0].pid:
+            pid = parents.get(pid)
+        return bool(pid)
+
     def stop(self) -> None:
         """End what this test started, nodes first; each leads a session of its own, so its children end with it."""
         for process in reversed(self._processes):
@@ -93,9 +119,12 @@ class SuperLink:
                 process.wait()
 
     def _status(self, cwd: Path) -> str:
+        return str(self._newest(cwd)["status"])
+
+    def _newest(self, cwd: Path) -> dict[str, Any]:
         listed = self._flwr("list", *self._connection, "--format", "json", cwd=cwd).stdout
-        runs = json.loads(listed[listed.index("{") :])["runs"]
-        return str(max(runs, key=lambda run: run["pending-at"])["status"])
+        runs: list[dict[str, Any]] = json.loads(listed[listed.index("{") :])["runs"]
+        return max(runs, key=lambda run: run["pending-at"])
 
     def _flwr(self, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -120,6 +149,37 @@ class SuperLink:
         self.stop()
         log = (self._home / "superlink.log").read_text(errors="replace")
         raise RuntimeError(f"the SuperLink did not start:\n{log}")
+
+
+def wait_for(look: Callable[[], T | None], seconds: float = 120) -> T:
+    """The first result of `look` that is something."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := look():
+            return found
+        time.sleep(0.05)
+    raise TimeoutError(f"nothing came within {seconds:g} s")
+
+
+def _processes() -> Iterator[tuple[int, int]]:
+    """Each process id and its parent's."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has just ended
+            yield int(path.parent.name), int(path.read_text().rpartition(")")[2].split()[1])
+
+
+def has_ended(pid: int) -> bool:
+    """Whether a process is gone, or waits for its parent to take notice."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def _command_line(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    return ""
 
 
 def _free_port() -> int:

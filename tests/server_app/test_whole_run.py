@@ -13,6 +13,7 @@ import pytest
 import safetensors
 import safetensors.numpy
 from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
+from flwr.supercore.exit import exit_handler
 
 import client_app
 from config import ConfigError, RunConfig
@@ -116,6 +117,30 @@ def test_the_final_model_is_where_training_ended(tmp_path: Path, tiny_sample: Pa
     saved = safetensors.numpy.load_file(run_dir / "model.safetensors")
     for name, value in replies[0].items():
         np.testing.assert_array_equal(saved[name], value, err_msg=name)
+
+
+def test_an_interrupted_run_stops_waiting_and_says_how_to_go_on(
+    tmp_path: Path, tiny_sample: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def interrupted_in_round_2(message: Message, context: Context) -> Message | None:
+        if message.metadata.message_type == "train" and message.content["config"]["server-round"] == 2:
+            exit_handler.trigger_exit_handlers(run_before_force_exit=False)  # what Flower does on Ctrl-C
+            return None
+        return client_app.app(message, context)
+
+    with caplog.at_level(logging.INFO, "flwr"), pytest.raises(RunStoppedError, match=r"interrupted while clients"):
+        run_in_process(
+            tmp_path, handler=interrupted_in_round_2, data_dir=str(tiny_sample), run_name="run", num_server_rounds=3
+        )
+    run_dir = tmp_path / "run"
+    assert len(rounds_of(run_dir)) == 1
+    go_on = f"flwr run . --stream -c \"resume='{run_dir}'\""
+    said = [message for message in caplog.messages if go_on in message]
+    assert [line.partition(":")[0] for line in said] == [
+        "If this run is cut short, it goes on with",
+        "Interrupted; rounds that are done are kept. To go on",
+    ]
+    assert len(rounds_of(run_in_process(tmp_path, data_dir=str(tiny_sample), resume=str(run_dir)))) == 2
 
 
 def test_folder_pack_and_pixels_train_to_the_same_weights(tmp_path: Path, tiny_sample: Path) -> None:

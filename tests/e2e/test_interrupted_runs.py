@@ -1,0 +1,142 @@
+"""Runs that are killed, stopped, or lose an actor."""
+
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from data.sample import draw_sample
+from server_app.checkpoint_file import load_checkpoint
+from tests.e2e.superlink import SuperLink, has_ended, pairs, wait_for
+from tests.fakes import rounds_of
+
+pytestmark = pytest.mark.e2e
+
+ROOT = Path(__file__).parents[2]
+TINY = {
+    "model": "resnet18", "image_size": 16, "batch_size": 8, "precision": "fp32", "num_server_rounds": 5,
+    "fraction_train": 0.5, "val_split": "none",
+}  # fmt: skip
+SECONDS_OF_ROUNDS = 6.0  # about as long as the five take
+KILLS = 2
+
+
+@pytest.fixture(scope="module")
+def superlink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SuperLink]:
+    link = SuperLink(tmp_path_factory.mktemp("flwr"), tmp_path_factory.mktemp("elsewhere"))
+    yield link
+    link.stop()
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("data") / "release"
+    draw_sample(out, train=240, clean_train=20, val=12, test=60, image_size=32, seed=3)
+    return out
+
+
+def _federation(actors: int) -> tuple[str, str, str]:
+    cpus = f"client-resources-num-cpus=1 init-args-num-cpus={actors}"
+    return "--federation-config", f"num-supernodes=6 {cpus}", "-c"
+
+
+def _outcome(run_dir: Path) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
+    """What must not depend on how often a run was killed."""
+    times = ("seconds", "images-per-second")
+    rounds = [{key: value for key, value in entry.items() if key not in times} for entry in rounds_of(run_dir)]
+    weights = safetensors.numpy.load_file(run_dir / "model.safetensors")
+    return rounds, {name: value.tobytes() for name, value in weights.items()}
+
+
+@pytest.fixture(scope="module", params=["fedavg"])
+def undisturbed(
+    superlink: SuperLink, release: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> tuple[str, Any]:
+    """A strategy, and the outcome of a run with it."""
+    out = tmp_path_factory.mktemp("undisturbed")
+    config = pairs(**TINY, data_dir=release, output_dir=out, run_name="run", strategy=request.param)
+    outcome = superlink.run(ROOT, *_federation(2), config)
+    assert outcome.status == "finished:completed", outcome.log
+    return request.param, _outcome(out / "run")
+
+
+@pytest.mark.parametrize("actors", [1, 2])
+def test_a_run_that_is_killed_at_random_moments_ends_like_an_undisturbed_one(
+    superlink: SuperLink, release: Path, tmp_path: Path, undisturbed: tuple[str, Any], actors: int
+) -> None:
+    strategy, expected = undisturbed
+    config = pairs(**TINY, data_dir=release, output_dir=tmp_path, run_name="run", strategy=strategy, resume="auto")
+    instants = np.random.default_rng([actors, *strategy.encode()])
+    kills = 0
+    while True:
+        pid = superlink.submit(ROOT, *_federation(actors), config)
+        _wait_for_rounds(tmp_path / "run")
+        if _ends_within(instants.uniform(0, SECONDS_OF_ROUNDS) if kills < KILLS else 300.0, pid):
+            break
+        os.kill(pid, signal.SIGKILL)
+        kills += 1
+    assert kills > 0
+    assert _outcome(tmp_path / "run") == expected
+
+
+def _wait_for_rounds(run_dir: Path) -> None:
+    """Until the roll has been called: the file that is written then is taken away, so that each call sees its own."""
+    wait_for((run_dir / "config.toml").exists)
+    (run_dir / "config.toml").unlink()
+
+
+def _ends_within(seconds: float, pid: int) -> bool:
+    try:
+        return wait_for(lambda: has_ended(pid), seconds)
+    except TimeoutError:
+        return False
+
+
+def test_a_killed_actor_is_replaced(superlink: SuperLink, release: Path, tmp_path: Path) -> None:
+    config = pairs(
+        **{**TINY, "image_size": 64, "num_server_rounds": 3, "fraction_train": 1.0},
+        data_dir=release, output_dir=tmp_path, run_name="run",
+    )  # fmt: skip
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(superlink.run, ROOT, *_federation(2), config)
+        wait_for((tmp_path / "run" / "config.toml").exists)  # the roll has been called; round 1 is next
+        victim = wait_for(lambda: next(iter(superlink.find("ray::ClientAppActor.run")), None))
+        os.kill(victim, signal.SIGKILL)
+        assert not (tmp_path / "run" / "checkpoints" / "round-00001.safetensors").exists()
+        outcome = running.result()
+    assert outcome.status == "finished:completed", outcome.log
+    first, *others = rounds_of(tmp_path / "run")
+    assert len(first["failed-partitions"]) <= 1
+    assert [entry["failed-partitions"] for entry in others] == [[], []]
+    assert [len(entry["sampled-partitions"]) for entry in others] == [6, 6]
+
+
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGINT", "flwr stop"])
+def test_an_interrupted_run_keeps_its_rounds_and_says_how_to_go_on(
+    superlink: SuperLink, release: Path, tmp_path: Path, how: str
+) -> None:
+    config = pairs(**{**TINY, "num_server_rounds": 1000}, data_dir=release, output_dir=tmp_path, run_name="run")
+    checkpoints = tmp_path / "run" / "checkpoints"
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(superlink.run, ROOT, *_federation(2), config)
+        wait_for(lambda: checkpoints.is_dir() and any(checkpoints.glob("round-*.safetensors")))
+        if how == "flwr stop":
+            superlink.stop_run(ROOT)
+        else:
+            (pid,) = superlink.find("flwr-simulation")
+            os.kill(pid, getattr(signal, how))
+        outcome = running.result()
+    assert outcome.status == ("finished:stopped" if how == "flwr stop" else "finished:failed")
+    said = [line for line in outcome.log.splitlines() if f"-c \"resume='{tmp_path / 'run'}'\"" in line]
+    # SIGTERM goes to Ray's handler, which ends the process; after `flwr stop` nobody takes its log any more.
+    assert len(said) == (2 if how == "SIGINT" else 1)
+    assert "cut short" in said[0]
+    assert "Traceback" not in outcome.log
+    newest = max(checkpoints.glob("round-*.safetensors"))
+    assert load_checkpoint(newest).server_round >= len(rounds_of(tmp_path / "run")) - 1
