@@ -59,7 +59,7 @@ def test_one_actor_or_two_the_run_is_the_same_to_the_bit(superlink: SuperLink, r
         assert "Traceback" not in outcome.log
     runs = [tmp_path / "actors-1", tmp_path / "actors-2"]
     assert {path.name for path in runs[0].iterdir()} == {
-        "accuracy.png", "config.toml", "confusion.png", "metrics.jsonl", "model.safetensors",
+        "accuracy.png", "checkpoints", "config.toml", "confusion.png", "metrics.jsonl", "model.safetensors",
     }  # fmt: skip
     times = ("seconds", "images-per-second")
     one, two = ([{k: v for k, v in entry.items() if k not in times} for entry in rounds_of(run)] for run in runs)
