@@ -89,7 +89,8 @@ def train(message: Message, context: Context) -> Message:
     """Load the global model, train it on this client's images, send it back."""
     started = time.perf_counter()
     config, site = _read(message, context)
-    server_round = cast(int, message.content.config_records["config"]["server-round"])
+    sent = message.content.config_records["config"]
+    server_round = cast(int, sent["server-round"])
     split = local_data.training_data(site, config)
     images = torch.from_numpy(local_data.training_pixels(site, split, config))
     compute = pick_compute(config.precision)
@@ -103,6 +104,7 @@ def train(message: Message, context: Context) -> Message:
         config,
         compute,
         derived_generator(config.seed, "local training", server_round, site.partition_id + 1),
+        proximal_mu=cast(float, sent.get("proximal-mu", 0.0)),
     )
     metrics = MetricRecord(
         {
@@ -136,9 +138,13 @@ def evaluate_locally(message: Message, context: Context) -> Message:
 
 
 def _read(message: Message, context: Context) -> tuple[RunConfig, local_data.Site]:
-    """The run config that the server resolved, and where this client's images are."""
-    sent = {key: value for key, value in message.content.config_records["config"].items() if key != "server-round"}
-    config = RunConfig.from_flat(sent)
+    """The run config that the server resolved, and where this client's images are.
+
+    Flower's strategies put keys of their own into the same record, such as "server-round" and "proximal-mu".
+    """
+    known = RunConfig().to_flat()
+    sent = message.content.config_records["config"]
+    config = RunConfig.from_flat({key: value for key, value in sent.items() if key in known})
     return config, local_data.Site.resolve(context.node_config, config)
 
 

@@ -36,6 +36,7 @@ def train_locally(
     config: RunConfig,
     compute: Compute,
     generator: torch.Generator,
+    proximal_mu: float = 0.0,
 ) -> TrainingReport:
     """Train `model` in place for ``config.local_epochs`` epochs.
 
@@ -50,6 +51,7 @@ def train_locally(
         config: Epochs, batch size, SGD, augmentation, normalisation.
         compute: Device and precision.
         generator: On the CPU; source of every random draw of this visit.
+        proximal_mu: mu of FedProx; the reported losses leave its term out.
 
     Raises:
         FloatingPointError: The loss of an epoch is not finite.
@@ -58,6 +60,7 @@ def train_locally(
     optimizer = torch.optim.SGD(
         model.parameters(), lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
     )
+    proximal = ProximalTerm(model, proximal_mu) if proximal_mu else None
     scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.dtype is torch.float16)
     labels = labels.to(compute.device)
     images = place(images, compute.device)
@@ -76,6 +79,9 @@ def train_locally(
             loss = method.loss(logits.float(), labels[rows.to(compute.device)])
             optimizer.zero_grad(set_to_none=True)
             scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            if proximal is not None:
+                scaler.unscale_(optimizer)
+                proximal.add_gradient()
             scaler.step(optimizer)
             scaler.update()
             loss_sum += loss.detach() * len(rows)
@@ -89,6 +95,27 @@ def train_locally(
         epoch_losses.append(mean_loss)
         images_seen += seen
     return TrainingReport(epoch_losses, images_seen, time.perf_counter() - started)
+
+
+class ProximalTerm:
+    """``mu / 2 ||w - w_t||^2`` over the trainable parameters (FedProx, Li et al., 2020), as its gradient mu (w - w_t).
+
+    BatchNorm's buffers are not trained and do not count.
+    """
+
+    def __init__(self, model: nn.Module, mu: float) -> None:
+        """Take the model's parameters as w_t."""
+        self._mu = mu
+        self._parameters: list[Tensor] = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._start = [parameter.detach().clone() for parameter in self._parameters]
+
+    @torch.no_grad()
+    def add_gradient(self) -> None:
+        """Add to the gradients of the loss, which are there and not scaled."""
+        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        # One kernel for all tensors, as torch's optimisers do it.
+        away = torch._foreach_sub(self._parameters, self._start)
+        torch._foreach_add_(gradients, away, alpha=self._mu)
 
 
 def place(images: Tensor, device: torch.device) -> Tensor:

@@ -1,17 +1,19 @@
 """The server: config, data, roll call, strategy, rounds."""
 
+from collections.abc import Callable
 from importlib.metadata import version
 from logging import INFO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tomli_w
 from flwr.app import ArrayRecord, Context
 from flwr.common import log
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import Strategy
 
-from config import ConfigError, RunConfig, build_named, resolve
+from config import ConfigError, RunConfig, resolve
 from data.release import Release, open_release
 from data.sample import default_sample
 from fingerprint import code_fingerprint
@@ -24,6 +26,7 @@ from server_app.callbacks.latest_model import LatestModel
 from server_app.callbacks.metrics_file import MetricsFile
 from server_app.callbacks.pictures import Pictures
 from server_app.callbacks.progress import Progress
+from server_app.checkpoint_file import Checkpoint
 from server_app.evaluation import CleanSet
 from server_app.files import replace_file
 from server_app.grid import OrderedGrid
@@ -31,7 +34,8 @@ from server_app.resume import CHECKPOINTS, begin, find_start, saved_config
 from server_app.roll_call import call_roll, roll_hash, roll_table
 from server_app.rounds import RoundLoop
 from server_app.stopping import report_in_one_sentence, resumable
-from server_app.strategies import STRATEGIES
+from server_app.strategies import Stateful, build_strategy
+from server_app.strategies.needs import check_needs
 from task import build_model, pick_compute
 
 app = ServerApp()
@@ -57,14 +61,15 @@ def main(grid: Grid, context: Context) -> None:
             f"run config: 'resume' is {config.resume!r}, but the clients are not those of that run: their number,"
             " or what they hold, has changed."
         )
+    check_needs(config, strategy, len(members), model)
     start = begin(config, start)
     run_dir = start.run_dir
     replace_file(run_dir / "config.toml", _as_toml(config, len(members)).encode())
     _introduce(config, release, run_dir, str(compute), roll_table(members, release.class_names))
 
     arrays = checkpoint.arrays() if checkpoint else ArrayRecord(model.state_dict())
-    if checkpoint and checkpoint.strategy:
-        strategy.load_state(checkpoint.strategy)  # type: ignore[attr-defined]
+    if checkpoint:
+        _load_state(strategy, checkpoint)
     clean_sets = {"test": CleanSet(release, "clean_test", model, config, compute)}
     if config.val_split != "none":
         clean_sets["validation"] = CleanSet(release, config.val_split, model, config, compute)
@@ -74,7 +79,7 @@ def main(grid: Grid, context: Context) -> None:
         failures,
         FailureGate(config.min_reply_fraction),
         MetricsFile(run_dir / "metrics.jsonl"),
-        Checkpoints(run_dir / CHECKPOINTS, config.to_flat(), roll_hash(members), getattr(strategy, "state", dict)),
+        Checkpoints(run_dir / CHECKPOINTS, config.to_flat(), roll_hash(members), _state_of(strategy)),
         Progress(config.num_server_rounds),
         LatestModel(run_dir / "model.safetensors", release.class_names, config),
         Pictures(run_dir, release.class_names, title),
@@ -97,12 +102,27 @@ def resolved_config(grid: Grid, context: Context) -> RunConfig:
 
 
 def make_strategy(config: RunConfig) -> Strategy:
-    strategy: Strategy = build_named("strategy", STRATEGIES, config.strategy, config.strategy_args)
+    strategy = build_strategy(config)
     for name in ("fraction_train", "fraction_evaluate"):
         fraction = getattr(config, name)
         # Flower samples int(clients * fraction), and 100 * 0.29 is 28.999999999999996.
         setattr(strategy, name, fraction and min(1.0, fraction + 1e-9))
     return strategy
+
+
+def _state_of(strategy: Strategy) -> Callable[[], dict[str, np.ndarray]]:
+    return strategy.state if isinstance(strategy, Stateful) else dict
+
+
+def _load_state(strategy: Strategy, checkpoint: Checkpoint) -> None:
+    if not checkpoint.strategy:
+        return
+    if not isinstance(strategy, Stateful):
+        raise ConfigError(f"run config: 'resume': {type(strategy).__name__} has no load_state any more.")
+    try:
+        strategy.load_state(checkpoint.strategy)
+    except ValueError as error:
+        raise ConfigError(f"run config: 'resume' found the state of another strategy: {error}.") from None
 
 
 def _open_data(config: RunConfig) -> Release:

@@ -2,13 +2,15 @@
 
 import json
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
@@ -85,6 +87,28 @@ class InProcessGrid(Grid):
         node_id = message.metadata.dst_node_id
         context = Context(1, node_id, self.nodes[node_id], RecordDict(), {})
         return self._handler(message, context)
+
+
+def record(arrays: Mapping[str, Any]) -> ArrayRecord:
+    return ArrayRecord({name: Array(np.asarray(value)) for name, value in arrays.items()})
+
+
+def train_reply(arrays: Mapping[str, Any], num_examples: int = 1, loss: float = 1.0) -> Message:
+    """What a client answers to a train message."""
+    metrics = MetricRecord({"num-examples": num_examples, "train-loss": loss})
+    return Message(RecordDict({"arrays": record(arrays), "metrics": metrics}), reply_to=instruction())
+
+
+def one_round(
+    strategy: Strategy, arrays: Mapping[str, Any], replies: Iterable[Message], server_round: int = 1
+) -> dict[str, np.ndarray]:
+    """The new global arrays after `arrays` were sent and `replies` came back."""
+    grid = InProcessGrid(client_app.app, partitions(2))
+    strategy.configure_train(server_round, record(arrays), ConfigRecord(), grid)
+    new, metrics = strategy.aggregate_train(server_round, iter(replies))
+    assert new is not None
+    assert metrics is not None
+    return {name: array.numpy() for name, array in new.items()}
 
 
 def partitions(count: int) -> list[dict[str, Any]]:

@@ -6,30 +6,73 @@ S_t is a uniform sample of the clients. BatchNorm's running mean and variance ar
 step counters keep their dtype (Flower's own FedAvg returns them as float64).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
 
+import numpy as np
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import FedAvg
 
+from config import at_least
+from server_app.strategies.parameters import check_parameters, parameter
 from server_app.strategies.running_mean import RunningMean
 
 
+@dataclass(kw_only=True, eq=False)
 class StreamingFedAvg(FedAvg):
-    """Flower's FedAvg with its sampling, and an aggregation that holds one reply at a time."""
+    """Flower's FedAvg with its sampling, and an aggregation that holds one reply at a time.
 
-    def __init__(self, *, min_train_nodes: int = 1, min_evaluate_nodes: int = 1, min_available_nodes: int = 1) -> None:
-        for name, value in (
-            ("min-train-nodes", min_train_nodes),
-            ("min-evaluate-nodes", min_evaluate_nodes),
-            ("min-available-nodes", min_available_nodes),
-        ):
-            if type(value) is not int or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1")
+    The other strategies derive from it. Its fields and theirs are the parameters that `strategy-args` may set.
+
+    Attributes:
+        min_train_nodes: Sample at least so many clients for training.
+        min_evaluate_nodes: Sample at least so many clients for evaluation.
+        min_available_nodes: Wait until so many clients are connected.
+    """
+
+    holds_all_replies: ClassVar[bool] = False  # whether a round needs the memory of all replies at once
+    takes_one_mean: ClassVar[bool] = True  # whether the rule is the same when it only sees the mean of the replies
+
+    min_train_nodes: int = parameter(1, at_least(1))
+    min_evaluate_nodes: int = parameter(1, at_least(1))
+    min_available_nodes: int = parameter(1, at_least(1))
+
+    def __post_init__(self) -> None:
+        check_parameters(self)
         super().__init__(
-            min_train_nodes=min_train_nodes,
-            min_evaluate_nodes=min_evaluate_nodes,
-            min_available_nodes=min_available_nodes,
+            min_train_nodes=self.min_train_nodes,
+            min_evaluate_nodes=self.min_evaluate_nodes,
+            min_available_nodes=self.min_available_nodes,
         )
+
+    @property
+    def least_replies(self) -> int:
+        """A round with fewer usable replies cannot be aggregated."""
+        return 1
+
+    def peak_bytes(self, model_bytes: int, replies: int) -> int:
+        """Memory of one `aggregate_train`: a reply as bytes and as arrays, its float64 sums, the mean twice."""
+        return 6 * model_bytes
+
+    def state(self) -> dict[str, np.ndarray]:
+        """See `server_app.strategies.Stateful`."""
+        return {}
+
+    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
+        if state:
+            raise ValueError(f"{type(self).__name__} keeps no state, but {next(iter(state))!r} was saved")
+
+    def begin(self) -> None:
+        """Called before the first reply of a round."""
+
+    def weigh(self, arrays: Mapping[str, np.ndarray], metrics: MetricRecord) -> float:
+        """The weight of one reply in the mean."""
+        return float(metrics[self.weighted_by_key])  # type: ignore[arg-type]
+
+    def finish(self, mean: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The next global model, given the mean of the replies."""
+        return mean
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -37,16 +80,19 @@ class StreamingFedAvg(FedAvg):
         """Fold each valid reply into the running mean and let go of its arrays."""
         mean = RunningMean()
         contents: list[RecordDict] = []
+        self.begin()
         for reply in replies:
             if reply.has_error():
                 continue
             content = reply.content
-            weight = next(iter(content.metric_records.values()))[self.weighted_by_key]
-            arrays = content.array_records[self.arrayrecord_key]
-            mean.add({name: array.numpy() for name, array in arrays.items()}, float(weight))  # type: ignore[arg-type]
+            metrics = next(iter(content.metric_records.values()))
+            arrays = {name: array.numpy() for name, array in content.array_records[self.arrayrecord_key].items()}
+            mean.add(arrays, self.weigh(arrays, metrics))
             del content.array_records[self.arrayrecord_key], arrays
             contents.append(content)
         if not contents:
             return None, None
-        averaged = ArrayRecord({name: Array(value) for name, value in mean.result().items()})
-        return averaged, self.train_metrics_aggr_fn(contents, self.weighted_by_key)
+        new = self.finish(mean.result())
+        del mean
+        arrays_out = ArrayRecord({name: Array(value) for name, value in new.items()})
+        return arrays_out, self.train_metrics_aggr_fn(contents, self.weighted_by_key)

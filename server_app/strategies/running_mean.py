@@ -4,13 +4,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from server_app.strategies.buffers import is_counter
+
 
 class RunningMean:
     """``sum_k n_k w_k / sum_k n_k`` over named arrays, added in the order given and never held together.
 
     Sums are float64, so that the result does not depend on how large the weights are and rounds only once, when it is
-    cast back to each array's own dtype. Integer arrays are counters (BatchNorm's `num_batches_tracked`), which have no
-    mean: the largest is kept.
+    cast back to each array's own dtype. Counters (BatchNorm's `num_batches_tracked`) have no mean: the largest is kept.
     """
 
     def __init__(self) -> None:
@@ -36,7 +37,7 @@ class RunningMean:
             if self._sums and array.shape != self._sums[name].shape:
                 raise ValueError(f"{name!r} has shape {array.shape}; it must be {self._sums[name].shape}")
         for name, array in arrays.items():
-            if np.issubdtype(array.dtype, np.integer):
+            if is_counter(name, array.dtype):
                 known = self._sums.get(name)
                 self._sums[name] = array.copy() if known is None else np.maximum(known, array)
             elif name in self._sums:
@@ -56,6 +57,6 @@ class RunningMean:
             raise ValueError("the mean of no model")
         means = {}
         for name, total in self._sums.items():
-            mean = total if np.issubdtype(total.dtype, np.integer) else total / self.weight
+            mean = total if is_counter(name, self._dtypes[name]) else total / self.weight
             means[name] = np.asarray(mean, dtype=self._dtypes[name])  # arithmetic turns 0-d arrays into scalars
         return means

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,14 +13,7 @@ from server_app.strategies import STRATEGIES
 from server_app.strategies.fedavg import StreamingFedAvg
 from server_app.strategies.running_mean import RunningMean
 from task import build_model
-
-
-def _reply(arrays: dict[str, Any], num_examples: int, loss: float) -> Message:
-    from tests.fakes import instruction
-
-    metrics = MetricRecord({"num-examples": num_examples, "train-loss": loss})
-    record = ArrayRecord({name: Array(np.asarray(value)) for name, value in arrays.items()})
-    return Message(RecordDict({"arrays": record, "metrics": metrics}), reply_to=instruction())
+from tests.fakes import train_reply
 
 
 def test_three_resnets_with_batchnorm_equal_the_weighted_mean_in_numpy() -> None:
@@ -37,7 +29,7 @@ def test_three_resnets_with_batchnorm_equal_the_weighted_mean_in_numpy() -> None
                 state[name] = np.asarray(10 * client + 7)
         states.append(state)
     counts = [100, 50, 7]
-    replies = [_reply(state, count, 1.0) for state, count in zip(states, counts, strict=True)]
+    replies = [train_reply(state, count, 1.0) for state, count in zip(states, counts, strict=True)]
     arrays, metrics = StreamingFedAvg().aggregate_train(1, iter(replies))
 
     assert arrays is not None
@@ -57,7 +49,10 @@ def test_three_resnets_with_batchnorm_equal_the_weighted_mean_in_numpy() -> None
 
 def test_worked_numbers() -> None:
     """Weights 1 and 3: (1 * 2 + 3 * 4) / 4 = 3.5; losses (1 * 0.8 + 3 * 0.4) / 4 = 0.5."""
-    replies = [_reply({"w": np.array([2.0], np.float32)}, 1, 0.8), _reply({"w": np.array([4.0], np.float32)}, 3, 0.4)]
+    replies = [
+        train_reply({"w": np.array([2.0], np.float32)}, 1, 0.8),
+        train_reply({"w": np.array([4.0], np.float32)}, 3, 0.4),
+    ]
     arrays, metrics = StreamingFedAvg().aggregate_train(1, replies)
     assert arrays is not None
     assert metrics is not None
@@ -66,7 +61,7 @@ def test_worked_numbers() -> None:
 
 
 def test_replies_are_let_go_one_by_one() -> None:
-    replies = [_reply({"w": np.zeros(4, dtype=np.float32)}, 1, 0.0) for _ in range(3)]
+    replies = [train_reply({"w": np.zeros(4, dtype=np.float32)}, 1, 0.0) for _ in range(3)]
     held: list[int] = []
 
     def stream() -> Any:
@@ -128,7 +123,7 @@ def test_a_refused_model_changes_nothing(arrays: Any, weight: float, message: st
 
 def test_strategy_parameters_are_checked() -> None:
     assert build_named("strategy", STRATEGIES, "fedavg", "min-train-nodes=3").min_train_nodes == 3
-    with pytest.raises(ConfigError, match="'strategy' is 'fedsgd'; it must be one of fedavg"):
+    with pytest.raises(ConfigError, match="'strategy' is 'fedsgd'; it must be one of bulyan, fedadagrad"):
         build_named("strategy", STRATEGIES, "fedsgd", "")
     with pytest.raises(ConfigError, match="min-train-nodes must be a whole number of at least 1"):
         build_named("strategy", STRATEGIES, "fedavg", "min-train-nodes=0")

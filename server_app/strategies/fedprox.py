@@ -1,0 +1,41 @@
+"""FedProx (Li et al., MLSys 2020, arXiv 1812.06127): clients stay near the global model.
+
+    client k minimises F_k(w) + mu / 2 ||w - w_t||^2,  the server averages as in FedAvg
+
+Flower's class only sends mu along; the term itself is in `client_app.local_training`, over the trainable parameters.
+The paper tries mu in {0.001, 0.01, 0.1, 1}. FNBench's code takes the unsquared norm of each tensor instead.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from logging import WARNING
+
+from flwr.app import ArrayRecord, ConfigRecord, Message
+from flwr.common import log
+from flwr.serverapp import Grid
+
+from config import interval
+from server_app.strategies.fedavg import StreamingFedAvg
+from server_app.strategies.parameters import parameter
+
+
+@dataclass(kw_only=True, eq=False)
+class FedProx(StreamingFedAvg):
+    """FedAvg with a proximal term on the clients.
+
+    Attributes:
+        proximal_mu: mu; 0, Flower's default, is FedAvg.
+    """
+
+    proximal_mu: float = parameter(0.0, interval(0, float("inf")))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.proximal_mu:
+            log(WARNING, "'strategy' is 'fedprox' with proximal-mu 0, which is FedAvg; 'strategy-args' can set it.")
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        config["proximal-mu"] = self.proximal_mu
+        return super().configure_train(server_round, arrays, config, grid)
