@@ -19,6 +19,15 @@ from server_app.strategies.parameters import check_parameters, parameter
 from server_app.strategies.running_mean import RunningMean
 
 
+def take_arrays(record: ArrayRecord) -> dict[str, np.ndarray]:
+    """The arrays of a record, which is empty then.
+
+    Flower's records are part of reference cycles: what is left in one keeps its memory until Python's garbage collector
+    happens to run.
+    """
+    return {name: record.pop(name).numpy() for name in list(record)}
+
+
 @dataclass(kw_only=True, eq=False)
 class StreamingFedAvg(FedAvg):
     """Flower's FedAvg with its sampling, and an aggregation that holds one reply at a time.
@@ -86,9 +95,9 @@ class StreamingFedAvg(FedAvg):
                 continue
             content = reply.content
             metrics = next(iter(content.metric_records.values()))
-            arrays = {name: array.numpy() for name, array in content.array_records[self.arrayrecord_key].items()}
+            arrays = take_arrays(content.array_records[self.arrayrecord_key])
             mean.add(arrays, self.weigh(arrays, metrics))
-            del content.array_records[self.arrayrecord_key], arrays
+            del arrays
             contents.append(content)
         if not contents:
             return None, None

@@ -110,11 +110,11 @@ class HoldingStrategy(StreamingFedAvg):
         raise NotImplementedError
 
     def peak_bytes(self, model_bytes: int, replies: int) -> int:
-        """All replies, the new model as arrays and as bytes, and the largest array of each reply decoded.
+        """All replies, the new model as arrays and as bytes, the largest array of each reply decoded, and two blocks.
 
         The largest array is taken as a quarter of the model; it is 21 % of a ResNet-18 and 10 % of a ResNet-50.
         """
-        return replies * model_bytes + 2 * model_bytes + (replies + 1) * model_bytes // 4
+        return (replies + 2) * model_bytes + (replies + 1) * model_bytes // 4 + 2 * replies * BLOCK * 8
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]

@@ -30,7 +30,7 @@ def _replies(rows: list[list[float]], examples: list[int], losses: list[float] |
 
 
 def test_fedavg_of_five() -> None:
-    rows = [[1, 2], [2, 1], [1.5, 1.5], [1, 1], [10, -10]]
+    rows = [[1.0, 2.0], [2.0, 1.0], [1.5, 1.5], [1.0, 1.0], [10.0, -10.0]]
     assert one_round(StreamingFedAvg(), ZERO, _replies(rows, [10, 20, 30, 20, 20]))["w"] == pytest.approx([3.15, -0.95])
     assert one_round(StreamingFedAvg(), ZERO, _replies(rows, [1] * 5))["w"] == pytest.approx([3.1, -0.9])
 
