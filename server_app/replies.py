@@ -1,12 +1,13 @@
 """Which replies of a message exchange can be used, and why not the others."""
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from logging import WARNING
 
 import numpy as np
-from flwr.app import ArrayRecord, Message, MetricRecord
+from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.common import log
 
 from config import REFUSED
@@ -32,6 +33,7 @@ class Replies:
     metrics: dict[int, dict[str, float]] = field(default_factory=dict)
     failures: dict[int, str] = field(default_factory=dict)
     hopeless: set[int] = field(default_factory=set)
+    _kinds: dict[str, int | None] = field(default_factory=dict, init=False)
 
     def good(self, replies: Iterable[Message], asked: Sequence[int]) -> Iterator[Message]:
         """The usable ones of the `replies` to messages to the nodes `asked`."""
@@ -39,7 +41,10 @@ class Replies:
         for reply in replies:
             member = self.members[reply.metadata.src_node_id]
             silent.remove(member.partition_id)
-            problem = str(reply.error.reason) if reply.has_error() else self._problem(reply, member)
+            if reply.has_error():
+                problem: str | None = str(reply.error.reason)
+            elif problem := self._problem(reply.content, member):
+                problem = f"client {member.partition_id}: {problem}"
             if problem:
                 self._fail(member.partition_id, problem)
                 if reply.has_error() and reply.error.code == REFUSED:
@@ -59,23 +64,55 @@ class Replies:
         log(WARNING, "A reply is left out: %s", reason)
         self.on_failure(partition, reason)
 
-    def _problem(self, reply: Message, member: Member) -> str | None:
+    def _problem(self, content: RecordDict, member: Member) -> str | None:
         """Why this reply must not reach the strategy, or None."""
-        who = f"client {member.partition_id}"
-        metrics = next(iter(reply.content.metric_records.values()), MetricRecord())
-        weight = metrics.get("num-examples")
-        if not isinstance(weight, (int, float)) or not 0 < weight < math.inf:
-            return f"{who}: 'num-examples' is {weight!r}; it must be a number above 0."
+        records = list(content.metric_records.values())
+        if len(records) != 1:
+            return f"it carries {len(records)} metric records; it must be 1."
+        if problem := self._problem_of_metrics(records[0]):
+            return problem
+        weight = records[0]["num-examples"]
         if self.reference is None:
             return None
-        if weight > member.num_examples:
-            return f"{who}: 'num-examples' is {weight!r}; it holds {member.num_examples} images."
-        arrays = reply.content.array_records.get("arrays", ArrayRecord())
-        if arrays.keys() != self.reference.keys():
-            return f"{who}: its arrays are not those of the model."
-        for name, array in arrays.items():
-            if tuple(array.shape) != tuple(self.reference[name].shape):
-                return f"{who}: {name!r} has shape {tuple(array.shape)}, not {tuple(self.reference[name].shape)}."
-            if not np.isfinite(array.numpy()).all():
-                return f"{who}: {name!r} holds a value that is not finite."
+        if weight > member.num_examples:  # type: ignore[operator]
+            return f"'num-examples' is {weight!r}; it holds {member.num_examples} images."
+        if list(content.array_records) != ["arrays"]:
+            return f"it carries {len(content.array_records)} array records; it must be 1, called 'arrays'."
+        arrays = content.array_records["arrays"]
+        if different := sorted(arrays.keys() ^ self.reference.keys()):
+            return f"its arrays are not those of the model ({different[0]!r})."
+        problems = (problem_of_array(name, arrays[name], like) for name, like in self.reference.items())
+        return next(filter(None, problems), None)
+
+    def _problem_of_metrics(self, record: MetricRecord) -> str | None:
+        weight = record.get("num-examples")
+        if not isinstance(weight, (int, float)) or not 0 < weight < math.inf:
+            return f"'num-examples' is {weight!r}; it must be a number above 0."
+        if self.reference is not None and "train-loss" not in record:
+            return "its metrics lack 'train-loss'."
+        for key, value in record.items():
+            if not all(abs(one) <= sys.float_info.max for one in (value if isinstance(value, list) else [value])):
+                return f"{key!r} is {value!r}; it must be finite."
+        # Flower's averages of metrics expect the same ones everywhere.
+        kinds = {key: len(value) if isinstance(value, list) else None for key, value in record.items()}
+        self._kinds = self._kinds or kinds
+        if different := sorted(key for key, _ in kinds.items() ^ self._kinds.items()):
+            return f"its metrics are not those of the other replies ({different[0]!r})."
         return None
+
+
+def problem_of_array(name: str, array: Array, like: Array) -> str | None:
+    """Why `array` cannot take the place of `like`, or None; what it claims to be counts for nothing."""
+    try:
+        value = array.numpy()
+    except Exception as error:  # whatever NumPy makes of bytes from outside
+        return f"{name!r} cannot be read: {str(error) or type(error).__name__}."
+    if not isinstance(value, np.ndarray):
+        return f"{name!r} cannot be read: it is not one array."
+    if value.dtype != like.dtype:
+        return f"{name!r} is {value.dtype}, not {like.dtype}."
+    if value.shape != tuple(like.shape):
+        return f"{name!r} has shape {value.shape}, not {tuple(like.shape)}."
+    if not np.isfinite(value).all():
+        return f"{name!r} holds a value that is not finite."
+    return None
