@@ -12,16 +12,16 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricR
 from flwr.common.constant import ErrorCode
 
 from client_app import local_data
-from client_app.actors import replace_dead_actors
 from client_app.local_training import train_locally
 from client_app.methods import METHODS
 from client_app.pinned import PinnedClientApp
+from client_app.simulation import prepare_simulation
 from config import REFUSED, ConfigError, RunConfig, build_named
 from data.errors import DataError
 from fingerprint import code_fingerprint
 from task import build_model, derived_generator, evaluate, pick_compute
 
-replace_dead_actors()
+prepare_simulation()
 app = PinnedClientApp()
 
 Handler = Callable[[Message, Context], Message]
