@@ -41,7 +41,9 @@ def answering_errors(handler: Handler) -> Handler:
                 code = REFUSED
                 reason += str(error)  # already says all there is to say
             elif isinstance(error, torch.OutOfMemoryError):
-                torch.cuda.empty_cache()  # what this visit held must not be missing from the next one
+                # What this visit held, in frames that the traceback keeps, must not be missing from the next one.
+                traceback.clear_frames(error.__traceback__)
+                torch.cuda.empty_cache()
                 reason += f"the GPU has too little memory ({str(error).splitlines()[0]}); use a smaller 'batch-size' or"
                 reason += " 'image-size', or a larger 'client-resources-num-gpus', so that fewer clients share it."
             else:

@@ -1,0 +1,53 @@
+"""What a client answers when something goes wrong in it."""
+
+import weakref
+
+import pytest
+import torch
+from flwr.app import Context, Message, RecordDict
+from flwr.common.constant import ErrorCode
+
+from client_app import answering_errors
+from config import REFUSED, ConfigError
+from tests.fakes import instruction
+
+
+def _answer_to(error: Exception) -> Message:
+    @answering_errors
+    def failing(message: Message, context: Context) -> Message:
+        raise error
+
+    return failing(instruction(), Context(1, 5, {"partition-id": 3}, RecordDict(), {}))
+
+
+def test_a_refusal_is_its_sentence() -> None:
+    reply = _answer_to(ConfigError("run config: 'batch-size' is 64, too many."))
+    assert (reply.error.code, reply.error.reason) == (REFUSED, "client 3: run config: 'batch-size' is 64, too many.")
+
+
+def test_another_error_comes_with_the_tail_of_its_traceback() -> None:
+    reply = _answer_to(KeyError("fc.weight"))
+    assert reply.error.code == ErrorCode.CLIENT_APP_RAISED_EXCEPTION
+    first, *tail = str(reply.error.reason).splitlines()
+    assert first == "client 3: KeyError: 'fc.weight'"
+    assert "raise error" in tail[-2]
+    assert tail[-1] == first.removeprefix("client 3: ")
+
+
+def test_too_little_memory_on_the_gpu_is_answered_after_it_was_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[weakref.ref[torch.Tensor]] = []
+    alive: list[bool] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: alive.append(held[0]() is not None))
+
+    @answering_errors
+    def training(message: Message, context: Context) -> Message:
+        activations = torch.zeros(3)
+        held.append(weakref.ref(activations))
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB.\nMore of it.")
+
+    reply = training(instruction(), Context(1, 5, {"partition-id": 3}, RecordDict(), {}))
+    assert alive == [False]
+    reason = str(reply.error.reason)
+    assert reason.startswith("client 3: the GPU has too little memory (CUDA out of memory. Tried to")
+    assert "client-resources-num-gpus" in reason
+    assert "\n" not in reason
