@@ -92,6 +92,11 @@ class RunConfig:
         ),
         "go on with a run: `auto` (the one named `run-name`, or the newest unfinished one with this config) or a path",
     )
+    tracking: str = _key(
+        "none",
+        one_of("none", "tensorboard", "wandb", "trackio"),
+        "experiment tracker that gets each round's metrics, too",
+    )
     cache_dir: str = _key("", path_or_empty(), "where decoded images are kept; empty: in the user's cache folder")
     cache_gib: float = _key(
         8.0, interval(0, float("inf")), "GiB of decoded images to keep on the disk of each machine; 0 keeps none"

@@ -26,6 +26,7 @@ from server_app.callbacks.latest_model import LatestModel
 from server_app.callbacks.metrics_file import MetricsFile
 from server_app.callbacks.pictures import Pictures
 from server_app.callbacks.progress import Progress
+from server_app.callbacks.tracking import Tracking, check_tracking
 from server_app.checkpoint_file import Checkpoint
 from server_app.evaluation import CleanSet
 from server_app.files import replace_file
@@ -46,6 +47,7 @@ def main(grid: Grid, context: Context) -> None:
     """Run one federated training; whatever is wrong with it is said before round 1."""
     report_in_one_sentence()
     config = resolved_config(grid, context)
+    check_tracking(config)
     start = find_start(config)
     strategy = make_strategy(config)
     compute = pick_compute(config.precision)
@@ -81,6 +83,7 @@ def main(grid: Grid, context: Context) -> None:
         MetricsFile(run_dir / "metrics.jsonl"),
         Checkpoints(run_dir / CHECKPOINTS, config.to_flat(), roll_hash(members), _state_of(strategy)),
         Progress(config.num_server_rounds),
+        Tracking(run_dir, config),
         LatestModel(run_dir / "model.safetensors", release.class_names, config),
         Pictures(run_dir, release.class_names, title),
     ]

@@ -15,7 +15,9 @@ from server_app.files import create_run_dir, output_folder
 
 CHECKPOINTS = "checkpoints"
 # What may differ from the run that is resumed: where things are, and how long it goes on.
-FREE = frozenset({"num-server-rounds", "resume", "run-name", "output-dir", "cache-dir", "cache-gib", "preset"})
+FREE = frozenset(
+    {"num-server-rounds", "resume", "run-name", "output-dir", "cache-dir", "cache-gib", "tracking", "preset"}
+)
 
 
 @dataclass(frozen=True)

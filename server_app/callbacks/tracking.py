@@ -1,0 +1,122 @@
+"""Metrics of each round to an experiment tracker, next to metrics.jsonl, which has them in any case.
+
+TensorBoard writes its files into the run's folder. Weights & Biases and Trackio share one API: `init`, `log`, `finish`.
+A resumed run continues its record. What goes wrong in a tracker is logged once and never ends a run.
+"""
+
+import contextlib
+import importlib
+from collections.abc import Iterator, Mapping
+from logging import WARNING
+from pathlib import Path
+from typing import Any, Protocol
+
+from flwr.common import log
+
+from config import ConfigError, RunConfig
+from server_app.callbacks import Callback, History, RoundResult
+from server_app.callbacks.metrics_file import as_json
+
+PROJECT = "clothing1m-fl"
+PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio"}
+
+
+class Tracker(Protocol):
+    """What a tracker does for us."""
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None: ...
+
+    def finish(self) -> None: ...
+
+
+class TensorBoard:
+    """Event files in ``<run folder>/tensorboard``; after a resume, later events hide those of rounds done again."""
+
+    def __init__(self, run_dir: Path, config: RunConfig, next_round: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=next_round)
+        lines = (f"{key} = {value!r}" for key, value in config.to_flat().items())
+        self._writer.add_text("config", "\n\n".join(lines), next_round - 1)
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        for key, value in metrics.items():
+            self._writer.add_scalar(key, value, step)
+        self._writer.flush()
+
+    def finish(self) -> None:
+        self._writer.close()
+
+
+class WandbLike:
+    """A run named like its folder, in the project clothing1m-fl; where it goes is the tracker's own setting."""
+
+    def __init__(self, package: str, run_dir: Path, config: RunConfig) -> None:
+        self._module: Any = importlib.import_module(package)
+        # Trackio continues a run by its name, Weights & Biases by its id.
+        identity = {"id": run_dir.name, "dir": str(run_dir)} if package == "wandb" else {}
+        self._module.init(project=PROJECT, name=run_dir.name, config=config.to_flat(), resume="allow", **identity)
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        self._module.log(dict(metrics), step=step)
+
+    def finish(self) -> None:
+        self._module.finish()
+
+
+class Tracking(Callback):
+    """All single numbers of a round, under their names in metrics.jsonl; the step is the round."""
+
+    def __init__(self, run_dir: Path, config: RunConfig) -> None:
+        self._run_dir, self._config = run_dir, config
+        self._tracker: Tracker | None = None
+
+    def on_start(self, history: History) -> None:
+        with self._never_failing():
+            self._tracker = open_tracker(self._run_dir, self._config, history.last_round + 1)
+
+    def after_round(self, result: RoundResult) -> None:
+        with self._never_failing():
+            if self._tracker:
+                numbers = {key: value for key, value in as_json(result).items() if isinstance(value, (int, float))}
+                self._tracker.log(numbers, result.server_round)
+
+    def on_end(self) -> None:
+        with self._never_failing():
+            if self._tracker:
+                self._tracker.finish()
+
+    @contextlib.contextmanager
+    def _never_failing(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # of a third party, with a network behind it
+            self._tracker = None
+            log(WARNING, "%s stopped tracking this run: %s. metrics.jsonl goes on.", self._config.tracking, error)
+
+
+def open_tracker(run_dir: Path, config: RunConfig, next_round: int) -> Tracker | None:
+    """The tracker that `tracking` names."""
+    if config.tracking == "none":
+        return None
+    if config.tracking == "tensorboard":
+        return TensorBoard(run_dir, config, next_round)
+    return WandbLike(config.tracking, run_dir, config)
+
+
+def check_tracking(config: RunConfig) -> None:
+    """Said before anything is computed.
+
+    Raises:
+        ConfigError: The tracker is not installed.
+    """
+    package = PACKAGES.get(config.tracking)
+    if package is None:
+        return
+    try:
+        importlib.import_module(package)
+    except ImportError as error:
+        raise ConfigError(
+            f"run config: 'tracking' is {config.tracking!r}, but it cannot be imported ({error}); `pip install"
+            f" {package}` where the server runs, or take one of none, tensorboard, wandb, trackio."
+        ) from None
