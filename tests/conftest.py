@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 
 from data.sample import draw_sample
@@ -11,6 +12,9 @@ from data.sample import draw_sample
 # A busy machine is no failure: no test here is timed.
 settings.register_profile("project", deadline=None)
 settings.load_profile("project")
+
+# Threads of several processes that wait for each other by spinning make tiny networks seven times slower.
+torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

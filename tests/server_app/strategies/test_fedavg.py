@@ -66,7 +66,7 @@ def test_replies_are_let_go_one_by_one() -> None:
 
     def stream() -> Any:
         for index, reply in enumerate(replies):
-            held.append(sum("arrays" in earlier.content for earlier in replies[:index]))
+            held.append(sum(len(earlier.content.array_records["arrays"]) for earlier in replies[:index]))
             yield reply
 
     StreamingFedAvg().aggregate_train(1, stream())
