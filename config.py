@@ -117,8 +117,10 @@ class RunConfig:
         interval(0, float("inf")),
         "seconds after which a round goes on without the clients that are late; 0: never",
     )
-    strategy: str = _key("fedavg", ANY_TEXT, "how the server aggregates")
-    strategy_args: str = _key("", ANY_TEXT, "its parameters, `key=value` pairs")
+    strategy: str = _key(
+        "fedavg", ANY_TEXT, "how the server aggregates: a name in docs/strategies.md, or `module:Class`"
+    )
+    strategy_args: str = _key("", ANY_TEXT, "its parameters, `key=value` pairs; docs/strategies.md lists them")
     method: str = _key("ce", ANY_TEXT, "how a client learns: its loss on noisy labels")
     method_args: str = _key("", ANY_TEXT, "its parameters, `key=value` pairs")
     model: str = _key("resnet50", one_of("resnet18", "resnet34", "resnet50"), "torchvision architecture")
