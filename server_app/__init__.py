@@ -1,17 +1,14 @@
 """The server: config, data, roll call, strategy, rounds."""
 
-from collections.abc import Callable
 from importlib.metadata import version
 from logging import INFO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tomli_w
 from flwr.app import ArrayRecord, Context
 from flwr.common import log
 from flwr.serverapp import Grid, ServerApp
-from flwr.serverapp.strategy import Strategy
 
 from config import ConfigError, RunConfig, resolve
 from data.release import Release, open_release
@@ -27,7 +24,6 @@ from server_app.callbacks.metrics_file import MetricsFile
 from server_app.callbacks.pictures import Pictures
 from server_app.callbacks.progress import Progress
 from server_app.callbacks.tracking import Tracking, check_tracking
-from server_app.checkpoint_file import Checkpoint
 from server_app.evaluation import CleanSet
 from server_app.files import replace_file
 from server_app.grid import OrderedGrid
@@ -35,8 +31,8 @@ from server_app.resume import CHECKPOINTS, begin, find_start, saved_config
 from server_app.roll_call import call_roll, roll_hash, roll_table
 from server_app.rounds import RoundLoop
 from server_app.stopping import report_in_one_sentence, resumable
-from server_app.strategies import Stateful, build_strategy
 from server_app.strategies.needs import check_needs
+from server_app.strategies.setup import make_strategy, restore, state_of
 from task import build_model, pick_compute
 
 app = ServerApp()
@@ -71,7 +67,7 @@ def main(grid: Grid, context: Context) -> None:
 
     arrays = checkpoint.arrays() if checkpoint else ArrayRecord(model.state_dict())
     if checkpoint:
-        _load_state(strategy, checkpoint)
+        restore(strategy, checkpoint)
     clean_sets = {"test": CleanSet(release, "clean_test", model, config, compute)}
     if config.val_split != "none":
         clean_sets["validation"] = CleanSet(release, config.val_split, model, config, compute)
@@ -81,7 +77,7 @@ def main(grid: Grid, context: Context) -> None:
         failures,
         FailureGate(config.min_reply_fraction),
         MetricsFile(run_dir / "metrics.jsonl"),
-        Checkpoints(run_dir / CHECKPOINTS, config.to_flat(), roll_hash(members), _state_of(strategy)),
+        Checkpoints(run_dir / CHECKPOINTS, config.to_flat(), roll_hash(members), state_of(strategy)),
         Progress(config.num_server_rounds),
         Tracking(run_dir, config),
         LatestModel(run_dir / "model.safetensors", release.class_names, config),
@@ -102,30 +98,6 @@ def resolved_config(grid: Grid, context: Context) -> RunConfig:
     defaults = {key: value for key, value in context.run_config.items() if key not in set_by_user}
     # The config of the run to go on with counts as set by the user, and what is set now wins.
     return resolve({**saved_config(str(set_by_user.get("resume", ""))), **set_by_user}, defaults=defaults)
-
-
-def make_strategy(config: RunConfig) -> Strategy:
-    strategy = build_strategy(config)
-    for name in ("fraction_train", "fraction_evaluate"):
-        fraction = getattr(config, name)
-        # Flower samples int(clients * fraction), and 100 * 0.29 is 28.999999999999996.
-        setattr(strategy, name, fraction and min(1.0, fraction + 1e-9))
-    return strategy
-
-
-def _state_of(strategy: Strategy) -> Callable[[], dict[str, np.ndarray]]:
-    return strategy.state if isinstance(strategy, Stateful) else dict
-
-
-def _load_state(strategy: Strategy, checkpoint: Checkpoint) -> None:
-    if not checkpoint.strategy:
-        return
-    if not isinstance(strategy, Stateful):
-        raise ConfigError(f"run config: 'resume': {type(strategy).__name__} has no load_state any more.")
-    try:
-        strategy.load_state(checkpoint.strategy)
-    except ValueError as error:
-        raise ConfigError(f"run config: 'resume' found the state of another strategy: {error}.") from None
 
 
 def _open_data(config: RunConfig) -> Release:

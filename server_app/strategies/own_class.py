@@ -1,4 +1,7 @@
-"""A strategy that the user names as ``"module:Class"``: any class that derives from Flower's `Strategy`."""
+"""A strategy that the user names as ``"module:Class"``: any class that derives from Flower's `Strategy`.
+
+Unless the class has an attribute `handles_batchnorm` that is true, it sees parameters only: see `buffers_apart`.
+"""
 
 import importlib
 import inspect
@@ -8,6 +11,7 @@ from typing import Any
 from flwr.serverapp.strategy import Strategy
 
 from config import ConfigError
+from server_app.strategies.buffers_apart import with_buffers_apart
 
 # The app samples, names records and reads metrics; a strategy that did it in another way would not fit the rest.
 SET_BY_THE_APP = {
@@ -39,8 +43,10 @@ def load_class(name: str) -> Callable[..., Strategy]:
             " flwr.serverapp.strategy.Strategy and implements it."
         )
 
+    cls = found if getattr(found, "handles_batchnorm", False) else with_buffers_apart(found)
+
     def build(**args: Any) -> Strategy:
-        strategy: Strategy = found(**args)
+        strategy: Strategy = cls(**args)
         return strategy
 
     build.__signature__ = inspect.Signature(_parameters(found))  # type: ignore[attr-defined]

@@ -10,12 +10,12 @@ import pytest
 import safetensors.numpy
 import torch
 from flwr.app import ConfigRecord, Message
-from torch import nn
 
 import client_app
 from config import RunConfig
 from server_app.strategies import STRATEGIES, Sized, Stateful, build_strategy
 from server_app.strategies.buffers import is_counter, is_parameter
+from tests.batchnorm_models import moved, network, state_of
 from tests.fakes import InProcessGrid, one_round, partitions, record, rounds_of, run_in_process, train_reply
 
 # Parameters that make each rule do something.
@@ -33,38 +33,12 @@ def _build(name: str) -> Any:
     return build_strategy(RunConfig(strategy=name, strategy_args=ARGS.get(name, "")))
 
 
-def _network() -> nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return nn.Sequential(
-            nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)
-        )
-
-
-def _state(model: nn.Module) -> dict[str, np.ndarray]:
-    return {name: value.numpy().copy() for name, value in model.state_dict().items()}
-
-
-def _client(sent: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """A client's model: moved weights, variances that are sometimes tiny and sometimes large, counters of its own."""
-    model = {}
-    for name, value in sent.items():
-        if name.endswith("running_var"):
-            moved = 10.0 ** rng.uniform(-8, 2, value.shape)
-        elif is_counter(name, value.dtype):
-            moved = value + rng.integers(1, 50)
-        else:
-            moved = value + rng.normal(scale=0.1, size=value.shape)
-        model[name] = np.asarray(moved, dtype=value.dtype)
-    return model
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_ten_rounds_with_batchnorm_stay_finite_and_statistics_stay_between_the_clients(name: str) -> None:
-    strategy, model, rng = _build(name), _network(), np.random.default_rng(3)
-    arrays = _state(model)
+    strategy, model, rng = _build(name), network(), np.random.default_rng(3)
+    arrays = state_of(model)
     for server_round in range(1, 11):
-        clients = [_client(arrays, rng) for _ in range(4)]
+        clients = [moved(arrays, rng) for _ in range(4)]
         replies = [train_reply(client, int(rng.integers(1, 99)), float(rng.uniform(0, 3))) for client in clients]
         new = one_round(strategy, arrays, replies, server_round)
         assert new.keys() == arrays.keys()
@@ -87,12 +61,12 @@ def test_ten_rounds_with_batchnorm_stay_finite_and_statistics_stay_between_the_c
 def test_a_strategy_that_loads_the_state_of_another_goes_on_like_it(name: str, saved_after: int) -> None:
     whole, first_half = _build(name), _build(name)
     second_half = first_half
-    one = other = _state(_network())
+    one = other = state_of(network())
     for server_round in range(1, 5):
         for strategy in (whole, second_half):
             rng = np.random.default_rng(server_round)
             arrays = one if strategy is whole else other
-            replies = [train_reply(_client(arrays, rng), 5 + i, 1.0 + i) for i in range(3)]
+            replies = [train_reply(moved(arrays, rng), 5 + i, 1.0 + i) for i in range(3)]
             new = one_round(strategy, arrays, replies, server_round)
             if strategy is whole:
                 one = new
@@ -110,7 +84,7 @@ def test_a_strategy_that_loads_the_state_of_another_goes_on_like_it(name: str, s
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_model_that_all_clients_send_back_stays(name: str) -> None:
-    arrays = _state(_network())
+    arrays = state_of(network())
     new = one_round(_build(name), arrays, [train_reply(arrays, count) for count in (3, 1, 7)])
     for key, value in arrays.items():
         np.testing.assert_array_equal(new[key], value, err_msg=key)
@@ -118,8 +92,8 @@ def test_a_model_that_all_clients_send_back_stays(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_order_of_replies_matters_no_more_than_rounding(name: str) -> None:
-    rng, arrays = np.random.default_rng(1), _state(_network())
-    clients = [(_client(arrays, rng), 1 + i, 0.5 + i) for i in range(5)]
+    rng, arrays = np.random.default_rng(1), state_of(network())
+    clients = [(moved(arrays, rng), 1 + i, 0.5 + i) for i in range(5)]
     one = one_round(_build(name), arrays, [train_reply(*client) for client in clients])
     other = one_round(_build(name), arrays, [train_reply(*client) for client in reversed(clients)])
     for key, value in one.items():

@@ -8,9 +8,9 @@ import pytest
 from torch import nn
 
 from config import ConfigError, RunConfig
-from server_app import make_strategy
 from server_app.strategies import needs
 from server_app.strategies.needs import MIB, available_memory, check_needs
+from server_app.strategies.setup import make_strategy
 from tests.fakes import run_in_process
 
 MODEL = nn.Linear(1024, 1024, bias=False)  # 4 MiB

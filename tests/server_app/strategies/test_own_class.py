@@ -1,10 +1,15 @@
 """What `build_strategy` makes of names, parameters, and classes of one's own."""
 
+import logging
+
 import flwr.serverapp.strategy as flower
+import numpy as np
 import pytest
 
 from config import ConfigError, RunConfig
+from server_app.checkpoint_file import Checkpoint
 from server_app.strategies import STRATEGIES, build_strategy
+from server_app.strategies.setup import restore, state_of
 
 STOCK = "flwr.serverapp.strategy:"
 
@@ -56,3 +61,18 @@ def test_parameters_reach_the_class() -> None:
     strategy = _build(STOCK + "FedAdam", "eta=0.5 min-train-nodes=3")
     assert isinstance(strategy, flower.FedAdam)
     assert (strategy.eta, strategy.min_train_nodes) == (0.5, 3)
+
+
+def test_a_class_that_keeps_no_state_has_forgotten_after_a_resume(caplog: pytest.LogCaptureFixture) -> None:
+    logging.getLogger("flwr").propagate = True
+    stock, ours = _build(STOCK + "FedAdam"), _build("fedadam")
+    assert state_of(stock)() == {}
+    restore(stock, Checkpoint(3, {}, {}, "", {}))
+    assert caplog.messages == [
+        "FedAdam has no state in checkpoints: if it remembers earlier rounds, it has forgotten them."
+    ]
+    saved = Checkpoint(3, {}, {}, "", {"momentum/w": np.zeros(2)})
+    with pytest.raises(ConfigError, match="'resume': FedAdam has no load_state any more"):
+        restore(stock, saved)
+    with pytest.raises(ConfigError, match="found the state of another strategy: FedAdam keeps first-moment, second"):
+        restore(ours, saved)
