@@ -121,6 +121,12 @@ class RunConfig:
         "fedavg", ANY_TEXT, "how the server aggregates: a name in docs/strategies.md, or `module:Class`"
     )
     strategy_args: str = _key("", ANY_TEXT, "its parameters, `key=value` pairs; docs/strategies.md lists them")
+    privacy: str = _key(
+        "none",
+        one_of("none", "server-fixed", "server-adaptive", "client-fixed", "client-adaptive"),
+        "differential privacy of the global model: who clips updates, at which norm",
+    )
+    privacy_args: str = _key("", ANY_TEXT, "its parameters, `key=value` pairs; docs/strategies.md lists them")
     method: str = _key("ce", ANY_TEXT, "how a client learns: its loss on noisy labels")
     method_args: str = _key("", ANY_TEXT, "its parameters, `key=value` pairs")
     model: str = _key("resnet50", one_of("resnet18", "resnet34", "resnet50"), "torchvision architecture")

@@ -12,6 +12,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricR
 from flwr.common.constant import ErrorCode
 
 from client_app import local_data
+from client_app.clipping import clipped
 from client_app.local_training import train_locally
 from client_app.methods import METHODS
 from client_app.pinned import PinnedClientApp
@@ -19,6 +20,7 @@ from client_app.simulation import prepare_simulation
 from config import REFUSED, ConfigError, RunConfig, build_named
 from data.errors import DataError
 from fingerprint import code_fingerprint
+from privacy import CLIPPING_NORM, NORM_BIT
 from task import build_model, derived_generator, evaluate, pick_compute
 
 prepare_simulation()
@@ -118,7 +120,12 @@ def train(message: Message, context: Context) -> Message:
             "visit-seconds": time.perf_counter() - started,
         }
     )
-    arrays = ArrayRecord({key: value.cpu() for key, value in model.state_dict().items()})
+    clipping_norm = sent.get(CLIPPING_NORM)
+    if clipping_norm is None:
+        arrays = ArrayRecord({key: value.cpu() for key, value in model.state_dict().items()})
+    else:
+        arrays, within = clipped(model, message.content.array_records["arrays"], cast(float, clipping_norm))
+        metrics[NORM_BIT] = int(within)
     return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
 
 

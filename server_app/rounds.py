@@ -108,6 +108,11 @@ class RoundLoop:
             sampled_partitions=sampled,
             failures=books.failures,
             on_clients=on_clients,
+            of_strategy={
+                key: float(value)
+                for key, value in metrics.items()
+                if isinstance(value, (int, float)) and not any(key in theirs for theirs in books.metrics.values())
+            },
         )
         return averaged, result
 

@@ -25,6 +25,7 @@ class RoundResult:
         sampled_partitions: Clients asked, in the order of the messages.
         failures: Partition of each client without a usable reply, and the reason.
         on_clients: Mean metrics of federated evaluation; empty without it.
+        of_strategy: Metrics that the strategy adds to those of the clients, such as ``clipping-norm``.
     """
 
     server_round: int
@@ -38,6 +39,7 @@ class RoundResult:
     sampled_partitions: list[int]
     failures: dict[int, str] = field(default_factory=dict)
     on_clients: dict[str, float] = field(default_factory=dict)
+    of_strategy: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

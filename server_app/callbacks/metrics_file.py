@@ -44,4 +44,5 @@ def as_json(result: RoundResult) -> dict[str, Any]:
         "sampled-partitions": result.sampled_partitions,
         "failed-partitions": sorted(result.failures),
         **result.on_clients,
+        **result.of_strategy,
     }

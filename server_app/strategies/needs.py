@@ -10,6 +10,7 @@ from torch import nn
 
 from config import ConfigError, RunConfig
 from server_app.strategies import Sized
+from server_app.strategies.private import Private
 
 MIB = 1 << 20
 
@@ -18,7 +19,7 @@ def check_needs(config: RunConfig, strategy: Strategy, clients: int, model: nn.M
     """Log what a round takes at most, if the strategy holds all replies; warn if this machine has less.
 
     Raises:
-        ConfigError: The strategy needs more replies than a round will have.
+        ConfigError: The strategy needs more replies than a round will have, or more noise than they allow.
     """
     sampled = max(int(clients * getattr(strategy, "fraction_train", 1.0)), getattr(strategy, "min_train_nodes", 1))
     if not isinstance(strategy, Sized):
@@ -28,6 +29,8 @@ def check_needs(config: RunConfig, strategy: Strategy, clients: int, model: nn.M
             f"run config: 'strategy' is {config.strategy!r}, which needs at least {strategy.least_replies} replies a"
             f" round, but 'fraction-train' {config.fraction_train:g} samples {sampled} of {clients} clients."
         )
+    if isinstance(strategy, Private):
+        strategy.check(sampled)
     if not strategy.holds_all_replies:
         return
     needed = strategy.peak_bytes(sum(value.nbytes for value in model.state_dict().values()), sampled)

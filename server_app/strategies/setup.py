@@ -9,17 +9,22 @@ from flwr.serverapp.strategy import Strategy
 
 from config import ConfigError, RunConfig
 from server_app.checkpoint_file import Checkpoint
-from server_app.strategies import Stateful, build_strategy
+from server_app.strategies import STRATEGIES, Stateful, build_strategy
+from server_app.strategies.private import takes_one_mean, with_privacy
 
 
 def make_strategy(config: RunConfig) -> Strategy:
-    """What the run config asks for; a strategy samples exactly ``fraction * clients``."""
+    """What the run config asks for; a strategy samples exactly ``fraction * clients``.
+
+    Raises:
+        ConfigError: An unknown name or parameter, or ones that do not go together.
+    """
     strategy = build_strategy(config)
     for name in ("fraction_train", "fraction_evaluate"):
         fraction = getattr(config, name)
         # Flower samples int(clients * fraction), and 100 * 0.29 is 28.999999999999996.
         setattr(strategy, name, fraction and min(1.0, fraction + 1e-9))
-    return strategy
+    return with_privacy(strategy, config, [name for name, cls in STRATEGIES.items() if takes_one_mean(cls)])
 
 
 def state_of(strategy: Strategy) -> Callable[[], dict[str, np.ndarray]]:

@@ -9,6 +9,8 @@ import pytest
 
 from config import RunConfig
 from server_app.strategies import STRATEGIES, build_strategy
+from server_app.strategies.clipping import PRIVACY
+from server_app.strategies.private import takes_one_mean
 
 ROOT = Path(__file__).parents[3]
 DOCS = (ROOT / "docs" / "strategies.md").read_text(encoding="utf-8")
@@ -56,6 +58,19 @@ def test_a_row_is_right_about_memory_replies_state_and_paper(name: str) -> None:
     assert set(state.split(", ")) == set(kinds or ["none"]) - ({"first-moment"} if name == "fedadagrad" else set())
     assert statistics
     assert re.fullmatch(r"\[.+ et al\. \d{4}\]\(https://arxiv\.org/abs/\d{4}\.\d{5}\)", paper)
+
+
+@pytest.mark.parametrize("name", [name for name in PRIVACY if name != "none"])
+def test_the_table_of_privacy_lists_every_parameter(name: str) -> None:
+    rows = dict(re.findall(r"^\| `((?:server|client)-\w+)` \|.*\| ([^|]+) \|$", DOCS, re.MULTILINE))
+    said = rows[name].replace("must be set", "= nan")
+    if same := re.match(r"as `(.*)`$", said):
+        assert PRIVACY[name] is PRIVACY[same[1]]
+        said = rows[same[1]].replace("must be set", "= nan")
+    cls: Any = PRIVACY[name]
+    assert said == "; ".join(_said(name, field) for field in dataclasses.fields(cls))
+    allowed = ", ".join(f"`{name}`" for name, cls in STRATEGIES.items() if takes_one_mean(cls))
+    assert f"no more than the mean: {allowed}, and a" in DOCS
 
 
 def test_readme_and_pyproject_list_every_name() -> None:
