@@ -1,7 +1,7 @@
 """Models with BatchNorm under strategies that know nothing of it: Flower's own classes, by module:Class."""
 
 import gc
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +39,9 @@ NAMES = [
 
 
 @pytest.fixture(autouse=True)
-def _fast(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Flower collects garbage after each record; threads cost more than they give with models this small."""
+def _no_collection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flower collects garbage after each record, which costs more than all of the rest."""
     monkeypatch.setattr(gc, "collect", lambda *generation: 0)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def _stock(name: str) -> Any:
