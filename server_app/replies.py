@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from logging import WARNING
 
-import numpy as np
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.common import log
 
 from config import REFUSED
+from server_app.arrays import all_finite, as_numpy
 from server_app.roll_call import Member
 
 
@@ -104,15 +104,13 @@ class Replies:
 def problem_of_array(name: str, array: Array, like: Array) -> str | None:
     """Why `array` cannot take the place of `like`, or None; what it claims to be counts for nothing."""
     try:
-        value = array.numpy()
-    except Exception as error:  # whatever NumPy makes of bytes from outside
-        return f"{name!r} cannot be read: {str(error) or type(error).__name__}."
-    if not isinstance(value, np.ndarray):
-        return f"{name!r} cannot be read: it is not one array."
+        value = as_numpy(array)
+    except ValueError as error:
+        return f"{name!r} cannot be read: {error}."
     if value.dtype != like.dtype:
         return f"{name!r} is {value.dtype}, not {like.dtype}."
     if value.shape != tuple(like.shape):
         return f"{name!r} has shape {value.shape}, not {tuple(like.shape)}."
-    if not np.isfinite(value).all():
+    if not all_finite(value):
         return f"{name!r} holds a value that is not finite."
     return None

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from server_app.arrays import as_numpy
 from server_app.callbacks import Callback, History, RoundResult
 from server_app.checkpoint_file import Checkpoint, save_checkpoint
 
@@ -36,7 +37,7 @@ class Checkpoints(Callback):
         if is_best and result.validation is not None:
             self._best = (result.server_round, result.validation.accuracy)
         path = self._folder / f"round-{result.server_round:05}.safetensors"
-        model = {name: array.numpy() for name, array in result.arrays.items()}
+        model = {name: as_numpy(array) for name, array in result.arrays.items()}
         save_checkpoint(
             path,
             Checkpoint(result.server_round, model, self._config, self._roll, self._strategy_state(), self._best),

@@ -11,21 +11,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import FedAvg
 
 from config import at_least
+from server_app.arrays import as_array, take_arrays
 from server_app.strategies.parameters import check_parameters, parameter
 from server_app.strategies.running_mean import RunningMean
-
-
-def take_arrays(record: ArrayRecord) -> dict[str, np.ndarray]:
-    """The arrays of a record, which is empty then.
-
-    Flower's records are part of reference cycles: what is left in one keeps its memory until Python's garbage collector
-    happens to run.
-    """
-    return {name: record.pop(name).numpy() for name in list(record)}
 
 
 @dataclass(kw_only=True, eq=False)
@@ -102,7 +94,6 @@ class StreamingFedAvg(FedAvg):
             contents.append(content)
         if not contents:
             return None, None
-        new = self.finish(mean.result())
-        del mean
-        arrays_out = ArrayRecord({name: Array(value) for name, value in new.items()})
+        new = self.finish(mean.take())
+        arrays_out = ArrayRecord({name: as_array(new.pop(name)) for name in list(new)})
         return arrays_out, self.train_metrics_aggr_fn(contents, self.weighted_by_key)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, Message, MetricRecord
 
+from server_app.arrays import as_numpy
 from server_app.stopping import RunStoppedError
 from server_app.strategies.buffers import is_counter, is_parameter
 from server_app.strategies.fedavg import StreamingFedAvg
@@ -51,10 +52,10 @@ class HeldReplies:
     def tensors(self, *, let_go: bool = False) -> Iterator[tuple[str, np.ndarray]]:
         """Each array's name and the replies' values, (replies, *shape); with `let_go`, for the last time."""
         for name in list(self._records[0]):
-            first = self._records[0][name].numpy()
+            first = as_numpy(self._records[0][name])
             stack = np.empty((len(self), *first.shape), dtype=first.dtype)
             for i, record in enumerate(self._records):
-                stack[i] = record[name].numpy()
+                stack[i] = as_numpy(record[name])
             yield name, stack
             if let_go:
                 for record in self._records:

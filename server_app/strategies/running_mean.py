@@ -1,10 +1,17 @@
 """A weighted mean of models, one model at a time."""
 
+import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from server_app.strategies.buffers import is_counter
+
+BLOCK = 1 << 17  # numbers whose products stay in the processor's cache; smaller ones make threads wait for each other
+SPAN = 1 << 20  # numbers that a thread takes at a time
+Span = tuple[np.ndarray, np.ndarray, bool]  # sums, values to add, whether they are the first
+THREADS = min(4, os.cpu_count() or 1)  # as many as it takes to read memory at full speed
 
 
 class RunningMean:
@@ -36,19 +43,28 @@ class RunningMean:
         for name, array in arrays.items():
             if self._sums and array.shape != self._sums[name].shape:
                 raise ValueError(f"{name!r} has shape {array.shape}; it must be {self._sums[name].shape}")
+        spans: list[Span] = []
         for name, array in arrays.items():
-            if is_counter(name, array.dtype):
-                known = self._sums.get(name)
-                self._sums[name] = array.copy() if known is None else np.maximum(known, array)
-            elif name in self._sums:
-                self._sums[name] += np.multiply(array, weight, dtype=np.float64)
-            else:
-                self._sums[name] = np.multiply(array, weight, dtype=np.float64)
+            known = self._sums.get(name)
             self._dtypes[name] = array.dtype
+            if is_counter(name, array.dtype):
+                self._sums[name] = np.array(array if known is None else np.maximum(known, array))
+                continue
+            total = self._sums[name] = np.empty(array.shape) if known is None else known
+            flat, values = total.reshape(-1), array.reshape(-1)
+            for start in range(0, values.size, SPAN):
+                span = slice(start, start + SPAN)
+                spans.append((flat[span], values[span], known is None))
+        if sum(values.size for _, values, _ in spans) <= SPAN:
+            _fold(spans, weight)
+        else:
+            spans.sort(key=lambda span: -span[0].size)  # so that all threads get about the same
+            with ThreadPoolExecutor(THREADS) as pool:
+                list(pool.map(_fold, (spans[thread::THREADS] for thread in range(THREADS)), [weight] * THREADS))
         self.weight += weight
 
-    def result(self) -> dict[str, np.ndarray]:
-        """The mean, each array in its own dtype.
+    def take(self) -> dict[str, np.ndarray]:
+        """The mean, each array in its own dtype; nothing is left, and no array is there twice for long.
 
         Raises:
             ValueError: Nothing was added.
@@ -56,7 +72,22 @@ class RunningMean:
         if not self._sums:
             raise ValueError("the mean of no model")
         means = {}
-        for name, total in self._sums.items():
-            mean = total if is_counter(name, self._dtypes[name]) else total / self.weight
-            means[name] = np.asarray(mean, dtype=self._dtypes[name])  # arithmetic turns 0-d arrays into scalars
+        for name in list(self._sums):
+            total = self._sums.pop(name)
+            if not is_counter(name, self._dtypes[name]):
+                np.divide(total, self.weight, out=total)
+            means[name] = total.astype(self._dtypes[name], copy=False)
         return means
+
+
+def _fold(spans: list[Span], weight: float) -> None:
+    """``total += weight * values`` in float64, or ``=`` if they are the first; the same however it is cut up."""
+    buffer = np.empty(BLOCK)
+    for total, values, first in spans:
+        for start in range(0, values.size, BLOCK):
+            part = total[start : start + BLOCK]
+            product = part if first else buffer[: part.size]
+            np.copyto(product, values[start : start + BLOCK])
+            np.multiply(product, weight, out=product)
+            if not first:
+                np.add(part, product, out=part)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 
+from server_app.arrays import as_numpy
 from server_app.strategies.buffers import is_parameter
 from server_app.strategies.fedavg import StreamingFedAvg
 
@@ -42,7 +43,7 @@ class ServerStep(StreamingFedAvg):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        decoded = ((name, array.numpy()) for name, array in arrays.items())
+        decoded = ((name, as_numpy(array)) for name, array in arrays.items())
         self._sent = {name: array for name, array in decoded if is_parameter(name, array.dtype)}
         return super().configure_train(server_round, arrays, config, grid)
 

@@ -86,7 +86,7 @@ def test_the_mean_lies_between_its_inputs_and_hardly_depends_on_their_order(pair
         running = RunningMean()
         for value, weight in items:
             running.add({"w": np.array([value], np.float32)}, weight)
-        return float(running.result()["w"][0])
+        return float(running.take()["w"][0])
 
     shuffled = list(pairs)
     random.shuffle(shuffled)
@@ -100,7 +100,7 @@ def test_equal_models_are_their_own_mean_to_the_bit() -> None:
     running = RunningMean()
     for weight in (8, 8, 16):
         running.add({"w": weights}, weight)
-    np.testing.assert_array_equal(running.result()["w"], weights)
+    np.testing.assert_array_equal(running.take()["w"], weights)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_a_refused_model_changes_nothing(arrays: Any, weight: float, message: st
     running.add({"w": np.ones(2)}, 2)
     with pytest.raises(ValueError, match=message):
         running.add(arrays, weight)
-    np.testing.assert_array_equal(running.result()["w"], np.ones(2))
+    np.testing.assert_array_equal(running.take()["w"], np.ones(2))
     assert running.weight == 2
 
 
