@@ -42,12 +42,12 @@ from benchmarks.prepared import (
 )
 from benchmarks.report import report
 from config import RunConfig
-from server_app import make_strategy
 from server_app.callbacks.checkpoints import Checkpoints
 from server_app.evaluation import CleanSet
 from server_app.grid import OrderedGrid
 from server_app.replies import Replies
 from server_app.rounds import RoundLoop
+from server_app.strategies.setup import make_strategy
 from task import Evaluation
 
 PACKAGES = ("flwr", "numpy", "torch", "safetensors")

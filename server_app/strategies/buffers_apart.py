@@ -14,6 +14,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
+from server_app.arrays import as_numpy
 from server_app.stopping import RunStoppedError
 from server_app.strategies.buffers import is_parameter
 from server_app.strategies.running_mean import RunningMean
@@ -34,7 +35,7 @@ class BuffersApart(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Let the strategy send the parameters, and add the buffers to its messages."""
-        self._dtypes = {name: array.numpy().dtype for name, array in arrays.items()}
+        self._dtypes = {name: as_numpy(array).dtype for name, array in arrays.items()}
         parameters = {name: array for name, array in arrays.items() if is_parameter(name, self._dtypes[name])}
         configured = super().configure_train(server_round, ArrayRecord(parameters), config, grid)  # type: ignore[safe-super]
         messages = list(configured)
@@ -65,7 +66,7 @@ class BuffersApart(Strategy):
         if new.keys() | buffers != self._dtypes.keys():
             name = type(self).__name__
             raise RunStoppedError(f"round {server_round}: {name} returned other arrays than the model's parameters.")
-        means = mean.result() if buffers else {}
+        means = mean.take() if buffers else {}
         merged = ArrayRecord()
         for name, dtype in self._dtypes.items():
             value = means[name] if name in buffers else new[name].numpy()  # not taken out: a class may keep it
@@ -79,5 +80,5 @@ class BuffersApart(Strategy):
             if not reply.has_error():
                 record = reply.content.array_records[ARRAYS]
                 weight = next(iter(reply.content.metric_records.values()))[key]
-                mean.add({name: record.pop(name).numpy() for name in self._dtypes if name in buffers}, float(weight))  # type: ignore[arg-type]
+                mean.add({name: as_numpy(record.pop(name)) for name in self._dtypes if name in buffers}, float(weight))  # type: ignore[arg-type]
             yield reply

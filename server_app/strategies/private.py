@@ -14,16 +14,16 @@ from logging import INFO, WARNING
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.common import log
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from config import ConfigError, RunConfig, build_named
 from privacy import CLIPPING_NORM, NORM_BIT, clip_update
+from server_app.arrays import as_array, as_numpy, take_arrays
 from server_app.strategies.buffers import is_parameter
 from server_app.strategies.clipping import NORM, PRIVACY, Clipping
-from server_app.strategies.fedavg import take_arrays
 from server_app.strategies.running_mean import RunningMean
 from task import derived_seed
 
@@ -118,7 +118,7 @@ class Private(Strategy):
         if self._on_clients:
             config[CLIPPING_NORM] = self.clipping.clipping_norm
         else:
-            decoded = ((name, array.numpy()) for name, array in arrays.items())
+            decoded = ((name, as_numpy(array)) for name, array in arrays.items())
             self._sent = {name: array for name, array in decoded if is_parameter(name, array.dtype)}
         messages = list(self.strategy.configure_train(server_round, arrays, config, grid))
         self._sampled = len(messages)
@@ -151,8 +151,7 @@ class Private(Strategy):
             return None, None
         norm, multiplier = self.clipping.clipping_norm, self.clipping.update_noise(self._sampled)
         deviation = multiplier * norm / len(contents)
-        result = mean.result()
-        del mean
+        result = mean.take()
         add_noise(result, deviation, self._generator("noise on updates", server_round))
         self.clipping.adapt(within, len(contents), self._sampled, self._generator("noise on norm bits", server_round))
         log(
@@ -163,7 +162,7 @@ class Private(Strategy):
             deviation,
         )
         metrics = self.strategy.train_metrics_aggr_fn(contents, self.strategy.weighted_by_key)
-        record = ArrayRecord({name: Array(result.pop(name)) for name in list(result)})
+        record = ArrayRecord({name: as_array(result.pop(name)) for name in list(result)})
         counted = MetricRecord({**metrics, self.strategy.weighted_by_key: 1})
         one.content = RecordDict({self.strategy.arrayrecord_key: record, "metrics": counted})
         new, metrics = self.strategy.aggregate_train(server_round, [one])
