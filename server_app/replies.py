@@ -47,7 +47,10 @@ class Replies:
                 problem = f"client {member.partition_id}: {problem}"
             if problem:
                 self._fail(member.partition_id, problem)
-                if reply.has_error() and reply.error.code == REFUSED:
+                if not reply.has_error():
+                    for refused in reply.content.array_records.values():
+                        refused.clear()  # it is part of reference cycles, see `take_arrays`
+                elif reply.error.code == REFUSED:
                     self.hopeless.add(member.partition_id)
                 continue
             record = next(iter(reply.content.metric_records.values()))

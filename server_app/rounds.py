@@ -67,6 +67,8 @@ class RoundLoop:
     def run(self, arrays: ArrayRecord, history: History | None = None) -> None:
         """Train from `arrays`, after the rounds of `history`; callbacks end in any case, so that what is done is kept.
 
+        Only the last global model is left; `arrays` and those in between are emptied.
+
         Raises:
             RunStoppedError: No client gave a usable reply in some round, or a callback ended the run.
         """
@@ -75,9 +77,12 @@ class RoundLoop:
             callback.on_start(history)
         try:
             for server_round in range(history.last_round + 1, self._config.num_server_rounds + 1):
-                arrays, result = self._round(server_round, arrays)
+                previous = arrays
+                arrays, result = self._round(server_round, previous)
                 for callback in self._callbacks:
                     callback.after_round(result)
+                if previous is not arrays:
+                    previous.clear()  # it is part of reference cycles, see `take_arrays`
         finally:
             for callback in self._callbacks:
                 callback.on_end()
