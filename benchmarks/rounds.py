@@ -77,7 +77,8 @@ def our_rounds(
     members = members_of(clients)
     grid = OrderedGrid(PreparedGrid(clients, wire), [member.node_id for member in members])
     callbacks: list[Callback] = [Checkpoints(checkpoints, config.to_flat(), "roll", dict)] if checkpoints else []
-    RoundLoop(grid, make_strategy(config), members, {"test": Unevaluated()}, config, callbacks).run(arrays)
+    loop = RoundLoop(grid, make_strategy(config), members, {"test": Unevaluated()}, config, callbacks)
+    loop.run(ArrayRecord(dict(arrays)))  # which is emptied
 
 
 def aggregation(strategy: Strategy, arrays: ArrayRecord, clients: int) -> float:
