@@ -18,6 +18,7 @@ from data.arguments import parse_pairs
 
 Value = bool | int | float | str
 REFUSED = 1001  # error code of a client's reply when asking it again would change nothing; Flower's end below 1000
+SITES = "sites"  # in a train message's config: ids of nodes with folders of their own, as text, in partition order
 PRESETS = Path(__file__).parent / "configs"
 
 
@@ -161,6 +162,9 @@ class RunConfig:
     weight_decay: float = _key(5e-4, interval(0, float("inf")), "of SGD")
     precision: str = _key(
         "auto", one_of("auto", "fp32", "bf16", "fp16"), "autocast; `auto`: bf16 where the hardware has it"
+    )
+    payload: str = _key(
+        "fp32", one_of("fp32", "bf16", "fp16"), "numbers that travel; bf16 and fp16 send half the bytes, both ways"
     )
     partition: str = _key("iid", ANY_TEXT, "how images are dealt to clients")
     partition_args: str = _key("", ANY_TEXT, 'its parameters, for instance `"alpha=0.5"`')

@@ -8,18 +8,19 @@ from typing import cast
 
 import numpy as np
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.common.constant import ErrorCode
 
-from client_app import local_data
+from client_app import local_data, transport
 from client_app.clipping import clipped
 from client_app.local_training import train_locally
 from client_app.methods import METHODS
 from client_app.pinned import PinnedClientApp
 from client_app.simulation import prepare_simulation
-from config import REFUSED, ConfigError, RunConfig, build_named
+from config import REFUSED, SITES, ConfigError, RunConfig, build_named
 from data.errors import DataError
 from fingerprint import code_fingerprint
+from payload import unpack
 from privacy import CLIPPING_NORM, NORM_BIT
 from task import build_model, derived_generator, evaluate, pick_compute
 
@@ -81,6 +82,7 @@ def query(message: Message, context: Context) -> Message:
         {
             "class-names": list(names),
             "compute": str(pick_compute(config.precision)),
+            "data": split.digest,
             "fingerprint": code_fingerprint(),
         }
     )
@@ -99,7 +101,8 @@ def train(message: Message, context: Context) -> Message:
     images = torch.from_numpy(local_data.training_pixels(site, split, config))
     compute = pick_compute(config.precision)
     model = _model(config.model, len(local_data.class_names(site)), compute.device)
-    model.load_state_dict(message.content.array_records["arrays"].to_torch_state_dict())
+    sent_arrays = message.content.array_records["arrays"]
+    transport.load(model, unpack(sent_arrays))
     report = train_locally(
         model,
         images,
@@ -107,7 +110,7 @@ def train(message: Message, context: Context) -> Message:
         build_named("method", METHODS, config.method, config.method_args),
         config,
         compute,
-        derived_generator(config.seed, "local training", server_round, site.partition_id + 1),
+        derived_generator(config.seed, "local training", server_round, _number(sent, context, site) + 1),
         proximal_mu=cast(float, sent.get("proximal-mu", 0.0)),
     )
     metrics = MetricRecord(
@@ -122,10 +125,11 @@ def train(message: Message, context: Context) -> Message:
     )
     clipping_norm = sent.get(CLIPPING_NORM)
     if clipping_norm is None:
-        arrays = ArrayRecord({key: value.cpu() for key, value in model.state_dict().items()})
+        trained = transport.state_of(model)
     else:
-        arrays, within = clipped(model, message.content.array_records["arrays"], cast(float, clipping_norm))
+        trained, within = clipped(model, unpack(sent_arrays), cast(float, clipping_norm))
         metrics[NORM_BIT] = int(within)
+    arrays = transport.answer(trained, sent_arrays, config.payload)
     return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
 
 
@@ -137,7 +141,7 @@ def evaluate_locally(message: Message, context: Context) -> Message:
     split = local_data.evaluation_data(site, config)
     compute = pick_compute(config.precision)
     model = _model(config.model, len(local_data.class_names(site)), compute.device)
-    model.load_state_dict(message.content.array_records["arrays"].to_torch_state_dict())
+    transport.load(model, unpack(message.content.array_records["arrays"]))
     images = local_data.pixels(site, split, config.image_size)
     result = evaluate(model, images, split.labels, compute, config.normalization)
     metrics = MetricRecord(
@@ -155,6 +159,13 @@ def _read(message: Message, context: Context) -> tuple[RunConfig, local_data.Sit
     sent = message.content.config_records["config"]
     config = RunConfig.from_flat({key: value for key, value in sent.items() if key in known})
     return config, local_data.Site.resolve(context.node_config, config)
+
+
+def _number(sent: ConfigRecord, context: Context, site: local_data.Site) -> int:
+    """This client's place among all: its partition, or where the server put a site with a folder of its own."""
+    if site.partition_id >= 0:
+        return site.partition_id
+    return cast(list[str], sent[SITES]).index(str(context.node_id))
 
 
 @lru_cache(maxsize=1)

@@ -3,13 +3,15 @@
 from collections.abc import Mapping
 
 import numpy as np
-from flwr.app import Array, ArrayRecord
-from torch import Tensor, nn
+from torch import nn
 
+from client_app.transport import state_of
 from privacy import clip_update
 
 
-def clipped(model: nn.Module, received: ArrayRecord, clipping_norm: float) -> tuple[ArrayRecord, bool]:
+def clipped(
+    model: nn.Module, received: Mapping[str, np.ndarray], clipping_norm: float
+) -> tuple[dict[str, np.ndarray], bool]:
     """What the client sends instead of its model.
 
     Args:
@@ -20,9 +22,8 @@ def clipped(model: nn.Module, received: ArrayRecord, clipping_norm: float) -> tu
     Returns:
         The arrays to send, and whether the update was no longer than C.
     """
-    state: Mapping[str, Tensor] = model.state_dict()
-    arrays: dict[str, np.ndarray] = {name: value.cpu().numpy() for name, value in state.items()}
+    arrays = state_of(model)
     parameters = {name for name, _ in model.named_parameters()}
-    sent = {name: received[name].numpy() for name in received if name in parameters}
+    sent = {name: value for name, value in received.items() if name in parameters}
     within = clip_update(arrays, sent, clipping_norm)
-    return ArrayRecord({name: Array(value) for name, value in arrays.items()}), within
+    return arrays, within

@@ -3,6 +3,7 @@
 It opens a folder in the released layout (`data.layout`) or one file made from it (`data.pack`).
 """
 
+import hashlib
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -50,6 +51,13 @@ class Split:
     def take(self, rows: np.ndarray) -> "Split":
         """The images at `rows`."""
         return Split(self.name, self.keys[rows], self.labels[rows], self.true[rows])
+
+    @property
+    def digest(self) -> str:
+        """16 hex digits over keys and labels in their order."""
+        digest = hashlib.sha256(b"\n".join(self.keys.tolist()))
+        digest.update(np.ascontiguousarray(self.labels, dtype="<i4").tobytes())
+        return digest.hexdigest()[:16]
 
     def with_labels(self, labels: np.ndarray) -> "Split":
         """The same images under other labels; what they show stays."""

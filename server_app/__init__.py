@@ -26,7 +26,8 @@ from server_app.callbacks.progress import Progress
 from server_app.callbacks.tracking import Tracking, check_tracking
 from server_app.evaluation import CleanSet
 from server_app.files import replace_file
-from server_app.grid import OrderedGrid
+from server_app.grid import OrderedGrid, is_remote
+from server_app.packing import Packing
 from server_app.resume import CHECKPOINTS, begin, find_start, saved_config
 from server_app.roll_call import call_roll, roll_hash, roll_table
 from server_app.rounds import RoundLoop
@@ -85,7 +86,10 @@ def main(grid: Grid, context: Context) -> None:
     ]
     history = History(start.next_round - 1, start.metrics, checkpoint.best if checkpoint else None)
     with resumable(run_dir) as interrupted:
-        ordered = OrderedGrid(grid, [member.node_id for member in members], interrupted)
+        # In one process nothing is gained by packing, but half precision must do there what it does over a network.
+        packing = Packing(config.payload) if is_remote(grid) or config.payload != "fp32" else None
+        ids = [member.node_id for member in members]
+        ordered = OrderedGrid(grid, ids, interrupted, packing=packing)
         RoundLoop(ordered, strategy, members, clean_sets, config, callbacks, failures.record).run(arrays, history)
     log(INFO, "Finished: metrics.jsonl, model.safetensors, accuracy.png and confusion.png are in %s", run_dir)
 

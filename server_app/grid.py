@@ -5,13 +5,24 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from flwr.app import Message
+from flwr.app import Error, Message
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
+from flwr.superlink.grid.inmemory_grid import InMemoryGrid
 
+from server_app.packing import Packing
 from server_app.stopping import RunStoppedError
 
 POLL_SECONDS = 0.05
 SLOWEST_POLL_SECONDS = 0.25
+LOST_SECONDS = 5.0  # between two looks at whether a node has been restarted
+OFFLINE = "its SuperNode is not connected"
+RESTARTED = "its SuperNode was started again while it worked"
+
+
+def is_remote(grid: Grid) -> bool:
+    """Whether nodes are processes of their own, reached over a network; not in Flower's simulation."""
+    return not isinstance(grid, InMemoryGrid)
 
 
 class OrderedGrid(Grid):
@@ -21,17 +32,27 @@ class OrderedGrid(Grid):
     messages, each as soon as all before it have come.
     """
 
-    def __init__(self, grid: Grid, node_ids: Sequence[int], interrupted: threading.Event | None = None) -> None:
+    def __init__(
+        self,
+        grid: Grid,
+        node_ids: Sequence[int],
+        interrupted: threading.Event | None = None,
+        *,
+        packing: Packing | None = None,
+    ) -> None:
         """Wrap `grid`.
 
         Args:
             grid: The runtime's.
             node_ids: The nodes that take part, in partition order.
             interrupted: Once it is set, waiting for replies raises RunStoppedError.
+            packing: How models travel; None sends them as they are.
         """
         self._grid = grid
         self._node_ids = list(node_ids)
         self._interrupted = interrupted or threading.Event()
+        self._packing = packing
+        self._restarts = is_remote(grid)  # nodes may be started again, and then know nothing of a message
 
     def set_run(self, run: Any) -> None:
         self._grid.set_run(run)
@@ -57,21 +78,78 @@ class OrderedGrid(Grid):
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
         """Send now, then yield replies in the order of `messages`.
 
-        With a `timeout` in seconds, replies that have not come by then are left out.
-        """
-        return self._replies(list(self._grid.push_messages(messages)), timeout)
+        With a `timeout` in seconds, replies that have not come by then are left out. A node that is not connected, or
+        was started again after it took the message, is answered for by an error.
 
-    def _replies(self, order: list[str], timeout: float | None) -> Iterator[Message]:
+        Raises:
+            RunStoppedError: The SuperLink did not take a message.
+        """
+        messages = list(messages)
         deadline = None if timeout is None else time.monotonic() + timeout
-        for message_id in order:
-            pause = POLL_SECONDS
+        activations = self._activations()
+        outgoing = self._packing.outgoing(messages) if self._packing else messages
+        ids = list(self._grid.push_messages(outgoing))
+        if len(ids) < len(messages) or not all(ids):
+            raise RunStoppedError(
+                "the SuperLink did not take all messages; the log above says why, or the SuperLink's own."
+            )
+        return self._replies(list(zip(ids, messages, strict=True)), deadline, activations)
+
+    def _replies(
+        self, sent: list[tuple[str, Message]], deadline: float | None, activations: dict[int, str]
+    ) -> Iterator[Message]:
+        for message_id, message in sent:
             # Asked for alone: replies that are early wait in the SuperLink, not in this process's memory.
-            while not (arrived := list(self._grid.pull_messages([message_id]))):
-                if deadline is not None and time.monotonic() > deadline:
-                    break
-                # Back off while nothing comes: each poll of a real SuperLink is a request over the network.
-                pause = min(pause * 1.2, SLOWEST_POLL_SECONDS)
-                if self._interrupted.wait(pause):
-                    raise RunStoppedError("interrupted while clients were training.")
+            arrived = self._wait(message_id, message, deadline, activations)
             while arrived:
                 yield arrived.pop()
+
+    def _wait(
+        self, message_id: str, message: Message, deadline: float | None, activations: dict[int, str]
+    ) -> list[Message]:
+        """The one reply, or an error in its place; nothing after the deadline."""
+        pause, looked = POLL_SECONDS, time.monotonic()
+        while not (arrived := list(self._grid.pull_messages([message_id]))):
+            if deadline is not None and time.monotonic() > deadline:
+                return []
+            if time.monotonic() - looked > LOST_SECONDS:
+                if self._was_restarted(message.metadata.dst_node_id, activations):
+                    return [_lost(message, RESTARTED)]
+                looked = time.monotonic()
+            # Back off while nothing comes: each poll of a real SuperLink is a request over the network.
+            pause = min(pause * 1.2, SLOWEST_POLL_SECONDS)
+            self.pause(pause)
+        if arrived[0].metadata.src_node_id != message.metadata.dst_node_id:  # the SuperLink answers for the node
+            error = arrived[0].error if arrived[0].has_error() else None
+            offline = error is not None and error.code == ErrorCode.NODE_UNAVAILABLE
+            return [_lost(message, OFFLINE if offline else str(error and error.reason))]
+        if self._packing:
+            self._packing.unpack(arrived[0], message)
+        return arrived
+
+    def pause(self, seconds: float) -> None:
+        """Wait.
+
+        Raises:
+            RunStoppedError: The run was interrupted meanwhile.
+        """
+        if self._interrupted.wait(seconds):
+            raise RunStoppedError("interrupted while clients were training.")
+
+    def _activations(self) -> dict[int, str]:
+        """When each connected node was last started, as Flower writes it."""
+        if not self._restarts:
+            return {}
+        return {node.node_id: node.last_activated_at for node in self._grid.get_nodes()}
+
+    def _was_restarted(self, node_id: int, activations: dict[int, str]) -> bool:
+        """Whether the node was started anew since `activations` were read.
+
+        One that was not connected then counts from when it is seen first: its message waits in the SuperLink.
+        """
+        now = self._activations().get(node_id)
+        return now is not None and activations.setdefault(node_id, now) != now
+
+
+def _lost(message: Message, reason: str) -> Message:
+    return Message(Error(ErrorCode.NODE_UNAVAILABLE, reason), reply_to=message)

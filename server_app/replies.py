@@ -8,6 +8,7 @@ from logging import WARNING
 
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.common import log
+from flwr.common.constant import ErrorCode
 
 from config import REFUSED
 from server_app.arrays import all_finite, as_numpy
@@ -25,6 +26,7 @@ class Replies:
         metrics: By partition, of the good replies.
         failures: By partition, why there is no good reply; a good one later takes it out.
         hopeless: Partitions that refused, and would refuse again.
+        lost: Nodes whose message was lost, because they were not there; they may come back.
     """
 
     members: dict[int, Member]
@@ -33,6 +35,7 @@ class Replies:
     metrics: dict[int, dict[str, float]] = field(default_factory=dict)
     failures: dict[int, str] = field(default_factory=dict)
     hopeless: set[int] = field(default_factory=set)
+    lost: set[int] = field(default_factory=set)
     _kinds: dict[str, int | None] = field(default_factory=dict, init=False)
 
     def good(self, replies: Iterable[Message], asked: Sequence[int]) -> Iterator[Message]:
@@ -43,6 +46,9 @@ class Replies:
             silent.remove(member.partition_id)
             if reply.has_error():
                 problem: str | None = str(reply.error.reason)
+                if reply.error.code == ErrorCode.NODE_UNAVAILABLE:  # not a client's own words
+                    problem = f"client {member.partition_id}: {problem}."
+                    self.lost.add(member.node_id)
             elif problem := self._problem(reply.content, member):
                 problem = f"client {member.partition_id}: {problem}"
             if problem:

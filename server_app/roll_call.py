@@ -3,17 +3,19 @@
 import hashlib
 import itertools
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from logging import INFO
 from typing import cast
 
 import numpy as np
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.common import log
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from config import RunConfig
 from fingerprint import code_fingerprint
+from server_app.grid import OrderedGrid
 from server_app.stopping import RunStoppedError
 
 ROLL_ROWS = 12  # larger federations are summed up
@@ -29,6 +31,8 @@ class Member:
         num_examples: Images it trains on.
         histogram: (classes,) int64, how many of them carry each label.
         compute: Device and precision.
+        data: Hash of the keys and labels that it trains on.
+        own_folder: Whether it is a site with a folder of its own, and not a slice of what others hold, too.
     """
 
     node_id: int
@@ -36,6 +40,8 @@ class Member:
     num_examples: int
     histogram: np.ndarray
     compute: str
+    data: str = ""
+    own_folder: bool = False
 
 
 def call_roll(grid: Grid, config: RunConfig, class_names: tuple[str, ...], min_nodes: int) -> list[Member]:
@@ -54,13 +60,11 @@ def call_roll(grid: Grid, config: RunConfig, class_names: tuple[str, ...], min_n
     node_ids = _wait_for_nodes(grid, min_nodes)
     content = RecordDict({"config": ConfigRecord(dict(config.to_flat()))})
     messages = [Message(content, node_id, MessageType.QUERY) for node_id in node_ids]
-    replies = list(grid.send_and_receive(messages))
-    refusals = sorted(str(reply.error.reason) for reply in replies if reply.has_error())
+    replies = list(OrderedGrid(grid, node_ids).send_and_receive(messages))
+    refusals = sorted(_refusal(reply) for reply in replies if reply.has_error())
     if refusals:
         others = f" [the first of {len(refusals)} refusals]" if len(refusals) > 1 else ""
         raise RunStoppedError(refusals[0] + others)
-    if len(replies) < len(node_ids):
-        raise RunStoppedError(f"only {len(replies)} of {len(node_ids)} nodes answered the roll call.")
     members = [_member(reply, class_names) for reply in sorted(replies, key=_place)]
     counts = {cast(int, reply.content.metric_records["facts"]["num-partitions"]) for reply in replies}
     return _check_partitions(members, counts)
@@ -74,6 +78,11 @@ def _wait_for_nodes(grid: Grid, min_nodes: int) -> list[int]:
             log(INFO, "Waiting for nodes: %d connected, %d needed.", said, min_nodes)
         time.sleep(1)
     return node_ids
+
+
+def _refusal(reply: Message) -> str:
+    lost = reply.error.code == ErrorCode.NODE_UNAVAILABLE  # not a client's own words
+    return f"node {reply.metadata.src_node_id}: {reply.error.reason}." if lost else str(reply.error.reason)
 
 
 def _place(reply: Message) -> tuple[int, int]:
@@ -94,19 +103,30 @@ def _member(reply: Message, class_names: tuple[str, ...]) -> Member:
         raise RunStoppedError(f"{who} knows the classes {', '.join(names)}; the server {', '.join(class_names)}.")
     histogram = np.asarray(facts["label-histogram"], dtype=np.int64)
     return Member(
-        reply.metadata.src_node_id, partition_id, cast(int, facts["num-examples"]), histogram, str(about["compute"])
+        reply.metadata.src_node_id,
+        partition_id,
+        cast(int, facts["num-examples"]),
+        histogram,
+        str(about["compute"]),
+        str(about["data"]),
+        own_folder=partition_id < 0,
     )
 
 
 def _check_partitions(members: list[Member], counts: set[int]) -> list[Member]:
-    """Order the members; sites with a folder of their own have no partition id and get numbers by node id."""
-    sites = sorted((m for m in members if m.partition_id < 0), key=lambda member: member.node_id)
-    slices = sorted((m for m in members if m.partition_id >= 0), key=lambda member: member.partition_id)
+    """Order the members; sites with a folder of their own have no partition id and get numbers by what they hold."""
+    sites = sorted((m for m in members if m.own_folder), key=lambda member: member.data)
+    slices = sorted((m for m in members if not m.own_folder), key=lambda member: member.partition_id)
     if sites and slices:
         raise RunStoppedError("some nodes have a 'partition-id' and some have none; all or none must have one.")
     if sites:
-        numbered = enumerate(sites)
-        return [Member(m.node_id, i, m.num_examples, m.histogram, m.compute) for i, m in numbered]
+        for site, next_site in itertools.pairwise(sites):
+            if site.data == next_site.data:
+                raise RunStoppedError(
+                    f"nodes {site.node_id} and {next_site.node_id} hold the same images; each must have a 'data-dir' of"
+                    " its own, or all a 'partition-id' and 'num-partitions'."
+                )
+        return [replace(site, partition_id=number) for number, site in enumerate(sites)]
     if len(counts) > 1:
         raise RunStoppedError(f"nodes disagree on 'num-partitions': {', '.join(map(str, sorted(counts)))}.")
     ids = [member.partition_id for member in slices]
@@ -121,7 +141,7 @@ def _check_partitions(members: list[Member], counts: set[int]) -> list[Member]:
 
 def roll_hash(members: list[Member]) -> str:
     """Changes when another set of images takes part, or is dealt otherwise."""
-    facts = [(member.partition_id, member.num_examples, member.histogram.tolist()) for member in members]
+    facts = [(member.partition_id, member.num_examples, member.data) for member in members]
     return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 

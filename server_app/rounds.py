@@ -11,7 +11,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.common import log
 from flwr.serverapp.strategy import Strategy
 
-from config import RunConfig
+from config import SITES, RunConfig
 from server_app.callbacks import Callback, History, RoundResult
 from server_app.evaluation import CleanSet
 from server_app.grid import OrderedGrid
@@ -19,6 +19,8 @@ from server_app.replies import Replies
 from server_app.roll_call import Member
 from server_app.stopping import RunStoppedError
 from task import derived_seed
+
+RETURN_SECONDS = 30.0  # for a node that was lost in a round; one that is started again tries every few seconds
 
 
 @contextlib.contextmanager
@@ -133,11 +135,20 @@ class RoundLoop:
             if (partition := self._members[message.metadata.dst_node_id].partition_id) in books.failures
             and partition not in books.hopeless
         ]
+        again = self._reachable(again, books.lost, deadline)
         left = deadline - time.monotonic()
         if again and left > 0:
             log(INFO, "Asking %d clients once more.", len(again))
             replies = self._grid.send_and_receive(again, timeout=left if limit else None)
             yield from books.good(replies, [message.metadata.dst_node_id for message in again])
+
+    def _reachable(self, messages: list[Message], lost: set[int], deadline: float) -> list[Message]:
+        """Those whose node is connected; one that was lost has a while to come back."""
+        until = min(deadline, time.monotonic() + RETURN_SECONDS)
+        waited_for = {message.metadata.dst_node_id for message in messages} & lost
+        while not waited_for <= (connected := set(self._grid.get_node_ids())) and time.monotonic() < until:
+            self._grid.pause(1.0)
+        return [message for message in messages if message.metadata.dst_node_id in connected]
 
     def _evaluate_on_clients(self, server_round: int, arrays: ArrayRecord) -> dict[str, float]:
         """Federated evaluation, if `fraction-evaluate` asks for it: weighted means over the sampled clients."""
@@ -154,4 +165,7 @@ class RoundLoop:
         return {key: float(value) for key, value in (metrics or {}).items()}  # type: ignore[arg-type]
 
     def _message_config(self) -> ConfigRecord:
-        return ConfigRecord(dict(self._config.to_flat()))
+        record = ConfigRecord(dict(self._config.to_flat()))
+        if sites := [str(member.node_id) for member in self._members.values() if member.own_folder]:
+            record[SITES] = sites
+        return record

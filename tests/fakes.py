@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MessageType, MetricRecord, RecordDict
-from flwr.serverapp import Grid
+from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp.strategy import Strategy
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
+from flwr.superlink.grid.inmemory_grid import InMemoryGrid
 
 import client_app
 import server_app
@@ -33,7 +34,7 @@ def _identify() -> None:
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
 
 
-class InProcessGrid(Grid):
+class InProcessGrid(InMemoryGrid):
     """Nodes with scattered ids and partitions in another order, like the simulation's.
 
     When one reply is pulled, all messages are answered, the last first, to show that nothing depends on who finishes
@@ -48,6 +49,7 @@ class InProcessGrid(Grid):
         self._run = replace(Run.create_empty(1), override_config=overrides or {})
         # Multiplying by an odd number modulo a power of two scatters ids without repeating any.
         self.nodes = {(index * 40503 + 7) % 65536: config for index, config in enumerate(node_configs)}
+        self.started = dict.fromkeys(self.nodes, "2026-01-01")
         self._pending: dict[str, Message] = {}
         self._answered: dict[str, Message] = {}
 
@@ -63,6 +65,9 @@ class InProcessGrid(Grid):
 
     def get_node_ids(self) -> Iterable[int]:
         return sorted(self.nodes)
+
+    def get_nodes(self) -> Iterable[NodeInfo]:
+        return [NodeInfo(node_id=node_id, last_activated_at=self.started[node_id]) for node_id in self.get_node_ids()]
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         ids = []

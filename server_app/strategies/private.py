@@ -39,7 +39,8 @@ def with_privacy(strategy: Strategy, config: RunConfig, known: Iterable[str]) ->
         known: Names of strategies that can be made private, for the error message.
 
     Raises:
-        ConfigError: An unknown or bad parameter, or a strategy that needs more than the mean.
+        ConfigError: An unknown or bad parameter, a strategy that needs more than the mean, or a `payload` that would
+            round what clients have clipped.
     """
     clipping: Clipping | None = build_named("privacy", PRIVACY, config.privacy, config.privacy_args)
     if clipping is None:
@@ -48,6 +49,11 @@ def with_privacy(strategy: Strategy, config: RunConfig, known: Iterable[str]) ->
         raise ConfigError(
             f"run config: 'privacy' is {config.privacy!r}, but 'strategy' is {config.strategy!r}, which needs more than"
             f" the mean of the replies; it must be one of {', '.join(known)}."
+        )
+    if config.privacy.startswith("client-") and config.payload != "fp32":
+        raise ConfigError(
+            f"run config: 'payload' is {config.payload!r}, but 'privacy' is {config.privacy!r}, where clients clip"
+            " before they send: rounding could make updates longer than the norm. It must be fp32."
         )
     return Private(strategy, clipping, on_clients=config.privacy.startswith("client-"), seed=config.seed)
 

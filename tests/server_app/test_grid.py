@@ -4,10 +4,13 @@ import random
 import time
 from typing import Any
 
-from flwr.app import ConfigRecord, Context, Message, MessageType, MetricRecord, RecordDict
+import pytest
+from flwr.app import ConfigRecord, Context, Error, Message, MessageType, MetricRecord, RecordDict
+from flwr.common.constant import ErrorCode
 
 from server_app.grid import OrderedGrid
 from server_app.rounds import sampling_from
+from server_app.stopping import RunStoppedError
 from tests.fakes import InProcessGrid, partitions
 
 
@@ -72,3 +75,77 @@ def test_sampling_lends_the_global_generator_and_puts_it_back() -> None:
         assert random.sample(range(100), 5) == first
     with sampling_from(2):
         assert random.sample(range(100), 5) != first
+
+
+class Restarting(InProcessGrid):
+    """A remote runtime whose node `victim` is lost the first time it is asked."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__(_echo, partitions(3))
+        self.how, self.victim = how, sorted(self.nodes)[1]
+        self.lost = False
+
+    def _answer(self, message: Message) -> Message | None:
+        if message.metadata.dst_node_id != self.victim or self.lost:
+            return super()._answer(message)
+        self.lost = True
+        if self.how == "started again":
+            self.started[self.victim] = "2026-01-02"
+            return None
+        # What a SuperLink says in the place of a node that is gone.
+        reply = Message(Error(ErrorCode.NODE_UNAVAILABLE, "Error: Node Unavailable"), reply_to=message)
+        reply.metadata.__dict__["_src_node_id"] = message.metadata.src_node_id
+        return reply
+
+
+@pytest.fixture
+def _remote(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server_app.grid.InMemoryGrid", type(None))
+    monkeypatch.setattr("server_app.grid.LOST_SECONDS", 0.05)
+
+
+@pytest.mark.usefixtures("_remote")
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [("started again", "its SuperNode was started again while it worked"), ("gone", "its SuperNode is not connected")],
+)
+def test_a_node_that_is_lost_is_answered_for_by_an_error(how: str, reason: str) -> None:
+    grid = Restarting(how)
+    ids = sorted(grid.nodes)
+    ordered = OrderedGrid(grid, ids)
+    messages = [Message(RecordDict({"c": ConfigRecord()}), i, MessageType.QUERY) for i in ids]
+    replies = list(ordered.send_and_receive(messages))
+    assert [reply.metadata.src_node_id for reply in replies] == ids
+    assert [reply.has_error() for reply in replies] == [False, True, False]
+    assert (replies[1].error.code, replies[1].error.reason) == (ErrorCode.NODE_UNAVAILABLE, reason)
+    assert len(_partitions_of(ordered.send_and_receive(messages))) == 3
+
+
+@pytest.mark.usefixtures("_remote")
+def test_a_message_to_a_node_that_is_away_waits_for_it() -> None:
+    """The SuperLink keeps it: that the node is seen for the first time does not mean that it was started again."""
+
+    class Away(InProcessGrid):
+        looks = 0
+
+        def get_nodes(self) -> Any:
+            self.looks += 1
+            return [node for node in super().get_nodes() if self.looks > 2 or node.node_id != min(self.nodes)]
+
+        def pull_messages(self, message_ids: Any) -> Any:
+            return super().pull_messages(message_ids) if self.looks > 4 else []
+
+    grid = Away(_echo, partitions(2))
+    ids = sorted(grid.nodes)
+    messages = [Message(RecordDict({"c": ConfigRecord()}), i, MessageType.QUERY) for i in ids]
+    assert len(_partitions_of(OrderedGrid(grid, ids).send_and_receive(messages))) == 2
+
+
+def test_messages_that_the_superlink_refuses_end_the_run() -> None:
+    class Refusing(InProcessGrid):
+        def push_messages(self, messages: Any) -> Any:
+            return []
+
+    ordered = _ordered(Refusing(_echo, partitions(2)))
+    with pytest.raises(RunStoppedError, match="the SuperLink did not take all messages"):
+        ordered.send_and_receive([Message(RecordDict(), i, MessageType.QUERY) for i in ordered.get_node_ids()])

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message
+from safetensors.numpy import load_file
 
 import client_app
+import task
 from config import RunConfig
 from data.sample import draw_sample
 from server_app.stopping import RunStoppedError
@@ -24,16 +26,48 @@ def test_the_fraction_of_clients_is_what_it_says(clients: int, fraction: float, 
     assert len(list(messages)) == sampled
 
 
-def test_sites_with_folders_of_their_own(tmp_path: Path, tiny_sample: Path) -> None:
-    """Nodes without partition train on all of their own folder; the server evaluates on its own."""
+@pytest.fixture
+def other_site(tmp_path: Path) -> Path:
     other = tmp_path / "other"
     draw_sample(other, train=48, clean_train=4, val=4, test=4, image_size=32, seed=9)
-    nodes = [{"data-dir": str(tiny_sample)}, {"data-dir": str(other)}]
-    run_dir = run_in_process(tmp_path, nodes=nodes, data_dir=str(tiny_sample), fraction_train=1.0, num_server_rounds=1)
+    return other
+
+
+def test_sites_with_folders_of_their_own(tmp_path: Path, tiny_sample: Path, other_site: Path) -> None:
+    """Nodes without partition train on all of their own folder; the server evaluates on its own."""
+    nodes = [{"data-dir": str(tiny_sample)}, {"data-dir": str(other_site)}]
+    settings: dict[str, Any] = {"data_dir": str(tiny_sample), "fraction_train": 1.0, "num_server_rounds": 1}
+    run_dir = run_in_process(tmp_path, nodes=nodes, **settings)
     (entry,) = rounds_of(run_dir)
     assert entry["num-examples"] == 120 + 48
     assert entry["sampled-partitions"] in ([0, 1], [1, 0])
     assert entry["failed-partitions"] == []
+
+    # Their numbers follow from what they hold, not from node ids, which change with every SuperLink.
+    again = run_in_process(tmp_path, nodes=nodes[::-1], run_name="again", **settings)
+    assert rounds_of(again)[0]["confusion-matrix"] == entry["confusion-matrix"]
+    one, other = (load_file(folder / "model.safetensors") for folder in (again, run_dir))
+    assert {name: value.tobytes() for name, value in one.items()} == {k: v.tobytes() for k, v in other.items()}
+
+
+def test_sites_draw_from_streams_of_their_own(
+    tmp_path: Path, tiny_sample: Path, other_site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Any] = []
+
+    def noting(*args: Any) -> Any:
+        drawn.append(args)
+        return task.derived_generator(*args)
+
+    monkeypatch.setattr(client_app, "derived_generator", noting)
+    nodes = [{"data-dir": str(tiny_sample)}, {"data-dir": str(other_site)}]
+    run_in_process(tmp_path, nodes=nodes, data_dir=str(tiny_sample), fraction_train=1.0, num_server_rounds=1)
+    assert sorted(drawn) == [(1, "local training", 1, 1), (1, "local training", 1, 2)]
+
+
+def test_two_nodes_with_the_same_folder_end_the_run(tmp_path: Path, tiny_sample: Path) -> None:
+    with pytest.raises(RunStoppedError, match=r"nodes \d+ and \d+ hold the same images; each must have a 'data-dir'"):
+        run_in_process(tmp_path, nodes=[{}, {}], data_dir=str(tiny_sample))
 
 
 @pytest.mark.parametrize(
