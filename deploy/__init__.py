@@ -1,0 +1,1 @@
+"""What real machines need: certificates, keys, start scripts, containers. Imports neither Flower nor torch."""

@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Lets nodes through to the SuperLink and nobody to what starts runs: ./gateway.sh [SUPERLINK]
+# Needs nginx. SUPERLINK is where ./start.sh --host @LOOPBACK@ --port @INNER_PORT@ listens.
+set -euo pipefail
+here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
+umask 077
+mkdir -p "$here/gateway"
+sed "s/SUPERLINK/${1:-@INNER@}/" "$here/gateway.conf" >"$here/gateway/nginx.conf"
+exec nginx -e stderr -p "$here/gateway/" -c nginx.conf -g 'daemon off;'

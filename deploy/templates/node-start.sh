@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Starts this site's SuperNode: ./start.sh DATA [KEY=VALUE ...]
+#   DATA       the site's images: a folder in the released layout, or a pack
+#   KEY=VALUE  more of the node's config: cache-gib=20, cache-dir="'/big disk'", or partition-id=0 num-partitions=3
+#              where sites share one copy of the data
+# NODE_PORT sets another port for the SuperNode's own API, which listens on this machine alone.
+set -euo pipefail
+here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
+if [[ $# -eq 0 || ! -e $1 ]]; then
+    echo "start.sh: DATA is '${1-}'; it must be this site's folder of images, or a pack: ./start.sh DATA [KEY=VALUE ...]" >&2
+    exit 2
+fi
+data=$(cd -- "$(dirname -- "$1")" && pwd -P)/$(basename -- "$1")
+if [[ $data == *\'* ]]; then
+    echo "start.sh: DATA is \"$data\"; Flower cannot take a path with a ' in it." >&2
+    exit 2
+fi
+shift
+umask 077
+export FLWR_HOME="$here/flwr-home" FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1
+export FLWR_DISABLE_UPDATE_CHECK=1 FLWR_TELEMETRY_ENABLED=0
+# Without --max-retries and --max-wait-time a SuperNode tries for ever to reach its SuperLink.
+exec flower-supernode \
+    --superlink @ADDRESS@ \
+    --root-certificates "$here/ca.crt" \
+    --auth-supernode-private-key "$here/node.key" \
+    --port "${NODE_PORT:-@NODE_PORT@}" \
+    --isolation subprocess \
+    --node-config "data-dir='$data'${*:+ $*}"

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Starts the SuperLink with TLS, open to registered nodes alone. Arguments are added to flower-superlink's, and win:
+# ./start.sh --host @LOOPBACK@ --port @INNER_PORT@ puts it behind ./gateway.sh.
+set -euo pipefail
+here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
+umask 077
+export FLWR_HOME="$here/flwr-home" FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1
+export FLWR_DISABLE_UPDATE_CHECK=1 FLWR_TELEMETRY_ENABLED=0
+exec flower-superlink \
+    --host @LISTEN@ --port @PORT@ \
+    --ssl-ca-certfile "$here/ca.crt" --ssl-certfile "$here/server.crt" --ssl-keyfile "$here/server.key" \
+    --enable-supernode-auth \
+    --database "$here/state.db" \
+    --isolation subprocess \
+    "$@"

@@ -1,0 +1,249 @@
+"""Three sites on hosts of their own, TLS and registered nodes: strangers are refused, crashes cost no finished round,
+and the weights are those of the simulation, to the bit.
+"""
+
+import base64
+import io
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from flwr.cli.build import build_fab_from_disk
+
+from data.partition_file import save_partition
+from data.release import LIST_FILES, open_release, training_split
+from data.sample import draw_sample
+from tests.e2e.hosts import Hosts, kill_session
+from tests.e2e.superlink import SuperLink, pairs, wait_for
+from tests.fakes import rounds_of
+
+pytestmark = pytest.mark.e2e
+
+ROOT = Path(__file__).parents[2]
+SITES = 3
+IMAGES = 48  # of each site
+SETTINGS = {
+    "model": "resnet18", "image_size": 32, "batch_size": 8, "num_server_rounds": 3, "fraction_train": 1.0,
+    "precision": "fp32",
+}  # fmt: skip
+
+
+@dataclass
+class Federation:
+    """What `python -m deploy init` wrote, started on hosts of its own."""
+
+    folder: Path
+    hosts: Hosts
+    release: Path
+    sites: list[Path]
+
+    def log(self, name: str) -> Path:
+        return self.folder / f"{name}.log"
+
+    def start_superlink(self) -> subprocess.Popen[bytes]:
+        return self.hosts.start("link", [str(self.folder / "superlink" / "start.sh")], self.log("superlink"))
+
+    def start_node(self, number: int, folder: str | None = None) -> subprocess.Popen[bytes]:
+        """The node of a site, from another node's folder if one is given."""
+        name = folder or f"node-{number}"
+        command = [str(self.folder / name / "start.sh"), str(self.sites[number - 1])]
+        port = {"NODE_PORT": str(9700 + number + 10 * (folder is not None))}  # told apart on one machine
+        cache = {"XDG_CACHE_HOME": str(self.folder / f"cache-{name}"), "NODE_RETRY_SECONDS": "3"}
+        return self.hosts.start(f"site-{number}", command, self.log(name), **port, **cache)
+
+    def operator(self, *command: str) -> subprocess.CompletedProcess[str]:
+        return self.hosts.run("link", [str(self.folder / "operator" / command[0]), *command[1:]], ROOT)
+
+    def status(self) -> str:
+        listed = self.operator("flwr.sh", "list", "sites", "--format", "json").stdout
+        return str(re.findall(r'"status": "([^"]+)"', listed)[0])
+
+    def said(self, name: str, what: str) -> int:
+        """How often a log says something."""
+        log = self.log(name)
+        return log.read_text(errors="replace").count(what) if log.exists() else 0
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]:
+    """A release, and a folder for each site with a part of its training list."""
+    root = tmp_path_factory.mktemp("data")
+    release = root / "release"
+    draw_sample(release, train=SITES * IMAGES, clean_train=10, val=10, test=40, image_size=32, seed=8)
+    sites = []
+    for number in range(SITES):
+        sites.append(root / f"site {number + 1}")
+        shutil.copytree(release, sites[-1])
+        listed = release / LIST_FILES["noisy_train"]
+        lines = listed.read_text(encoding="ascii").splitlines()[number::SITES]
+        (sites[-1] / listed.name).write_text("\n".join(lines) + "\n", encoding="ascii")
+    return release, sites
+
+
+@pytest.fixture(scope="module")
+def federation(data: tuple[Path, list[Path]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
+    root = tmp_path_factory.mktemp("federation")
+    hosts = Hosts(SITES)
+    try:
+        for name in ("fed", "strangers"):  # the second one with an authority and keys of its own
+            _deploy("init", root / name, "--superlink-host", hosts.address, "--nodes", str(SITES), "--port", "8443")
+        fed = Federation(root / "fed", hosts, *data)
+        superlink = fed.start_superlink()
+        wait_for(lambda: superlink.poll() is not None or fed.operator("flwr.sh", "list", "sites").returncode == 0)
+        registered = fed.operator("register.sh")
+        assert registered.returncode == 0, registered.stdout + registered.stderr
+        for number in range(1, SITES + 1):
+            fed.start_node(number)
+        yield fed
+    finally:
+        hosts.stop()
+
+
+def _deploy(*arguments: object) -> None:
+    command = [sys.executable, "-m", "deploy", *map(str, arguments)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+
+
+def _config(data_dir: Path, out: Path, name: str, **more: object) -> str:
+    return pairs(**SETTINGS, data_dir=data_dir, output_dir=out, run_name=name, **more)
+
+
+def test_three_sites_train_the_simulations_weights_whoever_else_knocks_and_whatever_is_killed(
+    federation: Federation, tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "sites"
+    config = _config(federation.release, tmp_path, "sites", strategy_args="min-available-nodes=3", resume="auto")
+    submitted = federation.operator("flwr.sh", "run", str(ROOT), "sites", "-c", config)
+    assert submitted.returncode == 0, submitted.stdout + submitted.stderr
+    _strangers_are_refused(federation)
+
+    # A node is killed in mid-round, and its script starts it again.
+    wait_for(lambda: federation.said("node-2", "Receiving: train message") == 2, 300)
+    node = _supernode(federation.folder / "node-2")
+    os.kill(node, signal.SIGKILL)
+    assert len(rounds_of(run_dir)) == 1
+    wait_for(lambda: federation.said("node-2", "Receiving: train message") == 3, 300)  # asked once more in round 2
+    assert _supernode(federation.folder / "node-2") != node
+
+    # The SuperLink is killed in mid-round, and started again with its database.
+    wait_for(lambda: federation.said("node-2", "Receiving: train message") == 4, 300)
+    (superlink,) = _processes_of("flower-superlink", federation.folder / "superlink" / "server.key")
+    os.kill(superlink, signal.SIGKILL)
+    assert [entry["failed-partitions"] for entry in rounds_of(run_dir)] == [[], []]
+    federation.start_superlink()
+    wait_for(lambda: federation.operator("flwr.sh", "list", "sites").returncode == 0)
+    again = federation.operator("flwr.sh", "run", str(ROOT), "sites", "--stream", "-c", config)
+    assert "Going on after round 2 of 3." in again.stdout, again.stdout + again.stderr
+    wait_for(lambda: federation.status().startswith("finished"), 60)
+    assert federation.status() == "finished:completed", again.stdout
+
+    rounds = rounds_of(run_dir)
+    assert [entry["round"] for entry in rounds] == [1, 2, 3]
+    assert all(entry["failed-partitions"] == [] for entry in rounds)
+    assert all(entry["num-examples"] == SITES * IMAGES for entry in rounds)
+    assert _weights(run_dir) == _weights(_simulation(federation, tmp_path))
+    _nothing_secret_is_told(federation, again.stdout)
+
+
+def _strangers_are_refused(federation: Federation) -> None:
+    """While the run goes on: a key that nobody registered, another authority, a CLI without the certificate."""
+    strangers = federation.folder.parent / "strangers"
+    unregistered = federation.folder / "node-unregistered"
+    shutil.copytree(federation.folder / "node-1", unregistered)
+    shutil.copy(strangers / "node-1" / "node.key", unregistered / "node.key")
+    other_authority = federation.folder / "node-other-authority"
+    shutil.copytree(federation.folder / "node-1", other_authority)
+    shutil.copy(strangers / "node-1" / "ca.crt", other_authority / "ca.crt")
+    knocking = {
+        unregistered.name: "No SuperNode found with the given public key",
+        other_authority.name: "certificate verify failed",
+    }
+    for name, refusal in knocking.items():
+        process = federation.start_node(1, name)
+        wait_for(lambda name=name, refusal=refusal: federation.said(name, refusal) > 0)  # type: ignore[misc]
+        assert federation.said(name, "Receiving:") == 0
+        kill_session(process, signal.SIGTERM)
+
+    home = federation.folder / "nobody"
+    home.mkdir()
+    for security in ("", "insecure = true\n"):
+        connection = f'[superlink.sites]\naddress = "{federation.hosts.address}:8443"\n{security}'
+        (home / "config.toml").write_text(connection, encoding="utf-8")
+        refused = federation.hosts.run("site-1", ["flwr", "list", "sites"], ROOT, FLWR_HOME=str(home))
+        assert refused.returncode != 0, refused.stdout
+        assert "run-id" not in refused.stdout.lower()
+
+
+def _supernode(folder: Path) -> int:
+    return wait_for(lambda: next(iter(_processes_of("flower-supernode", folder / "node.key")), None))
+
+
+def _processes_of(program: str, argument: Path) -> list[int]:
+    """Ids of running programs with this argument, without the shells that started them."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().decode(errors="replace").split("\0")
+        except OSError:
+            continue
+        if str(argument) in words and any(Path(word).name == program for word in words[:3]):
+            found.append(int(path.parent.name))
+    return found
+
+
+def _simulation(federation: Federation, out: Path) -> Path:
+    """The run of three simulated clients that hold what the sites hold, in the order that the roll call gave them."""
+    whole = training_split(open_release(federation.release), "noisy")
+    splits = [training_split(open_release(site), "noisy") for site in federation.sites]
+    parts = [
+        np.flatnonzero(np.isin(whole.keys, split.keys)) for split in sorted(splits, key=lambda split: split.digest)
+    ]
+    save_partition(out / "sites.partition", whole.keys, parts, {})
+    link = SuperLink(out / "simulated", out)
+    try:
+        config = _config(
+            federation.release, out, "simulation", partition="file",
+            partition_args=f'path="{out / "sites.partition"}"',
+        )  # fmt: skip
+        one_thread = f"num-supernodes={SITES} client-resources-num-cpus=1 init-args-num-cpus=2"
+        outcome = link.run(ROOT, "--federation-config", one_thread, "-c", config)
+    finally:
+        link.stop()
+    assert outcome.status == "finished:completed", outcome.log
+    return out / "simulation"
+
+
+def _weights(run_dir: Path) -> dict[str, bytes]:
+    weights = safetensors.numpy.load_file(run_dir / "model.safetensors")
+    return {name: value.tobytes() for name, value in weights.items()}
+
+
+def _nothing_secret_is_told(federation: Federation, said: str) -> None:
+    """No line of a private key, and no token, in a log, in the app's bundle, or in what the CLI printed."""
+    secrets = {
+        line
+        for key in [*federation.folder.rglob("*.key"), *federation.folder.rglob("*.pem")]
+        for line in key.read_text(encoding="ascii").splitlines()
+        if not line.startswith("-----")
+    }
+    assert len(secrets) >= 2 * (SITES + 2)  # of each node, the server and the authority
+    assert all(base64.b64decode(secret + "==") for secret in secrets)
+    texts = {log.name: log.read_text(errors="replace") for log in federation.folder.glob("*.log")}
+    assert len(texts) == 1 + SITES + 2
+    texts["the CLI"] = said
+    with zipfile.ZipFile(io.BytesIO(build_fab_from_disk(ROOT))) as bundle:
+        texts |= {name: bundle.read(name).decode() for name in bundle.namelist()}
+    for name, text in texts.items():
+        assert not any(secret in text for secret in secrets), name
+        assert "PRIVATE KEY" not in text, name
+        assert not re.search(r"(?i)token[\"']?\s*[=: ]\s*[\"']?[\w-]{20,}", text), name
