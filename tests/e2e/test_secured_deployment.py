@@ -165,7 +165,7 @@ def _strangers_are_refused(federation: Federation) -> None:
     shutil.copytree(federation.folder / "node-1", other_authority)
     shutil.copy(strangers / "node-1" / "ca.crt", other_authority / "ca.crt")
     knocking = {
-        unregistered.name: "No SuperNode found with the given public key",
+        unregistered.name: "Failed to activate SuperNode",
         other_authority.name: "certificate verify failed",
     }
     for name, refusal in knocking.items():
