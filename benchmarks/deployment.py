@@ -64,6 +64,7 @@ class Contender:
 CONTENDERS = {
     "stock": Contender(STOCK),
     "ours": Contender(ROOT),
+    "ours, bf16 payload": Contender(ROOT, {"payload": "bf16"}),
 }
 
 
