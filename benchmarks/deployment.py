@@ -18,6 +18,7 @@ Medians over all rounds but the first of each run, which also decodes, and waits
 import json
 import os
 import statistics
+import sys
 import tempfile
 import threading
 import time
@@ -232,6 +233,8 @@ def main(
             for name, measured in runs.items():
                 folder = Path(temporary) / f"{repeat}-{len(name)}-{name.replace(' ', '-')}"
                 measured.append(measure(CONTENDERS[name], job, Path(temporary), folder))
+                rests = " ".join(f"{seconds:.1f}" for seconds in measured[-1].rests)
+                print(f"run {repeat + 1} of {repeats}, {name}: {rests} s besides training", file=sys.stderr)
     rows = [(name, *row(measured, runs.get("stock"))) for name, measured in runs.items()]
     report(f"rounds of a deployment: {model}, {NODES} nodes, {images} images each", COLUMNS, rows, PACKAGES)
 
