@@ -102,15 +102,20 @@ class RoundLoop:
         trained = time.perf_counter()
         quality = {name: clean_set.evaluate(averaged) for name, clean_set in self._clean_sets.items()}
         on_clients = self._evaluate_on_clients(server_round, averaged)
-        seen = sum(values.get("images-seen", 0) for values in books.metrics.values())
+        ended = time.perf_counter()
+        reports = books.metrics.values()
+        seen = sum(values.get("images-seen", 0) for values in reports)
         result = RoundResult(
             server_round=server_round,
             arrays=averaged,
             test=quality["test"],
             validation=quality.get("validation"),
             train_loss=float(metrics["train-loss"]),  # type: ignore[arg-type]
-            num_examples=int(sum(values["num-examples"] for values in books.metrics.values())),
-            seconds=time.perf_counter() - started,
+            num_examples=int(sum(values["num-examples"] for values in reports)),
+            seconds=ended - started,
+            slowest_client_seconds=max(values.get("visit-seconds", 0.0) for values in reports),
+            slowest_training_seconds=max(values.get("train-seconds", 0.0) for values in reports),
+            evaluation_seconds=ended - trained,
             images_per_second=seen / (trained - started),
             sampled_partitions=sampled,
             failures=books.failures,
@@ -118,7 +123,7 @@ class RoundLoop:
             of_strategy={
                 key: float(value)
                 for key, value in metrics.items()
-                if isinstance(value, (int, float)) and not any(key in theirs for theirs in books.metrics.values())
+                if isinstance(value, (int, float)) and not any(key in theirs for theirs in reports)
             },
         )
         return averaged, result

@@ -139,6 +139,12 @@ def run_in_process(
     return out / str(values["run-name"])
 
 
+# What two runs alike need not share, of each line in metrics.jsonl.
+TIMES = (
+    "seconds", "slowest-client-seconds", "slowest-training-seconds", "evaluation-seconds", "images-per-second",
+)  # fmt: skip
+
+
 def rounds_of(run_dir: Path) -> list[dict[str, Any]]:
     """The lines of a run's metrics.jsonl."""
     return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]

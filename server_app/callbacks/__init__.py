@@ -21,6 +21,9 @@ class RoundResult:
         train_loss: Mean local loss over the visit, averaged over clients by examples, in nats.
         num_examples: Images that the clients of the round hold together.
         seconds: Wall time of the round, evaluation included.
+        slowest_client_seconds: Longest visit among the good replies: reading the data, training, packing the reply.
+        slowest_training_seconds: Longest training loop among them, without decoding.
+        evaluation_seconds: Wall time of evaluation, on the server and on clients.
         images_per_second: Images trained on per second of training and transport.
         sampled_partitions: Clients asked, in the order of the messages.
         failures: Partition of each client without a usable reply, and the reason.
@@ -35,6 +38,9 @@ class RoundResult:
     train_loss: float
     num_examples: int
     seconds: float
+    slowest_client_seconds: float
+    slowest_training_seconds: float
+    evaluation_seconds: float
     images_per_second: float
     sampled_partitions: list[int]
     failures: dict[int, str] = field(default_factory=dict)

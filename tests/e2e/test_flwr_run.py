@@ -17,7 +17,7 @@ from PIL import Image
 from data.sample import draw_sample
 from task import build_model
 from tests.e2e.superlink import SuperLink, pairs
-from tests.fakes import rounds_of
+from tests.fakes import TIMES, rounds_of
 
 pytestmark = pytest.mark.e2e
 
@@ -61,8 +61,7 @@ def test_one_actor_or_two_the_run_is_the_same_to_the_bit(superlink: SuperLink, r
     assert {path.name for path in runs[0].iterdir()} == {
         "accuracy.png", "checkpoints", "config.toml", "confusion.png", "metrics.jsonl", "model.safetensors",
     }  # fmt: skip
-    times = ("seconds", "images-per-second")
-    one, two = ([{k: v for k, v in entry.items() if k not in times} for entry in rounds_of(run)] for run in runs)
+    one, two = ([{k: v for k, v in entry.items() if k not in TIMES} for entry in rounds_of(run)] for run in runs)
     assert one == two
     weights = [safetensors.numpy.load_file(run / "model.safetensors") for run in runs]
     for name, value in weights[0].items():

@@ -14,7 +14,7 @@ import safetensors.numpy
 from data.sample import draw_sample
 from server_app.checkpoint_file import load_checkpoint
 from tests.e2e.superlink import SuperLink, has_ended, pairs, wait_for
-from tests.fakes import rounds_of
+from tests.fakes import TIMES, rounds_of
 
 pytestmark = pytest.mark.e2e
 
@@ -48,8 +48,7 @@ def _federation(actors: int) -> tuple[str, str, str]:
 
 def _outcome(run_dir: Path) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
     """What must not depend on how often a run was killed."""
-    times = ("seconds", "images-per-second")
-    rounds = [{key: value for key, value in entry.items() if key not in times} for entry in rounds_of(run_dir)]
+    rounds = [{key: value for key, value in entry.items() if key not in TIMES} for entry in rounds_of(run_dir)]
     weights = safetensors.numpy.load_file(run_dir / "model.safetensors")
     return rounds, {name: value.tobytes() for name, value in weights.items()}
 

@@ -19,9 +19,7 @@ from server_app.callbacks import Callback, RoundResult
 from server_app.callbacks import checkpoints as checkpoints_module
 from server_app.checkpoint_file import load_checkpoint, save_checkpoint
 from server_app.stopping import RunStoppedError
-from tests.fakes import rounds_of, run_in_process
-
-TIMES = ("seconds", "images-per-second")
+from tests.fakes import TIMES, rounds_of, run_in_process
 
 
 class CutOffError(BaseException):

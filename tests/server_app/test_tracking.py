@@ -11,11 +11,11 @@ import pytest
 
 from config import ConfigError, RunConfig
 from server_app.callbacks.tracking import check_tracking
-from tests.fakes import rounds_of, run_in_process
+from tests.fakes import TIMES, rounds_of, run_in_process
 
 SCALARS = {
     "round", "test-accuracy", "test-loss", "val-accuracy", "val-loss", "macro-f1", "train-loss", "num-examples",
-    "seconds", "images-per-second",
+    *TIMES,
 }  # fmt: skip
 
 

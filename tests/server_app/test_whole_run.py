@@ -25,7 +25,7 @@ from data.release import open_release
 from fingerprint import code_fingerprint
 from server_app.stopping import OneSentence, RunStoppedError
 from task import derived_generator
-from tests.fakes import rounds_of, run_in_process
+from tests.fakes import TIMES, rounds_of, run_in_process
 
 
 def _drop_a_weight(message: Message) -> None:
@@ -57,8 +57,11 @@ def test_a_run_writes_what_it_promises(tmp_path: Path, tiny_sample: Path) -> Non
         assert len(entry["sampled-partitions"]) == 2
         assert entry["failed-partitions"] == []
         assert entry["eval-accuracy"] >= 0
-        for key in ("test-loss", "macro-f1", "train-loss", "seconds", "images-per-second"):
+        for key in ("test-loss", "macro-f1", "train-loss", "images-per-second"):
             assert entry[key] >= 0
+        assert 0 < entry["slowest-training-seconds"] < entry["slowest-client-seconds"]
+        assert entry["evaluation-seconds"] > 0
+        assert entry["slowest-client-seconds"] + entry["evaluation-seconds"] < entry["seconds"]
 
     with safetensors.safe_open(run_dir / "model.safetensors", "numpy") as file:
         assert json.loads(file.metadata()["class-names"])[:2] == ["T-Shirt", "Shirt"]
@@ -70,8 +73,7 @@ def test_a_run_writes_what_it_promises(tmp_path: Path, tiny_sample: Path) -> Non
 def test_same_seed_same_run_another_seed_another(tmp_path: Path, tiny_sample: Path) -> None:
     def outcome(name: str, **overrides: Any) -> tuple[Any, Any]:
         run_dir = run_in_process(tmp_path, data_dir=str(tiny_sample), run_name=name, **overrides)
-        times = ("seconds", "images-per-second")
-        rounds = [{key: value for key, value in entry.items() if key not in times} for entry in rounds_of(run_dir)]
+        rounds = [{key: value for key, value in entry.items() if key not in TIMES} for entry in rounds_of(run_dir)]
         weights = safetensors.numpy.load_file(run_dir / "model.safetensors")
         return rounds, {name: value.tobytes() for name, value in weights.items()}
 

@@ -1,0 +1,147 @@
+"""A real deployment on this machine: a SuperLink and SuperNodes with a home and ports of their own, on loopback.
+
+Started as the README's "On real machines" says, and stopped by their own process ids.
+"""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+SCRIPTS = Path(sys.executable).parent
+START_SECONDS = 60
+STOP_SECONDS = 20
+
+
+class Deployment:
+    """``with deployment(home, node_configs, {}) as it: it.run(app, "-c", "seed=2", timeout=600)``."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._port = _free_port()
+        self._processes: list[subprocess.Popen[bytes]] = []
+        home.mkdir(parents=True)
+        connection = f'[superlink.real]\naddress = "127.0.0.1:{self._port}"\ninsecure = true\n'
+        (home / "config.toml").write_text(f'[superlink]\ndefault = "real"\n{connection}', encoding="utf-8")
+
+    def start(self, node_configs: Sequence[str], node_environment: Mapping[str, str]) -> None:
+        """A SuperLink, and a SuperNode for each of `node_configs`, which are as for ``--node-config``."""
+        address = ["--host", "127.0.0.1", "--port", str(self._port)]
+        control = ["--control-api-address", f"127.0.0.1:{_free_port()}"]
+        self._start("superlink", ["flower-superlink", "--insecure", *address, *control])
+        self._wait_until_healthy()
+        for number, node_config in enumerate(node_configs):
+            node = ["flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{self._port}"]
+            self._start(
+                f"node-{number}", [*node, "--node-config", node_config, "--port", str(_free_port())], node_environment
+            )
+
+    def run(self, app: Path, *arguments: str, timeout: float) -> str:
+        """`flwr run <app> real --stream ...`; what it printed, once the run has completed.
+
+        Raises:
+            RuntimeError: The run ended otherwise.
+            TimeoutError: It has not ended after `timeout` seconds.
+        """
+        deadline = time.monotonic() + timeout
+        try:
+            streamed = self._flwr("run", str(app), "real", "--stream", *arguments, timeout=timeout)
+        except subprocess.TimeoutExpired:
+            raise TimeoutError(f"the run of {app} has not ended after {timeout:g} s.") from None
+        log = re.sub(r"\x1b\[[0-9;]*m", "", streamed.stdout + streamed.stderr)
+        while not (status := self._status()).startswith("finished"):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the run of {app} has not ended after {timeout:g} s:\n{log}")
+            time.sleep(0.2)
+        if status != "finished:completed":
+            raise RuntimeError(f"the run of {app} is {status}:\n{log}")
+        return log
+
+    def stop(self) -> None:
+        """Nodes first; each process leads a session of its own, so that its children end with it."""
+        for process in reversed(self._processes):
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=STOP_SECONDS)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    def _start(self, name: str, command: list[str], environment: Mapping[str, str] | None = None) -> None:
+        home = self._home / name
+        home.mkdir()
+        with (home / "log").open("wb") as log:
+            process = subprocess.Popen(
+                command,
+                env={**self._environment(home), **(environment or {})},
+                cwd=home,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._processes.append(process)
+
+    def _environment(self, home: Path) -> dict[str, str]:
+        return {
+            **os.environ,
+            "FLWR_HOME": str(home),
+            "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+            "FLWR_DISABLE_UPDATE_CHECK": "1",
+            "FLWR_TELEMETRY_ENABLED": "0",
+            "PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}",
+        }
+
+    def _flwr(self, *arguments: str, timeout: float) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["flwr", *arguments],
+            env=self._environment(self._home),
+            cwd=self._home,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    def _status(self) -> str:
+        """Of the newest run; empty without one."""
+        listed = self._flwr("list", "real", "--format", "json", timeout=START_SECONDS)
+        if "{" not in listed.stdout:
+            raise RuntimeError(f"`flwr list` failed:\n{listed.stdout}{listed.stderr}")
+        runs = json.loads(listed.stdout[listed.stdout.index("{") :])["runs"]
+        return str(max(runs, key=lambda run: run["pending-at"])["status"]) if runs else ""
+
+    def _wait_until_healthy(self) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline and self._processes[0].poll() is None:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/health", timeout=1):
+                    return
+            except OSError:
+                time.sleep(0.1)
+        log = (self._home / "superlink" / "log").read_text(encoding="utf-8", errors="replace")
+        raise RuntimeError(f"the SuperLink did not start:\n{log}")
+
+
+@contextlib.contextmanager
+def deployment(home: Path, node_configs: Sequence[str], node_environment: Mapping[str, str]) -> Iterator[Deployment]:
+    """Start one below `home`, which does not exist yet, and stop it in any case."""
+    started = Deployment(home)
+    try:
+        started.start(node_configs, node_environment)
+        yield started
+    finally:
+        started.stop()
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
