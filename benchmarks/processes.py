@@ -1,4 +1,4 @@
-"""A real deployment on this machine: a SuperLink and SuperNodes with a home and ports of their own, on loopback.
+"""A SuperLink on this machine, with real SuperNodes or simulating: a home and ports of its own, on loopback.
 
 Started as the README's "On real machines" says, and stopped by their own process ids.
 """
@@ -33,10 +33,14 @@ class Deployment:
         (home / "config.toml").write_text(f'[superlink]\ndefault = "real"\n{connection}', encoding="utf-8")
 
     def start(self, node_configs: Sequence[str], node_environment: Mapping[str, str]) -> None:
-        """A SuperLink, and a SuperNode for each of `node_configs`, which are as for ``--node-config``."""
+        """A SuperLink, and a SuperNode for each of `node_configs`, which are as for ``--node-config``.
+
+        Without any it simulates, with as many nodes as a run's ``--federation-config`` says.
+        """
         address = ["--host", "127.0.0.1", "--port", str(self._port)]
         control = ["--control-api-address", f"127.0.0.1:{_free_port()}"]
-        self._start("superlink", ["flower-superlink", "--insecure", *address, *control])
+        simulation = [] if node_configs else ["--simulation"]
+        self._start("superlink", ["flower-superlink", "--insecure", *address, *control, *simulation])
         self._wait_until_healthy()
         for number, node_config in enumerate(node_configs):
             node = ["flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{self._port}"]
