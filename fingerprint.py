@@ -7,11 +7,16 @@ ROOT = Path(__file__).resolve().parent
 ROOMS = ("client_app", "server_app", "data", "configs")
 
 
-def code_fingerprint(root: Path = ROOT) -> str:
-    """16 hex digits over names and contents of the app's Python files and presets below `root`."""
+def code_files(root: Path = ROOT) -> list[Path]:
+    """The app's Python files and presets below `root`, in a fixed order."""
     files = [path for room in ROOMS for path in (root / room).rglob("*") if path.suffix in (".py", ".toml")]
     files += root.glob("*.py")
+    return sorted(files, key=lambda path: path.relative_to(root).as_posix())
+
+
+def code_fingerprint(root: Path = ROOT) -> str:
+    """16 hex digits over names and contents of `code_files`."""
     digest = hashlib.sha256()
-    for path in sorted(files, key=lambda path: path.relative_to(root).as_posix()):
+    for path in code_files(root):
         digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]

@@ -14,6 +14,7 @@ from flwr.common.constant import ErrorCode
 from client_app import local_data, transport
 from client_app.clipping import clipped
 from client_app.local_training import train_locally
+from client_app.machine import machine
 from client_app.methods import METHODS
 from client_app.pinned import PinnedClientApp
 from client_app.simulation import prepare_simulation
@@ -39,7 +40,8 @@ def answering_errors(handler: Handler) -> Handler:
             return handler(message, context)
         except Exception as error:
             code: int = ErrorCode.CLIENT_APP_RAISED_EXCEPTION
-            reason = f"client {context.node_config.get('partition-id', context.node_id)}: "
+            where = f" on {name}" if (name := machine()) else ""
+            reason = f"client {context.node_config.get('partition-id', context.node_id)}{where}: "
             if isinstance(error, (ConfigError, DataError)):
                 code = REFUSED
                 reason += str(error)  # already says all there is to say
@@ -84,6 +86,8 @@ def query(message: Message, context: Context) -> Message:
             "compute": str(pick_compute(config.precision)),
             "data": split.digest,
             "fingerprint": code_fingerprint(),
+            "deal": local_data.deal_digest(site, config),
+            "machine": machine(),
         }
     )
     return Message(RecordDict({"facts": facts, "about": about}), reply_to=message)

@@ -1,5 +1,6 @@
 """Which images this client holds, and their pixels, decoded once."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -70,10 +71,7 @@ def training_data(site: Site, config: RunConfig) -> Split:
     """
     split = training_split(_release(site.root), config.train_split)
     if site.partition_id >= 0:
-        slices = _partition(
-            site.root, config.train_split, site.num_partitions, config.seed, config.partition, config.partition_args
-        )
-        split = split.take(slices[site.partition_id])
+        split = split.take(_partition(*_deal_of(site, config))[site.partition_id])
     split = _with_label_noise(split, site, config)
     if config.drop_last and len(split.labels) < config.batch_size:
         holder = f"partition {site.partition_id}" if site.partition_id >= 0 else f"'{site.root}'"
@@ -100,6 +98,13 @@ def evaluation_data(site: Site, config: RunConfig) -> Split:
             f" images for {site.num_partitions} clients; it must be 0, or there must be an image for each."
         )
     return split.take(partition("iid", split.labels, site.num_partitions, config.seed)[site.partition_id])
+
+
+def deal_digest(site: Site, config: RunConfig) -> str:
+    """16 hex digits over the training list, its labels and who gets what of them; empty for a site with a folder of
+    its own. By it the server can tell whether machines that share a release out hold the same one.
+    """
+    return _deal_digest(*_deal_of(site, config)) if site.partition_id >= 0 else ""
 
 
 def class_names(site: Site) -> tuple[str, ...]:
@@ -144,6 +149,23 @@ def _cache(folder: Path, max_bytes: int) -> DecodedCache:
 @lru_cache(maxsize=4)
 def _release(root: Path) -> Release:
     return open_release(root)
+
+
+Deal = tuple[Path, str, int, int, str, str]
+
+
+def _deal_of(site: Site, config: RunConfig) -> Deal:
+    """All that decides who gets which images."""
+    return site.root, config.train_split, site.num_partitions, config.seed, config.partition, config.partition_args
+
+
+@lru_cache(maxsize=4)
+def _deal_digest(*deal: *Deal) -> str:
+    split = training_split(_release(deal[0]), deal[1])
+    seen = hashlib.sha256(b"\n".join(split.keys.tolist()))  # not the array's bytes, whose width depends on other lists
+    for array in (split.labels, *_partition(*deal)):
+        seen.update(len(array).to_bytes(8, "little") + array.astype("<i8").tobytes())
+    return seen.hexdigest()[:16]
 
 
 @lru_cache(maxsize=4)

@@ -1,14 +1,21 @@
-"""Two settings of Ray that Flower's simulation has no way to ask for.
+"""Settings of Ray that Flower's simulation has no way to ask for, and plain words where a Ray cluster cannot be joined.
 
 Flower makes plain actors: a dead one goes back into the pool, is picked first from then on and answers every message
 with an error. Ray itself can restart an actor and repeat what it was doing, which changes no result, because a
-client's reply depends on the message alone.
+client's reply depends on the message alone. `client_app.actor_pool` does so for actors whose machine is gone.
 
 Ray also takes SIGTERM over when it starts and leaves on it without a word: the run's status then stays "running" until
 the SuperLink misses it, and the log does not say how to go on. Flower's own handler, which Ctrl-C reaches, does both.
+
+Flower waits for replies in as many threads as the machine of the server has cores, and 4 more, but at most 32: too few
+for the actors of several machines.
 """
 
+import socket
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial, wraps
 from typing import Any
 
 DRIVER = "flwr.simulation.run_simulation"
@@ -16,25 +23,35 @@ RESTARTS = -1  # as often as it takes
 # A message that kills its actor twice is answered with an error: it would do so again, as one that needs more memory
 # than there is.
 RETRIES = {"run": 1}
+THREADS = 4096  # at most; one is started for each actor
+CONNECT_SECONDS = 10.0  # Ray itself would try for many minutes, without a word
 
 
 def prepare_simulation() -> None:
-    """Change the settings in the process that is about to start Ray; a no-op in every other.
+    """Change the settings in the process that is about to start Ray or to join it; a no-op in every other.
 
     That process imports the ClientApp first, to see that it can be loaded.
     """
-    if DRIVER in sys.modules:
+    ray = sys.modules.get("ray")
+    if DRIVER in sys.modules and not (ray and ray.is_initialized()):
         _replace_dead_actors()
         _leave_sigterm_to_flower()
+        _wait_for_every_actor()
+        _explain_clusters_that_cannot_be_joined()
 
 
 def _replace_dead_actors() -> None:
+    from flwr.server.superlink.fleet.vce.backend import raybackend
     from flwr.simulation.ray_transport.ray_actor import ClientAppActor
+
+    from client_app.actor_pool import SteadyActorPool
 
     actor: Any = ClientAppActor
     actor._default_options["max_restarts"] = RESTARTS
     # As @ray.method would; for the whole actor, Ray would also retry the call that ends it.
     actor.__ray_metadata__.method_meta.max_task_retries.update(RETRIES)
+    module: Any = raybackend
+    module.BasicActorPool = SteadyActorPool
 
 
 def _leave_sigterm_to_flower() -> None:
@@ -42,3 +59,64 @@ def _leave_sigterm_to_flower() -> None:
 
     module: Any = utils
     module.set_sigterm_handler = lambda handler: None
+
+
+def _wait_for_every_actor() -> None:
+    from flwr.server.superlink.fleet.vce import vce_api
+
+    module: Any = vce_api
+    module.ThreadPoolExecutor = partial(ThreadPoolExecutor, THREADS)
+
+
+def _explain_clusters_that_cannot_be_joined() -> None:
+    from flwr.server.superlink.fleet.vce.backend.raybackend import RayBackend
+
+    backend: Any = RayBackend
+    backend.init_ray = joining_in_one_sentence(backend.init_ray)
+
+
+def joining_in_one_sentence(init_ray: Callable[..., None]) -> Callable[..., None]:
+    """`RayBackend.init_ray`, which prints four tracebacks, and waits for minutes if no cluster answers."""
+
+    @wraps(init_ray)
+    def init(self: Any, backend_config: dict[str, Any]) -> None:
+        from flwr.supercore.exit import ExitCode, flwr_exit
+        from ray._private.services import canonicalize_bootstrap_address
+
+        # RAY_ADDRESS, or a cluster that `ray start` began on this machine
+        if not (address := canonicalize_bootstrap_address(None)):  # type: ignore[arg-type]
+            return init_ray(self, backend_config)
+        try:
+            check_cluster(address, backend_config.get("init_args", {}))
+            return init_ray(self, backend_config)
+        except Exception as error:
+            flwr_exit(ExitCode.SIMULATION_EXCEPTION, f"The run stopped: {error}")
+
+    return init
+
+
+def check_cluster(address: str, init_args: dict[str, Any]) -> None:
+    """See whether Ray can be joined.
+
+    Args:
+        address: Host and port of its head.
+        init_args: What the user set for ``ray.init``.
+
+    Raises:
+        ValueError: The number of CPUs or GPUs is set, which is the cluster's own business.
+        ConnectionError: Nothing answers.
+    """
+    for key in ("num_cpus", "num_gpus"):
+        if key in init_args:
+            raise ValueError(
+                f"federation config: 'init-args-{key.replace('_', '-')}' is {init_args[key]}, but the Ray cluster at"
+                f" {address} has what its machines were started with; leave the key out, or unset RAY_ADDRESS."
+            )
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+    except OSError as error:
+        raise ConnectionError(
+            f"no Ray cluster answers at {address} ({error}); start one there with `ray start --head`, or unset"
+            " RAY_ADDRESS and start the SuperLink again."
+        ) from None

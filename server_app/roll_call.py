@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import time
+from collections import Counter
 from dataclasses import dataclass, replace
 from logging import INFO
 from typing import cast
@@ -33,6 +34,8 @@ class Member:
         compute: Device and precision.
         data: Hash of the keys and labels that it trains on.
         own_folder: Whether it is a site with a folder of its own, and not a slice of what others hold, too.
+        machine: Where it answered from, in a simulation on several machines; else empty.
+        deal: Of a client with a partition: the same for all that hold parts of one partition of one list.
     """
 
     node_id: int
@@ -42,6 +45,14 @@ class Member:
     compute: str
     data: str = ""
     own_folder: bool = False
+    machine: str = ""
+    deal: str = ""
+
+    @property
+    def name(self) -> str:
+        """For a message."""
+        who = f"client {self.partition_id}" if self.partition_id >= 0 else f"node {self.node_id}"
+        return f"{who} on {self.machine}" if self.machine else who
 
 
 def call_roll(grid: Grid, config: RunConfig, class_names: tuple[str, ...], min_nodes: int) -> list[Member]:
@@ -55,7 +66,7 @@ def call_roll(grid: Grid, config: RunConfig, class_names: tuple[str, ...], min_n
 
     Raises:
         RunStoppedError: A client refuses the config or its data, runs other code, knows other classes, or holds a
-            partition that another one holds too; or a partition is missing.
+            partition that another one holds too; a partition is missing; or they are parts of different deals.
     """
     node_ids = _wait_for_nodes(grid, min_nodes)
     content = RecordDict({"config": ConfigRecord(dict(config.to_flat()))})
@@ -91,26 +102,28 @@ def _place(reply: Message) -> tuple[int, int]:
 
 def _member(reply: Message, class_names: tuple[str, ...]) -> Member:
     facts, about = reply.content.metric_records["facts"], reply.content.config_records["about"]
-    partition_id = cast(int, facts["partition-id"])
-    who = f"client {partition_id}" if partition_id >= 0 else f"node {reply.metadata.src_node_id}"
+    member = Member(
+        node_id=reply.metadata.src_node_id,
+        partition_id=cast(int, facts["partition-id"]),
+        num_examples=cast(int, facts["num-examples"]),
+        histogram=np.asarray(facts["label-histogram"], dtype=np.int64),
+        compute=str(about["compute"]),
+        machine=cast(str, about.get("machine", "")),
+        deal=cast(str, about.get("deal", "")),
+        data=str(about["data"]),
+        own_folder=cast(int, facts["partition-id"]) < 0,
+    )
     names = cast(list[str], about["class-names"])
     if about["fingerprint"] != code_fingerprint():
         raise RunStoppedError(
-            f"{who} runs other code ({about['fingerprint']!s}) than the server ({code_fingerprint()}); stop the local"
-            " SuperLink or update the node, then start the run again."
+            f"{member.name} runs other code ({about['fingerprint']!s}) than the server ({code_fingerprint()}); stop the"
+            " local SuperLink or update the node, then start the run again."
         )
     if tuple(names) != class_names:
-        raise RunStoppedError(f"{who} knows the classes {', '.join(names)}; the server {', '.join(class_names)}.")
-    histogram = np.asarray(facts["label-histogram"], dtype=np.int64)
-    return Member(
-        reply.metadata.src_node_id,
-        partition_id,
-        cast(int, facts["num-examples"]),
-        histogram,
-        str(about["compute"]),
-        str(about["data"]),
-        own_folder=partition_id < 0,
-    )
+        raise RunStoppedError(
+            f"{member.name} knows the classes {', '.join(names)}; the server {', '.join(class_names)}."
+        )
+    return member
 
 
 def _check_partitions(members: list[Member], counts: set[int]) -> list[Member]:
@@ -136,6 +149,13 @@ def _check_partitions(members: list[Member], counts: set[int]) -> list[Member]:
     missing = sorted(set(range(counts.pop())) - set(ids))
     if missing:
         raise RunStoppedError(f"no node holds partition {missing[0]} ({len(missing)} partitions are missing).")
+    for member in slices[1:]:
+        if member.deal != slices[0].deal:
+            raise RunStoppedError(
+                f"{slices[0].name} and {member.name} do not hold parts of the same partition, so that images may be"
+                " missing or held twice; their 'data-dir' must be copies of one release, a partition's file the same"
+                " one, and NumPy the same version."
+            )
     return slices
 
 
@@ -160,4 +180,6 @@ def roll_table(members: list[Member], class_names: tuple[str, ...]) -> list[str]
         lines.append(f"{'...':>6}  and {len(members) - ROLL_ROWS} more clients")
     total = sum(member.num_examples for member in members)
     lines.append(f"{'all':>6}  {total:>8,}  {np.count_nonzero(sum(member.histogram for member in members)):>7}")
+    machines = Counter(member.machine for member in members if member.machine)
+    lines += [f"{count:>6}  answered from {machine}" for machine, count in sorted(machines.items())]
     return lines

@@ -1,5 +1,6 @@
 """Which images and labels a client gets."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from client_app.local_data import Site
 from config import RunConfig
 from data.errors import DataError
 from data.images import load_images
-from data.release import open_release
+from data.release import NOISY_LABELS, open_release
 
 NODES = [{"partition-id": client, "num-partitions": 4} for client in range(4)]
 
@@ -24,6 +25,23 @@ def test_slices_share_the_split_out(tiny_sample: Path) -> None:
     splits = [local_data.training_data(Site.resolve(node, config), config) for node in NODES]
     keys = np.concatenate([split.keys for split in splits])
     assert sorted(keys.tolist()) == sorted(open_release(tiny_sample).split("noisy_train").keys.tolist())
+
+
+def test_only_clients_that_share_one_list_out_have_the_same_digest(tiny_sample: Path, tmp_path: Path) -> None:
+    def digest(node: dict[str, int], folder: Path = tiny_sample, **values: object) -> str:
+        config = _config(folder, **values)
+        return local_data.deal_digest(Site.resolve(node, config), config)
+
+    copied, other = tmp_path / "copied", tmp_path / "other"
+    shutil.copytree(tiny_sample, copied)
+    shutil.copytree(tiny_sample, other)
+    labels = other / NOISY_LABELS
+    shown = [line.rpartition(" ") for line in labels.read_text().splitlines()]
+    labels.write_text("".join(f"{key} {(int(label) + 1) % 14}\n" for key, _, label in shown))
+    assert len({digest(node) for node in NODES} | {digest(NODES[1], copied)}) == 1
+    assert digest({}) == ""
+    changes = [{"seed": 2}, {"partition": "shards"}, {"train_split": "clean"}, {"folder": other}]
+    assert len({digest(NODES[0], **change) for change in [{}, *changes]}) == 5  # type: ignore[arg-type]
 
 
 def test_a_node_without_partition_holds_all_of_its_own_folder(tiny_sample: Path) -> None:

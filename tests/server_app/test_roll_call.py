@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message
 from safetensors.numpy import load_file
@@ -11,6 +12,7 @@ import client_app
 import task
 from config import RunConfig
 from data.sample import draw_sample
+from server_app.roll_call import Member, roll_table
 from server_app.stopping import RunStoppedError
 from server_app.strategies.setup import make_strategy
 from tests.fakes import InProcessGrid, partitions, rounds_of, run_in_process
@@ -90,6 +92,26 @@ def test_partitions_that_do_not_fit_together_end_the_run(
 ) -> None:
     with pytest.raises(RunStoppedError, match=sentence):
         run_in_process(tmp_path, nodes=nodes, data_dir=str(tiny_sample))
+
+
+def test_parts_of_different_lists_end_the_run(tmp_path: Path, tiny_sample: Path) -> None:
+    other = tmp_path / "other"
+    draw_sample(other, train=120, clean_train=20, val=12, test=40, image_size=32, seed=6)
+    nodes: list[dict[str, Any]] = [
+        {"partition-id": 0, "num-partitions": 2},
+        {"partition-id": 1, "num-partitions": 2, "data-dir": str(other)},
+    ]
+    with pytest.raises(RunStoppedError, match="client 0 and client 1 do not hold parts of the same partition"):
+        run_in_process(tmp_path, nodes=nodes, data_dir=str(tiny_sample))
+
+
+def test_the_table_says_from_which_machines_clients_answered() -> None:
+    machines = ["a (10.0.0.1)", "b (10.0.0.2)", "a (10.0.0.1)"]
+    members = [Member(i, i, 10, np.array([4, 6]), "cpu", machine=machine) for i, machine in enumerate(machines)]
+    *_, first, second = roll_table(members, ("cat", "dog"))
+    assert first.split() == ["2", "answered", "from", "a", "(10.0.0.1)"]
+    assert second.split() == ["1", "answered", "from", "b", "(10.0.0.2)"]
+    assert "answered" not in "".join(roll_table([Member(0, 0, 10, np.array([4, 6]), "cpu")], ("cat", "dog")))
 
 
 def test_a_client_that_runs_other_code_or_knows_other_classes_ends_the_run(tmp_path: Path, tiny_sample: Path) -> None:

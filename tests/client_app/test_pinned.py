@@ -1,0 +1,73 @@
+"""The code that travels with the ClientApp to machines that do not have it."""
+
+import io
+import os
+import pickle
+import socket
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flwr.app import Context, RecordDict
+
+from client_app import app
+from fingerprint import code_fingerprint
+from tests.fakes import instruction
+
+NOWHERE = "/no/such/bundle"
+UNPICKLE = """
+import pickle, sys
+app = pickle.load(sys.stdin.buffer)
+import client_app, fingerprint
+print(client_app.__file__, fingerprint.code_fingerprint(), app is client_app.app)
+"""
+
+
+def test_a_machine_without_the_bundle_unpacks_it_once(tmp_path: Path) -> None:
+    from ray import cloudpickle
+
+    class Elsewhere:
+        """The app, as another machine sees it."""
+
+        def __reduce__(self) -> tuple[Any, ...]:
+            load, (_, *code) = app.__reduce__()
+            return load, (NOWHERE, *code)
+
+    pickled = cloudpickle.dumps(Elsewhere())
+    folder = tmp_path / "clothing1m-fl" / "code" / code_fingerprint()
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    environment.pop("PYTHONPATH", None)
+    changes = []
+    for _ in range(2):
+        said = subprocess.run(
+            [sys.executable, "-c", UNPICKLE], input=pickled, cwd=tmp_path, env=environment, capture_output=True,
+            check=True, timeout=300,
+        ).stdout.decode()  # fmt: skip
+        assert said.split() == [str(folder / "client_app" / "__init__.py"), code_fingerprint(), "True"]
+        changes.append((folder / "task.py").stat().st_ctime_ns)
+    assert changes[0] == changes[1]
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_here_the_bundle_itself_is_used() -> None:
+    load, arguments = app.__reduce__()
+    assert load(*arguments) is app
+    assert len(pickle.dumps(arguments)) < 300_000  # what each message weighs more
+
+
+def test_a_machine_that_lacks_a_package_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as files:
+        files.writestr("client_app/__init__.py", "import no_such_package")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "client_app")
+    load, _ = app.__reduce__()
+    unable = load(NOWHERE, "0" * 16, archive.getvalue())
+    reply = unable(message=instruction(), context=Context(1, 1, {}, RecordDict(), {}))
+    assert reply.error.reason.startswith(
+        f"the app cannot be loaded on {socket.gethostname()} (No module named 'no_such"
+    )
