@@ -33,7 +33,7 @@ class SuperLink:
 
     def __init__(self, home: Path, working_directory: Path, *, simulation: bool = True) -> None:
         self._home, self._cwd = home, working_directory
-        self._port = _free_port()
+        self._port = free_port()
         self._processes: list[subprocess.Popen[bytes]] = []
         self._connection = [] if simulation else ["real"]
         home.mkdir(parents=True, exist_ok=True)
@@ -42,7 +42,7 @@ class SuperLink:
             (home / "config.toml").write_text(f'[superlink]\ndefault = "real"\n{connection}', encoding="utf-8")
         command = ["flower-superlink", "--insecure", "--host", "127.0.0.1", "--port", str(self._port)]
         command += ["--isolation", "subprocess", "--database", str(home / "state.db")]
-        command += ["--control-api-address", f"127.0.0.1:{_free_port()}"]
+        command += ["--control-api-address", f"127.0.0.1:{free_port()}"]
         self._start(command + ["--simulation"] * simulation, "superlink")
         self._wait_until_healthy()
 
@@ -50,7 +50,7 @@ class SuperLink:
         """A SuperNode that connects to this SuperLink; `node_config` as for ``--node-config``."""
         name = f"node-{len(self._processes)}"
         command = ["flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{self._port}"]
-        self._start([*command, "--node-config", node_config, "--port", str(_free_port())], name)
+        self._start([*command, "--node-config", node_config, "--port", str(free_port())], name)
 
     def _start(self, command: list[str], name: str) -> None:
         home = self._home if name == "superlink" else self._home / name
@@ -100,23 +100,12 @@ class SuperLink:
 
     def find(self, command: str) -> list[int]:
         """Ids of the processes started by this SuperLink, directly or not, whose command line holds `command`."""
-        parents = dict(_processes())
-        return [pid for pid in parents if self._is_ours(pid, parents) and command in _command_line(pid)]
-
-    def _is_ours(self, pid: int | None, parents: dict[int, int]) -> bool:
-        while pid and pid != self._processes[0].pid:
-            pid = parents.get(pid)
-        return bool(pid)
+        return find_below(self._processes[0].pid, command)
 
     def stop(self) -> None:
         """End what this test started, nodes first; each leads a session of its own, so its children end with it."""
         for process in reversed(self._processes):
-            process.terminate()
-            try:
-                process.wait(timeout=20)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            end(process)
 
     def _status(self, cwd: Path) -> str:
         return str(self._newest(cwd)["status"])
@@ -161,6 +150,28 @@ def wait_for(look: Callable[[], T | None], seconds: float = 120) -> T:
     raise TimeoutError(f"nothing came within {seconds:g} s")
 
 
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End the leader of a session, and with it what it started."""
+    process.terminate()
+    try:
+        process.wait(timeout=20)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def find_below(root: int, command: str) -> list[int]:
+    """Ids of the processes that `root` started, directly or not, whose command line holds `command`; or its own."""
+    parents = dict(_processes())
+
+    def is_below(pid: int | None) -> bool:
+        while pid and pid != root:
+            pid = parents.get(pid)
+        return bool(pid)
+
+    return [pid for pid in parents if is_below(pid) and command in _command_line(pid)]
+
+
 def _processes() -> Iterator[tuple[int, int]]:
     """Each process id and its parent's."""
     for path in Path("/proc").glob("[0-9]*/stat"):
@@ -182,7 +193,7 @@ def _command_line(pid: int) -> str:
     return ""
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
