@@ -33,7 +33,7 @@ class SuperLink:
 
     def __init__(self, home: Path, working_directory: Path, *, simulation: bool = True) -> None:
         self._home, self._cwd = home, working_directory
-        self._port = _free_port()
+        self._port = free_port()
         self._processes: list[subprocess.Popen[bytes]] = []
         self._connection = [] if simulation else ["real"]
         home.mkdir(parents=True, exist_ok=True)
@@ -42,7 +42,7 @@ class SuperLink:
             (home / "config.toml").write_text(f'[superlink]\ndefault = "real"\n{connection}', encoding="utf-8")
         command = ["flower-superlink", "--insecure", "--host", "127.0.0.1", "--port", str(self._port)]
         command += ["--isolation", "subprocess", "--database", str(home / "state.db")]
-        command += ["--control-api-address", f"127.0.0.1:{_free_port()}"]
+        command += ["--control-api-address", f"127.0.0.1:{free_port()}"]
         self._start(command + ["--simulation"] * simulation, "superlink")
         self._wait_until_healthy()
 
@@ -50,7 +50,7 @@ class SuperLink:
         """A SuperNode that connects to this SuperLink; `node_config` as for ``--node-config``."""
         name = f"node-{len(self._processes)}"
         command = ["flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{self._port}"]
-        self._start([*command, "--node-config", node_config, "--port", str(_free_port())], name)
+        self._start([*command, "--node-config", node_config, "--port", str(free_port())], name)
 
     def _start(self, command: list[str], name: str) -> None:
         home = self._home if name == "superlink" else self._home / name
@@ -182,7 +182,7 @@ def _command_line(pid: int) -> str:
     return ""
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
