@@ -45,6 +45,10 @@ until [[ $stopped ]]; do
         code=0
         wait "$node" || code=$?
     done
+    if [[ ! $stopped && $code -eq 0 ]]; then
+        echo "start.sh: the SuperLink shut this node out: it was unregistered, or this machine's clock is wrong" \
+            "(more than 5 seconds ahead of the SuperLink's, or 5 minutes behind)" >&2
+    fi
     if [[ $stopped || $code -eq 0 || $code -eq 2 ]]; then
         exit "$code"
     fi

@@ -47,7 +47,7 @@ def test_services_run_the_scripts_of_the_folders_they_mount(written: Path, servi
         assert service["restart"] == "unless-stopped"
         assert service["user"] == "${DEPLOY_USER:-1000:1000}"
     assert {name: service["command"] for name, service in services.items()} == {
-        "superlink": [], "gateway": ["superlink:8443"], "node-1": ["/data"], "node-2": ["/data"],
+        "superlink": ["--host", "0.0.0.0"], "gateway": ["superlink:8443"], "node-1": ["/data"], "node-2": ["/data"],
     }  # fmt: skip
 
 
