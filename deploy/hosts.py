@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from deploy.errors import DeployError
 
 Host = str | IPv4Address | IPv6Address
-LOOPBACK: tuple[Host, ...] = ("localhost", IPv4Address("127.0.0.1"))
+LOOPBACK: tuple[Host, ...] = ("localhost", IPv4Address("127.0.0.1"), IPv6Address("::1"))
 _LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)")
 
 

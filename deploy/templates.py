@@ -38,7 +38,7 @@ def _words(deployment: Deployment) -> dict[str, str]:
         "ADDRESS": deployment.address,
         "PORT": str(port),
         "LISTEN": "::" if ipv6 else "0.0.0.0",
-        "LISTEN_ON": f"[::]:{port}" if ipv6 else f"0.0.0.0:{port}",
+        "LISTEN_ON": f"[::]:{port} ipv6only=off" if ipv6 else f"0.0.0.0:{port}",
         "LOOPBACK": loopback,
         "INNER_PORT": str(deployment.inner_port),
         "INNER": f"[{loopback}]:{deployment.inner_port}" if ipv6 else f"{loopback}:{deployment.inner_port}",

@@ -45,6 +45,7 @@ def test_rooms_import_only_what_they_may() -> None:
     for module, forbidden in {
         "data.__main__": {"flwr", "torch", "config", "task", "client_app", "server_app"},
         "data.release, data.images, data.partition, data.sample": {"flwr", "torch", "config", "task"},
+        "deploy.__main__": {"flwr", "torch", "config", "task", "data", "client_app", "server_app"},
         "client_app": {"server_app", "ray", "matplotlib"},
         "server_app": {"client_app", "ray"},
     }.items():
