@@ -45,6 +45,7 @@ until [[ $stopped ]]; do
         code=0
         wait "$node" || code=$?
     done
+    kill -KILL -- "-$node" 2>/dev/null || true # what a SuperNode that crashed or was refused leaves behind
     if [[ ! $stopped && $code -eq 0 ]]; then
         echo "start.sh: the SuperLink shut this node out: it was unregistered, or this machine's clock is wrong" \
             "(more than 5 seconds ahead of the SuperLink's, or 5 minutes behind)" >&2
