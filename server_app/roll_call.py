@@ -182,4 +182,16 @@ def roll_table(members: list[Member], class_names: tuple[str, ...]) -> list[str]
     lines.append(f"{'all':>6}  {total:>8,}  {np.count_nonzero(sum(member.histogram for member in members)):>7}")
     machines = Counter(member.machine for member in members if member.machine)
     lines += [f"{count:>6}  answered from {machine}" for machine, count in sorted(machines.items())]
+    return lines + _label_table([member for member in members if member.own_folder][:ROLL_ROWS], class_names)
+
+
+def _label_table(sites: list[Member], class_names: tuple[str, ...]) -> list[str]:
+    """Which node each site is, and how many of its images carry each label; slices of one copy are dealt, and known."""
+    if not sites:
+        return []
+    lines = [f"client {site.partition_id} is node {site.node_id}" for site in sites]
+    width = max(map(len, ("label", *class_names)))
+    lines.append(f"{'label':<{width}}" + "".join(f"{f'client {site.partition_id}':>11}" for site in sites))
+    for label, name in enumerate(class_names):
+        lines.append(f"{name:<{width}}" + "".join(f"{site.histogram[label]:>11,}" for site in sites))
     return lines

@@ -114,6 +114,19 @@ def test_the_table_says_from_which_machines_clients_answered() -> None:
     assert "answered" not in "".join(roll_table([Member(0, 0, 10, np.array([4, 6]), "cpu")], ("cat", "dog")))
 
 
+def test_the_table_shows_the_labels_of_sites_with_folders_of_their_own() -> None:
+    sites = [
+        Member(70 + i, i, 5000, np.array([count, 5000 - count]), "cpu", own_folder=True)
+        for i, count in [(0, 7), (1, 1234)]
+    ]
+    *_, first, second, header, cat, dog = roll_table(sites, ("cat", "dog"))
+    assert (first, second) == ("client 0 is node 70", "client 1 is node 71")
+    assert header.split() == ["label", "client", "0", "client", "1"]
+    assert cat.split() == ["cat", "7", "1,234"]
+    assert dog.split() == ["dog", "4,993", "3,766"]
+    assert len({len(line) for line in (header, cat, dog)}) == 1
+
+
 def test_a_client_that_runs_other_code_or_knows_other_classes_ends_the_run(tmp_path: Path, tiny_sample: Path) -> None:
     def answering(key: str, value: Any) -> Any:
         def handler(message: Message, context: Context) -> Message:
