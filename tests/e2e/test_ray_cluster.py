@@ -14,7 +14,7 @@ import safetensors.numpy
 
 from data.sample import draw_sample
 from tests.e2e.superlink import SCRIPTS, SuperLink, end, find_below, free_port, pairs, wait_for
-from tests.fakes import rounds_of
+from tests.fakes import TIMES, rounds_of
 
 pytestmark = pytest.mark.e2e
 
@@ -129,8 +129,7 @@ def on_one_machine(release: Path, tmp_path_factory: pytest.TempPathFactory) -> A
 
 
 def _outcome(run_dir: Path) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
-    times = ("seconds", "images-per-second")
-    rounds = [{key: value for key, value in entry.items() if key not in times} for entry in rounds_of(run_dir)]
+    rounds = [{key: value for key, value in entry.items() if key not in TIMES} for entry in rounds_of(run_dir)]
     weights = safetensors.numpy.load_file(run_dir / "model.safetensors")
     return rounds, {name: value.tobytes() for name, value in weights.items()}
 
