@@ -6,4 +6,5 @@ here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
 umask 077
 mkdir -p "$here/gateway"
 sed "s/SUPERLINK/${1:-@INNER@}/" "$here/gateway.conf" >"$here/gateway/nginx.conf"
+PATH="$PATH:/usr/sbin:/usr/local/sbin" # where nginx lies, and not every user looks
 exec nginx -e stderr -p "$here/gateway/" -c nginx.conf -g 'daemon off;'
