@@ -4,9 +4,9 @@ from collections.abc import Iterable
 
 from flwr.app import ArrayRecord, Message, RecordDict
 
+from arrays import as_array, as_numpy
 from config import ConfigError
 from payload import is_packed, pack, unpack
-from server_app.arrays import as_array, as_numpy
 
 
 class Packing:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from server_app.arrays import as_numpy
+from arrays import as_numpy
 from server_app.callbacks import Callback, History, RoundResult
 from server_app.checkpoint_file import Checkpoint, save_checkpoint
 

@@ -14,7 +14,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from server_app.arrays import as_numpy
+from arrays import as_numpy
 from server_app.stopping import RunStoppedError
 from server_app.strategies.buffers import is_parameter
 from server_app.strategies.running_mean import RunningMean

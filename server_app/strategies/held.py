@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, Message, MetricRecord
 
-from server_app.arrays import as_numpy
+from arrays import as_numpy
 from server_app.stopping import RunStoppedError
 from server_app.strategies.buffers import is_counter, is_parameter
 from server_app.strategies.fedavg import StreamingFedAvg

@@ -19,9 +19,9 @@ from flwr.common import log
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
+from arrays import as_array, as_numpy, take_arrays
 from config import ConfigError, RunConfig, build_named
 from privacy import CLIPPING_NORM, NORM_BIT, clip_update
-from server_app.arrays import as_array, as_numpy, take_arrays
 from server_app.strategies.buffers import is_parameter
 from server_app.strategies.clipping import NORM, PRIVACY, Clipping
 from server_app.strategies.running_mean import RunningMean

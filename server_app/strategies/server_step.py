@@ -15,7 +15,7 @@ import numpy.typing as npt
 from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 
-from server_app.arrays import as_numpy
+from arrays import as_numpy
 from server_app.strategies.buffers import is_parameter
 from server_app.strategies.fedavg import StreamingFedAvg
 

@@ -1,4 +1,4 @@
-"""Flower's arrays as NumPy's, without a copy: the server looks at every reply more than once.
+"""Flower's arrays as NumPy's, without a copy: both sides handle every model more than once.
 
 An `Array` holds the bytes that `numpy.save` made. `numpy.load` would copy them, and parse the same few headers anew for
 each reply.

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
 
-from server_app.arrays import all_finite, as_array, as_numpy, take_arrays
+from arrays import all_finite, as_array, as_numpy, take_arrays
 from tests.fakes import record
 
 DTYPES = st.sampled_from([np.float16, np.float32, np.float64, np.int8, np.int64, np.uint8, np.bool_])
