@@ -76,7 +76,7 @@ def our_rounds(
     config = RunConfig(fraction_train=1.0, num_server_rounds=rounds)
     members = members_of(clients)
     grid = OrderedGrid(PreparedGrid(clients, wire), [member.node_id for member in members])
-    callbacks: list[Callback] = [Checkpoints(checkpoints, config.to_flat(), "roll", dict)] if checkpoints else []
+    callbacks: list[Callback] = [Checkpoints(checkpoints, config.to_flat(), "roll")] if checkpoints else []
     loop = RoundLoop(grid, make_strategy(config), members, {"test": Unevaluated()}, config, callbacks)
     loop.run(ArrayRecord(dict(arrays)))  # which is emptied
 

@@ -96,7 +96,7 @@ def whole_rounds(contender: str, source: FileReplies, clients: int, rounds: int,
         members = members_of(clients)
         ordered = OrderedGrid(grid, [member.node_id for member in members])
         with tempfile.TemporaryDirectory() as folder:
-            checkpoints = Checkpoints(Path(folder), config.to_flat(), "roll", dict)
+            checkpoints = Checkpoints(Path(folder), config.to_flat(), "roll")
             RoundLoop(ordered, make_strategy(config), members, {"test": clean_set}, config, [checkpoints]).run(arrays)
     else:
 

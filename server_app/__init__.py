@@ -33,7 +33,7 @@ from server_app.roll_call import call_roll, roll_hash, roll_table
 from server_app.rounds import RoundLoop
 from server_app.stopping import report_in_one_sentence, resumable
 from server_app.strategies.needs import check_needs
-from server_app.strategies.setup import make_strategy, restore, state_of
+from server_app.strategies.setup import make_strategy, restore
 from task import build_model, pick_compute
 
 app = ServerApp()
@@ -47,7 +47,7 @@ def main(grid: Grid, context: Context) -> None:
     check_tracking(config)
     start = find_start(config)
     strategy = make_strategy(config)
-    compute = pick_compute(config.precision)
+    compute = pick_compute(config.precision, config.autotune)
     release = _open_data(config)
     model = build_model(config.model, len(release.class_names), config.seed)
     checkpoint = start.checkpoint if start else None
@@ -78,7 +78,7 @@ def main(grid: Grid, context: Context) -> None:
         failures,
         FailureGate(config.min_reply_fraction),
         MetricsFile(run_dir / "metrics.jsonl"),
-        Checkpoints(run_dir / CHECKPOINTS, config.to_flat(), roll_hash(members), state_of(strategy)),
+        Checkpoints(run_dir / CHECKPOINTS, config.to_flat(), roll_hash(members)),
         Progress(config.num_server_rounds),
         Tracking(run_dir, config),
         LatestModel(run_dir / "model.safetensors", release.class_names, config),
@@ -90,7 +90,11 @@ def main(grid: Grid, context: Context) -> None:
         packing = Packing(config.payload) if is_remote(grid) or config.payload != "fp32" else None
         ids = [member.node_id for member in members]
         ordered = OrderedGrid(grid, ids, interrupted, packing=packing)
-        RoundLoop(ordered, strategy, members, clean_sets, config, callbacks, failures.record).run(arrays, history)
+        loop = RoundLoop(
+            ordered, strategy, members, clean_sets, config, callbacks, failures.record,
+            overlap=is_remote(grid) or compute.device.type == "cuda",
+        )  # fmt: skip
+        loop.run(arrays, history)
     log(INFO, "Finished: metrics.jsonl, model.safetensors, accuracy.png and confusion.png are in %s", run_dir)
 
 

@@ -4,10 +4,12 @@ import contextlib
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from logging import INFO
 
-from flwr.app import ArrayRecord, ConfigRecord, Message
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.common import log
 from flwr.serverapp.strategy import Strategy
 
@@ -18,6 +20,7 @@ from server_app.grid import OrderedGrid
 from server_app.replies import Replies
 from server_app.roll_call import Member
 from server_app.stopping import RunStoppedError
+from server_app.strategies.setup import state_of
 from task import derived_seed
 
 RETURN_SECONDS = 30.0  # for a node that was lost in a round; one that is started again tries every few seconds
@@ -34,6 +37,27 @@ def sampling_from(seed: int) -> Iterator[None]:
         random.setstate(state)
 
 
+@dataclass(frozen=True)
+class Sent:
+    """A round whose messages are on their way.
+
+    Attributes:
+        server_round: From 1.
+        messages: As the strategy made them.
+        replies: Come when they are asked for.
+        books: On these replies.
+        started: When, by `time.perf_counter`.
+        deadline: When the round goes on without those who are late, by `time.monotonic`.
+    """
+
+    server_round: int
+    messages: list[Message]
+    replies: Iterable[Message]
+    books: Replies
+    started: float
+    deadline: float
+
+
 class RoundLoop:
     """Runs `config.num_server_rounds` rounds of any Flower strategy."""
 
@@ -46,6 +70,8 @@ class RoundLoop:
         config: RunConfig,
         callbacks: Sequence[Callback],
         on_failure: Callable[[int, int, str], None] = lambda server_round, partition, reason: None,
+        *,
+        overlap: bool = False,
     ) -> None:
         """Wire a run.
 
@@ -57,6 +83,8 @@ class RoundLoop:
             config: The run's.
             callbacks: Called in this order.
             on_failure: Told round, partition and reason of each training reply that is left out.
+            overlap: Evaluate on the server while clients train the next round. It changes no result; it gains time if
+                the server computes with what clients leave idle.
         """
         self._grid = grid
         self._strategy = strategy
@@ -65,6 +93,8 @@ class RoundLoop:
         self._config = config
         self._callbacks = callbacks
         self._on_failure = on_failure
+        # A strategy may let what clients found in evaluation decide how the next round trains.
+        self._overlap = overlap and config.fraction_evaluate == 0
 
     def run(self, arrays: ArrayRecord, history: History | None = None) -> None:
         """Train from `arrays`, after the rounds of `history`; callbacks end in any case, so that what is done is kept.
@@ -78,9 +108,16 @@ class RoundLoop:
         for callback in self._callbacks:
             callback.on_start(history)
         try:
+            sent, done = None, time.perf_counter()
             for server_round in range(history.last_round + 1, self._config.num_server_rounds + 1):
+                sent = sent or self._send(server_round, arrays)
                 previous = arrays
-                arrays, result = self._round(server_round, previous)
+                arrays, metrics = self._aggregate(sent)
+                strategy_state, trained = state_of(self._strategy)(), time.perf_counter()
+                early = self._overlap and server_round < self._config.num_server_rounds
+                following = self._send(server_round + 1, arrays) if early else None
+                result = self._evaluate(sent, arrays, metrics, strategy_state, trained, done)
+                sent, done = following, done + result.seconds
                 for callback in self._callbacks:
                     callback.after_round(result)
                 if previous is not arrays:
@@ -89,62 +126,78 @@ class RoundLoop:
             for callback in self._callbacks:
                 callback.on_end()
 
-    def _round(self, server_round: int, arrays: ArrayRecord) -> tuple[ArrayRecord, RoundResult]:
-        started = time.perf_counter()
+    def _send(self, server_round: int, arrays: ArrayRecord) -> Sent:
+        started, limit = time.perf_counter(), self._config.round_timeout or None
+        deadline = time.monotonic() + limit if limit else math.inf
         with sampling_from(derived_seed(self._config.seed, "sampled clients", server_round)):
             messages = list(self._strategy.configure_train(server_round, arrays, self._message_config(), self._grid))
-        sampled = [self._members[message.metadata.dst_node_id].partition_id for message in messages]
         books = Replies(self._members, arrays, lambda *failure: self._on_failure(server_round, *failure))
-        averaged, metrics = self._strategy.aggregate_train(server_round, self._train_replies(messages, books))
+        replies = self._grid.send_and_receive(messages, timeout=limit)
+        return Sent(server_round, messages, replies, books, started, deadline)
+
+    def _aggregate(self, sent: Sent) -> tuple[ArrayRecord, MetricRecord]:
+        averaged, metrics = self._strategy.aggregate_train(sent.server_round, self._train_replies(sent))
         if averaged is None or metrics is None:
-            first = next(iter(books.failures.values()), "no client was sampled.")
-            raise RunStoppedError(f"round {server_round}: none of {len(sampled)} clients gave a usable reply; {first}")
-        trained = time.perf_counter()
+            first = next(iter(sent.books.failures.values()), "no client was sampled.")
+            raise RunStoppedError(
+                f"round {sent.server_round}: none of {len(sent.messages)} clients gave a usable reply; {first}"
+            )
+        return averaged, metrics
+
+    def _evaluate(
+        self,
+        sent: Sent,
+        averaged: ArrayRecord,
+        metrics: MetricRecord,
+        strategy_state: dict[str, np.ndarray],
+        trained: float,
+        before: float,
+    ) -> RoundResult:
+        """Evaluate what a round gave, which was there at `trained`; the round before was done at `before`."""
+        began = time.perf_counter()
         quality = {name: clean_set.evaluate(averaged) for name, clean_set in self._clean_sets.items()}
-        on_clients = self._evaluate_on_clients(server_round, averaged)
+        on_clients = self._evaluate_on_clients(sent.server_round, averaged)
         ended = time.perf_counter()
-        reports = books.metrics.values()
+        reports = sent.books.metrics.values()
         seen = sum(values.get("images-seen", 0) for values in reports)
-        result = RoundResult(
-            server_round=server_round,
+        return RoundResult(
+            server_round=sent.server_round,
             arrays=averaged,
             test=quality["test"],
             validation=quality.get("validation"),
             train_loss=float(metrics["train-loss"]),  # type: ignore[arg-type]
             num_examples=int(sum(values["num-examples"] for values in reports)),
-            seconds=ended - started,
+            seconds=ended - before,
             slowest_client_seconds=max(values.get("visit-seconds", 0.0) for values in reports),
             slowest_training_seconds=max(values.get("train-seconds", 0.0) for values in reports),
-            evaluation_seconds=ended - trained,
-            images_per_second=seen / (trained - started),
-            sampled_partitions=sampled,
-            failures=books.failures,
+            evaluation_seconds=ended - began,
+            images_per_second=seen / (trained - sent.started),
+            sampled_partitions=[self._members[message.metadata.dst_node_id].partition_id for message in sent.messages],
+            failures=sent.books.failures,
             on_clients=on_clients,
             of_strategy={
                 key: float(value)
                 for key, value in metrics.items()
                 if isinstance(value, (int, float)) and not any(key in theirs for theirs in reports)
             },
+            strategy_state=strategy_state,
         )
-        return averaged, result
 
-    def _train_replies(self, messages: list[Message], books: Replies) -> Iterator[Message]:
+    def _train_replies(self, sent: Sent) -> Iterator[Message]:
         """Good replies in the order of the messages, then those of clients that failed and were asked once more."""
-        limit = self._config.round_timeout or None
-        deadline = time.monotonic() + limit if limit else math.inf
-        asked = [message.metadata.dst_node_id for message in messages]
-        yield from books.good(self._grid.send_and_receive(messages, timeout=limit), asked)
+        books = sent.books
+        yield from books.good(sent.replies, [message.metadata.dst_node_id for message in sent.messages])
         again = [
             Message(message.content, message.metadata.dst_node_id, message.metadata.message_type)
-            for message in messages
+            for message in sent.messages
             if (partition := self._members[message.metadata.dst_node_id].partition_id) in books.failures
             and partition not in books.hopeless
         ]
-        again = self._reachable(again, books.lost, deadline)
-        left = deadline - time.monotonic()
+        again = self._reachable(again, books.lost, sent.deadline)
+        left = sent.deadline - time.monotonic()
         if again and left > 0:
             log(INFO, "Asking %d clients once more.", len(again))
-            replies = self._grid.send_and_receive(again, timeout=left if limit else None)
+            replies = self._grid.send_and_receive(again, timeout=left if left < math.inf else None)
             yield from books.good(replies, [message.metadata.dst_node_id for message in again])
 
     def _reachable(self, messages: list[Message], lost: set[int], deadline: float) -> list[Message]:

@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from flwr.app import ArrayRecord
 
 from task import Evaluation
@@ -20,7 +21,7 @@ class RoundResult:
         validation: It, on the clean list that `val-split` names; None without one.
         train_loss: Mean local loss over the visit, averaged over clients by examples, in nats.
         num_examples: Images that the clients of the round hold together.
-        seconds: Wall time of the round, evaluation included.
+        seconds: Wall time since the round before was done, evaluation included: those of all rounds add up to the run.
         slowest_client_seconds: Longest visit among the good replies: reading the data, training, packing the reply.
         slowest_training_seconds: Longest training loop among them, without decoding.
         evaluation_seconds: Wall time of evaluation, on the server and on clients.
@@ -29,6 +30,7 @@ class RoundResult:
         failures: Partition of each client without a usable reply, and the reason.
         on_clients: Mean metrics of federated evaluation; empty without it.
         of_strategy: Metrics that the strategy adds to those of the clients, such as ``clipping-norm``.
+        strategy_state: What the strategy must remember of the rounds so far; empty if it needs nothing.
     """
 
     server_round: int
@@ -46,6 +48,7 @@ class RoundResult:
     failures: dict[int, str] = field(default_factory=dict)
     on_clients: dict[str, float] = field(default_factory=dict)
     of_strategy: dict[str, float] = field(default_factory=dict)
+    strategy_state: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

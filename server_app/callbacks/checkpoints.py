@@ -1,10 +1,8 @@
 """`checkpoints/`: the state after each round, the one before it, and the best model by clean validation accuracy."""
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-
-import numpy as np
 
 from arrays import as_numpy
 from server_app.callbacks import Callback, History, RoundResult
@@ -16,13 +14,10 @@ KEPT = 2  # the newest, and the one that is used if that turns out to be damaged
 class Checkpoints(Callback):
     """Writes ``round-00007.safetensors``, and links the best one as ``best.safetensors``."""
 
-    def __init__(
-        self, folder: Path, config: Mapping[str, object], roll: str, strategy_state: Callable[[], dict[str, np.ndarray]]
-    ) -> None:
+    def __init__(self, folder: Path, config: Mapping[str, object], roll: str) -> None:
         self._folder = folder
         self._config = dict(config)
         self._roll = roll
-        self._strategy_state = strategy_state
         self._best: tuple[int, float] | None = None
 
     def on_start(self, history: History) -> None:
@@ -40,7 +35,7 @@ class Checkpoints(Callback):
         model = {name: as_numpy(array) for name, array in result.arrays.items()}
         save_checkpoint(
             path,
-            Checkpoint(result.server_round, model, self._config, self._roll, self._strategy_state(), self._best),
+            Checkpoint(result.server_round, model, self._config, self._roll, result.strategy_state, self._best),
         )
         if is_best:
             temporary = self._folder / ".best"

@@ -217,7 +217,7 @@ def test_too_few_replies_stop_the_run_which_can_be_resumed(
     assert [line["round"] for line in rounds_of(tmp_path / "run")] == [1]
     failures = [json.loads(line) for line in (tmp_path / "run" / "failures.jsonl").read_text().splitlines()]
     assert [failure["round"] for failure in failures] == [2, 2]
-    assert "RuntimeError" in failures[0]["reason"]
+    assert "ValueError" in failures[0]["reason"]
     run_in_process(tmp_path, **settings(tiny_sample, resume="auto", min_reply_fraction=0.75))
     assert_same_run(tmp_path / "run", undisturbed)
     assert (tmp_path / "run" / "failures.jsonl").read_text() == ""
@@ -243,7 +243,7 @@ def test_a_client_that_fails_once_is_asked_once_more(tmp_path: Path, tiny_sample
 
 
 def broken(message: Message) -> Message:
-    """The message without one of its weights: loading the rest raises a RuntimeError in the client."""
+    """The message without one of its weights: loading the rest raises a ValueError in the client."""
     kept = {name: array for name, array in message.content.array_records["arrays"].items() if name != "fc.weight"}
     other = copy.copy(message)
     other.content = RecordDict({"arrays": ArrayRecord(kept), "config": message.content.config_records["config"]})

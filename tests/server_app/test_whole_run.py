@@ -248,7 +248,7 @@ def test_when_every_client_fails_the_run_stops_and_keeps_what_it_has(tmp_path: P
                 _drop_a_weight(message)
         return client_app.app(message, context)
 
-    with pytest.raises(RunStoppedError, match=r"round 2: none of 2 clients gave a usable reply; client [0-3]: Runtime"):
+    with pytest.raises(RunStoppedError, match=r"round 2: none of 2 clients gave a usable reply; client [0-3]: Value"):
         run_in_process(tmp_path, handler=handler, data_dir=str(tiny_sample))
     run_dir = tmp_path / "run"
     assert [entry["round"] for entry in rounds_of(run_dir)] == [1]

@@ -1,0 +1,80 @@
+"""Evaluation on the server while clients train the next round."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.numpy
+from flwr.app import Message
+
+import server_app
+from server_app.evaluation import CleanSet
+from tests.fakes import TIMES, InProcessGrid, rounds_of, run_in_process
+
+
+def _recorded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What happens from now on, in order."""
+    log: list[str] = []
+    push, evaluate = InProcessGrid.push_messages, CleanSet.evaluate
+
+    def pushed(self: InProcessGrid, messages: Any) -> Any:
+        messages = list(messages)
+        kinds = {message.metadata.message_type for message in messages if isinstance(message, Message)}
+        log.extend(f"sent {kind}" for kind in sorted(kinds))
+        return push(self, messages)
+
+    def evaluated(self: CleanSet, arrays: Any) -> Any:
+        log.append("evaluated")
+        return evaluate(self, arrays)
+
+    monkeypatch.setattr(InProcessGrid, "push_messages", pushed)
+    monkeypatch.setattr(CleanSet, "evaluate", evaluated)
+    return log
+
+
+def _run(folder: Path, sample: Path, **settings: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    run_dir = run_in_process(
+        folder, data_dir=str(sample), num_server_rounds=3, val_split="none", strategy="fedadam", **settings
+    )
+    rounds = [{key: value for key, value in line.items() if key not in TIMES} for line in rounds_of(run_dir)]
+    return rounds, safetensors.numpy.load_file(run_dir / "model.safetensors")
+
+
+def test_the_next_round_is_sent_before_a_round_is_evaluated_and_nothing_else_changes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_sample: Path
+) -> None:
+    rounds, weights = _run(tmp_path / "one", tiny_sample)
+    log = _recorded(monkeypatch)
+    monkeypatch.setattr(server_app, "is_remote", lambda grid: True)
+    other_rounds, other_weights = _run(tmp_path / "two", tiny_sample)
+    assert log == [
+        "sent query", "sent train", "sent train", "evaluated", "sent train", "evaluated", "evaluated",
+    ]  # fmt: skip
+    assert other_rounds == rounds
+    assert all((weights[name] == other_weights[name]).all() for name in weights)
+    lines = rounds_of(tmp_path / "two" / "run")
+    assert all(line["evaluation-seconds"] > 0 for line in lines)
+
+
+def test_federated_evaluation_is_over_before_the_next_round_is_sent(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_sample: Path
+) -> None:
+    """A strategy may let it decide how clients train."""
+    log = _recorded(monkeypatch)
+    monkeypatch.setattr(server_app, "is_remote", lambda grid: True)
+    _run(tmp_path, tiny_sample, fraction_evaluate=0.5)
+    assert log == ["sent query", *(["sent train", "evaluated", "sent evaluate"] * 3)]
+
+
+def test_checkpoints_hold_the_strategy_as_it_was_before_the_next_round_was_sent(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_sample: Path
+) -> None:
+    """Stopped after round 2 and resumed, a run that overlaps ends like one that does not."""
+    rounds, weights = _run(tmp_path / "one", tiny_sample)
+    monkeypatch.setattr(server_app, "is_remote", lambda grid: True)
+    settings: dict[str, Any] = {"data_dir": str(tiny_sample), "val_split": "none", "strategy": "fedadam"}
+    run_in_process(tmp_path / "two", num_server_rounds=2, **settings)
+    resumed = run_in_process(tmp_path / "two", num_server_rounds=3, resume=str(tmp_path / "two" / "run"), **settings)
+    assert [line["test-loss"] for line in rounds_of(resumed)] == [line["test-loss"] for line in rounds]
+    found = safetensors.numpy.load_file(resumed / "model.safetensors")
+    assert all((weights[name] == found[name]).all() for name in weights)
