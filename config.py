@@ -161,8 +161,16 @@ class RunConfig:
     momentum: float = _key(0.9, interval(0, 1, open_high=True), "of SGD, within one visit")
     weight_decay: float = _key(5e-4, interval(0, float("inf")), "of SGD")
     precision: str = _key(
-        "auto", one_of("auto", "fp32", "bf16", "fp16"), "autocast; `auto`: bf16 where the hardware has it"
+        "auto",
+        one_of("auto", "fp32", "tf32", "bf16", "fp16"),
+        "autocast; `auto`: bf16 where the hardware has it; `tf32`: fp32 whose products a GPU rounds to 10 bits",
     )
+    autotune: bool = _key(
+        True,
+        ANY_TEXT,
+        "let cuDNN try which convolutions are fastest on this GPU; they may change last bits of a result",
+    )
+    compile: bool = _key(False, ANY_TEXT, "`torch.compile` the model on clients; needs a C++ compiler there")
     payload: str = _key(
         "fp32", one_of("fp32", "bf16", "fp16"), "numbers that travel; bf16 and fp16 send half the bytes, both ways"
     )

@@ -20,6 +20,8 @@ from flwr.app import Array, ArrayRecord
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from arrays import as_numpy
+
 KINDS = ("fp32", "bf16", "fp16")
 PIECE = "piece-"
 PIECE_BYTES = 5 << 20  # Flower cuts larger arrays into pieces of this size itself
@@ -52,17 +54,19 @@ def pack(arrays: Mapping[str, np.ndarray], kind: str) -> ArrayRecord:
 
 
 def unpack(record: ArrayRecord) -> dict[str, np.ndarray]:
-    """The arrays of a packed or plain record in their order, writable, float32 where they travelled shorter.
+    """The arrays of a packed or plain record in their order, float32 where they travelled shorter.
+
+    Those of a plain one are read-only and lie where its bytes are.
 
     Raises:
         ValueError: A piece cannot be read.
     """
     if not is_packed(record):
-        return {name: array.numpy() for name, array in record.items()}
+        return {name: as_numpy(array) for name, array in record.items()}
     found: list[tuple[int, str, np.ndarray]] = []
     for label, array in record.items():
         try:
-            for key, value in load(array.numpy().tobytes()).items():
+            for key, value in load(as_numpy(array).tobytes()).items():
                 number, _, name = key.partition(" ")
                 found.append((int(number), name, lengthen(value)))
         except (SafetensorError, ValueError, EOFError, KeyError) as error:

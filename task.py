@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -46,10 +47,12 @@ class Compute:
     Attributes:
         device: The CPU or one GPU.
         dtype: What autocast computes in; float32 switches autocast off. Parameters stay float32.
+        tf32: Whether a GPU may round the factors of float32 products to 10 bits of mantissa.
     """
 
     device: torch.device
     dtype: torch.dtype
+    tf32: bool = False
 
     def autocast(self) -> contextlib.AbstractContextManager[None]:
         if self.dtype is torch.float32:
@@ -57,14 +60,20 @@ class Compute:
         return torch.autocast(self.device.type, self.dtype)
 
     def __str__(self) -> str:
-        return f"{self.device.type} {str(self.dtype).removeprefix('torch.')}"
+        return f"{self.device.type} {'tf32' if self.tf32 else str(self.dtype).removeprefix('torch.')}"
 
 
-def pick_compute(precision: str) -> Compute:
+def pick_compute(precision: str, autotune: bool = False) -> Compute:
     """The GPU if there is one; `auto` is bf16 where the hardware computes in it, else fp16 on a GPU and fp32 on a CPU.
 
+    Args:
+        precision: The run config's.
+        autotune: Whether cuDNN may time its algorithms on the first batch of each shape and keep the fastest. Which
+            one that is, and with it the last bits of a result, can differ from run to run.
+
     Raises:
-        ConfigError: fp16 without a GPU: convolutions in half precision are emulated on CPUs, slower than fp32.
+        ConfigError: fp16 or tf32 without a GPU that has them: convolutions in half precision are emulated on CPUs,
+            slower than fp32.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if precision == "auto":
@@ -73,12 +82,17 @@ def pick_compute(precision: str) -> Compute:
         else:
             dtype = torch.bfloat16 if _cpu_has_bf16() else torch.float32
     else:
-        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    if dtype is torch.float16 and device.type == "cpu":
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
+    if precision in ("fp16", "tf32") and device.type == "cpu":
         raise ConfigError(
-            "run config: 'precision' is 'fp16', which needs a GPU; on a CPU it must be auto, fp32 or bf16."
+            f"run config: 'precision' is '{precision}', which needs a GPU; on a CPU it must be auto, fp32 or bf16."
         )
-    return Compute(device, dtype)
+    compute = Compute(device, dtype, tf32=precision == "tf32")
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = autotune, not autotune
+        # PyTorch's own default would round convolutions, and convolutions alone.
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = compute.tf32
+    return compute
 
 
 def _cpu_has_bf16() -> bool:
@@ -113,12 +127,18 @@ def to_input(images: Tensor, compute: Compute, normalization: str) -> Tensor:
     Returns:
         (n, 3, height, width) float32 in channels-last layout: the permutation moves no byte.
     """
-    mean, deviation = NORMALIZATIONS[normalization]
     if compute.device.type == "cpu":
-        return _normalize_on_cpu(images, mean, deviation).permute(0, 3, 1, 2)
-    batch = images.to(compute.device, non_blocking=True).float().div_(255)
-    batch.sub_(torch.tensor(mean, device=compute.device)).div_(torch.tensor(deviation, device=compute.device))
+        return _normalize_on_cpu(images, *NORMALIZATIONS[normalization]).permute(0, 3, 1, 2)
+    means, deviations = _constants(normalization, compute.device)
+    batch = images.to(compute.device, non_blocking=True).float().div_(255).sub_(means).div_(deviations)
     return batch.permute(0, 3, 1, 2)
+
+
+@lru_cache(maxsize=8)
+def _constants(normalization: str, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Channel mean and deviation on a device, moved there once."""
+    mean, deviation = NORMALIZATIONS[normalization]
+    return torch.tensor(mean, device=device), torch.tensor(deviation, device=device)
 
 
 def _normalize_on_cpu(images: Tensor, mean: tuple[float, ...], deviation: tuple[float, ...]) -> Tensor:

@@ -3,7 +3,6 @@
 import time
 import traceback
 from collections.abc import Callable
-from functools import lru_cache
 from typing import cast
 
 import numpy as np
@@ -17,13 +16,14 @@ from client_app.local_training import train_locally
 from client_app.machine import machine
 from client_app.methods import METHODS
 from client_app.pinned import PinnedClientApp
+from client_app.replica import check_compiler, kept_replica
 from client_app.simulation import prepare_simulation
 from config import REFUSED, SITES, ConfigError, RunConfig, build_named
 from data.errors import DataError
 from fingerprint import code_fingerprint
 from payload import unpack
 from privacy import CLIPPING_NORM, NORM_BIT
-from task import build_model, derived_generator, evaluate, pick_compute
+from task import derived_generator, evaluate, pick_compute
 
 prepare_simulation()
 app = PinnedClientApp()
@@ -71,6 +71,8 @@ def query(message: Message, context: Context) -> Message:
     if config.fraction_evaluate > 0:
         local_data.evaluation_data(site, config)
     build_named("method", METHODS, config.method, config.method_args)
+    if config.compile:
+        check_compiler()
     names = local_data.class_names(site)
     facts = MetricRecord(
         {
@@ -103,12 +105,12 @@ def train(message: Message, context: Context) -> Message:
     server_round = cast(int, sent["server-round"])
     split = local_data.training_data(site, config)
     images = torch.from_numpy(local_data.training_pixels(site, split, config))
-    compute = pick_compute(config.precision)
-    model = _model(config.model, len(local_data.class_names(site)), compute.device)
+    compute = pick_compute(config.precision, config.autotune)
+    ours = kept_replica(config.model, len(local_data.class_names(site)), compute.device, config.compile)
     sent_arrays = message.content.array_records["arrays"]
-    transport.load(model, unpack(sent_arrays))
+    transport.load(ours.model, unpack(sent_arrays))
     report = train_locally(
-        model,
+        ours.model,
         images,
         torch.from_numpy(split.labels.astype(np.int64)),
         build_named("method", METHODS, config.method, config.method_args),
@@ -116,6 +118,7 @@ def train(message: Message, context: Context) -> Message:
         compute,
         derived_generator(config.seed, "local training", server_round, _number(sent, context, site) + 1),
         proximal_mu=cast(float, sent.get("proximal-mu", 0.0)),
+        optimizer=ours.optimizer,
     )
     metrics = MetricRecord(
         {
@@ -129,9 +132,9 @@ def train(message: Message, context: Context) -> Message:
     )
     clipping_norm = sent.get(CLIPPING_NORM)
     if clipping_norm is None:
-        trained = transport.state_of(model)
+        trained = transport.state_of(ours.model)
     else:
-        trained, within = clipped(model, unpack(sent_arrays), cast(float, clipping_norm))
+        trained, within = clipped(ours.model, unpack(sent_arrays), cast(float, clipping_norm))
         metrics[NORM_BIT] = int(within)
     arrays = transport.answer(trained, sent_arrays, config.payload)
     return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
@@ -143,8 +146,8 @@ def evaluate_locally(message: Message, context: Context) -> Message:
     """Evaluate the global model on this client's slice of clean val."""
     config, site = _read(message, context)
     split = local_data.evaluation_data(site, config)
-    compute = pick_compute(config.precision)
-    model = _model(config.model, len(local_data.class_names(site)), compute.device)
+    compute = pick_compute(config.precision, config.autotune)
+    model = kept_replica(config.model, len(local_data.class_names(site)), compute.device, config.compile).model
     transport.load(model, unpack(message.content.array_records["arrays"]))
     images = local_data.pixels(site, split, config.image_size)
     result = evaluate(model, images, split.labels, compute, config.normalization)
@@ -170,9 +173,3 @@ def _number(sent: ConfigRecord, context: Context, site: local_data.Site) -> int:
     if site.partition_id >= 0:
         return site.partition_id
     return cast(list[str], sent[SITES]).index(str(context.node_id))
-
-
-@lru_cache(maxsize=1)
-def _model(name: str, num_classes: int, device: torch.device) -> torch.nn.Module:
-    """One model a process: every visit overwrites all of its state, so building it again would be waste."""
-    return build_model(name, num_classes, seed=0).to(device)

@@ -1,14 +1,16 @@
 """The one training loop that every method shares."""
 
+import math
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from batches import epoch_batches, feed, place
 from client_app.augmentation import augment
 from client_app.methods import Method
+from client_app.sgd import LocalSGD
 from config import RunConfig
 from task import Compute, to_input
 
@@ -37,11 +39,11 @@ def train_locally(
     compute: Compute,
     generator: torch.Generator,
     proximal_mu: float = 0.0,
+    optimizer: LocalSGD | None = None,
 ) -> TrainingReport:
     """Train `model` in place for ``config.local_epochs`` epochs.
 
-    The optimiser lives for the whole visit and is then forgotten: momentum starts from zero at each visit, as in
-    FedAvg (McMahan et al., 2017). Losses stay on the device until an epoch ends, so that steps do not wait for them.
+    Nothing in a step waits for the device: batches come ahead of it, and losses stay there until an epoch ends.
 
     Args:
         model: On ``compute.device``, channels-last; parameters in float32.
@@ -52,14 +54,14 @@ def train_locally(
         compute: Device and precision.
         generator: On the CPU; source of every random draw of this visit.
         proximal_mu: mu of FedProx; the reported losses leave its term out.
+        optimizer: This model's, from an earlier visit, so that its buffers are used again.
 
     Raises:
         FloatingPointError: The loss of an epoch is not finite.
     """
     started = time.perf_counter()
-    optimizer = torch.optim.SGD(
-        model.parameters(), lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
-    )
+    optimizer = optimizer or LocalSGD(model)
+    optimizer.begin(config.learning_rate, config.momentum, config.weight_decay)
     proximal = ProximalTerm(model, proximal_mu) if proximal_mu else None
     scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.dtype is torch.float16)
     labels = labels.to(compute.device)
@@ -70,24 +72,25 @@ def train_locally(
     for epoch in range(1, config.local_epochs + 1):
         loss_sum = torch.zeros((), dtype=torch.float64, device=compute.device)
         seen = 0
-        for rows in epoch_batches(len(labels), config.batch_size, config.drop_last, generator):
-            batch = images.index_select(0, rows.to(images.device)).to(compute.device, non_blocking=True)
+        order = epoch_batches(len(labels), config.batch_size, config.drop_last, generator)
+        for batch, given in feed(images, labels, order, compute.device):
             batch = augment(batch, config.augmentation, config.image_size, generator)
             inputs = to_input(batch, compute, config.normalization)
             with compute.autocast():
                 logits = model(inputs)
-            loss = method.loss(logits.float(), labels[rows.to(compute.device)])
-            optimizer.zero_grad(set_to_none=True)
+            loss = method.loss(logits.float(), given)
             scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            optimizer.take_gradients()
             if proximal is not None:
                 scaler.unscale_(optimizer)
                 proximal.add_gradient()
             scaler.step(optimizer)
             scaler.update()
-            loss_sum += loss.detach() * len(rows)
-            seen += len(rows)
+            optimizer.zero_grad()
+            loss_sum += loss.detach() * len(given)
+            seen += len(given)
         mean_loss = float(loss_sum) / seen
-        if not torch.isfinite(torch.tensor(mean_loss)):
+        if not math.isfinite(mean_loss):
             raise FloatingPointError(
                 f"the loss became {mean_loss} in local epoch {epoch}; a smaller learning-rate"
                 f" than {config.learning_rate:g} may help"
@@ -116,19 +119,3 @@ class ProximalTerm:
         # One kernel for all tensors, as torch's optimisers do it.
         away = torch._foreach_sub(self._parameters, self._start)
         torch._foreach_add_(gradients, away, alpha=self._mu)
-
-
-def place(images: Tensor, device: torch.device) -> Tensor:
-    """All images of the visit on the GPU if they take at most half of what is free there, else where they are."""
-    if device.type != "cuda":
-        return images
-    free, _ = torch.cuda.mem_get_info(device)
-    return images.to(device) if images.nbytes <= free // 2 else images
-
-
-def epoch_batches(count: int, batch_size: int, drop_last: bool, generator: torch.Generator) -> Iterator[Tensor]:
-    """One epoch's shuffled index batches, each (batch,) int64; the incomplete last one may be left out."""
-    order = torch.randperm(count, generator=generator)
-    stop = count - count % batch_size if drop_last else count
-    for start in range(0, stop, batch_size):
-        yield order[start : min(start + batch_size, stop)]

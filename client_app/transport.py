@@ -4,16 +4,32 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord
+from flwr.app import ArrayRecord
 from torch import nn
 
+from arrays import as_array
 from config import ConfigError
 from payload import difference, is_packed, pack, unpack
 
 
 def load(model: nn.Module, received: Mapping[str, np.ndarray]) -> None:
-    """Give `model`, on any device, the global model as `unpack` read it."""
-    model.load_state_dict({name: torch.from_numpy(value) for name, value in received.items()})
+    """Copy the global model, as `unpack` read it, into the memory of `model`, on any device.
+
+    Raises:
+        ValueError: The names or shapes are not the model's.
+    """
+    state = model.state_dict()
+    if state.keys() != received.keys():
+        names = ", ".join(sorted(state.keys() ^ received.keys())[:3])
+        raise ValueError(f"the global model and this client's do not have the same weights: {names}, ...")
+    for name, value in state.items():
+        new = received[name]
+        if new.shape != tuple(value.shape):
+            raise ValueError(f"{name!r} of the global model has the shape {new.shape} and not {tuple(value.shape)}")
+        if value.device.type == "cpu":
+            np.copyto(value.numpy(), new)
+        else:
+            value.copy_(torch.tensor(new))
 
 
 def state_of(model: nn.Module) -> dict[str, np.ndarray]:
@@ -28,7 +44,7 @@ def answer(arrays: Mapping[str, np.ndarray], message: ArrayRecord, kind: str) ->
         ConfigError: An update is too large for the half precision `kind`.
     """
     if not is_packed(message):
-        return ArrayRecord({name: Array(value) for name, value in arrays.items()})
+        return ArrayRecord({name: as_array(value) for name, value in arrays.items()})
     try:
         return pack(arrays if kind == "fp32" else difference(arrays, unpack(message)), kind)
     except OverflowError as error:

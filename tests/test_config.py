@@ -50,7 +50,7 @@ def _shown(value: object) -> str:
         ("drop-last", 1, "true or false"),
         ("image-size", 8, "from 16 to 1024"),
         ("model", "resnet51", "one of resnet18, resnet34, resnet50"),
-        ("precision", "fp8", "one of auto, fp32, bf16, fp16"),
+        ("precision", "fp8", "one of auto, fp32, tf32, bf16, fp16"),
         ("train-split", "clean_train", "one of noisy, noisy-mini, clean"),
         ("pretrained", "weights.safetensors", "absolute path"),
         ("pretrained", "/weights.bin", ".safetensors, .pt or .pth"),

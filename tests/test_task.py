@@ -120,5 +120,6 @@ def test_half_precision_needs_a_gpu() -> None:
     assert pick_compute("fp32").dtype is torch.float32
     assert pick_compute("bf16").dtype is torch.bfloat16
     if not torch.cuda.is_available():
-        with pytest.raises(ConfigError, match="'precision' is 'fp16', which needs a GPU"):
-            pick_compute("fp16")
+        for precision in ("fp16", "tf32"):
+            with pytest.raises(ConfigError, match=f"'precision' is '{precision}', which needs a GPU"):
+                pick_compute(precision)

@@ -1,14 +1,12 @@
 """Batched augmentation against torchvision, image by image."""
 
-from typing import Any
-
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.transforms import functional
 
-from client_app import colour, local_training
+from client_app import colour
 from client_app.augmentation import augment, crop, gather_windows, mirror, stored_size, views
 from task import derived_generator
 
@@ -77,22 +75,6 @@ def test_crops_need_more_pixels(augmentation: str, size: int) -> None:
     assert stored_size(augmentation, 224) == size
     images = pictures(3, side=stored_size(augmentation, 21))
     assert augment(images, augmentation, 21, derived_generator(1, "x")).shape == (3, 21, 21, 3)
-
-
-def test_images_go_to_the_gpu_if_they_leave_room_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Images:
-        nbytes = 600
-        moved: Any = None
-
-        def to(self, device: torch.device) -> str:
-            return f"on {device}"
-
-    images: Any = Images()
-    assert local_training.place(images, torch.device("cpu")) is images
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1200, 9999))
-    assert local_training.place(images, torch.device("cuda")) == "on cuda"
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1199, 9999))
-    assert local_training.place(images, torch.device("cuda")) is images
 
 
 @given(st.integers(0, 99))

@@ -1,0 +1,47 @@
+"""The model that a process trains, and its optimiser: made once, overwritten by every visit."""
+
+import os
+import shutil
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import nn
+
+from client_app.sgd import LocalSGD
+from config import ConfigError
+from task import build_model
+
+
+@dataclass(frozen=True)
+class Replica:
+    """A model on a device, and the SGD that trains it."""
+
+    model: nn.Module
+    optimizer: LocalSGD
+
+
+@lru_cache(maxsize=1)
+def kept_replica(name: str, num_classes: int, device: torch.device, compiled: bool) -> Replica:
+    """This process's model; one at a time, since all that a visit leaves in it is overwritten by the next.
+
+    A compiled model is compiled at its first batch. Its names and its memory stay those of the plain one.
+    """
+    model = build_model(name, num_classes, seed=0).to(device)
+    if compiled:
+        model.compile(dynamic=False)
+    return Replica(model, LocalSGD(model))
+
+
+def check_compiler() -> None:
+    """See whether `torch.compile` finds what it needs on this machine.
+
+    Raises:
+        ConfigError: There is no C++ compiler.
+    """
+    wanted = [os.environ.get("CXX"), "g++", "clang++"]
+    if not any(name and shutil.which(name) for name in wanted):
+        raise ConfigError(
+            "run config: 'compile' is true, but this machine has no C++ compiler (g++, clang++, or what CXX names); it"
+            " must be false, or one must be installed."
+        )

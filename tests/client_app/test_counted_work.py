@@ -1,0 +1,140 @@
+"""What a visit costs besides convolutions, counted instead of timed: a slow-down shows here, on any machine."""
+
+import tracemalloc
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Array, ArrayRecord
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from client_app import replica, transport
+from client_app.local_training import train_locally
+from client_app.methods.ce import CrossEntropy
+from client_app.sgd import LocalSGD
+from config import RunConfig
+from data import images as decoding
+from data.decode import decode as real_decode
+from payload import unpack
+from task import Compute, build_model, derived_generator
+from tests.fakes import run_in_process
+
+CPU = Compute(torch.device("cpu"), torch.float32)
+
+
+class CountedOperations(TorchDispatchMode):
+    """Counts the operations that PyTorch carries out, by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.counts[func.overloadpacket._qualified_op_name] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("augmentation", ["none", "crop-flip"])
+@pytest.mark.parametrize("proximal_mu", [0.0, 0.1])
+def test_a_visit_waits_for_the_device_once_an_epoch(augmentation: str, proximal_mu: float) -> None:
+    """Reading a number from a tensor waits until everything before it is computed."""
+    side = 37 if augmentation == "crop-flip" else 32
+    images, labels = torch.zeros(24, side, side, 3, dtype=torch.uint8), torch.zeros(24, dtype=torch.int64)
+    config = RunConfig(image_size=32, batch_size=4, local_epochs=3, augmentation=augmentation)
+    model = build_model("resnet18", 5, seed=1)
+    with CountedOperations() as operations:
+        train_locally(
+            model, images, labels, CrossEntropy(), config, CPU, derived_generator(1, "t"), proximal_mu=proximal_mu
+        )
+    assert operations.counts["aten::_local_scalar_dense"] == 3  # 18 steps
+    assert operations.counts["aten::convolution_backward"] == 18 * 20
+
+
+def test_a_step_updates_all_convolutions_in_one_operation_and_copies_none() -> None:
+    images, labels = torch.zeros(8, 32, 32, 3, dtype=torch.uint8), torch.zeros(8, dtype=torch.int64)
+    config = RunConfig(image_size=32, batch_size=4)
+    model = build_model("resnet18", 5, seed=1)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        train_locally(model, images, labels, CrossEntropy(), config, CPU, derived_generator(1, "t"))
+    counts = Counter(event.name for event in profile.events())
+    assert counts["aten::_fused_sgd_"] == 2
+    assert counts["aten::clone"] == 1  # the first momentum of the last layer's bias, which takes PyTorch's plain steps
+
+
+def test_a_process_builds_one_model_and_decodes_each_image_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_sample: Path
+) -> None:
+    built: list[str] = []
+    optimizers: list[LocalSGD] = []
+    decoded: Counter[bytes] = Counter()
+    build, decode, init = build_model, real_decode, LocalSGD.__init__
+
+    def counted_build(name: str, *args: Any, **kwargs: Any) -> Any:
+        built.append(name)
+        return build(name, *args, **kwargs)
+
+    def counted_decode(data: bytes) -> Any:
+        decoded[data] += 1
+        return decode(data)
+
+    def counted_init(self: LocalSGD, model: Any) -> None:
+        optimizers.append(self)
+        init(self, model)
+
+    monkeypatch.setattr(replica, "build_model", counted_build)
+    monkeypatch.setattr(decoding, "decode", counted_decode)
+    monkeypatch.setattr(LocalSGD, "__init__", counted_init)
+    replica.kept_replica.cache_clear()
+    run_in_process(
+        tmp_path, clients=3, data_dir=str(tiny_sample), cache_dir=str(tmp_path / "cache"),
+        fraction_train=1.0, fraction_evaluate=1.0, local_epochs=2, num_server_rounds=2,
+    )  # fmt: skip
+    replica.kept_replica.cache_clear()
+    assert built == ["resnet18"]  # six visits and six evaluations
+    assert len(optimizers) == 1
+    # 120 images to train on and 40 of clean test once; clean val for the server, and once more in the clients' slices.
+    assert sum(decoded.values()) == 120 + 40 + 2 * 12
+    assert max(decoded.values()) <= 2
+
+
+def test_a_model_is_copied_once_on_its_way_in_and_twice_on_its_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build_model("resnet18", 5, seed=1)
+    size = sum(value.numpy().nbytes for value in model.state_dict().values())
+    sent = ArrayRecord({name: Array(value.numpy()) for name, value in model.state_dict().items()})
+    copied = []
+    copyto = np.copyto
+
+    def counted(into: np.ndarray, new: np.ndarray) -> None:
+        copied.append(new.nbytes)
+        copyto(into, new)
+
+    monkeypatch.setattr(np, "copyto", counted)
+    tracemalloc.start()
+    try:
+        transport.load(model, unpack(sent))
+        _, peak_in = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        held, _ = tracemalloc.get_traced_memory()
+        reply = transport.answer(transport.state_of(model), sent, "fp32")
+        _, peak_out = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert sum(copied) == size
+    assert peak_in < 0.02 * size  # straight from the message into the model
+    largest = max(array.numpy().nbytes for array in reply.values())
+    assert peak_out - held < 1.02 * size + largest  # the reply's bytes, and one weight's in rows
+    for name, array in reply.items():
+        assert array.data == sent[name].data
+
+
+def test_another_models_weights_are_refused() -> None:
+    model = build_model("resnet18", 5, seed=1)
+    arrays = {name: value.numpy() for name, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match=r"'fc.bias' of the global model has the shape \(4,\) and not \(5,\)"):
+        transport.load(model, {**arrays, "fc.bias": np.zeros(4, np.float32)})
+    del arrays["conv1.weight"]
+    with pytest.raises(ValueError, match=r"do not have the same weights: conv1.weight, ..."):
+        transport.load(model, arrays)
