@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from client_app.augmentation import augment
 from client_app.methods import Method
+from client_app.resources import free_gpu_bytes
 from config import RunConfig
 from task import Compute, to_input
 
@@ -119,11 +120,12 @@ class ProximalTerm:
 
 
 def place(images: Tensor, device: torch.device) -> Tensor:
-    """All images of the visit on the GPU if they take at most half of what is free there, else where they are."""
+    """All images of the visit on the GPU if they take at most half of what this client has free there, else where they
+    are.
+    """
     if device.type != "cuda":
         return images
-    free, _ = torch.cuda.mem_get_info(device)
-    return images.to(device) if images.nbytes <= free // 2 else images
+    return images.to(device) if images.nbytes <= free_gpu_bytes() // 2 else images
 
 
 def epoch_batches(count: int, batch_size: int, drop_last: bool, generator: torch.Generator) -> Iterator[Tensor]:

@@ -23,7 +23,7 @@ def test_the_bundle_holds_exactly_the_app(tmp_path: Path) -> None:
         for path in (ROOT / room).rglob("*")
         if path.suffix in (".py", ".toml", ".json")
     }
-    modules = {"config.py", "fingerprint.py", "payload.py", "pretrained.py", "privacy.py", "task.py"}
+    modules = {"capacity.py", "config.py", "fingerprint.py", "payload.py", "pretrained.py", "privacy.py", "task.py"}
     loose = modules | {"README.md", "LICENSE", "pyproject.toml"}
     assert names == tracked | loose | {".info/CONTENT"}
     assert code_fingerprint(tmp_path) == code_fingerprint(ROOT)
