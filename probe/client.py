@@ -25,7 +25,6 @@ from task import EVALUATION_BATCH, build_model, evaluate, pick_compute
 
 CLASSES = 14
 WARM_UP_STEPS = 2
-# Exit without a word: memory that the system refuses is told by the way the process ends.
 Work = Callable[[], tuple[int, float]]
 
 

@@ -29,6 +29,8 @@ from probe.recommendation import (
     share_of_each,
     shortage,
 )
+from server_app.strategies.needs import sampled_clients
+from server_app.strategies.setup import make_strategy
 from task import build_model
 
 STEPS = {"cpu": 10, "cuda": 50}
@@ -124,7 +126,7 @@ def look_at_hardware() -> Hardware:
 def _probe(config: RunConfig, texts: list[str], clients: int, steps: int | None) -> None:
     hardware = look_at_hardware()
     steps = steps or STEPS["cuda" if hardware.gpus else "cpu"]
-    images, sampled = images_of_one_client(config, clients), max(1, int(clients * config.fraction_train))
+    images, sampled = images_of_one_client(config, clients), sampled_clients(make_strategy(config), clients)
     what = f"{config.model}, {config.image_size} pixels, batches of {config.batch_size}, {config.precision}"
     console.print(f"{hardware}. Training {steps} steps: {what}.")
     if (load := os.getloadavg()[0]) > BUSY * hardware.cpus:

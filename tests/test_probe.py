@@ -1,8 +1,10 @@
 """From measurements to a recommendation, and one small probe of this machine."""
 
+import contextlib
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -195,6 +197,42 @@ def test_a_client_that_the_system_kills_ran_out_of_memory() -> None:
     process: Any = SimpleNamespace(stdout=SimpleNamespace(readline=lambda: ""), wait=lambda: -9)
     with pytest.raises(NoRoomError, match="a client was ended by signal 9, most likely because memory ran out"):
         concurrent._hear(process)
+
+
+def test_a_process_starts_with_its_threads_and_the_first_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[dict[str, str]] = []
+
+    def start(command: list[str], env: dict[str, str], **options: Any) -> Any:
+        started.append(env)
+        return SimpleNamespace(kill=lambda: None, communicate=lambda: None)
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    with concurrent._processes(Share(4, 0.25), 2) as processes:
+        assert len(processes) == 2
+    assert [(env["OMP_NUM_THREADS"], env["CUDA_VISIBLE_DEVICES"]) for env in started] == [("4", "3")] * 2
+
+
+def test_what_processes_take_of_a_gpu_is_looked_at_while_they_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = [80 * GIB]
+    said: list[Any] = []
+
+    @contextlib.contextmanager
+    def processes(share: Share, count: int) -> Iterator[list[Any]]:
+        free[0] -= count * 10 * GIB
+        yield list(range(count))
+        free[0] += count * 10 * GIB
+
+    monkeypatch.setattr(concurrent, "_processes", processes)
+    monkeypatch.setattr(concurrent, "_gpu_free", lambda: free[0])
+    monkeypatch.setattr(concurrent, "_tell", lambda process, what: said.append((process, what)))
+    replies = {"images": 64, "seconds": 2.0, "idle": 5, "peak": 7}
+    monkeypatch.setattr(concurrent, "_hear", lambda process: {**replies, "peak": 7 + process})
+    trial = concurrent.try_clients(RunConfig(), 3, Share(2, 0.3), steps=4, images=100)
+    assert trial == Trial(3, Share(2, 0.3), 96.0, 5, 9, 30 * GIB)
+    assert [who for who, _ in said] == [0, 1, 2, 0, 1, 2]  # all have their job before any is started
+    job = {"role": "client", "config": RunConfig().to_flat(), "steps": 4, "images": 100, "share": [2, 0.3]}
+    assert [what for _, what in said] == [job] * 3 + ["go"] * 3
 
 
 def test_this_machine_can_be_probed() -> None:
