@@ -7,14 +7,6 @@ import torch
 from torch import Tensor
 
 
-def place(images: Tensor, device: torch.device) -> Tensor:
-    """All images of the visit on the GPU if they take at most half of what is free there, else where they are."""
-    if device.type != "cuda":
-        return images
-    free, _ = torch.cuda.mem_get_info(device)
-    return images.to(device) if images.nbytes <= free // 2 else images
-
-
 def epoch_batches(count: int, batch_size: int, drop_last: bool, generator: torch.Generator) -> Iterator[Tensor]:
     """One epoch's shuffled index batches, each (batch,) int64; the incomplete last one may be left out."""
     order = torch.randperm(count, generator=generator)
@@ -29,7 +21,7 @@ def feed(
     """The batches that index batches name.
 
     Args:
-        images: (n, height, width, 3) uint8, where `place` put them.
+        images: (n, height, width, 3) uint8, on the CPU or on `device`.
         labels: (n,) int64, on `device`.
         batches: (batch,) int64 each, on the CPU.
         device: Where the results go.

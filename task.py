@@ -223,3 +223,9 @@ def _batches(images: np.ndarray, labels: np.ndarray) -> Iterator[tuple[Tensor, T
     for start in range(0, len(labels), EVALUATION_BATCH):
         stop = start + EVALUATION_BATCH
         yield torch.from_numpy(images[start:stop]), torch.from_numpy(labels[start:stop].astype(np.int64))
+
+
+if __name__ == "__main__":  # python -m task probe; nodes have no such folder, and no need of it
+    from probe.command import main
+
+    main()

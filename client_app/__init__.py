@@ -17,6 +17,7 @@ from client_app.machine import machine
 from client_app.methods import METHODS
 from client_app.pinned import PinnedClientApp
 from client_app.replica import check_compiler, kept_replica
+from client_app.resources import hold_to_share, out_of_memory
 from client_app.simulation import prepare_simulation
 from config import REFUSED, SITES, ConfigError, RunConfig, build_named
 from data.errors import DataError
@@ -37,6 +38,7 @@ def answering_errors(handler: Handler) -> Handler:
 
     def answer(message: Message, context: Context) -> Message:
         try:
+            hold_to_share()
             return handler(message, context)
         except Exception as error:
             code: int = ErrorCode.CLIENT_APP_RAISED_EXCEPTION
@@ -48,9 +50,9 @@ def answering_errors(handler: Handler) -> Handler:
             elif isinstance(error, torch.OutOfMemoryError):
                 # What this visit held, in frames that the traceback keeps, must not be missing from the next one.
                 traceback.clear_frames(error.__traceback__)
+                kept_replica.cache_clear()  # it holds the gradients of the step that failed
                 torch.cuda.empty_cache()
-                reason += f"the GPU has too little memory ({str(error).splitlines()[0]}); use a smaller 'batch-size' or"
-                reason += " 'image-size', or a larger 'client-resources-num-gpus', so that fewer clients share it."
+                reason += out_of_memory(error)
             else:
                 tail = traceback.format_exc().splitlines()[-TRACEBACK_LINES:]
                 reason += f"{type(error).__name__}: {error}\n" + "\n".join(tail)
@@ -92,6 +94,8 @@ def query(message: Message, context: Context) -> Message:
             "machine": machine(),
         }
     )
+    if share := hold_to_share():
+        about["cpus"], about["gpus"] = share.cpus, share.gpus
     return Message(RecordDict({"facts": facts, "about": about}), reply_to=message)
 
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from batches import epoch_batches, feed, place
+from batches import epoch_batches, feed
 from client_app.augmentation import augment
 from client_app.methods import Method
+from client_app.resources import free_gpu_bytes
 from client_app.sgd import LocalSGD
 from config import RunConfig
 from task import Compute, to_input
@@ -119,3 +120,12 @@ class ProximalTerm:
         # One kernel for all tensors, as torch's optimisers do it.
         away = torch._foreach_sub(self._parameters, self._start)
         torch._foreach_add_(gradients, away, alpha=self._mu)
+
+
+def place(images: Tensor, device: torch.device) -> Tensor:
+    """All images of the visit on the GPU if they take at most half of what this client has free there, else where they
+    are.
+    """
+    if device.type != "cuda":
+        return images
+    return images.to(device) if images.nbytes <= free_gpu_bytes() // 2 else images

@@ -1,4 +1,4 @@
-"""Settings of Ray that Flower's simulation has no way to ask for, and plain words where a Ray cluster cannot be joined.
+"""Settings of Ray that Flower's simulation has no way to ask for, and plain words where it cannot start.
 
 Flower makes plain actors: a dead one goes back into the pool, is picked first from then on and answers every message
 with an error. Ray itself can restart an actor and repeat what it was doing, which changes no result, because a
@@ -17,6 +17,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial, wraps
 from typing import Any
+
+from capacity import check_request, machines_of, share_of
 
 DRIVER = "flwr.simulation.run_simulation"
 RESTARTS = -1  # as often as it takes
@@ -38,6 +40,7 @@ def prepare_simulation() -> None:
         _leave_sigterm_to_flower()
         _wait_for_every_actor()
         _explain_clusters_that_cannot_be_joined()
+        _refuse_clients_that_find_no_room()
 
 
 def _replace_dead_actors() -> None:
@@ -120,3 +123,27 @@ def check_cluster(address: str, init_args: dict[str, Any]) -> None:
             f"no Ray cluster answers at {address} ({error}); start one there with `ray start --head`, or unset"
             " RAY_ADDRESS and start the SuperLink again."
         ) from None
+
+
+def _refuse_clients_that_find_no_room() -> None:
+    from flwr.server.superlink.fleet.vce.backend.raybackend import RayBackend
+
+    backend: Any = RayBackend
+    backend.build = building_in_one_sentence(backend.build)
+
+
+def building_in_one_sentence(build: Callable[..., None]) -> Callable[..., None]:
+    """`RayBackend.build`, which ends in six tracebacks if there is room for no client."""
+
+    @wraps(build)
+    def checked(self: Any, app_fn: Any) -> None:
+        import ray
+        from flwr.supercore.exit import ExitCode, flwr_exit
+
+        try:
+            check_request(machines_of(ray.nodes()), share_of(self.client_resources))  # type: ignore[no-untyped-call]
+        except ValueError as error:
+            flwr_exit(ExitCode.SIMULATION_EXCEPTION, f"The run stopped: {error}")
+        build(self, app_fn)
+
+    return checked

@@ -1,7 +1,7 @@
 """The server: config, data, roll call, strategy, rounds."""
 
 from importlib.metadata import version
-from logging import INFO
+from logging import INFO, WARNING
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,12 @@ from server_app.evaluation import CleanSet
 from server_app.files import replace_file
 from server_app.grid import OrderedGrid, is_remote
 from server_app.packing import Packing
+from server_app.resources import Facts, describe, gather, warnings
 from server_app.resume import CHECKPOINTS, begin, find_start, saved_config
 from server_app.roll_call import call_roll, roll_hash, roll_table
 from server_app.rounds import RoundLoop
 from server_app.stopping import report_in_one_sentence, resumable
-from server_app.strategies.needs import check_needs
+from server_app.strategies.needs import check_needs, sampled_clients
 from server_app.strategies.setup import make_strategy, restore
 from task import build_model, pick_compute
 
@@ -65,6 +66,8 @@ def main(grid: Grid, context: Context) -> None:
     run_dir = start.run_dir
     replace_file(run_dir / "config.toml", _as_toml(config, len(members)).encode())
     _introduce(config, release, run_dir, str(compute), roll_table(members, release.class_names))
+    sampled = sampled_clients(strategy, len(members))
+    _introduce_resources(gather(grid, members, sampled, config.fraction_train))
 
     arrays = checkpoint.arrays() if checkpoint else ArrayRecord(model.state_dict())
     if checkpoint:
@@ -134,3 +137,10 @@ def _introduce(config: RunConfig, release: Release, run_dir: Path, compute: str,
         log(INFO, "  %-18s %s", key, value if value != "" else '""')
     for line in roll:
         log(INFO, "%s", line)
+
+
+def _introduce_resources(facts: Facts) -> None:
+    for line in describe(facts):
+        log(INFO, "%s", line)
+    for line in warnings(facts):
+        log(WARNING, "%s", line)

@@ -14,6 +14,7 @@ from flwr.common import log
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
+from capacity import Share
 from config import RunConfig
 from fingerprint import code_fingerprint
 from server_app.grid import OrderedGrid
@@ -36,6 +37,7 @@ class Member:
         own_folder: Whether it is a site with a folder of its own, and not a slice of what others hold, too.
         machine: Where it answered from, in a simulation on several machines; else empty.
         deal: Of a client with a partition: the same for all that hold parts of one partition of one list.
+        share: What it was given of its machine, in a simulation.
     """
 
     node_id: int
@@ -47,6 +49,7 @@ class Member:
     own_folder: bool = False
     machine: str = ""
     deal: str = ""
+    share: Share | None = None
 
     @property
     def name(self) -> str:
@@ -112,6 +115,7 @@ def _member(reply: Message, class_names: tuple[str, ...]) -> Member:
         deal=cast(str, about.get("deal", "")),
         data=str(about["data"]),
         own_folder=cast(int, facts["partition-id"]) < 0,
+        share=Share(cast(float, about["cpus"]), cast(float, about["gpus"])) if "cpus" in about else None,
     )
     names = cast(list[str], about["class-names"])
     if about["fingerprint"] != code_fingerprint():

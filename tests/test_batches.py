@@ -2,12 +2,11 @@
 
 from typing import Any
 
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batches import ahead, epoch_batches, feed, place
+from batches import ahead, epoch_batches, feed
 from task import derived_generator
 
 
@@ -92,19 +91,3 @@ def test_the_next_batch_is_under_way_before_a_step_begins_and_no_buffer_is_writt
         "host waits for copy 0", "copy 0 ends", "step waits for copy 1", "step 1",
         "step waits for copy 0", "step 2",
     ]  # fmt: skip
-
-
-def test_images_go_to_the_gpu_if_they_leave_room_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Images:
-        nbytes = 600
-        moved: Any = None
-
-        def to(self, device: torch.device) -> str:
-            return f"on {device}"
-
-    images: Any = Images()
-    assert place(images, torch.device("cpu")) is images
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1200, 9999))
-    assert place(images, torch.device("cuda")) == "on cuda"
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1199, 9999))
-    assert place(images, torch.device("cuda")) is images

@@ -1,13 +1,12 @@
 """What a strategy needs of a federation and of the server's memory, said before round 1."""
 
-import re
 from logging import INFO, WARNING
-from pathlib import Path
 
 from flwr.common import log
 from flwr.serverapp.strategy import Strategy
 from torch import nn
 
+from capacity import memory_bytes
 from config import ConfigError, RunConfig
 from server_app.strategies import Sized
 from server_app.strategies.private import Private
@@ -21,7 +20,7 @@ def check_needs(config: RunConfig, strategy: Strategy, clients: int, model: nn.M
     Raises:
         ConfigError: The strategy needs more replies than a round will have, or more noise than they allow.
     """
-    sampled = max(int(clients * getattr(strategy, "fraction_train", 1.0)), getattr(strategy, "min_train_nodes", 1))
+    sampled = sampled_clients(strategy, clients)
     if not isinstance(strategy, Sized):
         return
     if sampled < strategy.least_replies:
@@ -35,7 +34,7 @@ def check_needs(config: RunConfig, strategy: Strategy, clients: int, model: nn.M
         return
     needed = strategy.peak_bytes(sum(value.nbytes for value in model.state_dict().values()), sampled)
     log(INFO, "%s holds all %d replies of a round: about %d MiB.", config.strategy, sampled, needed / MIB)
-    free = available_memory()
+    free = memory_bytes("MemAvailable")
     if free is not None and needed > free:
         log(
             WARNING,
@@ -45,10 +44,6 @@ def check_needs(config: RunConfig, strategy: Strategy, clients: int, model: nn.M
         )
 
 
-def available_memory() -> int | None:
-    """Bytes that can be taken without swapping; None where the system does not tell."""
-    try:
-        found = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(encoding="ascii"), re.MULTILINE)
-    except OSError:
-        return None
-    return int(found[1]) * 1024 if found else None
+def sampled_clients(strategy: Strategy, clients: int) -> int:
+    """How many of them train in a round."""
+    return max(int(clients * getattr(strategy, "fraction_train", 1.0)), getattr(strategy, "min_train_nodes", 1))

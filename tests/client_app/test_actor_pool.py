@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import ray
-from flwr.simulation.ray_transport import ray_actor
 from ray.exceptions import RayActorError
 
 from client_app import actor_pool
@@ -57,8 +56,7 @@ class Cluster:
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
     cluster = Cluster(room=3)
-    for module in (ray_actor, actor_pool):
-        monkeypatch.setattr(module, "pool_size_from_resources", lambda resources: cluster.room)
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Resources": {"CPU": cluster.room}}, {"Resources": {}}])
     monkeypatch.setattr(ray, "get", cluster.get)
     monkeypatch.setattr(actor_pool, "READY_SECONDS", 0.01)
     monkeypatch.setattr(actor_pool, "PATIENCE_SECONDS", 0.1)
@@ -110,13 +108,17 @@ def test_an_actor_that_restarts_on_its_machine_stays(cluster: Cluster, pool: Any
     assert [_fetch(pool, future) for future in _submit(pool, "a")] == ["a by 2"]
 
 
-def test_nobody_is_left(cluster: Cluster, pool: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_room(resources: Any) -> int:
-        raise ValueError("ActorPool is empty.")
-
-    monkeypatch.setattr(actor_pool, "pool_size_from_resources", no_room)
+def test_nobody_is_left(cluster: Cluster, pool: Any) -> None:
+    cluster.room = 0
     (future,) = _submit(pool, "a")
     for actor in cluster.actors:
         actor.lives = False
     with pytest.raises(RayActorError):
         _fetch(pool, future)
+
+
+def test_parts_of_two_gpus_do_not_make_a_third(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of five actors, the last would wait for room, and whoever it is to answer for ever."""
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Resources": {"CPU": 8.0, "GPU": 2.0}}])
+    pool: Any = SteadyActorPool(cluster, {"num_cpus": 1, "num_gpus": 0.4}, {})
+    assert pool.actors_capacity == 4

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from client_app.augmentation import augment, stored_size
-from client_app.local_training import train_locally
+from client_app.local_training import place, train_locally
 from client_app.methods.ce import CrossEntropy
 from config import RunConfig
 from task import Compute, build_model, derived_generator
@@ -168,3 +168,19 @@ def test_label_smoothing_by_hand() -> None:
     assert CrossEntropy(label_smoothing=0.2).loss(logits, torch.tensor([1])).item() == pytest.approx(expected)
     with pytest.raises(ValueError, match="label-smoothing must be"):
         CrossEntropy(label_smoothing=1.0)
+
+
+def test_images_go_to_the_gpu_if_they_leave_room_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Images:
+        nbytes = 600
+        moved: Any = None
+
+        def to(self, device: torch.device) -> str:
+            return f"on {device}"
+
+    images: Any = Images()
+    assert place(images, torch.device("cpu")) is images
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1200, 9999))
+    assert place(images, torch.device("cuda")) == "on cuda"
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1199, 9999))
+    assert place(images, torch.device("cuda")) is images

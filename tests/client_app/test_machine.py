@@ -16,7 +16,10 @@ from tests.fakes import run_in_process
 
 def _cluster(monkeypatch: pytest.MonkeyPatch, machines: int) -> None:
     util = SimpleNamespace(get_node_ip_address=lambda: "10.0.0.2")
-    ray = SimpleNamespace(is_initialized=lambda: True, nodes=lambda: [{}] * machines, util=util)
+    driver = SimpleNamespace(get_actor_id=lambda: None)
+    ray = SimpleNamespace(
+        is_initialized=lambda: True, nodes=lambda: [{}] * machines, util=util, get_runtime_context=lambda: driver
+    )
     monkeypatch.setitem(sys.modules, "ray", ray)
 
 

@@ -1,9 +1,11 @@
 """Joining a Ray cluster: what cannot go well ends at once, in one sentence."""
 
 import socket
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import ray
 
 from client_app import simulation
 
@@ -64,3 +66,17 @@ def test_a_cluster_that_cannot_be_joined_ends_the_run(monkeypatch: pytest.Monkey
         _join(monkeypatch, f"127.0.0.1:{server.getsockname()[1]}", RuntimeError("Version mismatch: Ray 1 and 2"))
     assert ended[0].startswith("The run stopped: federation config: 'init-args-num-cpus' is 2, but the Ray cluster")
     assert ended[1] == "The run stopped: Version mismatch: Ray 1 and 2"
+
+
+def test_clients_that_find_no_room_end_the_run_before_there_is_a_pool(
+    monkeypatch: pytest.MonkeyPatch, ended: list[str]
+) -> None:
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Resources": {"CPU": 2.0}}])
+    built: list[Any] = []
+    build = simulation.building_in_one_sentence(lambda backend, app_fn: built.append(app_fn))
+    with pytest.raises(SystemExit):
+        build(SimpleNamespace(client_resources={"num_cpus": 64, "num_gpus": 0.0}), "app")
+    assert built == []
+    assert ended[0].startswith("The run stopped: --federation-config: each client is to get 64 CPUs and no GPU, but")
+    build(SimpleNamespace(client_resources={"num_cpus": 2, "num_gpus": 0.0}), "app")
+    assert built == ["app"]

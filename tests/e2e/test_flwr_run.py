@@ -55,6 +55,8 @@ def test_one_actor_or_two_the_run_is_the_same_to_the_bit(superlink: SuperLink, r
         )
         assert outcome.status == "finished:completed", outcome.log
         assert "round 2/2   test accuracy" in outcome.log
+        assert f"Machine     {actors} CPU" in outcome.log
+        assert "Clients     6, each with 1 CPU and no GPU; 3 in each round, room for" in outcome.log
         assert f"Run folder  {tmp_path / f'actors-{actors}'}" in outcome.log
         assert "Traceback" not in outcome.log
     runs = [tmp_path / "actors-1", tmp_path / "actors-2"]
@@ -143,6 +145,27 @@ def test_bad_settings_fail_the_run_in_one_sentence(
     outcome = superlink.run(ROOT, "--federation-config", f"num-supernodes=2 {ONE_CPU}", "-c", config)
     assert outcome.status == "finished:failed"
     assert sentence in outcome.log
+    assert "Traceback" not in outcome.log
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        ("client-resources-num-cpus=64", "get 64 CPUs and no GPU, but this machine has 2 CPUs and no GPU; set client-"),
+        (
+            "client-resources-num-cpus=1 client-resources-num-gpus=0.5 init-args-num-gpus=0",
+            "get 1 CPU and 0.5 GPU, but this machine has 2 CPUs and no GPU; set client-resources-num-gpus=0 there.",
+        ),
+    ],
+)
+def test_clients_that_find_no_room_end_the_run_in_one_sentence(
+    superlink: SuperLink, release: Path, tmp_path: Path, asked: str, sentence: str
+) -> None:
+    config = pairs(**{**SMALL, "data_dir": release, "output_dir": tmp_path})
+    outcome = superlink.run(ROOT, "--federation-config", f"num-supernodes=2 {asked} init-args-num-cpus=2", "-c", config)
+    assert outcome.status == "finished:failed"
+    assert f"The run stopped: --federation-config: each client is to {sentence}" in outcome.log
     assert "Traceback" not in outcome.log
     assert list(tmp_path.iterdir()) == []
 

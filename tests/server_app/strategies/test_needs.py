@@ -2,14 +2,13 @@
 
 import logging
 from pathlib import Path
-from typing import Any
 
 import pytest
 from torch import nn
 
 from config import ConfigError, RunConfig
 from server_app.strategies import needs
-from server_app.strategies.needs import MIB, available_memory, check_needs
+from server_app.strategies.needs import MIB, check_needs
 from server_app.strategies.setup import make_strategy
 from tests.fakes import run_in_process
 
@@ -77,31 +76,10 @@ def test_nothing_is_told_of_strategies_that_stream(said: pytest.LogCaptureFixtur
 def test_a_machine_with_less_memory_is_warned_of(
     monkeypatch: pytest.MonkeyPatch, said: pytest.LogCaptureFixture, free: int | None, warned: bool
 ) -> None:
-    monkeypatch.setattr(needs, "available_memory", lambda: free)
+    monkeypatch.setattr(needs, "memory_bytes", lambda kind: free)
     _check(10, "fedmedian")
     warnings = [record.getMessage() for record in said.records if record.levelname == "WARNING"]
     assert len(warnings) == warned
     if warned:
         assert warnings[0].startswith("This machine has 68 MiB free: the run may be killed for lack of memory.")
         assert "fedavg" in warnings[0]
-
-
-def test_available_memory_is_what_the_system_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    class MemoryFile:
-        def __init__(self, text: str | None) -> None:
-            self.text = text
-
-        def __call__(self, path: str) -> Any:
-            assert path == "/proc/meminfo"
-            file = tmp_path / "meminfo"
-            file.unlink(missing_ok=True)
-            if self.text is not None:
-                file.write_text(self.text)
-            return file
-
-    monkeypatch.setattr(needs, "Path", MemoryFile("MemTotal:  9 kB\nMemAvailable:   2048 kB\n"))
-    assert available_memory() == 2 * MIB
-    monkeypatch.setattr(needs, "Path", MemoryFile("MemTotal:  9 kB\n"))
-    assert available_memory() is None
-    monkeypatch.setattr(needs, "Path", MemoryFile(None))  # no Linux
-    assert available_memory() is None

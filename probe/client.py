@@ -1,0 +1,101 @@
+"""One process that trains as a client would, or evaluates as the server would; told what to do through its stdin.
+
+The process that measures it, `probe.concurrent`, writes a job, waits until all processes have said that they are warm,
+starts them together, and lets them go once it has looked at the GPU. Images are random: neither speed nor memory
+depends on what they show, so no dataset is needed.
+"""
+
+import json
+import resource
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from capacity import Share
+from client_app.augmentation import stored_size
+from client_app.local_training import train_locally
+from client_app.methods import METHODS
+from client_app.replica import kept_replica
+from client_app.resources import hold_to, out_of_memory
+from config import ConfigError, RunConfig, build_named
+from task import EVALUATION_BATCH, build_model, evaluate, pick_compute
+
+CLASSES = 14
+WARM_UP_STEPS = 2
+Work = Callable[[], tuple[int, float]]
+
+
+def peak_rss() -> int:
+    """The most memory that this process has held so far, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def client_work(config: RunConfig, steps: int, images: int) -> Work:
+    """Training of `steps` batches by the client's own loop, out of `images` of one client, after a warm-up."""
+    config = replace(config, local_epochs=1, drop_last=True)
+    compute = pick_compute(config.precision, config.autotune)
+    generator = torch.Generator().manual_seed(0)
+    ours = kept_replica(config.model, CLASSES, compute.device, config.compile)
+    method = build_named("method", METHODS, config.method, config.method_args)
+    count, side = steps * config.batch_size, stored_size(config.augmentation, config.image_size)
+    pixels = torch.randint(256, (count, side, side, 3), generator=generator, dtype=torch.uint8)
+    if compute.device.type == "cuda" and images > count:
+        # All images of a client may go to the GPU; here all of them show the same, and take no memory before that.
+        pixels = pixels[:1].expand(images, -1, -1, -1)
+    labels = torch.randint(CLASSES, (count,), generator=generator)
+
+    def train(count: int) -> tuple[int, float]:
+        report = train_locally(
+            ours.model, pixels, labels[:count], method, config, compute, generator, optimizer=ours.optimizer
+        )
+        return report.images_seen, report.seconds
+
+    train(min(steps, WARM_UP_STEPS) * config.batch_size)
+    return lambda: train(count)
+
+
+def server_work(config: RunConfig) -> Work:
+    """Evaluation of one batch."""
+    compute = pick_compute(config.precision, config.autotune)
+    model = build_model(config.model, CLASSES, seed=0).to(compute.device)
+    images = np.zeros((EVALUATION_BATCH, config.image_size, config.image_size, 3), dtype=np.uint8)
+
+    def work() -> tuple[int, float]:
+        evaluate(model, images, np.zeros(EVALUATION_BATCH, dtype=np.int64), compute, config.normalization)
+        return EVALUATION_BATCH, 0.0
+
+    return work
+
+
+def main() -> None:
+    job = json.loads(sys.stdin.readline())
+    idle = peak_rss()
+    try:
+        config = RunConfig.from_flat(job["config"])
+        hold_to(Share(*job["share"]))
+        server = job["role"] == "server"
+        work = server_work(config) if server else client_work(config, job["steps"], job["images"])
+        _say({"ready": True})
+        sys.stdin.readline()
+        images, seconds = work()
+    except ConfigError as error:
+        return _say({"refused": str(error)})
+    except FloatingPointError as error:
+        return _say({"refused": f"{error}."})
+    except torch.OutOfMemoryError as error:
+        return _say({"out of memory": out_of_memory(error)})
+    _say({"images": images, "seconds": seconds, "idle": idle, "peak": peak_rss()})
+    sys.stdin.readline()  # keep what was taken until it has been looked at
+    return None
+
+
+def _say(values: dict[str, Any]) -> None:
+    print(json.dumps(values), flush=True)
+
+
+if __name__ == "__main__":
+    main()
