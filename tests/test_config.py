@@ -49,7 +49,7 @@ def _shown(value: object) -> str:
         ("batch-size", 0, "at least 1"),
         ("drop-last", 1, "true or false"),
         ("image-size", 8, "from 16 to 1024"),
-        ("model", "resnet51", "one of resnet18, resnet34, resnet50"),
+        ("model", "resnet51", "one of cnn, resnet18, resnet34, resnet50"),
         ("precision", "fp8", "one of auto, fp32, bf16, fp16"),
         ("train-split", "clean_train", "one of noisy, noisy-mini, clean"),
         ("pretrained", "weights.safetensors", "absolute path"),

@@ -169,3 +169,16 @@ def test_label_smoothing_by_hand() -> None:
     assert CrossEntropy(label_smoothing=0.2).loss(logits, torch.tensor([1])).item() == pytest.approx(expected)
     with pytest.raises(ValueError, match="label-smoothing must be"):
         CrossEntropy(label_smoothing=1.0)
+
+
+def test_the_small_network_learns_and_two_visits_alike_end_at_the_same_bits() -> None:
+    images, labels = _images(40)
+    images = images // 8 + (labels * 40).to(torch.uint8)[:, None, None, None]  # darker or brighter by class
+    config = _config(model="cnn", batch_size=40, local_epochs=20, learning_rate=0.05, momentum=0.9)
+    models = [build_model("cnn", 5, seed=3) for _ in range(2)]
+    reports = [
+        train_locally(model, images, labels, CrossEntropy(), config, CPU, derived_generator(1, "t")) for model in models
+    ]
+    assert reports[0].epoch_losses[-1] < 0.5 * reports[0].epoch_losses[0]
+    assert reports[0].epoch_losses == reports[1].epoch_losses
+    _assert_same_state(*models)
