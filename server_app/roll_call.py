@@ -15,7 +15,7 @@ from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from config import RunConfig
-from fingerprint import code_fingerprint
+from fingerprint import running_code
 from server_app.grid import OrderedGrid
 from server_app.stopping import RunStoppedError
 
@@ -114,9 +114,9 @@ def _member(reply: Message, class_names: tuple[str, ...]) -> Member:
         own_folder=cast(int, facts["partition-id"]) < 0,
     )
     names = cast(list[str], about["class-names"])
-    if about["fingerprint"] != code_fingerprint():
+    if about["fingerprint"] != running_code():
         raise RunStoppedError(
-            f"{member.name} runs other code ({about['fingerprint']!s}) than the server ({code_fingerprint()}); stop the"
+            f"{member.name} runs other code ({about['fingerprint']!s}) than the server ({running_code()}); stop the"
             " local SuperLink or update the node, then start the run again."
         )
     if tuple(names) != class_names:
