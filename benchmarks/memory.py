@@ -60,7 +60,8 @@ class TreeMemory:
             total += pss
             if pss > self._peaks.get(process, 0):
                 self._peaks[process] = pss
-                self._commands[process] = _command(process[0])  # anew: a process starts as a copy of its parent
+                # Anew, since a process starts as a copy of its parent; one that is about to end has none any more.
+                self._commands[process] = _command(process[0]) or self._commands.get(process, "")
         self.peak = max(self.peak, total)
         self.samples += 1
 

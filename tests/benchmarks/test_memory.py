@@ -80,6 +80,15 @@ def test_the_peak_stays_when_the_memory_is_given_back() -> None:
     assert 100 * MIB <= memory.peak_of("--name=brief") < 130 * MIB
 
 
+def test_a_process_keeps_its_name_when_its_peak_comes_as_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that share its pages end first, so that its share grows, and a process that ends has no command line."""
+    with _process(HOLD, "50", "--name=last") as pid:
+        with TreeMemory(pid, seconds=60.0) as memory:
+            monkeypatch.setattr("benchmarks.memory._command", lambda pid: "")
+            monkeypatch.setattr("benchmarks.memory.pss_of", lambda pid: 70 * MIB)
+        assert memory.peak_of("--name=last") == 70 * MIB
+
+
 def test_memory_that_processes_share_counts_once(tmp_path: Path) -> None:
     (tmp_path / "shared").write_bytes(b"x" * 100 * MIB)
     with (
