@@ -10,7 +10,8 @@ pack; nothing of the data is decoded or cached before a run.
 - start: from the command to the roll call. Flower bundles the app, starts the simulation and makes the nodes; imports.
 - first answer: Ray and its actors start, and import.
 - other answers: the rest of the roll call, one query to each node.
-- first round: clients that take part for the first time decode their images.
+- first round: clients that take part for the first time decode their images. With many more nodes than clients a round,
+  they are new in every later round as well.
 - later rounds: median; "besides" is what the slowest visit to a client does not explain, "ms a visit" a round without
   evaluation divided by its clients: with two actors, half of what a visit takes one of them.
 - memory: most PSS at one time (`benchmarks.memory`) of the process that holds server and nodes, of the largest actor,
