@@ -130,7 +130,11 @@ class RunConfig:
     privacy_args: str = _key("", ANY_TEXT, "its parameters, `key=value` pairs; docs/strategies.md lists them")
     method: str = _key("ce", ANY_TEXT, "how a client learns: its loss on noisy labels")
     method_args: str = _key("", ANY_TEXT, "its parameters, `key=value` pairs")
-    model: str = _key("resnet50", one_of("resnet18", "resnet34", "resnet50"), "torchvision architecture")
+    model: str = _key(
+        "resnet50",
+        one_of("cnn", "resnet18", "resnet34", "resnet50"),
+        "torchvision architecture; `cnn`: a tiny one for quick trials",
+    )
     pretrained: str = _key(
         "none",
         Rule(

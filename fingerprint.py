@@ -1,6 +1,7 @@
 """A short hash of the code that is running, so that the server can tell when a client runs another version."""
 
 import hashlib
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -12,6 +13,12 @@ def code_files(root: Path = ROOT) -> list[Path]:
     files = [path for room in ROOMS for path in (root / room).rglob("*") if path.suffix in (".py", ".toml")]
     files += root.glob("*.py")
     return sorted(files, key=lambda path: path.relative_to(root).as_posix())
+
+
+@cache
+def running_code() -> str:
+    """`code_fingerprint` of this app, of when it was first asked for: files that change later do not run here."""
+    return code_fingerprint()
 
 
 def code_fingerprint(root: Path = ROOT) -> str:

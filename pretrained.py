@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from config import ConfigError
 
-HEAD = "fc."  # the classifier of torchvision's ResNets
+HEAD = "fc."  # the classifier of every model
 
 
 def load_pretrained(model: nn.Module, name: str, source: str) -> None:
@@ -20,12 +20,12 @@ def load_pretrained(model: nn.Module, name: str, source: str) -> None:
 
     Args:
         model: From `task.build_model(name, ...)`.
-        name: The torchvision architecture.
+        name: The architecture, as in `task.build_model`.
         source: ``none``, ``imagenet`` (torchvision's IMAGENET1K_V1, downloaded once into torch's cache), or the path
             of a ``.safetensors``, ``.pt`` or ``.pth`` file that holds a state dict of the same architecture.
 
     Raises:
-        ConfigError: No network, no such file, not a state dict, or another architecture.
+        ConfigError: No network, no such file, not a state dict, another architecture, or one without ImageNet weights.
     """
     if source == "none":
         return
@@ -42,6 +42,11 @@ def load_pretrained(model: nn.Module, name: str, source: str) -> None:
 
 
 def _download(name: str) -> dict[str, Tensor]:
+    if name == "cnn":
+        raise ConfigError(
+            "run config: 'pretrained' is 'imagenet', but nobody has trained a 'model' of cnn on it; it must be none or"
+            " a file, or the 'model' a ResNet."
+        )
     weights = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
     try:
         return dict(weights.get_state_dict(progress=False, check_hash=True))

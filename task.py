@@ -6,9 +6,11 @@ and the ClientApp in two threads of one process, and torchvision does not surviv
 
 import contextlib
 import hashlib
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -102,18 +104,34 @@ def _cpu_has_bf16() -> bool:
 
 
 def build_model(name: str, num_classes: int, seed: int) -> nn.Module:
-    """A torchvision ResNet with fresh weights, in channels-last layout on the CPU.
+    """A torchvision ResNet or `small_cnn` with fresh weights, in channels-last layout on the CPU.
 
     The last BatchNorm of each residual block starts at zero (Goyal et al., 2017, section 5.1), which makes a ResNet-50
-    trained from scratch learn within a few hundred steps; pretrained weights overwrite it. torchvision draws initial
-    weights from torch's global generator; it is seeded inside a scope and put back.
+    trained from scratch learn within a few hundred steps; pretrained weights overwrite it. Initial weights are drawn
+    from torch's global generator; it is seeded inside a scope and put back.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(seed, "initial weights"))
-        model: nn.Module = torchvision.models.get_model(
-            name, weights=None, num_classes=num_classes, zero_init_residual=True
+        model: nn.Module = (
+            small_cnn(num_classes)
+            if name == "cnn"
+            else torchvision.models.get_model(name, weights=None, num_classes=num_classes, zero_init_residual=True)
         )
     return model.to(memory_format=torch.channels_last)
+
+
+def small_cnn(num_classes: int) -> nn.Module:
+    """A network of some 25,000 parameters with BatchNorm, for quick trials and for measuring all but convolutions.
+
+    Three stages of 16, 32 and 64 channels halve the image each; their average goes into ``fc``, named as a ResNet's.
+    """
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    for stage, (inputs, outputs) in enumerate(pairwise((3, 16, 32, 64)), start=1):
+        layers[f"conv{stage}"] = nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False)
+        layers[f"bn{stage}"] = nn.BatchNorm2d(outputs)
+        layers[f"relu{stage}"] = nn.ReLU(inplace=True)
+    layers |= {"pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(), "fc": nn.Linear(64, num_classes)}
+    return nn.Sequential(layers)
 
 
 def to_input(images: Tensor, compute: Compute, normalization: str) -> Tensor:

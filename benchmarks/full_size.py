@@ -50,10 +50,7 @@ def write_full_size(out: Path, drawn: int, image_size: int, seed: int = 1) -> No
 def _write_images(folder: Path, splits: dict[str, Labelled], drawn: int, image_size: int, seed: int) -> None:
     classes = len(NAMES)
     pictures = [
-        [
-            _jpeg(label, image_size, np.random.default_rng([seed, 1, label, number]))
-            for number in range(drawn // classes)
-        ]
+        [jpeg(label, image_size, np.random.default_rng([seed, 1, label, number])) for number in range(drawn // classes)]
         for label in range(classes)
     ]
     pairs = sorted((key, label) for part in splits.values() for key, label in zip(part.keys, part.true, strict=True))
@@ -63,7 +60,8 @@ def _write_images(folder: Path, splits: dict[str, Labelled], drawn: int, image_s
         (folder / key).write_bytes(picture[:2] + comment + picture[2:])
 
 
-def _jpeg(label: int, image_size: int, rng: np.random.Generator) -> bytes:
+def jpeg(label: int, image_size: int, rng: np.random.Generator) -> bytes:
+    """A drawn garment as an image file; `image_size` is its shorter side."""
     out = io.BytesIO()
     draw_garment(label, (image_size, round(1.15 * image_size)), rng).save(out, "JPEG", quality=88)
     return out.getvalue()

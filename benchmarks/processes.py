@@ -48,6 +48,11 @@ class Deployment:
                 f"node-{number}", [*node, "--node-config", node_config, "--port", str(_free_port())], node_environment
             )
 
+    @property
+    def pid(self) -> int:
+        """Of the SuperLink, whose descendants do all the work of a simulation."""
+        return self._processes[0].pid
+
     def run(self, app: Path, *arguments: str, timeout: float) -> str:
         """`flwr run <app> real --stream ...`; what it printed, once the run has completed.
 

@@ -21,7 +21,7 @@ from client_app.resources import hold_to_share, out_of_memory
 from client_app.simulation import prepare_simulation
 from config import REFUSED, SITES, ConfigError, RunConfig, build_named
 from data.errors import DataError
-from fingerprint import code_fingerprint
+from fingerprint import running_code
 from payload import unpack
 from privacy import CLIPPING_NORM, NORM_BIT
 from task import derived_generator, evaluate, pick_compute
@@ -89,7 +89,7 @@ def query(message: Message, context: Context) -> Message:
             "class-names": list(names),
             "compute": str(pick_compute(config.precision)),
             "data": split.digest,
-            "fingerprint": code_fingerprint(),
+            "fingerprint": running_code(),
             "deal": local_data.deal_digest(site, config),
             "machine": machine(),
         }

@@ -13,8 +13,8 @@ from flwr.superlink.grid.inmemory_grid import InMemoryGrid
 from server_app.packing import Packing
 from server_app.stopping import RunStoppedError
 
-POLL_SECONDS = 0.05
-SLOWEST_POLL_SECONDS = 0.25
+POLL_SECONDS = 0.05, 0.25  # first and longest pause between two requests to a SuperLink
+LOCAL_POLL_SECONDS = 0.01, 0.01  # the same in a simulation, where it takes 0.03 ms to look
 LOST_SECONDS = 5.0  # between two looks at whether a node has been restarted
 OFFLINE = "its SuperNode is not connected"
 RESTARTED = "its SuperNode was started again while it worked"
@@ -53,6 +53,7 @@ class OrderedGrid(Grid):
         self._interrupted = interrupted or threading.Event()
         self._packing = packing
         self._restarts = is_remote(grid)  # nodes may be started again, and then know nothing of a message
+        self._polls = POLL_SECONDS if is_remote(grid) else LOCAL_POLL_SECONDS
 
     def set_run(self, run: Any) -> None:
         self._grid.set_run(run)
@@ -108,7 +109,7 @@ class OrderedGrid(Grid):
         self, message_id: str, message: Message, deadline: float | None, activations: dict[int, str]
     ) -> list[Message]:
         """The one reply, or an error in its place; nothing after the deadline."""
-        pause, looked = POLL_SECONDS, time.monotonic()
+        (pause, longest), looked = self._polls, time.monotonic()
         while not (arrived := list(self._grid.pull_messages([message_id]))):
             if deadline is not None and time.monotonic() > deadline:
                 return []
@@ -117,7 +118,7 @@ class OrderedGrid(Grid):
                     return [_lost(message, RESTARTED)]
                 looked = time.monotonic()
             # Back off while nothing comes: each poll of a real SuperLink is a request over the network.
-            pause = min(pause * 1.2, SLOWEST_POLL_SECONDS)
+            pause = min(pause * 1.2, longest)
             self.pause(pause)
         if arrived[0].metadata.src_node_id != message.metadata.dst_node_id:  # the SuperLink answers for the node
             error = arrived[0].error if arrived[0].has_error() else None

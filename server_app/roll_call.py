@@ -16,11 +16,12 @@ from flwr.serverapp import Grid
 
 from capacity import Share
 from config import RunConfig
-from fingerprint import code_fingerprint
+from fingerprint import running_code
 from server_app.grid import OrderedGrid
 from server_app.stopping import RunStoppedError
 
 ROLL_ROWS = 12  # larger federations are summed up
+PROGRESS_SECONDS = 30.0  # between two lines of a roll call that takes long
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def call_roll(grid: Grid, config: RunConfig, class_names: tuple[str, ...], min_n
     node_ids = _wait_for_nodes(grid, min_nodes)
     content = RecordDict({"config": ConfigRecord(dict(config.to_flat()))})
     messages = [Message(content, node_id, MessageType.QUERY) for node_id in node_ids]
-    replies = list(OrderedGrid(grid, node_ids).send_and_receive(messages))
+    replies = _answers(OrderedGrid(grid, node_ids), messages)
     refusals = sorted(_refusal(reply) for reply in replies if reply.has_error())
     if refusals:
         others = f" [the first of {len(refusals)} refusals]" if len(refusals) > 1 else ""
@@ -82,6 +83,23 @@ def call_roll(grid: Grid, config: RunConfig, class_names: tuple[str, ...], min_n
     members = [_member(reply, class_names) for reply in sorted(replies, key=_place)]
     counts = {cast(int, reply.content.metric_records["facts"]["num-partitions"]) for reply in replies}
     return _check_partitions(members, counts)
+
+
+def _answers(grid: Grid, messages: list[Message]) -> list[Message]:
+    """All replies; how long they took goes into the log, since thousands of nodes take minutes."""
+    log(INFO, "Roll call of %d nodes.", len(messages))
+    started = said = time.perf_counter()
+    replies: list[Message] = []
+    times: list[float] = []
+    for reply in grid.send_and_receive(messages):
+        replies.append(reply)
+        times.append(time.perf_counter() - started)
+        if started + times[-1] - said > PROGRESS_SECONDS:
+            said = started + times[-1]
+            log(INFO, "%d of %d nodes have answered.", len(replies), len(messages))
+    if times:
+        log(INFO, "All %d nodes answered within %.2f s, the first one after %.2f s.", len(times), times[-1], times[0])
+    return replies
 
 
 def _wait_for_nodes(grid: Grid, min_nodes: int) -> list[int]:
@@ -118,9 +136,9 @@ def _member(reply: Message, class_names: tuple[str, ...]) -> Member:
         share=Share(cast(float, about["cpus"]), cast(float, about["gpus"])) if "cpus" in about else None,
     )
     names = cast(list[str], about["class-names"])
-    if about["fingerprint"] != code_fingerprint():
+    if about["fingerprint"] != running_code():
         raise RunStoppedError(
-            f"{member.name} runs other code ({about['fingerprint']!s}) than the server ({code_fingerprint()}); stop the"
+            f"{member.name} runs other code ({about['fingerprint']!s}) than the server ({running_code()}); stop the"
             " local SuperLink or update the node, then start the run again."
         )
     if tuple(names) != class_names:

@@ -52,6 +52,18 @@ def test_old_files_without_step_counters_are_fine(tmp_path: Path, weights: dict[
     load_pretrained(build_model("resnet18", 14, seed=1), "resnet18", str(_save(old, tmp_path / "old.pth")))
 
 
+def test_the_small_network_takes_a_file_that_fits_and_has_no_imagenet_weights(tmp_path: Path) -> None:
+    trained = {name: value.clone() for name, value in build_model("cnn", 9, seed=8).state_dict().items()}
+    model, untouched = build_model("cnn", 14, seed=1), build_model("cnn", 14, seed=1)
+    with pytest.raises(ConfigError, match="'pretrained' is 'imagenet', but nobody has trained a 'model' of cnn on it"):
+        load_pretrained(model, "cnn", "imagenet")
+    load_pretrained(model, "cnn", str(_save(trained, tmp_path / "cnn.safetensors")))
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, untouched.state_dict()[name] if name.startswith("fc.") else trained[name]), name
+    with pytest.raises(ConfigError, match="does not hold a resnet18"):
+        load_pretrained(build_model("resnet18", 9, seed=1), "resnet18", str(tmp_path / "cnn.safetensors"))
+
+
 def test_another_architecture_is_refused_and_changes_nothing(tmp_path: Path, weights: dict[str, torch.Tensor]) -> None:
     path = str(_save(weights, tmp_path / "weights.pt"))
     model, untouched = build_model("resnet34", 14, seed=1), build_model("resnet34", 14, seed=1)

@@ -31,10 +31,30 @@ def test_resnet50_has_the_published_size() -> None:
     assert len(model.state_dict()) == 320
 
 
-def test_initial_weights_depend_on_the_seed_alone_and_leave_the_global_generator_alone() -> None:
+def test_the_small_network_has_the_size_that_is_worked_out_by_hand() -> None:
+    state = build_model("cnn", 14, seed=1).state_dict()
+    convolutions = 9 * (3 * 16 + 16 * 32 + 32 * 64)
+    scales_and_shifts = 2 * (16 + 32 + 64)
+    buffers = {name: value for name, value in state.items() if "running" in name or "tracked" in name}
+    assert len(buffers) == 3 * 3  # mean, variance and number of batches of each stage
+    assert len(state) == 3 * (1 + 2) + 2 + len(buffers)
+    counted = sum(value.numel() for name, value in state.items() if name not in buffers)
+    assert counted == convolutions + scales_and_shifts + 64 * 14 + 14 == 24_606
+
+
+@pytest.mark.parametrize("size", [16, 17, 32, 65])
+def test_the_small_network_takes_images_of_any_size(size: int) -> None:
+    model = build_model("cnn", 5, seed=1)
+    assert model.get_parameter("conv2.weight").is_contiguous(memory_format=torch.channels_last)
+    images = to_input(torch.zeros(2, size, size, 3, dtype=torch.uint8), CPU, "imagenet")
+    assert model(images).shape == (2, 5)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "cnn"])
+def test_initial_weights_depend_on_the_seed_alone_and_leave_the_global_generator_alone(name: str) -> None:
     torch.manual_seed(99)
     before = torch.get_rng_state()
-    one, two, other = (build_model("resnet18", 3, seed=seed) for seed in (1, 1, 2))
+    one, two, other = (build_model(name, 3, seed=seed) for seed in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(one.conv1.weight, two.conv1.weight)  # type: ignore[union-attr, arg-type]
     assert not torch.equal(one.conv1.weight, other.conv1.weight)  # type: ignore[union-attr, arg-type]

@@ -184,3 +184,16 @@ def test_images_go_to_the_gpu_if_they_leave_room_there(monkeypatch: pytest.Monke
     assert place(images, torch.device("cuda")) == "on cuda"
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1199, 9999))
     assert place(images, torch.device("cuda")) is images
+
+
+def test_the_small_network_learns_and_two_visits_alike_end_at_the_same_bits() -> None:
+    images, labels = _images(40)
+    images = images // 8 + (labels * 40).to(torch.uint8)[:, None, None, None]  # darker or brighter by class
+    config = _config(model="cnn", batch_size=40, local_epochs=20, learning_rate=0.05, momentum=0.9)
+    models = [build_model("cnn", 5, seed=3) for _ in range(2)]
+    reports = [
+        train_locally(model, images, labels, CrossEntropy(), config, CPU, derived_generator(1, "t")) for model in models
+    ]
+    assert reports[0].epoch_losses[-1] < 0.5 * reports[0].epoch_losses[0]
+    assert reports[0].epoch_losses == reports[1].epoch_losses
+    _assert_same_state(*models)

@@ -6,6 +6,7 @@ import pickle
 import socket
 import subprocess
 import sys
+import types
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from flwr.app import Context, RecordDict
 
 from client_app import app
+from client_app.pinned import packed_code
 from fingerprint import code_fingerprint
 from tests.fakes import instruction
 
@@ -55,7 +57,53 @@ def test_a_machine_without_the_bundle_unpacks_it_once(tmp_path: Path) -> None:
 def test_here_the_bundle_itself_is_used() -> None:
     load, arguments = app.__reduce__()
     assert load(*arguments) is app
-    assert len(pickle.dumps(arguments)) < 300_000  # what each message weighs more
+    assert len(pickle.dumps(arguments)) < 300_000
+
+
+class Head:
+    """Ray, as far as it keeps values."""
+
+    def __init__(self) -> None:
+        self.kept: dict[tuple[str, str], bytes] = {}
+        self.puts = 0
+
+    def is_initialized(self) -> bool:
+        return True
+
+    def get_runtime_context(self) -> Any:
+        return types.SimpleNamespace(get_job_id=lambda: f"a job of {id(self)}")
+
+    def _internal_kv_put(self, key: str, value: bytes, namespace: str) -> None:
+        self.puts += 1
+        self.kept[namespace, key] = value
+
+    def _internal_kv_get(self, key: str, namespace: str) -> bytes | None:
+        return self.kept.get((namespace, key))
+
+
+def test_within_ray_the_head_keeps_the_code_and_messages_are_small(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray: Any = Head()
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setitem(sys.modules, "ray.experimental.internal_kv", ray)
+    pickled = [pickle.dumps(app.__reduce__()[1]) for _ in range(3)]
+    assert list(ray.kept.values()) == [packed_code()[1]]
+    assert ray.puts == 1
+    assert max(map(len, pickled)) < 1_000
+    load, (bundle, *code) = app.__reduce__()
+    assert load(bundle, *code) is app
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    load(NOWHERE, *code)
+    unpacked = tmp_path / "clothing1m-fl" / "code" / code_fingerprint()
+    assert code_fingerprint(unpacked) == code_fingerprint()
+
+    ray.kept.clear()
+    reply = load(NOWHERE, "0" * 16, None)(message=instruction(), context=Context(1, 1, {}, RecordDict(), {}))
+    assert "cannot be loaded on" in reply.error.reason
+    assert "(Ray's head does not have its code)" in reply.error.reason
 
 
 def test_a_machine_that_lacks_a_package_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

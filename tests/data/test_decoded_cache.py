@@ -1,6 +1,7 @@
 import fcntl
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -148,6 +149,50 @@ def test_what_a_killed_process_left_is_cleared_and_what_a_living_one_fills_is_no
         DecodedCache(tmp_path, 2 * BYTES).images(release, lists[1], SIZE)
         assert alive.exists()
         assert held(tmp_path) == 2 * BYTES
+
+
+def test_while_there_is_room_a_process_looks_at_the_folder_once(
+    release: Release, lists: list[np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[Path] = []
+    iterdir = Path.iterdir
+
+    def counting(path: Path) -> Iterator[Path]:
+        looks.append(path)
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", counting)
+    cache = DecodedCache(tmp_path, 3 * BYTES)
+    for keys in lists[:3]:
+        cache.images(release, keys, SIZE)
+    assert len(looks) == 1
+    cache.images(release, lists[3], SIZE)
+    assert len(looks) == 2
+
+
+@pytest.mark.parametrize("damage", [None, b"", b"what?"])
+def test_processes_that_share_a_folder_know_of_each_others_files(
+    release: Release, lists: list[np.ndarray], tmp_path: Path, damage: bytes | None
+) -> None:
+    one, other = (DecodedCache(tmp_path, 2 * BYTES) for _ in range(2))
+    for cache, keys in ((one, lists[0]), (other, lists[1]), (one, lists[2]), (other, lists[3])):
+        cache.images(release, keys, SIZE)
+        if damage is not None:
+            (tmp_path / "lock").write_bytes(damage)
+        assert BYTES <= held(tmp_path) <= 2 * BYTES
+
+
+def test_files_that_somebody_deleted_do_not_count_for_long(
+    release: Release, lists: list[np.ndarray], decoded: list[int], tmp_path: Path
+) -> None:
+    cache = DecodedCache(tmp_path, 2 * BYTES)
+    for keys in lists[:2]:
+        cache.images(release, keys, SIZE)
+    for path in tmp_path.glob("*.pixels"):
+        path.unlink()
+    for keys in (*lists[2:], *lists[2:]):
+        cache.images(release, keys, SIZE)
+    assert decoded == [30, 30, 30, 30]
 
 
 def test_a_short_file_is_decoded_again(

@@ -104,6 +104,30 @@ def _remote(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("server_app.grid.LOST_SECONDS", 0.05)
 
 
+@pytest.mark.parametrize(("remote", "first", "last"), [(False, 0.01, 0.01), (True, 0.06, 0.25)])
+def test_a_simulation_is_asked_often_and_a_superlink_less_and_less(
+    remote: bool, first: float, last: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Late(InProcessGrid):
+        pulls = 0
+
+        def pull_messages(self, message_ids: Any) -> Any:
+            self.pulls += 1
+            return super().pull_messages(message_ids) if self.pulls > 12 else []
+
+    if remote:
+        monkeypatch.setattr("server_app.grid.InMemoryGrid", type(None))
+    grid = Late(_echo, partitions(1))
+    ordered = _ordered(grid)
+    pauses: list[float] = []
+    monkeypatch.setattr(ordered, "pause", pauses.append)
+    messages = [Message(RecordDict({"c": ConfigRecord()}), i, MessageType.QUERY) for i in ordered.get_node_ids()]
+    assert len(list(ordered.send_and_receive(messages))) == 1
+    assert len(pauses) == 12
+    assert pauses[0] == pytest.approx(first)
+    assert pauses[-1] == last
+
+
 @pytest.mark.usefixtures("_remote")
 @pytest.mark.parametrize(
     ("how", "reason"),

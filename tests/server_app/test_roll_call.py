@@ -9,6 +9,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message
 from safetensors.numpy import load_file
 
 import client_app
+import fingerprint
 import task
 from config import RunConfig
 from data.sample import draw_sample
@@ -140,3 +141,19 @@ def test_a_client_that_runs_other_code_or_knows_other_classes_ends_the_run(tmp_p
         run_in_process(tmp_path, handler=answering("fingerprint", "deadbeef"), data_dir=str(tiny_sample))
     with pytest.raises(RunStoppedError, match="client 0 knows the classes cat, dog; the server T-Shirt"):
         run_in_process(tmp_path, handler=answering("class-names", ["cat", "dog"]), data_dir=str(tiny_sample))
+
+
+def test_the_code_is_read_once_and_not_for_each_client(
+    tmp_path: Path, tiny_sample: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = []
+
+    def no_files(root: Path = fingerprint.ROOT) -> list[Path]:
+        reads.append(root)
+        return []
+
+    monkeypatch.setattr(fingerprint, "code_files", no_files)
+    fingerprint.running_code.cache_clear()
+    run_in_process(tmp_path, clients=5, data_dir=str(tiny_sample), num_server_rounds=1, model="cnn")
+    fingerprint.running_code.cache_clear()
+    assert len(reads) == 2  # at the roll call, on both sides alike, and for config.toml
