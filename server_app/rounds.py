@@ -159,7 +159,7 @@ class RoundLoop:
         on_clients = self._evaluate_on_clients(sent.server_round, averaged)
         ended = time.perf_counter()
         reports = sent.books.metrics.values()
-        seen = sum(values.get("images-seen", 0) for values in reports)
+        seen = int(sum(values.get("images-seen", 0) for values in reports))
         return RoundResult(
             server_round=sent.server_round,
             arrays=averaged,
@@ -171,6 +171,7 @@ class RoundLoop:
             slowest_client_seconds=max(values.get("visit-seconds", 0.0) for values in reports),
             slowest_training_seconds=max(values.get("train-seconds", 0.0) for values in reports),
             evaluation_seconds=ended - began,
+            images_seen=seen,
             images_per_second=seen / (trained - sent.started),
             sampled_partitions=[self._members[message.metadata.dst_node_id].partition_id for message in sent.messages],
             failures=sent.books.failures,
@@ -193,7 +194,7 @@ class RoundLoop:
             if (partition := self._members[message.metadata.dst_node_id].partition_id) in books.failures
             and partition not in books.hopeless
         ]
-        again = self._reachable(again, books.lost, sent.deadline)
+        again = self._reachable(again, books.lost, sent.deadline) if again else []
         left = sent.deadline - time.monotonic()
         if again and left > 0:
             log(INFO, "Asking %d clients once more.", len(again))

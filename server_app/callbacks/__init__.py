@@ -25,7 +25,8 @@ class RoundResult:
         slowest_client_seconds: Longest visit among the good replies: reading the data, training, packing the reply.
         slowest_training_seconds: Longest training loop among them, without decoding.
         evaluation_seconds: Wall time of evaluation, on the server and on clients.
-        images_per_second: Images trained on per second of training and transport.
+        images_seen: Images that went through a training step, over all clients and local epochs.
+        images_per_second: They, per second from sending to the aggregated model.
         sampled_partitions: Clients asked, in the order of the messages.
         failures: Partition of each client without a usable reply, and the reason.
         on_clients: Mean metrics of federated evaluation; empty without it.
@@ -43,6 +44,7 @@ class RoundResult:
     slowest_client_seconds: float
     slowest_training_seconds: float
     evaluation_seconds: float
+    images_seen: int
     images_per_second: float
     sampled_partitions: list[int]
     failures: dict[int, str] = field(default_factory=dict)

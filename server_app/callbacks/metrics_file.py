@@ -43,6 +43,7 @@ def as_json(result: RoundResult) -> dict[str, Any]:
         "slowest-client-seconds": round(result.slowest_client_seconds, 3),
         "slowest-training-seconds": round(result.slowest_training_seconds, 3),
         "evaluation-seconds": round(result.evaluation_seconds, 3),
+        "images-seen": result.images_seen,
         "images-per-second": round(result.images_per_second, 2),
         "sampled-partitions": result.sampled_partitions,
         "failed-partitions": sorted(result.failures),

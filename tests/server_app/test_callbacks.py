@@ -30,6 +30,7 @@ def _result(server_round: int, right: int = 3, classes: int = 2, seconds: float 
         slowest_client_seconds=6.0,
         slowest_training_seconds=5.0,
         evaluation_seconds=2.0,
+        images_seen=120,
         images_per_second=12.0,
         sampled_partitions=[4, 1],
         failures={1: "client 1: out of luck"},
