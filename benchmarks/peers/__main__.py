@@ -64,8 +64,7 @@ STOP_SECONDS = 30
 MARK = "CLOTHING1M_FL_PEERS"  # a variable of all processes of one run
 PACKAGES = ("flwr", "ray", "torch", "torchvision", "numpy")
 COLUMNS = (
-    "model", "contender", "version", "round, s", "least to most", "round / bare's", "start-up, s", "peak, MiB",
-    "SGD steps", "accuracy, %",
+    "", "version", "round, s", "least to most", "round / bare's", "start-up, s", "peak, MiB", "steps", "accuracy, %",
 )  # fmt: skip
 
 
@@ -144,7 +143,7 @@ def measure(contender: Contender, job: Job, python: str, folder: Path) -> Run:
     """One run, below `folder`.
 
     Raises:
-        RuntimeError: It failed, or took too long; with the end of what it printed.
+        RuntimeError: It failed, took too long, or did another number of rounds; with the end of what it printed.
     """
     folder.mkdir()
     job_file, result, log = folder / "job.json", folder / "result.json", folder / "log"
@@ -163,10 +162,11 @@ def measure(contender: Contender, job: Job, python: str, folder: Path) -> Run:
             failed = -1
         finally:
             _end(process, mark)
-    if failed or not result.is_file():
+    values = json.loads(result.read_text(encoding="utf-8")) if result.is_file() else {"rounds": []}
+    if failed or len(values["rounds"]) != len(job.cohorts):
+        why = "did not end" if failed == -1 else f"failed after {len(values['rounds'])} of {len(job.cohorts)} rounds"
         tail = log.read_text(encoding="utf-8", errors="replace")[-4000:]
-        raise RuntimeError(f"{' '.join(command)} {'did not end' if failed == -1 else 'failed'}:\n{tail}")
-    values = json.loads(result.read_text(encoding="utf-8"))
+        raise RuntimeError(f"{' '.join(command)} {why}:\n{tail}")
     return run_of(values, started, memory.peak, steps.stat().st_size)
 
 
@@ -196,11 +196,8 @@ def check(name: str, run: Run, job: Job, torch_version: str) -> None:
     """Refuse a run that was another job.
 
     Raises:
-        RuntimeError: The number of rounds or of SGD steps, or the version of PyTorch, is another.
+        RuntimeError: The number of SGD steps or the version of PyTorch is another.
     """
-    rounds = len(run.rounds) + 1
-    if rounds != len(job.cohorts):
-        raise RuntimeError(f"'{name}' reported {rounds} rounds; it must be {len(job.cohorts)}, as the job has.")
     if run.steps != job.steps:
         raise RuntimeError(f"'{name}' took {run.steps} SGD steps; it must be {job.steps}, as the job has.")
     if run.torch != torch_version:
@@ -210,7 +207,7 @@ def check(name: str, run: Run, job: Job, torch_version: str) -> None:
 
 
 def row(runs: list[Run], bare: list[Run] | None) -> list[float | int | str]:
-    """One row of the table without its names: medians over repeats, and over all rounds of all of them."""
+    """One row of the table without its name: medians over repeats, and over all rounds of all of them."""
 
     def seconds(of: list[Run]) -> list[float]:
         return [one for run in of for one in run.rounds]
@@ -283,9 +280,10 @@ def main(
                 measured.append(run)
                 took = " ".join(f"{seconds:.1f}" for seconds in run.rounds)
                 print(f"run {repeat + 1} of {repeats}, {one}, {name}: {took} s", file=sys.stderr, flush=True)
-    rows = [(*key, *row(measured, runs.get((key[0], "bare")))) for key, measured in runs.items()]
-    title = f"{rounds} rounds of {sampled} of {clients} clients, {images} images each of {image_size} pixels"
-    report(title, COLUMNS, rows, PACKAGES)
+    for one in models:
+        rows = [(name, *row(runs[one, name], runs.get((one, "bare")))) for name in names]
+        title = f"{one}, {sampled} of {clients} clients a round, {images} images each of {image_size} pixels"
+        report(title, COLUMNS, rows, PACKAGES)
 
 
 if __name__ == "__main__":

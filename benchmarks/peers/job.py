@@ -19,6 +19,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.hooks import RemovableHandle
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's channels, as torchvision has them
 Batches = DataLoader[tuple[Tensor, ...]]
@@ -142,7 +143,7 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
     return float((model(images).argmax(dim=1) == labels).double().mean())
 
 
-def count_steps(job: Job) -> None:
+def count_steps(job: Job) -> RemovableHandle:
     """From here on, each SGD step with the job's momentum in this process and those that it forks adds a byte to
     the job's file, which any number of processes may do at once. It does so whatever loop a framework has; a step of a
     server's optimiser, which has no momentum, is none.
@@ -153,7 +154,7 @@ def count_steps(job: Job) -> None:
         if optimizer.defaults["momentum"] == job.momentum:
             os.write(file, b"+")
 
-    register_optimizer_step_post_hook(count)
+    return register_optimizer_step_post_hook(count)
 
 
 class Report:

@@ -15,7 +15,7 @@ from fluke.client import Client
 from fluke.data import DataSplitter, DummyDataContainer, FastDataLoader
 from fluke.evaluation import ClassificationEval
 from fluke.server import Server
-from fluke.utils import ServerObserver
+from fluke.utils import FederationObserver
 
 from benchmarks.peers.job import Job, Report, count_steps
 
@@ -35,12 +35,18 @@ class ChosenFedAvg(FedAVG):  # type: ignore[misc]
         return Chosen
 
 
-class AfterRound(ServerObserver):  # type: ignore[misc]
+class AfterRound(FederationObserver):  # type: ignore[misc]
+    """fluke evaluates each round's global model before it ends the round, and the last one once more after all."""
+
     def __init__(self, report: Report) -> None:
         self._report = report
+        self._accuracy = 0.0
 
     def server_evaluation(self, round: int, eval_type: str, evals: dict[str, Any], **_: Any) -> None:
-        self._report.round_done(float(evals["accuracy"]))
+        self._accuracy = float(evals["accuracy"])
+
+    def end_round(self, round: int) -> None:
+        self._report.round_done(self._accuracy)
 
 
 def main(job: Job, result: str) -> None:
@@ -75,7 +81,7 @@ def main(job: Job, result: str) -> None:
     algorithm = ChosenFedAvg(job.clients, DataSplitter(data), DDict(settings))
     algorithm.server.cohorts = job.cohorts
     algorithm.set_callbacks(AfterRound(report))
-    algorithm.run(len(job.cohorts), eligible_perc=job.sampled / job.clients, finalize=False)
+    algorithm.run(len(job.cohorts), eligible_perc=job.sampled / job.clients)
     report.write(result)
 
 
