@@ -61,10 +61,11 @@ TEST_IMAGES = 56
 CLASSES = 14
 RUN_SECONDS = 1800
 STOP_SECONDS = 30
+IDLE_LOAD = 0.5  # threads that wait for each other by spinning lose most to other work
 MARK = "CLOTHING1M_FL_PEERS"  # a variable of all processes of one run
 PACKAGES = ("flwr", "ray", "torch", "torchvision", "numpy")
 COLUMNS = (
-    "", "version", "round, s", "least to most", "round / bare's", "start-up, s", "peak, MiB", "steps", "accuracy, %",
+    "", "version", "round, s", "least to most", "x bare", "start-up, s", "peak, MiB", "steps", "accuracy, %",
 )  # fmt: skip
 
 
@@ -260,6 +261,8 @@ def main(
     names = chosen(contender, interpreters)
     place = (environments or cache_folder("peers")).absolute()
     pythons = {one: str(python_of(one, place, interpreters)) for name in names if (one := CONTENDERS[name].framework)}
+    if (load := os.getloadavg()[0]) > IDLE_LOAD:
+        print(f"other work is running (load {load:.1f}), which slows contenders unequally", file=sys.stderr)
     runs: dict[tuple[str, str], list[Run]] = {(one, name): [] for one in models for name in names}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
