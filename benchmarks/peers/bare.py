@@ -10,22 +10,23 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from benchmarks.peers.job import Job, Report, accuracy, count_steps, train
+from benchmarks.peers.job import Job, Report
+from benchmarks.peers.learning import accuracy, batches, build_model, count_steps, load, train
 
 
 def fedavg(job: Job, fast: bool, after_round: Callable[[nn.Module], None]) -> nn.Module:
     """The final global model; `after_round` sees that of each round."""
-    model = job.build_model()
+    model = build_model(job)
     if fast:
         model = model.to(memory_format=torch.channels_last)
-    clients = [job.load(f"client-{number}") for number in range(job.clients)]
+    clients = [load(job, f"client-{number}") for number in range(job.clients)]
     generator = torch.Generator().manual_seed(job.weights_seed)
     for cohort in job.cohorts:
         start = {name: value.clone() for name, value in model.state_dict().items()}
         total: dict[str, Tensor] = {}
         for client in cohort:
             model.load_state_dict(start)
-            train(model, job.batches(*clients[client], generator), job, fast)
+            train(job, model, batches(job, *clients[client], generator), fast)
             add(total, model.state_dict(), 1 / len(cohort))
         model.load_state_dict(total)
         after_round(model)
@@ -46,7 +47,7 @@ def add(total: dict[str, Tensor], state: dict[str, Tensor], weight: float) -> No
 def main(job: Job, result: str, fast: bool) -> None:
     count_steps(job)
     report = Report("torch")
-    images, labels = job.load("test")
+    images, labels = load(job, "test")
     fedavg(job, fast, lambda model: report.round_done(accuracy(model, images, labels)))
     report.write(result)
 

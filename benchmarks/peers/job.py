@@ -1,28 +1,15 @@
-"""What every contender does, and what they share: images, initial weights, the plain loop, the test, the report.
+"""What every contender does, and what it reports. No PyTorch here: see `benchmarks.peers.learning`.
 
-Each contender is a module that its own Python runs as ``python -m benchmarks.peers.<name> JOB RESULT``, so this one
-needs numpy, torch and torchvision and nothing else of the project.
+Each contender is a module that its own Python runs as ``python -m benchmarks.peers.<name> JOB RESULT``. Those that only
+start other processes get by with this one.
 """
 
-import contextlib
 import json
 import os
 import time
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import torch
-import torchvision
-from torch import Tensor, nn
-from torch.optim.optimizer import register_optimizer_step_post_hook
-from torch.utils.data import DataLoader, TensorDataset
-from torch.utils.hooks import RemovableHandle
-
-MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's channels, as torchvision has them
-Batches = DataLoader[tuple[Tensor, ...]]
 
 
 @dataclass(frozen=True)
@@ -42,7 +29,7 @@ class Job:
         image_size: Side in pixels.
         batch_size: A divisor of `images`: frameworks differ in what they do with an incomplete batch.
         learning_rate: Of SGD, as the next two; momentum starts from zero at each visit.
-        momentum: At least 0, below 1.
+        momentum: Above 0, which tells steps of clients from those of a server's optimiser, and below 1.
         weight_decay: At least 0.
         workers: Clients that train at a time, where the framework can; they share the cores.
 
@@ -96,65 +83,6 @@ class Job:
     def read(cls, path: str | Path) -> "Job":
         values = json.loads(Path(path).read_text(encoding="utf-8"))
         return cls(**{**values, "cohorts": tuple(tuple(cohort) for cohort in values["cohorts"])})
-
-    def load(self, name: str) -> tuple[Tensor, Tensor]:
-        """Normalised images, (n, 3, size, size) float32, and labels, (n,) int64, of ``client-3`` or of ``test``."""
-        with np.load(Path(self.folder) / f"{name}.npz") as arrays:
-            images, labels = torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["labels"])
-        mean, deviation = torch.tensor(MEAN), torch.tensor(DEVIATION)
-        return ((images.float() / 255 - mean) / deviation).permute(0, 3, 1, 2).contiguous(), labels
-
-    def build_model(self) -> nn.Module:
-        """With the weights that every contender starts from; no global generator is left seeded."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.weights_seed)
-            model: nn.Module = torchvision.models.get_model(
-                self.model, weights=None, num_classes=self.classes, zero_init_residual=True
-            )
-        return model
-
-    def optimizer(self, model: nn.Module) -> torch.optim.SGD:
-        return torch.optim.SGD(
-            model.parameters(), lr=self.learning_rate, momentum=self.momentum, weight_decay=self.weight_decay
-        )
-
-    def batches(self, images: Tensor, labels: Tensor, generator: torch.Generator | None = None) -> Batches:
-        """Shuffled in each epoch."""
-        return DataLoader(TensorDataset(images, labels), self.batch_size, shuffle=True, generator=generator)
-
-
-def train(model: nn.Module, batches: Batches, job: Job, fast: bool = False) -> None:
-    """One epoch in place; `fast` is channels-last bf16 autocast, for a model in that layout."""
-    optimizer = job.optimizer(model)
-    model.train()
-    for images, labels in batches:
-        optimizer.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16) if fast else contextlib.nullcontext():
-            inputs = images.contiguous(memory_format=torch.channels_last) if fast else images
-            loss = nn.functional.cross_entropy(model(inputs), labels)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-
-
-@torch.inference_mode()
-def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Accuracy, 0 to 1; leaves the model in evaluation mode."""
-    model.eval()
-    return float((model(images).argmax(dim=1) == labels).double().mean())
-
-
-def count_steps(job: Job) -> RemovableHandle:
-    """From here on, each SGD step with the job's momentum in this process and those that it forks adds a byte to
-    the job's file, which any number of processes may do at once. It does so whatever loop a framework has; a step of a
-    server's optimiser, which has no momentum, is none.
-    """
-    file = os.open(Path(job.folder) / "steps", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-
-    def count(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        if optimizer.defaults["momentum"] == job.momentum:
-            os.write(file, b"+")
-
-    return register_optimizer_step_post_hook(count)
 
 
 class Report:

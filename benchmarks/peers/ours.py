@@ -9,10 +9,9 @@ import os
 import sys
 from pathlib import Path
 
-from benchmarks.deployment import arrivals, pairs
 from benchmarks.peers.job import Job, Report
 from benchmarks.peers.with_flower import RUN_SECONDS, federation
-from benchmarks.processes import deployment
+from benchmarks.processes import arrivals, deployment, pairs
 
 APP = Path(__file__).parents[2]
 SEED = 1  # also of the deal and of the initial weights that the other contenders get

@@ -21,7 +21,8 @@ from blazefl.core import deserialize_model, serialize_model
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from benchmarks.peers.job import Job, Report, accuracy, count_steps, train
+from benchmarks.peers.job import Job, Report
+from benchmarks.peers.learning import accuracy, build_model, count_steps, load, train
 
 
 class Models:
@@ -31,7 +32,7 @@ class Models:
         self._job = job
 
     def select_model(self, model_name: str) -> nn.Module:
-        return self._job.build_model()
+        return build_model(self._job)
 
 
 class Clients:
@@ -39,8 +40,8 @@ class Clients:
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        self._train = [TensorDataset(*job.load(f"client-{number}")) for number in range(job.clients)]
-        self._test = TensorDataset(*job.load("test"))
+        self._train = [TensorDataset(*load(job, f"client-{number}")) for number in range(job.clients)]
+        self._test = TensorDataset(*load(job, "test"))
 
     def get_dataset(self, type_: StrEnum, cid: int | None) -> TensorDataset:
         return self._test if type_ == FedAvgPartitionType.TEST or cid is None else self._train[cid]
@@ -69,7 +70,7 @@ class Trainer(FedAvgThreadPoolClientTrainer):  # type: ignore[misc]
         self, model: nn.Module, model_parameters: Tensor, train_loader: Any, cid: int, **_: Any
     ) -> FedAvgUplinkPackage:
         deserialize_model(model, model_parameters)
-        train(model, train_loader, self.job)
+        train(self.job, model, train_loader)
         return FedAvgUplinkPackage(cid, serialize_model(model), self.job.images)
 
 
@@ -84,7 +85,7 @@ def main(job: Job, result: str) -> None:
     )  # the handler rounds clients times ratio down
     trainer = Trainer(epochs=1, lr=job.learning_rate, num_parallels=job.workers, **shared, **numbers)
     handler.job = trainer.job = job
-    tested = job.load("test")
+    tested = load(job, "test")
     while not handler.if_stop():
         trainer.local_process(handler.downlink_package(), handler.sample_clients())
         for package in trainer.uplink_package():

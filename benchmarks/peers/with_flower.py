@@ -7,9 +7,8 @@ import os
 import sys
 from pathlib import Path
 
-from benchmarks.deployment import pairs
 from benchmarks.peers.job import Job
-from benchmarks.processes import deployment
+from benchmarks.processes import deployment, pairs
 
 APP = Path(__file__).parent / "flower_app"
 RUN_SECONDS = 1800

@@ -17,7 +17,8 @@ from fluke.evaluation import ClassificationEval
 from fluke.server import Server
 from fluke.utils import FederationObserver
 
-from benchmarks.peers.job import Job, Report, count_steps
+from benchmarks.peers.job import Job, Report
+from benchmarks.peers.learning import build_model, count_steps, load
 
 
 class Chosen(Server):  # type: ignore[misc]
@@ -59,7 +60,7 @@ def main(job: Job, result: str) -> None:
     environment.set_eval_cfg(pre_fit=False, post_fit=False, locals=False, server=True)
 
     def loader(name: str, batch_size: int, shuffle: bool) -> FastDataLoader:
-        return FastDataLoader(*job.load(name), num_labels=job.classes, batch_size=batch_size, shuffle=shuffle)
+        return FastDataLoader(*load(job, name), num_labels=job.classes, batch_size=batch_size, shuffle=shuffle)
 
     clients = [loader(f"client-{number}", job.batch_size, shuffle=True) for number in range(job.clients)]
     tested = loader("test", batch_size=0, shuffle=False)  # all at once
@@ -76,7 +77,7 @@ def main(job: Job, result: str) -> None:
             "persistency": False,
         },
         "server": {"weighted": True},
-        "model": job.build_model(),
+        "model": build_model(job),
     }  # fmt: skip
     algorithm = ChosenFedAvg(job.clients, DataSplitter(data), DDict(settings))
     algorithm.server.cohorts = job.cohorts

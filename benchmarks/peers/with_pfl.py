@@ -16,7 +16,8 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from benchmarks.peers.job import Job, Report, accuracy, count_steps
+from benchmarks.peers.job import Job, Report
+from benchmarks.peers.learning import accuracy, build_model, count_steps, load
 
 
 class Classifier(nn.Module):
@@ -40,7 +41,7 @@ class Classifier(nn.Module):
 
 
 def run(job: Job, result: str) -> None:
-    # Importing pfl joins the other processes, so the one that only starts them must not.
+    # Importing pfl joins the other processes, so they must have been started.
     from pfl.aggregate.simulate import SimulatedBackend
     from pfl.aggregate.weighting import WeightByDatapoints
     from pfl.algorithm.base import NNAlgorithmParams
@@ -53,9 +54,11 @@ def run(job: Job, result: str) -> None:
     from pfl.metrics import Metrics
     from pfl.model.pytorch import PyTorchModel
 
+    if distributed.world_size > 1:
+        torch.set_num_threads(job.threads)
     count_steps(job)
     report = Report("pfl")
-    tested = job.load("test")
+    tested = load(job, "test")
 
     class AfterRound(TrainingProcessCallback):  # type: ignore[misc]
         def after_central_iteration(
@@ -64,13 +67,13 @@ def run(job: Job, result: str) -> None:
             report.round_done(accuracy(model.pytorch_model.network, *tested))
             return False, Metrics()
 
-    clients = [job.load(f"client-{number}") for number in range(job.clients)]
+    clients = [load(job, f"client-{number}") for number in range(job.clients)]
 
     def shuffled(client: int) -> PyTorchTensorDataset:
         order = torch.randperm(job.images)
         return PyTorchTensorDataset(tuple(values[order] for values in clients[client]), user_id=str(client))
 
-    network = Classifier(job.build_model())
+    network = Classifier(build_model(job))
     model = PyTorchModel(
         network,
         local_optimizer_create=partial(torch.optim.SGD, momentum=job.momentum, weight_decay=job.weight_decay),
@@ -96,25 +99,25 @@ def run(job: Job, result: str) -> None:
         report.write(result)
 
 
-def start(job: Job, processes: int) -> None:
-    """This script once more in each of the processes, which share the cores."""
+def run_distributed(job: Job, result: str) -> None:
+    """`run` in this process and in others that run this module, all with their share of the cores."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{listener.getsockname()[1]}"
-    shared = {"PFL_WORKER_ADDRESSES": ",".join([address] * processes), "OMP_NUM_THREADS": str(job.threads)}
+    os.environ["PFL_WORKER_ADDRESSES"] = ",".join([address] * job.workers)
     command = [sys.executable, "-m", "benchmarks.peers.with_pfl", *sys.argv[1:3]]
-    workers = [
-        subprocess.Popen(command, env={**os.environ, **shared, "PFL_WORKER_RANK": str(rank)})
-        for rank in range(processes)
+    others = [
+        subprocess.Popen(command, env={**os.environ, "PFL_WORKER_RANK": str(rank)}) for rank in range(1, job.workers)
     ]
-    codes = [worker.wait() for worker in workers]
+    os.environ["PFL_WORKER_RANK"] = "0"
+    run(job, result)
+    codes = [other.wait() for other in others]
     if any(codes):
         raise SystemExit("a process of pfl failed.")
 
 
 if __name__ == "__main__":
     if "--distributed" in sys.argv:
-        job = Job.read(sys.argv[1])
-        start(job, job.workers)
+        run_distributed(Job.read(sys.argv[1]), sys.argv[2])
     else:
         run(Job.read(sys.argv[1]), sys.argv[2])

@@ -17,16 +17,18 @@ import torch
 import typer
 from torch import Tensor, nn
 
+import task
 from benchmarks.peers import __main__ as peers
-from benchmarks.peers import environments
+from benchmarks.peers import environments, learning
 from benchmarks.peers.bare import fedavg
 from benchmarks.peers.environments import Framework, available, python_of
-from benchmarks.peers.job import Job, Report, accuracy, count_steps
+from benchmarks.peers.job import Job, Report
+from benchmarks.peers.learning import accuracy, batches, count_steps, load
 from benchmarks.peers.ours import SEED, steps_of
 from benchmarks.peers.process_memory import PeakMemory, marked, pss
 from client_app import local_data
 from config import RunConfig
-from task import Compute, build_model, derived_seed, to_input
+from task import Compute, derived_seed, to_input
 
 CLIENTS, IMAGES, SIZE = 3, 8, 32
 WEIGHTS_SEED = derived_seed(SEED, "initial weights")
@@ -79,30 +81,30 @@ def test_everybody_trains_on_our_images_and_labels(job: Job) -> None:
     for client in range(CLIENTS):
         site = local_data.Site.resolve({"partition-id": client, "num-partitions": CLIENTS}, config)
         ours = local_data.training_data(site, config)
-        images, labels = job.load(f"client-{client}")
+        images, labels = load(job, f"client-{client}")
         assert labels.tolist() == ours.labels.tolist()
         pixels = torch.from_numpy(local_data.training_pixels(site, ours, config))
         assert torch.equal(images, to_input(pixels, Compute(torch.device("cpu"), torch.float32), "imagenet"))
         assert images.is_contiguous()
-    assert len(job.load("test")[1]) == peers.TEST_IMAGES
+    assert len(load(job, "test")[1]) == peers.TEST_IMAGES
 
 
 def test_everybody_starts_from_our_weights(job: Job) -> None:
     state = torch.get_rng_state()
-    ours = build_model("resnet18", 14, SEED).state_dict()
-    for name, value in job.build_model().state_dict().items():
+    ours = task.build_model("resnet18", 14, SEED).state_dict()
+    for name, value in learning.build_model(job).state_dict().items():
         assert torch.equal(value, ours[name]), name
     assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_the_bare_loop_is_fedavg_to_the_bit(job: Job, counted: Path) -> None:
     seen: list[float] = []
-    images, labels = job.load("test")
+    images, labels = load(job, "test")
     result = fedavg(job, False, lambda model: seen.append(accuracy(model, images, labels)))
     assert counted.stat().st_size == job.steps == 2 * 2 * 2  # rounds, clients, batches
 
     generator = torch.Generator().manual_seed(WEIGHTS_SEED)
-    model = job.build_model()
+    model = learning.build_model(job)
     for cohort in ((2, 0), (1, 2)):
         states = [visit(job, client, model.state_dict(), generator) for client in cohort]
         for name, value in model.state_dict().items():
@@ -116,11 +118,11 @@ def test_the_bare_loop_is_fedavg_to_the_bit(job: Job, counted: Path) -> None:
 
 def visit(job: Job, client: int, start: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
     """SGD with momentum and weight decay, written out."""
-    model = job.build_model()
+    model = learning.build_model(job)
     model.load_state_dict(start)
     model.train()
     velocity: dict[str, Tensor] = {}
-    for images, labels in job.batches(*job.load(f"client-{client}"), generator):
+    for images, labels in batches(job, *load(job, f"client-{client}"), generator):
         loss = nn.functional.cross_entropy(model(images), labels)
         gradients = torch.autograd.grad(loss, list(model.parameters()))
         with torch.no_grad():
@@ -135,7 +137,7 @@ def test_fast_takes_as_many_steps_and_nearly_the_same_way(job: Job, counted: Pat
     fast = fedavg(job, True, lambda model: None)
     assert counted.stat().st_size == job.steps
     assert fast.get_parameter("layer1.0.conv1.weight").is_contiguous(memory_format=torch.channels_last)
-    plain, start = fedavg(job, False, lambda model: None), job.build_model()
+    plain, start = fedavg(job, False, lambda model: None), learning.build_model(job)
     moved = (plain.get_parameter("conv1.weight") - start.get_parameter("conv1.weight")).norm()
     apart = (plain.get_parameter("conv1.weight") - fast.get_parameter("conv1.weight")).norm()
     assert 0 < apart < moved
@@ -250,6 +252,11 @@ def test_memory_of_processes_that_left_the_tree_counts() -> None:
         os.kill(left, signal.SIGKILL)
     assert held < memory.peak < 4 * held
     assert pss(2**22 + 1) == 0  # no such process
+
+
+def test_what_only_starts_processes_takes_no_memory_for_pytorch() -> None:
+    script = "import sys, benchmarks.peers.ours, benchmarks.peers.with_flower; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[2], check=True)
 
 
 @pytest.mark.e2e

@@ -6,7 +6,8 @@ from flwr.app import ArrayRecord, Context, MetricRecord
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 
-from benchmarks.peers.job import Job, Report, accuracy
+from benchmarks.peers.job import Job, Report
+from benchmarks.peers.learning import accuracy, build_model, load
 
 app = ServerApp()
 
@@ -18,14 +19,14 @@ def main(grid: Grid, context: Context) -> None:
     report = Report("flwr")
 
     def evaluate(server_round: int, arrays: ArrayRecord) -> MetricRecord:
-        model = job.build_model()
+        model = build_model(job)
         model.load_state_dict(arrays.to_torch_state_dict())
-        reached = accuracy(model, *job.load("test"))
+        reached = accuracy(model, *load(job, "test"))
         if server_round:  # it is called once before the first
             report.round_done(reached)
         return MetricRecord({"accuracy": reached})
 
     strategy = FedAvg(fraction_train=job.sampled / job.clients, fraction_evaluate=0.0)
-    arrays = ArrayRecord(job.build_model().state_dict())
+    arrays = ArrayRecord(build_model(job).state_dict())
     strategy.start(grid, arrays, num_rounds=len(job.cohorts), evaluate_fn=evaluate)
     report.write(config["result"])
