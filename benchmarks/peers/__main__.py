@@ -250,7 +250,7 @@ def main(
     rounds: Annotated[int, typer.Option(help="Of each run; the first is counted apart.")] = 3,
     clients: Annotated[int, typer.Option(help="In all.")] = 10,
     sampled: Annotated[int, typer.Option(help="Clients of a round.")] = 4,
-    images: Annotated[int, typer.Option(help="Of each client.")] = 96,
+    images: Annotated[int, typer.Option(help="Of each client.")] = 64,
     image_size: Annotated[int, typer.Option(help="In pixels.")] = 64,
     batch_size: Annotated[int, typer.Option(help="Images a step.")] = 16,
     environments: Annotated[Path | None, typer.Option(help="Where frameworks are; in the cache folder.")] = None,
