@@ -20,10 +20,7 @@ import os
 import statistics
 import sys
 import tempfile
-import threading
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -31,7 +28,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.processes import deployment
+from benchmarks.processes import arrivals, deployment, pairs
 from benchmarks.report import Stopwatch, report
 from data.partition import partition
 from data.release import open_release, training_split
@@ -168,35 +165,6 @@ def measure(contender: Contender, job: Job, data: Path, folder: Path) -> Run:
     return Run(
         [entries[0]["seconds"], *between], [entry["slowest-training-seconds"] for entry in entries], watch.seconds
     )
-
-
-@contextmanager
-def arrivals(path: Path) -> Iterator[list[tuple[float, str]]]:
-    """The lines of a file that another process writes, and when each was there first."""
-    seen: list[tuple[float, str]] = []
-    ended = threading.Event()
-
-    def look() -> None:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
-        seen.extend((time.perf_counter(), line) for line in lines[len(seen) :] if line.endswith("\n"))
-
-    def watch() -> None:
-        while not ended.wait(0.02):
-            look()
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        yield seen
-    finally:
-        ended.set()
-        watcher.join()
-        look()
-
-
-def pairs(values: Mapping[str, Any]) -> str:
-    """Run-config pairs as `flwr run -c` takes them."""
-    return " ".join(f"{k}={v}" if isinstance(v, (int, float)) else f"{k}='{v}'" for k, v in values.items())
 
 
 def row(runs: list[Run], stock: list[Run] | None) -> list[float | str]:

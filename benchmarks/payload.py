@@ -15,8 +15,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.deployment import pairs
-from benchmarks.processes import deployment
+from benchmarks.processes import deployment, pairs
 from benchmarks.report import report
 from payload import KINDS
 

@@ -1,6 +1,7 @@
 """A SuperLink on this machine, with real SuperNodes or simulating: a home and ports of its own, on loopback.
 
-Started as the README's "On real machines" says, and stopped by their own process ids.
+Started as the README's "On real machines" says, and stopped by their own process ids. No PyTorch here: what only starts
+processes shall not count as their memory.
 """
 
 import contextlib
@@ -11,10 +12,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 SCRIPTS = Path(sys.executable).parent
 START_SECONDS = 60
@@ -148,6 +151,35 @@ def deployment(home: Path, node_configs: Sequence[str], node_environment: Mappin
         yield started
     finally:
         started.stop()
+
+
+@contextlib.contextmanager
+def arrivals(path: Path) -> Iterator[list[tuple[float, str]]]:
+    """The lines of a file that another process writes, and when each was there first."""
+    seen: list[tuple[float, str]] = []
+    ended = threading.Event()
+
+    def look() -> None:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
+        seen.extend((time.perf_counter(), line) for line in lines[len(seen) :] if line.endswith("\n"))
+
+    def watch() -> None:
+        while not ended.wait(0.02):
+            look()
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield seen
+    finally:
+        ended.set()
+        watcher.join()
+        look()
+
+
+def pairs(values: Mapping[str, Any]) -> str:
+    """Run-config pairs as `flwr run -c` takes them."""
+    return " ".join(f"{k}={v}" if isinstance(v, (int, float)) else f"{k}='{v}'" for k, v in values.items())
 
 
 def _free_port() -> int:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.deployment import COLUMNS, CONTENDERS, NODES, SEED, Job, Run, arrivals, draw, measure, pairs, row
+from benchmarks.deployment import COLUMNS, CONTENDERS, NODES, SEED, Job, Run, draw, measure, row
+from benchmarks.processes import arrivals, pairs
 from benchmarks.stock.quickstart import task as stock_task
 from client_app import local_data
 from config import RunConfig

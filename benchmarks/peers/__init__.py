@@ -1,0 +1,1 @@
+"""The same federated job in several frameworks; `python -m benchmarks.peers` runs it."""
