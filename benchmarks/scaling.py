@@ -31,9 +31,8 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.deployment import arrivals, pairs
 from benchmarks.memory import TreeMemory
-from benchmarks.processes import deployment
+from benchmarks.processes import arrivals, deployment, pairs
 from benchmarks.repeated import write_repeated
 from benchmarks.report import report
 

@@ -17,16 +17,15 @@ APP = Path(__file__).parents[2]
 SEED = 1  # also of the deal and of the initial weights that the other contenders get
 
 
-def steps_of(line: dict[str, float], batch_size: int) -> int:
+def steps_of(line: dict[str, int], batch_size: int) -> int:
     """SGD steps of a round, from what its line in `metrics.jsonl` says.
 
     Raises:
         ValueError: The images that went through a step are no whole number of batches.
     """
-    images = line["images-per-second"] * (line["seconds"] - line["evaluation-seconds"])
-    steps = round(images / batch_size)
-    if abs(images - steps * batch_size) > batch_size / 4:  # the file's numbers are rounded
-        raise ValueError(f"{images:.1f} images went through a step, which is no multiple of {batch_size}.")
+    steps, rest = divmod(line["images-seen"], batch_size)
+    if rest:
+        raise ValueError(f"{line['images-seen']} images went through a step, which is no multiple of {batch_size}.")
     return steps
 
 

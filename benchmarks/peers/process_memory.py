@@ -1,9 +1,10 @@
 """Peak memory of a program with all its processes, wherever they hang in the process tree."""
 
 import contextlib
-import re
 import threading
 from pathlib import Path
+
+from benchmarks.memory import pss_of
 
 INTERVAL_SECONDS = 0.5
 
@@ -18,15 +19,6 @@ def marked(mark: str) -> list[int]:
     return found
 
 
-def pss(process: int) -> int:
-    """Proportional set size in bytes: own memory, and an equal share of what it shares with others; 0 once ended."""
-    with contextlib.suppress(OSError):
-        rollup = Path(f"/proc/{process}/smaps_rollup").read_text(encoding="ascii")
-        if line := re.search(r"^Pss:\s*(\d+) kB", rollup, re.MULTILINE):
-            return int(line[1]) * 1024
-    return 0
-
-
 class PeakMemory:
     """``with PeakMemory(mark) as memory: ...`` and then ``memory.peak``, in bytes, of samples twice a second."""
 
@@ -38,7 +30,7 @@ class PeakMemory:
 
     def _sample(self) -> None:
         while not self._ended.wait(INTERVAL_SECONDS):
-            self.peak = max(self.peak, sum(map(pss, marked(self._mark))))
+            self.peak = max(self.peak, sum(map(pss_of, marked(self._mark))))
 
     def __enter__(self) -> "PeakMemory":
         self._sampler.start()
