@@ -11,6 +11,7 @@ from flwr.app import ConfigRecord, Context, Error, Message, MetricRecord, Record
 from flwr.common.constant import ErrorCode
 
 from client_app import local_data, transport
+from client_app.allocator import keep_freed_memory
 from client_app.clipping import clipped
 from client_app.local_training import train_locally
 from client_app.machine import machine
@@ -110,6 +111,8 @@ def train(message: Message, context: Context) -> Message:
     split = local_data.training_data(site, config)
     images = torch.from_numpy(local_data.training_pixels(site, split, config))
     compute = pick_compute(config.precision, config.autotune)
+    if compute.device.type == "cpu":
+        keep_freed_memory()
     ours = kept_replica(config.model, len(local_data.class_names(site)), compute.device, config.compile)
     sent_arrays = message.content.array_records["arrays"]
     transport.load(ours.model, unpack(sent_arrays))

@@ -16,13 +16,14 @@ import numpy as np
 import torch
 
 from capacity import Share
+from client_app.allocator import keep_freed_memory
 from client_app.augmentation import stored_size
 from client_app.local_training import train_locally
 from client_app.methods import METHODS
 from client_app.replica import kept_replica
 from client_app.resources import hold_to, out_of_memory
 from config import ConfigError, RunConfig, build_named
-from task import EVALUATION_BATCH, build_model, evaluate, pick_compute
+from task import build_model, evaluate, evaluation_batch, pick_compute
 
 CLASSES = 14
 WARM_UP_STEPS = 2
@@ -39,6 +40,8 @@ def client_work(config: RunConfig, steps: int, images: int) -> Work:
     config = replace(config, local_epochs=1, drop_last=True)
     compute = pick_compute(config.precision, config.autotune)
     generator = torch.Generator().manual_seed(0)
+    if compute.device.type == "cpu":
+        keep_freed_memory()
     ours = kept_replica(config.model, CLASSES, compute.device, config.compile)
     method = build_named("method", METHODS, config.method, config.method_args)
     count, side = steps * config.batch_size, stored_size(config.augmentation, config.image_size)
@@ -62,11 +65,12 @@ def server_work(config: RunConfig) -> Work:
     """Evaluation of one batch."""
     compute = pick_compute(config.precision, config.autotune)
     model = build_model(config.model, CLASSES, seed=0).to(compute.device)
-    images = np.zeros((EVALUATION_BATCH, config.image_size, config.image_size, 3), dtype=np.uint8)
+    count = evaluation_batch(config.image_size, compute.device)
+    images = np.zeros((count, config.image_size, config.image_size, 3), dtype=np.uint8)
 
     def work() -> tuple[int, float]:
-        evaluate(model, images, np.zeros(EVALUATION_BATCH, dtype=np.int64), compute, config.normalization)
-        return EVALUATION_BATCH, 0.0
+        evaluate(model, images, np.zeros(count, dtype=np.int64), compute, config.normalization)
+        return count, 0.0
 
     return work
 

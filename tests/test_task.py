@@ -18,6 +18,7 @@ from task import (
     derived_generator,
     derived_seed,
     evaluate,
+    evaluation_batch,
     pick_compute,
     to_input,
 )
@@ -111,6 +112,7 @@ def test_metrics_equal_scikit_learns(classes: int, count: int, seed: int) -> Non
 
 def test_evaluation_equals_one_pass_over_everything() -> None:
     """300 images need two batches; loss and confusion must not notice."""
+    assert evaluation_batch(32, CPU.device) < 300
     rng = np.random.default_rng(1)
     images = rng.integers(0, 256, (300, 32, 32, 3), dtype=np.uint8)
     labels = rng.integers(0, 4, 300).astype(np.int32)
@@ -125,6 +127,12 @@ def test_evaluation_equals_one_pass_over_everything() -> None:
     for row in range(4):
         for column in range(4):
             assert result.confusion[row, column] == ((labels == row) & (guesses == column)).sum()
+
+
+def test_batches_of_evaluation_hold_about_as_many_pixels_on_a_cpu() -> None:
+    sizes = {size: evaluation_batch(size, torch.device("cpu")) for size in (16, 48, 112, 224, 1024)}
+    assert sizes == {16: 256, 48: 173, 112: 31, 224: 7, 1024: 1}
+    assert evaluation_batch(224, torch.device("cuda")) == 256
 
 
 def test_evaluation_draws_nothing() -> None:
