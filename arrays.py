@@ -26,13 +26,13 @@ def as_numpy(array: Array) -> np.ndarray:
     Raises:
         ValueError: The bytes are not one whole array of numbers as `numpy.save` writes it.
     """
-    data = array.data
+    data: bytes | memoryview = array.data if isinstance(array.data, bytes) else memoryview(array.data)
     if array.stype != "numpy.ndarray":
         raise ValueError(f"it is serialised as {array.stype!r}")
     if data[:8] != MAGIC:
         raise ValueError("it does not begin like an array")
     start = 10 + int.from_bytes(data[LENGTH], "little")
-    shape, fortran, dtype = _header(data[:start])
+    shape, fortran, dtype = _header(bytes(data[:start]))
     count = math.prod(shape)  # exact, whatever the header claims
     if len(data) - start != count * dtype.itemsize:
         raise ValueError(f"it has {len(data) - start} bytes of values and not {count * dtype.itemsize}")

@@ -18,6 +18,7 @@ from flwr.simulation.ray_transport.ray_actor import BasicActorPool
 from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError
 
 from capacity import clients_at_once, machines_of, share_of
+from client_app.out_of_band import take_home
 
 # Ray misses a machine after about 20 seconds; an actor on a machine that lives is back sooner.
 PATIENCE_SECONDS = 60.0
@@ -60,6 +61,7 @@ class SteadyActorPool(BasicActorPool):
                 result = actor_fn(substitute, *job)
             else:
                 self.add_actor_back_to_pool(future)
+                take_home(message)
                 return message, context
 
     def _substitute(self, actor: Any) -> Any:

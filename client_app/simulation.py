@@ -27,6 +27,7 @@ from flwr.app import Message
 from flwr.supercore.date import now
 
 from capacity import check_request, machines_of, share_of
+from client_app.out_of_band import leave_arrays_out_of_pickles
 
 DRIVER = "flwr.simulation.run_simulation"
 RESTARTS = -1  # as often as it takes
@@ -39,16 +40,20 @@ HAND_OUT_SECONDS = 0.02  # between two looks for new messages
 
 
 def prepare_simulation() -> None:
-    """Change the settings in the process that is about to start Ray or to join it; a no-op in every other.
+    """Change the settings in the process that is about to start Ray or to join it; little in its actors, nothing else.
 
     That process imports the ClientApp first, to see that it can be loaded.
     """
     ray = sys.modules.get("ray")
-    if DRIVER in sys.modules and not (ray and ray.is_initialized()):
+    started = ray is not None and ray.is_initialized()
+    if started:
+        leave_arrays_out_of_pickles()  # of replies
+    elif DRIVER in sys.modules:
         _replace_dead_actors()
         _leave_sigterm_to_flower()
         _wait_for_every_actor()
         _hand_out_in_one_pass()
+        leave_arrays_out_of_pickles()  # of messages
         _explain_clusters_that_cannot_be_joined()
         _refuse_clients_that_find_no_room()
 

@@ -93,10 +93,7 @@ def main(grid: Grid, context: Context) -> None:
         packing = Packing(config.payload) if is_remote(grid) or config.payload != "fp32" else None
         ids = [member.node_id for member in members]
         ordered = OrderedGrid(grid, ids, interrupted, packing=packing)
-        loop = RoundLoop(
-            ordered, strategy, members, clean_sets, config, callbacks, failures.record,
-            overlap=is_remote(grid) or compute.device.type == "cuda",
-        )  # fmt: skip
+        loop = RoundLoop(ordered, strategy, members, clean_sets, config, callbacks, failures.record)
         loop.run(arrays, history)
     log(INFO, "Finished: metrics.jsonl, model.safetensors, accuracy.png and confusion.png are in %s", run_dir)
 

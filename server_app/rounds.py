@@ -70,8 +70,6 @@ class RoundLoop:
         config: RunConfig,
         callbacks: Sequence[Callback],
         on_failure: Callable[[int, int, str], None] = lambda server_round, partition, reason: None,
-        *,
-        overlap: bool = False,
     ) -> None:
         """Wire a run.
 
@@ -83,8 +81,6 @@ class RoundLoop:
             config: The run's.
             callbacks: Called in this order.
             on_failure: Told round, partition and reason of each training reply that is left out.
-            overlap: Evaluate on the server while clients train the next round. It changes no result; it gains time if
-                the server computes with what clients leave idle.
         """
         self._grid = grid
         self._strategy = strategy
@@ -93,8 +89,8 @@ class RoundLoop:
         self._config = config
         self._callbacks = callbacks
         self._on_failure = on_failure
-        # A strategy may let what clients found in evaluation decide how the next round trains.
-        self._overlap = overlap and config.fraction_evaluate == 0
+        # Or a strategy could not let what clients found in evaluation decide how the next round trains.
+        self._overlap = config.fraction_evaluate == 0
 
     def run(self, arrays: ArrayRecord, history: History | None = None) -> None:
         """Train from `arrays`, after the rounds of `history`; callbacks end in any case, so that what is done is kept.
@@ -114,7 +110,9 @@ class RoundLoop:
                 previous = arrays
                 arrays, metrics = self._aggregate(sent)
                 strategy_state, trained = state_of(self._strategy)(), time.perf_counter()
-                early = self._overlap and server_round < self._config.num_server_rounds
+                # Clients train the next round while the server evaluates this one, unless it may be the last: see
+                # `callbacks.failure_gate`.
+                early = self._overlap and not sent.books.failures and server_round < self._config.num_server_rounds
                 following = self._send(server_round + 1, arrays) if early else None
                 result = self._evaluate(sent, arrays, metrics, strategy_state, trained, done)
                 sent, done = following, done + result.seconds

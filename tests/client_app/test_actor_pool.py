@@ -58,6 +58,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
     cluster = Cluster(room=3)
     monkeypatch.setattr(ray, "nodes", lambda: [{"Resources": {"CPU": cluster.room}}, {"Resources": {}}])
     monkeypatch.setattr(ray, "get", cluster.get)
+    monkeypatch.setattr(actor_pool, "take_home", lambda message: None)
     monkeypatch.setattr(actor_pool, "READY_SECONDS", 0.01)
     monkeypatch.setattr(actor_pool, "PATIENCE_SECONDS", 0.1)
     return cluster

@@ -1,5 +1,6 @@
 """Freed memory stays with the process."""
 
+import ctypes
 import subprocess
 import sys
 from pathlib import Path
@@ -37,5 +38,5 @@ def test_large_blocks_are_used_again_instead_of_being_filled_with_zeros_by_the_s
 
 
 def test_without_glibc_nothing_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(allocator.ctypes, "CDLL", lambda name: object())
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
     assert allocator.keep_freed_memory.__wrapped__() is False

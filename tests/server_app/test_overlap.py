@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 import safetensors.numpy
-from flwr.app import Message
+from flwr.app import Context, Error, Message
 
-import server_app
+import client_app
 from server_app.evaluation import CleanSet
 from tests.fakes import TIMES, InProcessGrid, rounds_of, run_in_process
 
@@ -36,42 +36,55 @@ def _run(folder: Path, sample: Path, **settings: Any) -> tuple[list[dict[str, An
     run_dir = run_in_process(
         folder, data_dir=str(sample), num_server_rounds=3, val_split="none", strategy="fedadam", **settings
     )
-    rounds = [{key: value for key, value in line.items() if key not in TIMES} for line in rounds_of(run_dir)]
+    rounds = [
+        {key: value for key, value in line.items() if key not in TIMES and not key.startswith("eval-")}
+        for line in rounds_of(run_dir)
+    ]
     return rounds, safetensors.numpy.load_file(run_dir / "model.safetensors")
 
 
 def test_the_next_round_is_sent_before_a_round_is_evaluated_and_nothing_else_changes(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_sample: Path
 ) -> None:
-    rounds, weights = _run(tmp_path / "one", tiny_sample)
+    """Unless clients evaluate: a strategy may let what they find decide how the next round trains."""
     log = _recorded(monkeypatch)
-    monkeypatch.setattr(server_app, "is_remote", lambda grid: True)
-    other_rounds, other_weights = _run(tmp_path / "two", tiny_sample)
+    one_after_the_other, weights = _run(tmp_path / "one", tiny_sample, fraction_evaluate=0.5)
+    assert log == ["sent query", *(["sent train", "evaluated", "sent evaluate"] * 3)]
+    log.clear()
+    overlapping, same_weights = _run(tmp_path / "two", tiny_sample)
     assert log == [
         "sent query", "sent train", "sent train", "evaluated", "sent train", "evaluated", "evaluated",
     ]  # fmt: skip
-    assert other_rounds == rounds
-    assert all((weights[name] == other_weights[name]).all() for name in weights)
-    lines = rounds_of(tmp_path / "two" / "run")
-    assert all(line["evaluation-seconds"] > 0 for line in lines)
+    assert overlapping == one_after_the_other
+    assert all((weights[name] == same_weights[name]).all() for name in weights)
+    assert all(line["evaluation-seconds"] > 0 for line in rounds_of(tmp_path / "two" / "run"))
 
 
-def test_federated_evaluation_is_over_before_the_next_round_is_sent(
+def test_after_a_failure_the_round_is_judged_before_the_next_one_is_sent(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_sample: Path
 ) -> None:
-    """A strategy may let it decide how clients train."""
+    """It may be the last one: `min-reply-fraction`."""
     log = _recorded(monkeypatch)
-    monkeypatch.setattr(server_app, "is_remote", lambda grid: True)
-    _run(tmp_path, tiny_sample, fraction_evaluate=0.5)
-    assert log == ["sent query", *(["sent train", "evaluated", "sent evaluate"] * 3)]
+    calls = []
+
+    def handler(message: Message, context: Context) -> Message:
+        if message.metadata.message_type == "train":
+            calls.append(1)
+            if len(calls) in (1, 3):  # the second time, too, when it is asked once more
+                return Message(Error(1, "client: out of luck"), reply_to=message)
+        return client_app.app(message, context)
+
+    _run(tmp_path, tiny_sample, handler=handler)
+    assert log == [
+        "sent query", "sent train", "sent train", "evaluated", "sent train", "sent train", "evaluated", "evaluated",
+    ]  # fmt: skip
 
 
 def test_checkpoints_hold_the_strategy_as_it_was_before_the_next_round_was_sent(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_sample: Path
+    tmp_path: Path, tiny_sample: Path
 ) -> None:
-    """Stopped after round 2 and resumed, a run that overlaps ends like one that does not."""
+    """Stopped after round 2 and resumed, a run ends as if it never had been."""
     rounds, weights = _run(tmp_path / "one", tiny_sample)
-    monkeypatch.setattr(server_app, "is_remote", lambda grid: True)
     settings: dict[str, Any] = {"data_dir": str(tiny_sample), "val_split": "none", "strategy": "fedadam"}
     run_in_process(tmp_path / "two", num_server_rounds=2, **settings)
     resumed = run_in_process(tmp_path / "two", num_server_rounds=3, resume=str(tmp_path / "two" / "run"), **settings)
