@@ -52,7 +52,9 @@ def notebook_visit(root: Path, images: int, epochs: int, image_size: int, batch_
     labels = torch.from_numpy(split.labels[:images].astype("int64"))
     files = Notebook([release.store.place(key) for key in split.keys[:images]], image_size)
     workers = min(WORKERS, len(os.sched_getaffinity(0)))
-    loader = torch.utils.data.DataLoader(files, batch_size, shuffle=True, num_workers=workers, drop_last=True)
+    loader = torch.utils.data.DataLoader(
+        files, batch_size, shuffle=True, num_workers=workers, drop_last=True, multiprocessing_context="fork"
+    )
     model.train()
     seen = 0
     for _ in range(epochs):
