@@ -1,6 +1,7 @@
 """A deployment of two nodes, written once per test session, in a folder whose path no shell may split."""
 
 import shutil
+from importlib.metadata import version
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -15,7 +16,7 @@ DEPLOYMENT = Deployment(
     port=8443,
     also=(ip_address("10.0.0.5"), "fl"),
     nodes=("node-1", "node-2"),
-    flwr="1.41.0",
+    flwr=version("flwr"),
 )
 
 

@@ -15,7 +15,7 @@ from tests.fakes import TIMES, rounds_of, run_in_process
 
 SCALARS = {
     "round", "test-accuracy", "test-loss", "val-accuracy", "val-loss", "macro-f1", "train-loss", "num-examples",
-    *TIMES,
+    "images-seen", *TIMES,
 }  # fmt: skip
 
 
