@@ -6,7 +6,7 @@ The app's own training loop on random images, after a warm-up, under `torch.prof
 operations, so that each moment counts once. What the profiler itself takes is spread over all of them.
 """
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -40,12 +40,12 @@ KINDS = {
 
 def by_kind(times: Mapping[str, float]) -> list[tuple[str, float]]:
     """Seconds of operations, by name, as seconds of kinds, the longest first."""
-    found: Counter[str] = Counter()
+    found: defaultdict[str, float] = defaultdict(float)
     for name, seconds in times.items():
         name = name.removeprefix("autograd::engine::evaluate_function: ")
         kind = next((kind for kind, starts in KINDS.items() if name.startswith(starts)), "all else")
-        found[kind] += seconds  # type: ignore[assignment]
-    return [(kind, float(seconds)) for kind, seconds in found.most_common()]
+        found[kind] += seconds
+    return sorted(found.items(), key=lambda item: -item[1])
 
 
 def main(
@@ -67,9 +67,7 @@ def main(
     labels = torch.randint(CLASSES, (count,), generator=generator)
 
     def train() -> float:
-        return train_locally(
-            model, images, labels, method, run, compute, generator, optimizer=optimizer
-        ).seconds  # fmt: skip
+        return train_locally(model, images, labels, method, run, compute, generator, optimizer=optimizer).seconds
 
     train()
     plain = train()

@@ -1,4 +1,4 @@
-"""Models between a simulation's server and its actors, with one copy on each way instead of three.
+"""Models between a simulation's server and its actors: copied once on the way there and twice back, not three times.
 
 Ray pickles messages. Bytes inside a pickle are copied into it, with it into Ray's shared memory, and out of it again;
 buffers that pickle may leave outside of it (PEP 574) are copied there once, and read where they are.

@@ -53,7 +53,7 @@ class OrderedGrid(Grid):
         self._interrupted = interrupted or threading.Event()
         self._packing = packing
         self._restarts = is_remote(grid)  # nodes may be started again, and then know nothing of a message
-        self._polls = POLL_SECONDS if is_remote(grid) else LOCAL_POLL_SECONDS
+        self._polls = POLL_SECONDS if self._restarts else LOCAL_POLL_SECONDS
 
     def set_run(self, run: Any) -> None:
         self._grid.set_run(run)

@@ -11,6 +11,7 @@ import torch
 from flwr.app import Array, ArrayRecord
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import client_app
 from client_app import replica, transport
 from client_app.local_training import train_locally
 from client_app.methods.ce import CrossEntropy
@@ -87,6 +88,8 @@ def test_a_process_builds_one_model_and_decodes_each_image_once(
     monkeypatch.setattr(replica, "build_model", counted_build)
     monkeypatch.setattr(decoding, "decode", counted_decode)
     monkeypatch.setattr(LocalSGD, "__init__", counted_init)
+    keeping: list[int] = []
+    monkeypatch.setattr(client_app, "keep_freed_memory", lambda: keeping.append(1))
     replica.kept_replica.cache_clear()
     run_in_process(
         tmp_path, clients=3, data_dir=str(tiny_sample), cache_dir=str(tmp_path / "cache"),
@@ -95,6 +98,7 @@ def test_a_process_builds_one_model_and_decodes_each_image_once(
     replica.kept_replica.cache_clear()
     assert built == ["resnet18"]  # six visits and six evaluations
     assert len(optimizers) == 1
+    assert len(keeping) == 6  # before each visit trains; the real one acts once
     # 120 images to train on and 40 of clean test once; clean val for the server, and once more in the clients' slices.
     assert sum(decoded.values()) == 120 + 40 + 2 * 12
     assert max(decoded.values()) <= 2

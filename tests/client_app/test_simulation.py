@@ -1,6 +1,7 @@
 """Joining a Ray cluster, where what cannot go well ends at once, in one sentence; and handing messages out."""
 
 import socket
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from queue import Queue
@@ -175,3 +176,21 @@ def test_each_message_is_looked_at_once_and_not_once_for_each_node() -> None:
         looks[name] = federation.looks
     assert looks["ours"] == 40
     assert looks["Flower's"] == sum(range(1, 41)) + 40 * 40  # without which ours can go
+
+
+@pytest.mark.parametrize(
+    ("modules", "initialized", "calls"), [((), True, 1), ((simulation.DRIVER,), False, 1), ((), False, 0)]
+)
+def test_driver_and_actors_leave_arrays_out_of_pickles_and_nobody_else_does(
+    monkeypatch: pytest.MonkeyPatch, modules: tuple[str, ...], initialized: bool, calls: int
+) -> None:
+    called: list[int] = []
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: initialized))
+    monkeypatch.delitem(sys.modules, simulation.DRIVER, raising=False)
+    for name in modules:
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace())
+    for name in [name for name in vars(simulation) if name.startswith("_") and callable(getattr(simulation, name))]:
+        monkeypatch.setattr(simulation, name, lambda: None)
+    monkeypatch.setattr(simulation, "leave_arrays_out_of_pickles", lambda: called.append(1))
+    simulation.prepare_simulation()
+    assert len(called) == calls
