@@ -8,14 +8,16 @@ import safetensors.numpy
 from flwr.app import Context, Error, Message
 
 import client_app
+from server_app import rounds
 from server_app.evaluation import CleanSet
+from server_app.strategies import setup
 from tests.fakes import TIMES, InProcessGrid, rounds_of, run_in_process
 
 
 def _recorded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What happens from now on, in order."""
     log: list[str] = []
-    push, evaluate = InProcessGrid.push_messages, CleanSet.evaluate
+    push, evaluate, state_of = InProcessGrid.push_messages, CleanSet.evaluate, setup.state_of
 
     def pushed(self: InProcessGrid, messages: Any) -> Any:
         messages = list(messages)
@@ -27,6 +29,11 @@ def _recorded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         log.append("evaluated")
         return evaluate(self, arrays)
 
+    def state_taken(strategy: Any) -> Any:
+        log.append("state")
+        return state_of(strategy)
+
+    monkeypatch.setattr(rounds, "state_of", state_taken)
     monkeypatch.setattr(InProcessGrid, "push_messages", pushed)
     monkeypatch.setattr(CleanSet, "evaluate", evaluated)
     return log
@@ -36,24 +43,27 @@ def _run(folder: Path, sample: Path, **settings: Any) -> tuple[list[dict[str, An
     run_dir = run_in_process(
         folder, data_dir=str(sample), num_server_rounds=3, val_split="none", strategy="fedadam", **settings
     )
-    rounds = [
+    lines = [
         {key: value for key, value in line.items() if key not in TIMES and not key.startswith("eval-")}
         for line in rounds_of(run_dir)
     ]
-    return rounds, safetensors.numpy.load_file(run_dir / "model.safetensors")
+    return lines, safetensors.numpy.load_file(run_dir / "model.safetensors")
 
 
 def test_the_next_round_is_sent_before_a_round_is_evaluated_and_nothing_else_changes(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_sample: Path
 ) -> None:
-    """Unless clients evaluate: a strategy may let what they find decide how the next round trains."""
+    """Unless clients evaluate: a strategy may let what they find decide how the next round trains. Its state for the
+    checkpoint is taken before it is asked for the next messages.
+    """
     log = _recorded(monkeypatch)
     one_after_the_other, weights = _run(tmp_path / "one", tiny_sample, fraction_evaluate=0.5)
-    assert log == ["sent query", *(["sent train", "evaluated", "sent evaluate"] * 3)]
+    assert log == ["sent query", *(["sent train", "state", "evaluated", "sent evaluate"] * 3)]
     log.clear()
     overlapping, same_weights = _run(tmp_path / "two", tiny_sample)
     assert log == [
-        "sent query", "sent train", "sent train", "evaluated", "sent train", "evaluated", "evaluated",
+        "sent query", "sent train", "state", "sent train", "evaluated", "state", "sent train", "evaluated", "state",
+        "evaluated",
     ]  # fmt: skip
     assert overlapping == one_after_the_other
     assert all((weights[name] == same_weights[name]).all() for name in weights)
@@ -76,18 +86,16 @@ def test_after_a_failure_the_round_is_judged_before_the_next_one_is_sent(
 
     _run(tmp_path, tiny_sample, handler=handler)
     assert log == [
-        "sent query", "sent train", "sent train", "evaluated", "sent train", "sent train", "evaluated", "evaluated",
+        "sent query", "sent train", "sent train", "state", "evaluated", "sent train", "state", "sent train",
+        "evaluated", "state", "evaluated",
     ]  # fmt: skip
 
 
-def test_checkpoints_hold_the_strategy_as_it_was_before_the_next_round_was_sent(
-    tmp_path: Path, tiny_sample: Path
-) -> None:
-    """Stopped after round 2 and resumed, a run ends as if it never had been."""
-    rounds, weights = _run(tmp_path / "one", tiny_sample)
+def test_a_run_that_stopped_between_two_rounds_ends_as_if_it_never_had(tmp_path: Path, tiny_sample: Path) -> None:
+    undisturbed, weights = _run(tmp_path / "one", tiny_sample)
     settings: dict[str, Any] = {"data_dir": str(tiny_sample), "val_split": "none", "strategy": "fedadam"}
     run_in_process(tmp_path / "two", num_server_rounds=2, **settings)
     resumed = run_in_process(tmp_path / "two", num_server_rounds=3, resume=str(tmp_path / "two" / "run"), **settings)
-    assert [line["test-loss"] for line in rounds_of(resumed)] == [line["test-loss"] for line in rounds]
+    assert [line["test-loss"] for line in rounds_of(resumed)] == [line["test-loss"] for line in undisturbed]
     found = safetensors.numpy.load_file(resumed / "model.safetensors")
     assert all((weights[name] == found[name]).all() for name in weights)
