@@ -15,19 +15,16 @@ def epoch_batches(count: int, batch_size: int, drop_last: bool, generator: torch
         yield order[start : min(start + batch_size, stop)]
 
 
-def feed(
-    images: Tensor, labels: Tensor, batches: Iterator[Tensor], device: torch.device
-) -> Iterator[tuple[Tensor, Tensor]]:
+def feed(images: Tensor, batches: Iterator[Tensor], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
     """The batches that index batches name.
 
     Args:
         images: (n, height, width, 3) uint8, on the CPU or on `device`.
-        labels: (n,) int64, on `device`.
         batches: (batch,) int64 each, on the CPU.
         device: Where the results go.
 
     Yields:
-        Images and labels of one batch, (batch, height, width, 3) and (batch,), on `device`.
+        Images of one batch (batch, height, width, 3), and which they are (batch,), on `device`.
     """
     rows = list(batches)
     # One transfer an epoch instead of one a step.
@@ -35,7 +32,7 @@ def feed(
     here = images.device.type == device.type
     chosen = (images.index_select(0, part) for part in moved) if here else ahead(images, rows, device)
     for part, batch in zip(moved, chosen, strict=True):
-        yield batch, labels[part]
+        yield batch, part
 
 
 def ahead(images: Tensor, rows: list[Tensor], device: torch.device, cuda: Any = torch.cuda) -> Iterator[Tensor]:

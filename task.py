@@ -6,6 +6,7 @@ and the ClientApp in two threads of one process, and torchvision does not surviv
 
 import contextlib
 import hashlib
+import math
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -107,15 +108,53 @@ def _cpu_has_bf16() -> bool:
     return any(getattr(torch.cpu, name)() for name in probes if hasattr(torch.cpu, name))
 
 
-def build_model(name: str, num_classes: int, seed: int) -> nn.Module:
-    """A torchvision ResNet or `small_cnn` with fresh weights, in channels-last layout on the CPU.
+class Networks(nn.Module):
+    """Several networks of one architecture that are trained side by side, as one model.
+
+    Their arrays are ``networks.0.conv1.weight``, ``networks.1.conv1.weight`` and so on, so that whatever averages by
+    name keeps them apart. Together they answer with the mean of their probabilities.
+    """
+
+    def __init__(self, networks: list[nn.Module]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(n, 3, h, w) to (n, classes) float32 logarithms of mean probabilities, which serve as logits."""
+        logs = torch.stack([network(inputs).float().log_softmax(dim=1) for network in self.networks])
+        return logs.logsumexp(dim=0) - math.log(len(self.networks))
+
+
+def networks_of(model: nn.Module) -> list[nn.Module]:
+    """The networks that `build_model` put into one model; the model itself if it is one."""
+    return list(model.networks) if isinstance(model, Networks) else [model]
+
+
+def classifier(network: nn.Module) -> nn.Linear:
+    """The last layer, which turns features into logits; every architecture calls it ``fc``."""
+    layer = network.get_submodule("fc")
+    assert isinstance(layer, nn.Linear)
+    return layer
+
+
+def build_model(name: str, num_classes: int, seed: int, networks: int = 1) -> nn.Module:
+    """A model with fresh weights, in channels-last layout on the CPU; `Networks` if there are to be several.
+
+    The first network is the one that is built alone; the others have other weights.
+    """
+    built = [_build_network(name, num_classes, seed, number) for number in range(networks)]
+    return built[0] if networks == 1 else Networks(built)
+
+
+def _build_network(name: str, num_classes: int, seed: int, number: int) -> nn.Module:
+    """A torchvision ResNet or `small_cnn`.
 
     The last BatchNorm of each residual block starts at zero (Goyal et al., 2017, section 5.1), which makes a ResNet-50
     trained from scratch learn within a few hundred steps; pretrained weights overwrite it. Initial weights are drawn
     from torch's global generator; it is seeded inside a scope and put back.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derived_seed(seed, "initial weights"))
+        torch.manual_seed(derived_seed(seed, "initial weights", *([number] if number else [])))
         model: nn.Module = (
             small_cnn(num_classes)
             if name == "cnn"

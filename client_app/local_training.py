@@ -1,19 +1,23 @@
 """The one training loop that every method shares."""
 
+import contextlib
 import math
 import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from batches import epoch_batches, feed
-from client_app.augmentation import augment
-from client_app.methods import Method
+from client_app.augmentation import views
+from client_app.inference import Inference
+from client_app.methods.method import Batch, Method, Told, View, Visit
 from client_app.resources import free_gpu_bytes
 from client_app.sgd import LocalSGD
 from config import RunConfig
-from task import Compute, to_input
+from task import Compute, classifier, networks_of, to_input
 
 
 @dataclass(frozen=True)
@@ -24,11 +28,13 @@ class TrainingReport:
         epoch_losses: Mean loss per image of each local epoch, in order.
         images_seen: Images that went through a step, over all epochs.
         seconds: Wall time of the loop, without decoding.
+        visit: What the method left behind.
     """
 
     epoch_losses: list[float]
     images_seen: int
     seconds: float
+    visit: Visit
 
 
 def train_locally(
@@ -41,21 +47,27 @@ def train_locally(
     generator: torch.Generator,
     proximal_mu: float = 0.0,
     optimizer: LocalSGD | None = None,
+    server_round: int = 1,
+    told: Mapping[str, Told] | None = None,
+    state: Mapping[str, Tensor] | None = None,
 ) -> TrainingReport:
     """Train `model` in place for ``config.local_epochs`` epochs.
 
     Nothing in a step waits for the device: batches come ahead of it, and losses stay there until an epoch ends.
 
     Args:
-        model: On ``compute.device``, channels-last; parameters in float32.
+        model: On ``compute.device``, channels-last, with the `Method.networks` networks; parameters in float32.
         images: (n, height, width, 3) uint8.
         labels: (n,) int64.
-        method: Turns logits and labels into a loss.
+        method: Turns what the networks answer into a loss.
         config: Epochs, batch size, SGD, augmentation, normalisation.
         compute: Device and precision.
         generator: On the CPU; source of every random draw of this visit.
         proximal_mu: mu of FedProx; the reported losses leave its term out.
         optimizer: This model's, from an earlier visit, so that its buffers are used again.
+        server_round: From 1, for methods whose loss depends on it.
+        told: What the server's half of the method says to this client.
+        state: What the method kept at the client's last visit.
 
     Raises:
         FloatingPointError: The loss of an epoch is not finite.
@@ -67,6 +79,19 @@ def train_locally(
     scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.dtype is torch.float16)
     labels = labels.to(compute.device)
     images = place(images, compute.device)
+    look = partial(_look, method=method, config=config, compute=compute, generator=generator)
+    visit = Visit(
+        labels,
+        _num_classes(model),
+        server_round,
+        config.num_server_rounds,
+        told or {},
+        generator,
+        networks_of(model),
+        Inference(images, config.image_size, compute, config.normalization),
+        {name: value.to(compute.device) for name, value in (state or {}).items()},
+    )
+    method.begin(visit)
     model.train()
     epoch_losses: list[float] = []
     images_seen = 0
@@ -74,12 +99,9 @@ def train_locally(
         loss_sum = torch.zeros((), dtype=torch.float64, device=compute.device)
         seen = 0
         order = epoch_batches(len(labels), config.batch_size, config.drop_last, generator)
-        for batch, given in feed(images, labels, order, compute.device):
-            batch = augment(batch, config.augmentation, config.image_size, generator)
-            inputs = to_input(batch, compute, config.normalization)
-            with compute.autocast():
-                logits = model(inputs)
-            loss = method.loss(logits.float(), given)
+        for batch, rows in feed(images, order, compute.device):
+            seen_by = [look(network, batch) for network in visit.networks]
+            loss = method.loss(Batch(rows, labels[rows], seen_by), visit)
             scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             optimizer.take_gradients()
             if proximal is not None:
@@ -88,8 +110,8 @@ def train_locally(
             scaler.step(optimizer)
             scaler.update()
             optimizer.zero_grad()
-            loss_sum += loss.detach() * len(given)
-            seen += len(given)
+            loss_sum += loss.detach() * len(rows)
+            seen += len(rows)
         mean_loss = float(loss_sum) / seen
         if not math.isfinite(mean_loss):
             raise FloatingPointError(
@@ -98,7 +120,27 @@ def train_locally(
             )
         epoch_losses.append(mean_loss)
         images_seen += seen
-    return TrainingReport(epoch_losses, images_seen, time.perf_counter() - started)
+        method.end_epoch(visit)
+    method.end(visit)
+    return TrainingReport(epoch_losses, images_seen, time.perf_counter() - started, visit)
+
+
+def _look(
+    network: nn.Module,
+    batch: Tensor,
+    method: Method,
+    config: RunConfig,
+    compute: Compute,
+    generator: torch.Generator,
+) -> list[View]:
+    """One network's answers to the views of a batch, which are drawn for it alone."""
+    seen = []
+    for images in views(batch, method.views(config.augmentation), config.image_size, generator):
+        inputs = to_input(images, compute, config.normalization)
+        with compute.autocast(), features_of(network, wanted=method.features) as features:
+            logits = network(inputs)
+        seen.append(View(inputs, logits.float(), *features))
+    return seen
 
 
 class ProximalTerm:
@@ -129,3 +171,21 @@ def place(images: Tensor, device: torch.device) -> Tensor:
     if device.type != "cuda":
         return images
     return images.to(device) if images.nbytes <= free_gpu_bytes() // 2 else images
+
+
+@contextlib.contextmanager
+def features_of(network: nn.Module, *, wanted: bool) -> Iterator[list[Tensor]]:
+    """What goes into the classifier of a forward pass in this block, (batch, d) float32, if it is wanted."""
+    found: list[Tensor] = []
+    if not wanted:
+        yield found
+        return
+    hook = classifier(network).register_forward_pre_hook(lambda layer, inputs: found.append(inputs[0].float()))
+    try:
+        yield found
+    finally:
+        hook.remove()
+
+
+def _num_classes(model: nn.Module) -> int:
+    return classifier(networks_of(model)[0]).out_features

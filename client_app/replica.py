@@ -10,7 +10,7 @@ from torch import nn
 
 from client_app.sgd import LocalSGD
 from config import ConfigError
-from task import build_model
+from task import build_model, networks_of
 
 
 @dataclass(frozen=True)
@@ -22,14 +22,15 @@ class Replica:
 
 
 @lru_cache(maxsize=1)
-def kept_replica(name: str, num_classes: int, device: torch.device, compiled: bool) -> Replica:
+def kept_replica(name: str, num_classes: int, device: torch.device, compiled: bool, networks: int = 1) -> Replica:
     """This process's model; one at a time, since all that a visit leaves in it is overwritten by the next.
 
     A compiled model is compiled at its first batch. Its names and its memory stay those of the plain one.
     """
-    model = build_model(name, num_classes, seed=0).to(device)
+    model = build_model(name, num_classes, seed=0, networks=networks).to(device)
     if compiled:
-        model.compile(dynamic=False)
+        for network in networks_of(model):
+            network.compile(dynamic=False)
     return Replica(model, LocalSGD(model))
 
 

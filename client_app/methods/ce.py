@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from client_app.methods.method import Batch, Method, Visit
+
 
 @dataclass(frozen=True)
-class CrossEntropy:
+class CrossEntropy(Method):
     """Cross-entropy.
 
     Attributes:
@@ -24,5 +26,5 @@ class CrossEntropy:
         if not 0 <= self.label_smoothing < 1:
             raise ValueError("label-smoothing must be at least 0 and below 1")
 
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+    def loss(self, batch: Batch, visit: Visit) -> Tensor:
+        return cross_entropy(batch.logits, batch.labels, label_smoothing=self.label_smoothing)

@@ -13,6 +13,7 @@ from client_app.local_training import place, train_locally
 from client_app.methods.ce import CrossEntropy
 from config import RunConfig
 from task import Compute, build_model, derived_generator
+from tests.batches_of import batch_of, visit_of
 
 CPU = Compute(torch.device("cpu"), torch.float32)
 
@@ -165,7 +166,9 @@ def test_label_smoothing_by_hand() -> None:
     """Logits (0, ln 3): p = (1/4, 3/4); label 1, s = 0.2: q = (0.1, 0.9)."""
     logits = torch.tensor([[0.0, np.log(3.0)]], dtype=torch.float64)
     expected = -(0.1 * np.log(0.25) + 0.9 * np.log(0.75))
-    assert CrossEntropy(label_smoothing=0.2).loss(logits, torch.tensor([1])).item() == pytest.approx(expected)
+    label = torch.tensor([1])
+    loss = CrossEntropy(label_smoothing=0.2).loss(batch_of(label, logits), visit_of(label, 2))
+    assert loss.item() == pytest.approx(expected)
     with pytest.raises(ValueError, match="label-smoothing must be"):
         CrossEntropy(label_smoothing=1.0)
 
