@@ -102,6 +102,12 @@ class RunConfig:
     cache_gib: float = _key(
         8.0, interval(0, float("inf")), "GiB of decoded images to keep on the disk of each machine; 0 keeps none"
     )
+    state_dir: str = _key(
+        "",
+        path_or_empty(),
+        "where clients keep what a method remembers of their images; empty: in the run's folder, on real nodes"
+        " `~/clothing1m-fl-state`",
+    )
     num_server_rounds: int = _key(14, at_least(1), "federated rounds")
     fraction_train: float = _key(0.2, interval(0, 1, open_low=True), "share of the clients that trains in a round")
     fraction_evaluate: float = _key(
@@ -119,7 +125,10 @@ class RunConfig:
         "seconds after which a round goes on without the clients that are late; 0: never",
     )
     strategy: str = _key(
-        "fedavg", ANY_TEXT, "how the server aggregates: a name in docs/strategies.md, or `module:Class`"
+        "auto",
+        ANY_TEXT,
+        "how the server aggregates: a name in docs/strategies.md, or `module:Class`; `auto`: the method's own, mostly"
+        " fedavg",
     )
     strategy_args: str = _key("", ANY_TEXT, "its parameters, `key=value` pairs; docs/strategies.md lists them")
     privacy: str = _key(
@@ -128,8 +137,8 @@ class RunConfig:
         "differential privacy of the global model: who clips updates, at which norm",
     )
     privacy_args: str = _key("", ANY_TEXT, "its parameters, `key=value` pairs; docs/strategies.md lists them")
-    method: str = _key("ce", ANY_TEXT, "how a client learns: its loss on noisy labels")
-    method_args: str = _key("", ANY_TEXT, "its parameters, `key=value` pairs")
+    method: str = _key("ce", ANY_TEXT, "how clients learn from noisy labels: a name in docs/methods.md")
+    method_args: str = _key("", ANY_TEXT, "its parameters, `key=value` pairs; docs/methods.md lists them")
     model: str = _key(
         "resnet50",
         one_of("cnn", "resnet18", "resnet34", "resnet50"),

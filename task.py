@@ -131,10 +131,8 @@ def networks_of(model: nn.Module) -> list[nn.Module]:
 
 
 def classifier(network: nn.Module) -> nn.Linear:
-    """The last layer, which turns features into logits; every architecture calls it ``fc``."""
-    layer = network.get_submodule("fc")
-    assert isinstance(layer, nn.Linear)
-    return layer
+    """The last linear layer, which turns features into logits."""
+    return [layer for layer in network.modules() if isinstance(layer, nn.Linear)][-1]
 
 
 def build_model(name: str, num_classes: int, seed: int, networks: int = 1) -> nn.Module:

@@ -12,13 +12,17 @@ from flwr.common.constant import ErrorCode
 
 from client_app import local_data, transport
 from client_app.allocator import keep_freed_memory
+from client_app.client_state import ClientState
 from client_app.clipping import clipped
+from client_app.inference import Inference
 from client_app.local_training import train_locally
 from client_app.machine import machine
-from client_app.methods import METHODS
+from client_app.methods import METHODS, Method
+from client_app.methods.method import Told
 from client_app.pinned import PinnedClientApp
 from client_app.replica import check_compiler, kept_replica
 from client_app.resources import hold_to_share, out_of_memory
+from client_app.scoring import counts
 from client_app.simulation import prepare_simulation
 from config import REFUSED, SITES, ConfigError, RunConfig, build_named
 from data.errors import DataError
@@ -73,9 +77,14 @@ def query(message: Message, context: Context) -> Message:
     split = local_data.training_data(site, config)
     if config.fraction_evaluate > 0:
         local_data.evaluation_data(site, config)
-    build_named("method", METHODS, config.method, config.method_args)
+    method: Method = build_named("method", METHODS, config.method, config.method_args)
     if config.compile:
         check_compiler()
+        if method.features:
+            raise ConfigError(
+                f"run config: 'compile' is true, but 'method' is {config.method!r}, which looks inside the network; it"
+                " must be false."
+            )
     names = local_data.class_names(site)
     facts = MetricRecord(
         {
@@ -113,20 +122,32 @@ def train(message: Message, context: Context) -> Message:
     compute = pick_compute(config.precision, config.autotune)
     if compute.device.type == "cpu":
         keep_freed_memory()
-    ours = kept_replica(config.model, len(local_data.class_names(site)), compute.device, config.compile)
+    method: Method = build_named("method", METHODS, config.method, config.method_args)
+    ours = kept_replica(
+        config.model, len(local_data.class_names(site)), compute.device, config.compile, method.networks
+    )
     sent_arrays = message.content.array_records["arrays"]
     transport.load(ours.model, unpack(sent_arrays))
+    number = _number(sent, context, site)
+    told = message.content.config_records.get("visit", ConfigRecord())
+    last_round = cast(int, told.get("last-round", 0))
+    kept = ClientState.of(told, str(context.node_config.get("state-dir", "")), number, split.digest)
+    state = kept.load(last_round) if method.remembers and last_round else None
     report = train_locally(
         ours.model,
         images,
         torch.from_numpy(split.labels.astype(np.int64)),
-        build_named("method", METHODS, config.method, config.method_args),
+        method,
         config,
         compute,
-        derived_generator(config.seed, "local training", server_round, _number(sent, context, site) + 1),
+        derived_generator(config.seed, "local training", server_round, number + 1),
         proximal_mu=cast(float, sent.get("proximal-mu", 0.0)),
         optimizer=ours.optimizer,
+        server_round=server_round,
+        told=cast(dict[str, Told], dict(message.content.config_records.get("method", ConfigRecord()))),
+        state=state,
     )
+    visit = report.visit
     metrics = MetricRecord(
         {
             "num-examples": len(split.labels),
@@ -134,9 +155,14 @@ def train(message: Message, context: Context) -> Message:
             "epoch-losses": report.epoch_losses,
             "images-seen": report.images_seen,
             "train-seconds": report.seconds,
-            "visit-seconds": time.perf_counter() - started,
+            **visit.metrics,
+            **counts(method, visit, split.true),
         }
     )
+    if method.remembers:
+        kept.save(server_round, visit.state, split.keys, visit.labels, visit.corrected)
+        metrics["state-lost"] = int(last_round > 0 and state is None)
+    metrics["visit-seconds"] = time.perf_counter() - started
     clipping_norm = sent.get(CLIPPING_NORM)
     if clipping_norm is None:
         trained = transport.state_of(ours.model)
@@ -147,6 +173,35 @@ def train(message: Message, context: Context) -> Message:
     return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
 
 
+@app.query("class_losses")
+@answering_errors
+def class_losses(message: Message, context: Context) -> Message:
+    """How well the global model fits this client's labels, class by class: what gives noisy clients away.
+
+    For each of the C given labels: the number of images, and sum and sum of squares of their cross-entropies.
+    """
+    config, site = _read(message, context)
+    split = local_data.training_data(site, config)
+    compute = pick_compute(config.precision, config.autotune)
+    method: Method = build_named("method", METHODS, config.method, config.method_args)
+    classes = len(local_data.class_names(site))
+    model = kept_replica(config.model, classes, compute.device, config.compile, method.networks).model
+    transport.load(model, unpack(message.content.array_records["arrays"]))
+    images = torch.from_numpy(local_data.training_pixels(site, split, config))
+    logits = Inference(images, config.image_size, compute, config.normalization).on_all(model).cpu()
+    labels = torch.from_numpy(split.labels.astype(np.int64))
+    losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none").double().numpy()
+    known = split.true >= 0
+    metrics = MetricRecord({"num-examples": len(labels)})
+    for name, weights in (("class-counts", None), ("class-losses", losses), ("class-squares", losses**2)):
+        metrics[name] = np.bincount(split.labels, weights, minlength=classes).astype(float).tolist()
+    metrics["images-known"], metrics["labels-wrong"] = (
+        int(known.sum()),
+        int((known & (split.labels != split.true)).sum()),
+    )
+    return Message(RecordDict({"metrics": metrics}), reply_to=message)
+
+
 @app.evaluate()
 @answering_errors
 def evaluate_locally(message: Message, context: Context) -> Message:
@@ -154,7 +209,9 @@ def evaluate_locally(message: Message, context: Context) -> Message:
     config, site = _read(message, context)
     split = local_data.evaluation_data(site, config)
     compute = pick_compute(config.precision, config.autotune)
-    model = kept_replica(config.model, len(local_data.class_names(site)), compute.device, config.compile).model
+    method: Method = build_named("method", METHODS, config.method, config.method_args)
+    classes = len(local_data.class_names(site))
+    model = kept_replica(config.model, classes, compute.device, config.compile, method.networks).model
     transport.load(model, unpack(message.content.array_records["arrays"]))
     images = local_data.pixels(site, split, config.image_size)
     result = evaluate(model, images, split.labels, compute, config.normalization)

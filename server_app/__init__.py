@@ -1,5 +1,6 @@
 """The server: config, data, roll call, strategy, rounds."""
 
+from dataclasses import replace
 from importlib.metadata import version
 from logging import INFO, WARNING
 from pathlib import Path
@@ -27,6 +28,8 @@ from server_app.callbacks.tracking import Tracking, check_tracking
 from server_app.evaluation import CleanSet
 from server_app.files import replace_file
 from server_app.grid import OrderedGrid, is_remote
+from server_app.methods import make_server_half, with_own_strategy
+from server_app.methods.combinations import check_combination
 from server_app.packing import Packing
 from server_app.resources import Facts, describe, gather, warnings
 from server_app.resume import CHECKPOINTS, begin, find_start, saved_config
@@ -35,7 +38,7 @@ from server_app.rounds import RoundLoop
 from server_app.stopping import report_in_one_sentence, resumable
 from server_app.strategies.needs import check_needs, sampled_clients
 from server_app.strategies.setup import make_strategy, restore
-from task import build_model, pick_compute
+from task import build_model, networks_of, pick_compute
 
 app = ServerApp()
 
@@ -48,12 +51,16 @@ def main(grid: Grid, context: Context) -> None:
     check_tracking(config)
     start = find_start(config)
     strategy = make_strategy(config)
+    half = make_server_half(config)
+    check_combination(config, half, strategy)
     compute = pick_compute(config.precision, config.autotune)
     release = _open_data(config)
-    model = build_model(config.model, len(release.class_names), config.seed)
+    half.prepare(config, release)
+    model = build_model(config.model, len(release.class_names), config.seed, half.networks)
     checkpoint = start.checkpoint if start else None
     if not checkpoint:
-        load_pretrained(model, config.model, config.pretrained)
+        for network in networks_of(model):
+            load_pretrained(network, config.model, config.pretrained)
 
     members = call_roll(grid, config, release.class_names, getattr(strategy, "min_available_nodes", 1))
     if checkpoint and checkpoint.roll != roll_hash(members):
@@ -72,6 +79,7 @@ def main(grid: Grid, context: Context) -> None:
     arrays = checkpoint.arrays() if checkpoint else ArrayRecord(model.state_dict())
     if checkpoint:
         restore(strategy, checkpoint)
+        half.load_state(checkpoint.method)
     clean_sets = {"test": CleanSet(release, "clean_test", model, config, compute)}
     if config.val_split != "none":
         clean_sets["validation"] = CleanSet(release, config.val_split, model, config, compute)
@@ -81,19 +89,24 @@ def main(grid: Grid, context: Context) -> None:
         failures,
         FailureGate(config.min_reply_fraction),
         MetricsFile(run_dir / "metrics.jsonl"),
-        Checkpoints(run_dir / CHECKPOINTS, config.to_flat(), roll_hash(members)),
+        Checkpoints(run_dir / CHECKPOINTS, config.to_flat(), roll_hash(members), start.run),
         Progress(config.num_server_rounds),
         Tracking(run_dir, config),
         LatestModel(run_dir / "model.safetensors", release.class_names, config),
         Pictures(run_dir, release.class_names, title),
     ]
-    history = History(start.next_round - 1, start.metrics, checkpoint.best if checkpoint else None)
+    history = History(start.next_round - 1, start.metrics)
+    if checkpoint:
+        history = replace(history, best=checkpoint.best, visits=checkpoint.visits)
+    # On one machine all that belongs to a run is in its folder; real nodes keep their clients' state themselves.
+    state_dir = config.state_dir or ("" if is_remote(grid) else str(run_dir / "state"))
     with resumable(run_dir) as interrupted:
         # In one process nothing is gained by packing, but half precision must do there what it does over a network.
         packing = Packing(config.payload) if is_remote(grid) or config.payload != "fp32" else None
+        visit = {"run": start.run, "state-dir": state_dir}
         ids = [member.node_id for member in members]
         ordered = OrderedGrid(grid, ids, interrupted, packing=packing)
-        loop = RoundLoop(ordered, strategy, members, clean_sets, config, callbacks, failures.record)
+        loop = RoundLoop(ordered, strategy, members, clean_sets, config, callbacks, failures.record, half, visit)
         loop.run(arrays, history)
     log(INFO, "Finished: metrics.jsonl, model.safetensors, accuracy.png and confusion.png are in %s", run_dir)
 
@@ -105,7 +118,8 @@ def resolved_config(grid: Grid, context: Context) -> RunConfig:
     set_by_user: dict[str, Any] = dict(grid.run.override_config)
     defaults = {key: value for key, value in context.run_config.items() if key not in set_by_user}
     # The config of the run to go on with counts as set by the user, and what is set now wins.
-    return resolve({**saved_config(str(set_by_user.get("resume", ""))), **set_by_user}, defaults=defaults)
+    config = resolve({**saved_config(str(set_by_user.get("resume", ""))), **set_by_user}, defaults=defaults)
+    return with_own_strategy(config)
 
 
 def _open_data(config: RunConfig) -> Release:

@@ -1,8 +1,9 @@
 """One file with all that a run needs to go on after a round: safetensors, plain data, one checksum over all of it.
 
-Tensors ``model/<name>`` are the global model, ``strategy/<name>`` what the strategy keeps between rounds. The metadata
-holds the round, the run config, who took part, the best round so far, and the SHA-256 of all that. No pickle is ever
-loaded.
+Tensors ``model/<name>`` are the global model, ``strategy/<name>`` and ``method/<name>`` what the strategy and the
+method's half on the server keep between rounds. The metadata holds the round, the run config, who took part and when
+last, the best round so far, and the SHA-256 of all that. What a method keeps of single images stays with the clients.
+No pickle is ever loaded.
 """
 
 import hashlib
@@ -20,7 +21,7 @@ from safetensors.numpy import save_file
 
 from server_app.files import replacing
 
-FORMAT = "clothing1m-fl checkpoint 1"
+FORMAT = "clothing1m-fl checkpoint 2"
 
 
 class BadCheckpointError(ValueError):
@@ -38,6 +39,9 @@ class Checkpoint:
         roll: Hash of who takes part, see `server_app.roll_call.roll_hash`.
         strategy: What the strategy keeps between rounds.
         best: Round and clean-validation accuracy of the best model so far; None without validation.
+        method: What the method's half on the server keeps between rounds.
+        visits: By partition, the round of its last good reply.
+        run: The run's identity, under which clients keep their state.
     """
 
     server_round: int
@@ -46,6 +50,9 @@ class Checkpoint:
     roll: str
     strategy: dict[str, np.ndarray] = field(default_factory=dict)
     best: tuple[int, float] | None = None
+    method: dict[str, np.ndarray] = field(default_factory=dict)
+    visits: dict[int, int] = field(default_factory=dict)
+    run: str = ""
 
     def arrays(self) -> ArrayRecord:
         """The global model as Flower carries it."""
@@ -56,12 +63,15 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint; whoever reads `path` at any moment finds a whole one, also after a power failure."""
     tensors = {f"model/{name}": value for name, value in checkpoint.model.items()}
     tensors |= {f"strategy/{name}": value for name, value in checkpoint.strategy.items()}
+    tensors |= {f"method/{name}": value for name, value in checkpoint.method.items()}
     tensors = {name: np.asarray(value, order="C") for name, value in tensors.items()}
     facts = {
         "round": checkpoint.server_round,
         "config": checkpoint.config,
         "roll": checkpoint.roll,
         "best": checkpoint.best,
+        "visits": sorted(checkpoint.visits.items()),
+        "run": checkpoint.run,
         "order": list(tensors),  # of the model's arrays, which the format does not keep
     }
     text = json.dumps(facts)
@@ -94,15 +104,22 @@ def load_checkpoint(path: Path) -> Checkpoint:
         if metadata["sha256"] != _checksum(metadata["facts"], {name: tensors[name] for name in facts["order"]}):
             raise BadCheckpointError("has changed since it was written: its checksum does not fit")
         best = facts["best"]
+        of = {
+            kind: {name[len(kind) :]: tensors[name] for name in facts["order"] if name.startswith(kind)}
+            for kind in ("model/", "strategy/", "method/")
+        }
         return Checkpoint(
             int(facts["round"]),
-            {name.removeprefix("model/"): tensors[name] for name in facts["order"] if name.startswith("model/")},
+            of["model/"],
             facts["config"],
             facts["roll"],
-            {name.removeprefix("strategy/"): tensors[name] for name in facts["order"] if name.startswith("strategy/")},
+            of["strategy/"],
             None if best is None else (int(best[0]), float(best[1])),
+            of["method/"],
+            {int(partition): int(last) for partition, last in facts["visits"]},
+            str(facts["run"]),
         )
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, ValueError, json.JSONDecodeError) as error:
         raise BadCheckpointError(f"is incomplete ({error})") from None
 
 

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from logging import WARNING
+from typing import Any
 
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.common import log
@@ -23,7 +24,7 @@ class Replies:
         members: By node id.
         reference: The arrays that a reply must match in names and shapes; None if it carries none.
         on_failure: Told partition and reason of each reply that is left out.
-        metrics: By partition, of the good replies.
+        metrics: By partition, of the good replies: numbers and lists of numbers.
         failures: By partition, why there is no good reply; a good one later takes it out.
         hopeless: Partitions that refused, and would refuse again.
         lost: Nodes whose message was lost, because they were not there; they may come back.
@@ -32,7 +33,7 @@ class Replies:
     members: dict[int, Member]
     reference: ArrayRecord | None
     on_failure: Callable[[int, str], None] = lambda partition, reason: None
-    metrics: dict[int, dict[str, float]] = field(default_factory=dict)
+    metrics: dict[int, dict[str, Any]] = field(default_factory=dict)
     failures: dict[int, str] = field(default_factory=dict)
     hopeless: set[int] = field(default_factory=set)
     lost: set[int] = field(default_factory=set)
@@ -60,9 +61,7 @@ class Replies:
                     self.hopeless.add(member.partition_id)
                 continue
             record = next(iter(reply.content.metric_records.values()))
-            self.metrics[member.partition_id] = {
-                key: value for key, value in record.items() if isinstance(value, (int, float))
-            }
+            self.metrics[member.partition_id] = dict(record)
             self.failures.pop(member.partition_id, None)
             yield reply
         for partition in silent:

@@ -2,6 +2,7 @@
 
 import json
 import tomllib
+import uuid
 from dataclasses import dataclass, field
 from logging import WARNING
 from pathlib import Path
@@ -16,7 +17,17 @@ from server_app.files import create_run_dir, output_folder
 CHECKPOINTS = "checkpoints"
 # What may differ from the run that is resumed: where things are, and how long it goes on.
 FREE = frozenset(
-    {"num-server-rounds", "resume", "run-name", "output-dir", "cache-dir", "cache-gib", "tracking", "preset"}
+    {
+        "num-server-rounds",
+        "resume",
+        "run-name",
+        "output-dir",
+        "cache-dir",
+        "cache-gib",
+        "state-dir",
+        "tracking",
+        "preset",
+    }
 )
 
 
@@ -28,11 +39,13 @@ class Start:
         run_dir: Its folder, which exists.
         checkpoint: What to go on from; None at the very beginning.
         metrics: The lines of metrics.jsonl up to there.
+        run: The run's identity, which a resumed one keeps: clients keep their state under it.
     """
 
     run_dir: Path
     checkpoint: Checkpoint | None = None
     metrics: list[dict[str, Any]] = field(default_factory=list)
+    run: str = field(default_factory=lambda: uuid.uuid4().hex[:16])
 
     @property
     def next_round(self) -> int:
@@ -141,7 +154,8 @@ def _check_config(config: RunConfig, checkpoint: Checkpoint) -> None:
 
 def _start(run_dir: Path, checkpoint: Checkpoint | None) -> Start:
     done = checkpoint.server_round if checkpoint else 0
-    return Start(run_dir.resolve(), checkpoint, read_lines(run_dir / "metrics.jsonl", done))
+    known = {"run": checkpoint.run} if checkpoint else {}
+    return Start(run_dir.resolve(), checkpoint, read_lines(run_dir / "metrics.jsonl", done), **known)
 
 
 def read_lines(path: Path, last_round: int) -> list[dict[str, Any]]:

@@ -6,23 +6,29 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from logging import INFO
+from logging import INFO, WARNING
+from typing import Any
 
-import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.common import log
 from flwr.serverapp.strategy import Strategy
 
 from config import SITES, RunConfig
-from server_app.callbacks import Callback, History, RoundResult
+from server_app.callbacks import Callback, History, Kept, RoundResult
 from server_app.evaluation import CleanSet
 from server_app.grid import OrderedGrid
+from server_app.methods import ServerHalf
+from server_app.methods.scores import image_scores
 from server_app.replies import Replies
 from server_app.roll_call import Member
 from server_app.stopping import RunStoppedError
 from server_app.strategies.setup import state_of
 from task import derived_seed
 
+LOST_STATE = (
+    "Client %d no longer has what it kept in round %d and starts anew; clients that move between machines need a"
+    " 'state-dir' that these share."
+)
 RETURN_SECONDS = 30.0  # for a node that was lost in a round; one that is started again tries every few seconds
 
 
@@ -70,6 +76,8 @@ class RoundLoop:
         config: RunConfig,
         callbacks: Sequence[Callback],
         on_failure: Callable[[int, int, str], None] = lambda server_round, partition, reason: None,
+        half: ServerHalf | None = None,
+        visit: Mapping[str, str] | None = None,
     ) -> None:
         """Wire a run.
 
@@ -81,6 +89,8 @@ class RoundLoop:
             config: The run's.
             callbacks: Called in this order.
             on_failure: Told round, partition and reason of each training reply that is left out.
+            half: What the run's method does on the server.
+            visit: What every client is told of the run, see `client_app.client_state`.
         """
         self._grid = grid
         self._strategy = strategy
@@ -89,6 +99,9 @@ class RoundLoop:
         self._config = config
         self._callbacks = callbacks
         self._on_failure = on_failure
+        self._half = half or ServerHalf()
+        self._visit = dict(visit or {})
+        self._visits: dict[int, int] = {}  # by partition, the round of its last good reply
         # Or a strategy could not let what clients found in evaluation decide how the next round trains.
         self._overlap = config.fraction_evaluate == 0
 
@@ -101,6 +114,7 @@ class RoundLoop:
             RunStoppedError: No client gave a usable reply in some round, or a callback ended the run.
         """
         history = history or History()
+        self._visits = dict(history.visits)
         for callback in self._callbacks:
             callback.on_start(history)
         try:
@@ -109,12 +123,13 @@ class RoundLoop:
                 sent = sent or self._send(server_round, arrays)
                 previous = arrays
                 arrays, metrics = self._aggregate(sent)
-                strategy_state, trained = state_of(self._strategy)(), time.perf_counter()
+                kept = Kept(state_of(self._strategy)(), self._half.state(), dict(self._visits))
+                trained = time.perf_counter()
                 # Clients train the next round while the server evaluates this one, unless it may be the last: see
                 # `callbacks.failure_gate`.
                 early = self._overlap and not sent.books.failures and server_round < self._config.num_server_rounds
                 following = self._send(server_round + 1, arrays) if early else None
-                result = self._evaluate(sent, arrays, metrics, strategy_state, trained, done)
+                result = self._evaluate(sent, arrays, metrics, kept, trained, done)
                 sent, done = following, done + result.seconds
                 for callback in self._callbacks:
                     callback.after_round(result)
@@ -127,8 +142,11 @@ class RoundLoop:
     def _send(self, server_round: int, arrays: ArrayRecord) -> Sent:
         started, limit = time.perf_counter(), self._config.round_timeout or None
         deadline = time.monotonic() + limit if limit else math.inf
+        self._half.before_round(server_round, arrays, self._ask)
         with sampling_from(derived_seed(self._config.seed, "sampled clients", server_round)):
             messages = list(self._strategy.configure_train(server_round, arrays, self._message_config(), self._grid))
+        for message in messages:
+            self._address(message)
         books = Replies(self._members, arrays, lambda *failure: self._on_failure(server_round, *failure))
         replies = self._grid.send_and_receive(messages, timeout=limit)
         return Sent(server_round, messages, replies, books, started, deadline)
@@ -140,14 +158,37 @@ class RoundLoop:
             raise RunStoppedError(
                 f"round {sent.server_round}: none of {len(sent.messages)} clients gave a usable reply; {first}"
             )
+        for partition, values in sent.books.metrics.items():
+            if values.get("state-lost"):
+                log(WARNING, LOST_STATE, partition, self._visits.get(partition, 0))
+            self._visits[partition] = sent.server_round
         return averaged, metrics
+
+    def _address(self, message: Message) -> None:
+        """Add what is for this client alone: strategies share one content among their messages."""
+        partition = self._members[message.metadata.dst_node_id].partition_id
+        content = RecordDict(dict(message.content))
+        content["visit"] = ConfigRecord({**self._visit, "last-round": self._visits.get(partition, 0)})
+        if told := self._half.tell(partition):
+            content["method"] = ConfigRecord({**told})
+        message.content = content
+
+    def _ask(self, action: str, arrays: ArrayRecord) -> dict[int, dict[str, Any]]:
+        """Send the model to all clients with an action of theirs; what those that answer say, by partition."""
+        content = RecordDict({"arrays": arrays, "config": self._message_config()})
+        messages = [Message(content, node_id, f"{MessageType.QUERY}.{action}") for node_id in self._members]
+        books = Replies(self._members, reference=None)
+        limit = self._config.round_timeout or None
+        for _ in books.good(self._grid.send_and_receive(messages, timeout=limit), list(self._members)):
+            pass
+        return books.metrics
 
     def _evaluate(
         self,
         sent: Sent,
         averaged: ArrayRecord,
         metrics: MetricRecord,
-        strategy_state: dict[str, np.ndarray],
+        kept: Kept,
         trained: float,
         before: float,
     ) -> RoundResult:
@@ -179,7 +220,8 @@ class RoundLoop:
                 for key, value in metrics.items()
                 if isinstance(value, (int, float)) and not any(key in theirs for theirs in reports)
             },
-            strategy_state=strategy_state,
+            of_method={**self._half.metrics(sent.server_round), **image_scores(reports)},
+            kept=kept,
         )
 
     def _train_replies(self, sent: Sent) -> Iterator[Message]:

@@ -11,6 +11,21 @@ from task import Evaluation
 
 
 @dataclass(frozen=True)
+class Kept:
+    """What must be known of the rounds so far to go on, besides the model.
+
+    Attributes:
+        strategy: The strategy's; empty if it needs nothing.
+        method: Of the method's half on the server.
+        visits: By partition, the round of its last good reply.
+    """
+
+    strategy: dict[str, np.ndarray] = field(default_factory=dict)
+    method: dict[str, np.ndarray] = field(default_factory=dict)
+    visits: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class RoundResult:
     """One finished round.
 
@@ -31,7 +46,8 @@ class RoundResult:
         failures: Partition of each client without a usable reply, and the reason.
         on_clients: Mean metrics of federated evaluation; empty without it.
         of_strategy: Metrics that the strategy adds to those of the clients, such as ``clipping-norm``.
-        strategy_state: What the strategy must remember of the rounds so far; empty if it needs nothing.
+        of_method: Metrics of the method: how right it judges images and clients, where that is known.
+        kept: For a checkpoint.
     """
 
     server_round: int
@@ -50,7 +66,8 @@ class RoundResult:
     failures: dict[int, str] = field(default_factory=dict)
     on_clients: dict[str, float] = field(default_factory=dict)
     of_strategy: dict[str, float] = field(default_factory=dict)
-    strategy_state: dict[str, np.ndarray] = field(default_factory=dict)
+    of_method: dict[str, float] = field(default_factory=dict)
+    kept: Kept = field(default_factory=Kept)
 
 
 @dataclass(frozen=True)
@@ -61,11 +78,13 @@ class History:
         last_round: 0 for a new run.
         metrics: The lines of metrics.jsonl up to that round.
         best: Round and clean-validation accuracy of the best model so far.
+        visits: By partition, the round of its last good reply.
     """
 
     last_round: int = 0
     metrics: list[dict[str, Any]] = field(default_factory=list)
     best: tuple[int, float] | None = None
+    visits: dict[int, int] = field(default_factory=dict)
 
 
 class Callback:

@@ -14,10 +14,11 @@ KEPT = 2  # the newest, and the one that is used if that turns out to be damaged
 class Checkpoints(Callback):
     """Writes ``round-00007.safetensors``, and links the best one as ``best.safetensors``."""
 
-    def __init__(self, folder: Path, config: Mapping[str, object], roll: str) -> None:
+    def __init__(self, folder: Path, config: Mapping[str, object], roll: str, run: str = "") -> None:
         self._folder = folder
         self._config = dict(config)
         self._roll = roll
+        self._run = run
         self._best: tuple[int, float] | None = None
 
     def on_start(self, history: History) -> None:
@@ -35,7 +36,17 @@ class Checkpoints(Callback):
         model = {name: as_numpy(array) for name, array in result.arrays.items()}
         save_checkpoint(
             path,
-            Checkpoint(result.server_round, model, self._config, self._roll, result.strategy_state, self._best),
+            Checkpoint(
+                result.server_round,
+                model,
+                self._config,
+                self._roll,
+                result.kept.strategy,
+                self._best,
+                method=result.kept.method,
+                visits=result.kept.visits,
+                run=self._run,
+            ),
         )
         if is_best:
             temporary = self._folder / ".best"

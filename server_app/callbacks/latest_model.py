@@ -21,6 +21,7 @@ class LatestModel(OccasionalCallback):
         self._metadata = {
             "class-names": json.dumps(class_names, ensure_ascii=False),
             "model": config.model,
+            "method": config.method,
             "image-size": str(config.image_size),
             "normalization": config.normalization,
         }

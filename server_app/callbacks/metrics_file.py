@@ -49,4 +49,5 @@ def as_json(result: RoundResult) -> dict[str, Any]:
         "failed-partitions": sorted(result.failures),
         **result.on_clients,
         **result.of_strategy,
+        **result.of_method,
     }

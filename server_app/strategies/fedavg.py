@@ -35,6 +35,7 @@ class StreamingFedAvg(FedAvg):
     holds_all_replies: ClassVar[bool] = False  # whether a round needs the memory of all replies at once
     handles_batchnorm: ClassVar[bool] = True  # if not, it is shown the parameters alone
     takes_one_mean: ClassVar[bool] = True  # whether the rule is the same when it only sees the mean of the replies
+    by_number: ClassVar[bool] = True  # whether each number is aggregated by itself, so that networks stay apart
 
     min_train_nodes: int = parameter(1, at_least(1))
     min_evaluate_nodes: int = parameter(1, at_least(1))

@@ -30,6 +30,7 @@ class FedExP(ServerStep):
     """
 
     takes_one_mean = False
+    by_number = False
 
     epsilon: float = parameter(1e-3, interval(0, float("inf"), open_low=True))
 

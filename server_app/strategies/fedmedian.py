@@ -17,5 +17,7 @@ from server_app.strategies.held import HeldReplies, HoldingStrategy, Rule
 class FedMedian(HoldingStrategy):
     """Coordinate-wise median."""
 
+    by_number = True
+
     def rule(self, held: HeldReplies) -> Rule:
         return lambda block: np.median(block, axis=0)

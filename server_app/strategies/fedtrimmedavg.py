@@ -22,6 +22,8 @@ class FedTrimmedAvg(HoldingStrategy):
         beta: Share of the replies that is dropped at each end.
     """
 
+    by_number = True
+
     beta: float = parameter(0.2, interval(0, 0.5, open_high=True))
 
     def rule(self, held: HeldReplies) -> Rule:

@@ -105,6 +105,7 @@ class HoldingStrategy(StreamingFedAvg):
 
     holds_all_replies = True
     takes_one_mean = False
+    by_number = False
 
     def rule(self, held: HeldReplies) -> Rule:
         """What to do with each block, given all replies."""

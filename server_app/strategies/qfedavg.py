@@ -33,6 +33,7 @@ class QFedAvg(ServerStep):
     """
 
     takes_one_mean = False
+    by_number = False
 
     q: float = parameter(0.1, interval(0, float("inf")))
     client_learning_rate: float = parameter(0.0, interval(0, float("inf"), open_low=True))

@@ -75,7 +75,7 @@ def config_changed(data: bytes) -> bytes:
 
 
 def other_version(data: bytes) -> bytes:
-    return data.replace(FORMAT.encode(), FORMAT[:-1].encode() + b"2")
+    return data.replace(FORMAT.encode(), FORMAT[:-1].encode() + b"1")
 
 
 def longer(data: bytes) -> bytes:

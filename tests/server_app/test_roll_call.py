@@ -23,7 +23,7 @@ from tests.fakes import InProcessGrid, partitions, rounds_of, run_in_process
     ("clients", "fraction", "sampled"), [(100, 0.29, 29), (100, 0.05, 5), (7, 1.0, 7), (10, 0.19, 1)]
 )
 def test_the_fraction_of_clients_is_what_it_says(clients: int, fraction: float, sampled: int) -> None:
-    strategy = make_strategy(RunConfig(fraction_train=fraction))
+    strategy = make_strategy(RunConfig(strategy="fedavg", fraction_train=fraction))
     grid = InProcessGrid(client_app.app, partitions(clients))
     messages = strategy.configure_train(1, ArrayRecord(), ConfigRecord(), grid)
     assert len(list(messages)) == sampled

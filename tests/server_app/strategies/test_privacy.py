@@ -211,7 +211,8 @@ def test_bad_parameters_are_refused(privacy: str, args: str, sentence: str) -> N
 
 
 def test_noise_that_so_few_clients_cannot_give_is_refused_before_the_run() -> None:
-    config = RunConfig(privacy="server-adaptive", privacy_args="noise-multiplier=1.0", fraction_train=0.1)
+    args = "noise-multiplier=1.0"
+    config = RunConfig(strategy="fedavg", privacy="server-adaptive", privacy_args=args, fraction_train=0.1)
     strategy = make_strategy(config)
     check_needs(config, strategy, 110, network())
     with pytest.raises(ConfigError) as caught:

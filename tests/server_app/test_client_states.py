@@ -1,0 +1,158 @@
+"""A method that remembers: whole runs in one process, cut off and resumed, with replies that do not count."""
+
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+from flwr.app import Context, Message
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+import client_app
+from client_app.methods import METHODS
+from client_app.methods.method import Batch, Method, Visit
+from server_app.checkpoint_file import load_checkpoint
+from tests.fakes import TIMES, rounds_of, run_in_process
+
+
+@dataclass(frozen=True)
+class Counting(Method):
+    """Counts each image's visits, weighs its loss by them, and reports the largest count."""
+
+    remembers = True
+
+    def begin(self, visit: Visit) -> None:
+        before = visit.state.get("visits", torch.zeros(len(visit.labels)))
+        visit.state["visits"] = before + 1
+        visit.metrics["visits"] = float(visit.state["visits"].max())
+
+    def loss(self, batch: Batch, visit: Visit) -> Tensor:
+        losses = cross_entropy(batch.logits, batch.labels, reduction="none")
+        return (losses * visit.state["visits"][batch.rows]).mean()
+
+
+@pytest.fixture(autouse=True)
+def _known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METHODS, "counting", Counting)
+
+
+def _run(out: Path, sample: Path, **changes: Any) -> Path:
+    settings = {"method": "counting", "model": "cnn", "image_size": 16, "num_server_rounds": 5, "fraction_train": 0.5}
+    return run_in_process(out, data_dir=str(sample), **{**settings, **changes})
+
+
+def _outcome(run_dir: Path) -> Any:
+    lines = [{key: value for key, value in line.items() if key not in TIMES} for line in rounds_of(run_dir)]
+    weights = safetensors.numpy.load_file(run_dir / "model.safetensors")
+    return lines, {name: value.tobytes() for name, value in weights.items()}
+
+
+class CutOffError(BaseException):
+    """Stands for a kill: nothing in the app catches it."""
+
+
+def _dies_at(message_number: int) -> Any:
+    seen = [0]
+
+    def handler(message: Message, context: Context) -> Message:
+        reply = client_app.app(message, context)
+        if message.metadata.message_type == "train":
+            seen[0] += 1
+            if seen[0] == message_number:  # after the client has trained and kept its state
+                raise CutOffError
+        return reply
+
+    return handler
+
+
+def test_each_visit_goes_on_from_the_last_one(tmp_path: Path, tiny_sample: Path) -> None:
+    heard: dict[int, list[float]] = {}
+
+    def handler(message: Message, context: Context) -> Message:
+        reply = client_app.app(message, context)
+        if message.metadata.message_type == "train":
+            client = int(context.node_config["partition-id"])
+            heard.setdefault(client, []).append(float(reply.content["metrics"]["visits"]))  # type: ignore[arg-type]
+        return reply
+
+    run_dir = _run(tmp_path, tiny_sample, handler=handler, num_server_rounds=6)
+    assert sum(map(len, heard.values())) == 12
+    assert max(map(len, heard.values())) >= 2
+    assert all(counts == list(range(1, len(counts) + 1)) for counts in heard.values())
+    visits = load_checkpoint(run_dir / "checkpoints" / "round-00006.safetensors").visits
+    assert set(visits) == set(heard)
+    # A client that was never sampled has no folder.
+    folders = sorted(path.name for path in (run_dir / "state").glob("*/client-*"))
+    assert folders == [f"client-{client:05}" for client in sorted(heard)]
+
+
+@pytest.mark.parametrize("message_number", [3, 4, 6, 9])
+def test_a_run_that_is_cut_off_ends_like_an_undisturbed_one(
+    tmp_path: Path, tiny_sample: Path, message_number: int
+) -> None:
+    expected = _outcome(_run(tmp_path / "undisturbed", tiny_sample))
+    with pytest.raises(CutOffError):
+        _run(tmp_path / "cut", tiny_sample, handler=_dies_at(message_number), resume="auto")
+    assert _outcome(_run(tmp_path / "cut", tiny_sample, resume="auto")) == expected
+
+
+def test_a_run_can_go_back_to_the_checkpoint_before_the_last(tmp_path: Path, tiny_sample: Path) -> None:
+    """Clients then have state of a round that is about to be done again."""
+    undisturbed = _run(tmp_path / "undisturbed", tiny_sample, fraction_train=1.0)
+    run_dir = _run(tmp_path / "again", tiny_sample, fraction_train=1.0)
+    (run_dir / "checkpoints" / "round-00005.safetensors").unlink()
+    _run(tmp_path / "again", tiny_sample, fraction_train=1.0, resume=str(run_dir))
+    assert _outcome(run_dir) == _outcome(undisturbed)
+
+
+def test_a_visit_whose_reply_is_lost_does_not_count(tmp_path: Path, tiny_sample: Path) -> None:
+    """The client is asked once more in the same round, and goes on from the visit before."""
+    lost: list[int] = []
+
+    def handler(message: Message, context: Context) -> Message:
+        reply = client_app.app(message, context)
+        if message.metadata.message_type == "train" and message.content["config"]["server-round"] == 3 and not lost:
+            lost.append(int(context.node_config["partition-id"]))
+            reply.content.array_records["arrays"].clear()
+        return reply
+
+    run_dir = _run(tmp_path, tiny_sample, handler=handler, fraction_train=1.0, num_server_rounds=4)
+    assert lost
+    assert [line["failed-partitions"] for line in rounds_of(run_dir)] == [[], [], [], []]
+    kept = next((run_dir / "state").glob(f"*/client-{lost[0]:05}/round-00004.safetensors"))
+    assert np.all(safetensors.numpy.load_file(kept)["state/visits"] == 4)
+
+
+def test_state_that_was_lost_is_told_and_started_anew(
+    tmp_path: Path, tiny_sample: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def handler(message: Message, context: Context) -> Message:
+        told = message.content.config_records.get("visit")
+        if told and told["last-round"] == 2 and context.node_config["partition-id"] == 1:
+            shutil.rmtree(next((tmp_path / "run" / "state").glob("*/client-00001")))
+        return client_app.app(message, context)
+
+    with caplog.at_level(logging.WARNING, "flwr"):
+        run_dir = _run(tmp_path, tiny_sample, handler=handler, fraction_train=1.0, num_server_rounds=4)
+    said = [message for message in caplog.messages if "no longer has what it kept" in message]
+    assert said == [
+        "Client 1 no longer has what it kept in round 2 and starts anew; clients that move between machines need a"
+        " 'state-dir' that these share."
+    ]
+    kept = next((run_dir / "state").glob("*/client-00001/round-00004.safetensors"))
+    assert np.all(safetensors.numpy.load_file(kept)["state/visits"] == 2)
+
+
+def test_a_state_dir_of_the_run_or_of_the_node(tmp_path: Path, tiny_sample: Path) -> None:
+    nodes = [{"partition-id": 0, "num-partitions": 2}, {"partition-id": 1, "num-partitions": 2}]
+    nodes[1]["state-dir"] = str(tmp_path / "own")  # type: ignore[assignment]
+    _run(tmp_path / "out", tiny_sample, nodes=nodes, state_dir=str(tmp_path / "shared"), fraction_train=1.0)
+    assert [path.name for path in (tmp_path / "shared").glob("*/*")] == ["client-00000"]
+    assert [path.name for path in (tmp_path / "own").glob("*/*")] == ["client-00001"]
+    assert not (tmp_path / "out" / "run" / "state").exists()
