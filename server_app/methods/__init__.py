@@ -1,0 +1,1 @@
+"""What a federated method does on the server: one file per method."""
