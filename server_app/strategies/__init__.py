@@ -12,6 +12,7 @@ from flwr.serverapp.strategy import Strategy
 
 from config import ConfigError, RunConfig, build_named
 from server_app.strategies.bulyan import Bulyan
+from server_app.strategies.daagg import DaAgg
 from server_app.strategies.fedavg import StreamingFedAvg
 from server_app.strategies.fedavgm import FedAvgM
 from server_app.strategies.fedexp import FedExP
@@ -84,6 +85,7 @@ STRATEGIES: dict[str, Callable[..., Strategy]] = {
     "multikrum": MultiKrum,
     "bulyan": Bulyan,
     "rfa": RFA,
+    "daagg": DaAgg,
 }
 
 

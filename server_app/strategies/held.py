@@ -4,7 +4,7 @@ Replies are kept as the bytes that came and decoded one tensor at a time, so tha
 the replies themselves. A rule works on blocks of (replies, columns) and knows nothing of tensors.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,9 +28,10 @@ class HeldReplies:
 
     Attributes:
         examples: (replies,) float64, the clients' numbers of examples.
+        metrics: What else the clients said, one record per reply.
     """
 
-    def __init__(self, records: list[ArrayRecord], examples: list[float]) -> None:
+    def __init__(self, records: list[ArrayRecord], examples: list[float], metrics: Sequence[MetricRecord] = ()) -> None:
         """Hold `records`; `stack` empties them.
 
         Raises:
@@ -45,6 +46,7 @@ class HeldReplies:
                     raise ValueError(f"{name!r} has shape {array.shape}; it must be {first[name].shape}")
         self._records = records
         self.examples = np.asarray(examples, dtype=np.float64)
+        self.metrics = metrics
 
     def __len__(self) -> int:
         return len(self._records)
@@ -130,11 +132,9 @@ class HoldingStrategy(StreamingFedAvg):
                 f" and got {len(contents)}; a larger 'fraction-train' samples more clients."
             )
         records = [content.array_records.pop(self.arrayrecord_key) for content in contents]
-        examples = [
-            float(next(iter(content.metric_records.values()))[self.weighted_by_key])  # type: ignore[arg-type]
-            for content in contents
-        ]
-        held = HeldReplies(records, examples)
+        metrics = [next(iter(content.metric_records.values())) for content in contents]
+        examples = [float(one[self.weighted_by_key]) for one in metrics]  # type: ignore[arg-type]
+        held = HeldReplies(records, examples, metrics)
         rule = self.rule(held)
         new = ArrayRecord()
         for name, stack in held.tensors(let_go=True):

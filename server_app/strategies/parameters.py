@@ -6,7 +6,7 @@ from typing import Any
 from config import Rule
 
 
-def parameter(default: float, rule: Rule) -> Any:
+def parameter(default: float | str, rule: Rule) -> Any:
     """A field of a strategy, which `strategy-args` may set."""
     return dataclasses.field(default=default, metadata={"rule": rule})
 

@@ -80,6 +80,6 @@ def test_readme_and_pyproject_list_every_name() -> None:
     assert names == list(STRATEGIES)
     assert "(docs/strategies.md)" in row
     pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    comment = re.search(r"^strategy = .*\n +#.*$", pyproject, re.MULTILINE)
+    comment = re.search(r"^strategy = .*(?:\n +#.*)+$", pyproject, re.MULTILINE)
     assert comment is not None
     assert [name for name in re.findall(r"\w+", comment[0]) if name in STRATEGIES] == ["fedavg", *STRATEGIES]

@@ -123,7 +123,7 @@ def test_a_refused_model_changes_nothing(arrays: Any, weight: float, message: st
 
 def test_strategy_parameters_are_checked() -> None:
     assert build_named("strategy", STRATEGIES, "fedavg", "min-train-nodes=3").min_train_nodes == 3
-    with pytest.raises(ConfigError, match="'strategy' is 'fedsgd'; it must be one of bulyan, fedadagrad"):
+    with pytest.raises(ConfigError, match="'strategy' is 'fedsgd'; it must be one of bulyan, daagg, fedadagrad"):
         build_named("strategy", STRATEGIES, "fedsgd", "")
     with pytest.raises(ConfigError, match="min-train-nodes must be a whole number of at least 1"):
         build_named("strategy", STRATEGIES, "fedavg", "min-train-nodes=0")
