@@ -34,6 +34,8 @@ class DaAgg(HoldingStrategy):
         distance: "tensors", the sum of the tensors' norms, or "model", the norm over all parameters.
     """
 
+    by_number = False
+
     distance: str = parameter("tensors", one_of("tensors", "model"))
 
     def rule(self, held: HeldReplies) -> Rule:

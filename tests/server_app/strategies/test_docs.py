@@ -77,7 +77,7 @@ def test_readme_and_pyproject_list_every_name() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     (row,) = re.findall(r"^\| `strategy` \|.*$", readme, re.MULTILINE)
     names = row.rsplit("| ", 1)[1].split(", or ")[0].split(", ")
-    assert names == list(STRATEGIES)
+    assert names == ["auto", *STRATEGIES]
     assert "(docs/strategies.md)" in row
     pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     comment = re.search(r"^strategy = .*(?:\n +#.*)+$", pyproject, re.MULTILINE)
