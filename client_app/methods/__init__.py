@@ -3,8 +3,12 @@
 from collections.abc import Callable
 
 from client_app.methods.ce import CrossEntropy
+from client_app.methods.elr import EarlyLearningRegularisation
 from client_app.methods.method import Method
 
 __all__ = ["METHODS", "Method"]
 
-METHODS: dict[str, Callable[..., Method]] = {"ce": CrossEntropy}
+METHODS: dict[str, Callable[..., Method]] = {
+    "ce": CrossEntropy,
+    "elr": EarlyLearningRegularisation,
+}
