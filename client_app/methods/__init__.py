@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from client_app.methods.ce import CrossEntropy
 from client_app.methods.elr import EarlyLearningRegularisation
+from client_app.methods.fedlsr import LocalSelfRegularisation
 from client_app.methods.method import Method
 
 __all__ = ["METHODS", "Method"]
@@ -11,4 +12,5 @@ __all__ = ["METHODS", "Method"]
 METHODS: dict[str, Callable[..., Method]] = {
     "ce": CrossEntropy,
     "elr": EarlyLearningRegularisation,
+    "fedlsr": LocalSelfRegularisation,
 }
