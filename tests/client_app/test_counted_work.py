@@ -56,7 +56,7 @@ def test_a_visit_waits_for_the_device_once_an_epoch(augmentation: str, proximal_
     assert operations.counts["aten::convolution_backward"] == 18 * 20
 
 
-LOSSES = ["ce", "elr", "fedlsr"]
+LOSSES = ["ce", "co-teaching", "elr", "fedlsr"]
 
 
 @pytest.mark.parametrize("name", LOSSES)
