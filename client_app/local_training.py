@@ -67,7 +67,7 @@ def train_locally(
         optimizer: This model's, from an earlier visit, so that its buffers are used again.
         server_round: From 1, for methods whose loss depends on it.
         told: What the server's half of the method says to this client.
-        state: What the method kept at the client's last visit.
+        state: What the method kept at the client's last visit; left as it is.
 
     Raises:
         FloatingPointError: The loss of an epoch is not finite.
@@ -89,7 +89,7 @@ def train_locally(
         generator,
         networks_of(model),
         Inference(images, config.image_size, compute, config.normalization),
-        {name: value.to(compute.device) for name, value in (state or {}).items()},
+        {name: value.to(compute.device, copy=True) for name, value in (state or {}).items()},  # methods write into it
     )
     method.begin(visit)
     model.train()

@@ -19,6 +19,7 @@ from task import (
     derived_seed,
     evaluate,
     evaluation_batch,
+    networks_of,
     pick_compute,
     to_input,
 )
@@ -59,6 +60,51 @@ def test_initial_weights_depend_on_the_seed_alone_and_leave_the_global_generator
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(one.conv1.weight, two.conv1.weight)  # type: ignore[union-attr, arg-type]
     assert not torch.equal(one.conv1.weight, other.conv1.weight)  # type: ignore[union-attr, arg-type]
+
+
+def test_the_first_of_several_networks_is_the_lone_one_and_the_others_have_other_weights() -> None:
+    alone, several = build_model("cnn", 3, seed=1), build_model("cnn", 3, seed=1, networks=3)
+    assert networks_of(alone) == [alone]
+    first, *others = (network.state_dict() for network in networks_of(several))
+    assert len(others) == 2
+    for name, value in alone.state_dict().items():
+        assert torch.equal(first[name], value), name
+    for name in ("conv1.weight", "fc.weight"):
+        assert not torch.equal(first[name], others[0][name])
+        assert not torch.equal(others[0][name], others[1][name])
+    again = build_model("cnn", 3, seed=1, networks=3).state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in several.state_dict().items())
+
+
+def test_arrays_of_several_networks_are_named_by_network() -> None:
+    alone, several = build_model("resnet18", 3, seed=1), build_model("resnet18", 3, seed=1, networks=2)
+    names = [f"networks.{number}.{name}" for number in (0, 1) for name in alone.state_dict()]
+    assert list(several.state_dict()) == names
+    weight = several.get_parameter("networks.1.conv1.weight")
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_several_networks_answer_with_the_mean_of_their_probabilities() -> None:
+    several = build_model("cnn", 3, seed=1, networks=2).eval()
+    inputs = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        answer = several(inputs)
+        parts = [network(inputs).softmax(dim=1) for network in networks_of(several)]
+    assert answer.dtype is torch.float32
+    torch.testing.assert_close(answer.exp(), (parts[0] + parts[1]) / 2, rtol=0, atol=1e-6)
+    assert not torch.allclose(parts[0], parts[1], atol=1e-3)
+
+
+def test_several_networks_are_evaluated_as_one_model() -> None:
+    several = build_model("cnn", 3, seed=1, networks=2)
+    images = np.random.default_rng(1).integers(0, 256, (9, 16, 16, 3), dtype=np.uint8)
+    labels = np.arange(9) % 3
+    result = evaluate(several, images, labels, CPU, "imagenet")
+    with torch.inference_mode():
+        parts = [n(to_input(torch.from_numpy(images), CPU, "imagenet")).softmax(1) for n in networks_of(several)]
+    mean = (parts[0] + parts[1]) / 2
+    assert result.loss == pytest.approx(-mean[np.arange(9), labels].log().mean().item(), rel=1e-5)
+    assert result.confusion.sum() == 9
 
 
 def test_derived_seeds_differ_by_purpose_and_number() -> None:

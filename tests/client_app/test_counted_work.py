@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import client_app
 from client_app import replica, transport
 from client_app.local_training import train_locally
+from client_app.methods import METHODS
 from client_app.methods.ce import CrossEntropy
 from client_app.sgd import LocalSGD
 from config import RunConfig
@@ -21,6 +22,7 @@ from data import images as decoding
 from data.decode import decode as real_decode
 from payload import unpack
 from task import Compute, build_model, derived_generator
+from tests.batches_of import batch_of, visit_of
 from tests.fakes import run_in_process
 
 CPU = Compute(torch.device("cpu"), torch.float32)
@@ -52,6 +54,34 @@ def test_a_visit_waits_for_the_device_once_an_epoch(augmentation: str, proximal_
         )
     assert operations.counts["aten::_local_scalar_dense"] == 3  # 18 steps
     assert operations.counts["aten::convolution_backward"] == 18 * 20
+
+
+LOSSES = ["ce", "co-teaching", "elr", "fedlsr"]
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_no_method_makes_a_step_wait_for_the_device(name: str) -> None:
+    images, labels = torch.zeros(24, 16, 16, 3, dtype=torch.uint8), torch.arange(24) % 5
+    config = RunConfig(image_size=16, batch_size=4, local_epochs=3, num_server_rounds=10)
+    method = METHODS[name]()
+    model = build_model("cnn", 5, seed=1, networks=method.networks)
+    with CountedOperations() as operations:
+        train_locally(model, images, labels, method, config, CPU, derived_generator(1, "t"), server_round=9)
+    assert operations.counts["aten::_local_scalar_dense"] == 3  # 18 steps
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_no_loss_reads_a_tensor_or_chooses_rows_by_a_mask(name: str) -> None:
+    """Tensors without values, which refuse both; a GPU would wait, where counting on a CPU sees masks nowhere."""
+    method = METHODS[name]()
+    visit = visit_of(torch.zeros(9, dtype=torch.int64, device="meta"), 5, server_round=9, num_rounds=10)
+    method.begin(visit)
+    logits = [torch.zeros(4, 5, device="meta", requires_grad=True) for _ in method.views("none")]
+    rows = torch.zeros(4, dtype=torch.int64, device="meta")
+    loss = method.loss(batch_of(visit.labels[rows], *[logits] * method.networks, rows=rows), visit)
+    loss.backward()
+    assert loss.shape == ()
+    assert all(view.grad is not None for view in logits)
 
 
 def test_a_step_updates_all_convolutions_in_one_operation_and_copies_none() -> None:
