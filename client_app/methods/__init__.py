@@ -3,8 +3,14 @@
 from collections.abc import Callable
 
 from client_app.methods.ce import CrossEntropy
+from client_app.methods.fedelc import FedELC
+from client_app.methods.fednoro import FedNoRo
 from client_app.methods.method import Method
 
 __all__ = ["METHODS", "Method"]
 
-METHODS: dict[str, Callable[..., Method]] = {"ce": CrossEntropy}
+METHODS: dict[str, Callable[..., Method]] = {
+    "ce": CrossEntropy,
+    "fedelc": FedELC,
+    "fednoro": FedNoRo,
+}
