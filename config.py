@@ -272,6 +272,14 @@ def build_named(key: str, table: Mapping[str, Callable[..., Any]], name: str, ar
         raise ConfigError(f"run config: '{key}-args' is {args_text!r}; {name} refuses it: {error}.") from None
 
 
+def rounds_of(share: float, rounds: int, num_rounds: int) -> int:
+    """How many rounds a phase takes: `rounds`, or if that is negative, `share` of the run's, rounded half up.
+
+    Papers give such lengths in rounds of their own protocol; as a share they fit runs of any length.
+    """
+    return rounds if rounds >= 0 else int(share * num_rounds + 0.5)
+
+
 def _kebab(name: str) -> str:
     return name.replace("_", "-")
 

@@ -29,6 +29,7 @@ def test_the_bundle_holds_exactly_the_app(tmp_path: Path) -> None:
         "capacity.py",
         "config.py",
         "fingerprint.py",
+        "noisy_stages.py",
         "payload.py",
         "pretrained.py",
         "privacy.py",
@@ -51,14 +52,15 @@ def test_the_fingerprint_changes_with_the_code(tmp_path: Path) -> None:
 
 
 def test_rooms_import_only_what_they_may() -> None:
-    """data/ knows nothing of Flower and the other rooms; client_app and server_app do not know each other; task.py does
-    without probe/, which nodes do not have.
+    """data/ knows nothing of Flower and the other rooms; client_app and server_app do not know each other, nor does
+    what they share know them; task.py does without probe/, which nodes do not have.
     """
     for module, forbidden in {
         "data.__main__": {"flwr", "torch", "config", "task", "client_app", "server_app"},
         "data.release, data.images, data.partition, data.sample": {"flwr", "torch", "config", "task"},
         "deploy.__main__": {"flwr", "torch", "config", "task", "data", "client_app", "server_app"},
         "task": {"flwr", "probe", "client_app", "server_app"},
+        "noisy_stages": {"flwr", "torch", "task", "client_app", "server_app"},
         "client_app": {"server_app", "ray", "matplotlib"},
         "server_app, server_app.methods.noisy_clients": {"client_app", "ray", "sklearn"},
     }.items():

@@ -7,12 +7,13 @@ until the client's next visit goes into ``visit.state``.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from client_app.inference import Inference
+from config import rounds_of as rounds_of  # the lengths that methods have in rounds
 
 Told = bool | int | float | str | list[float]
 
@@ -66,6 +67,7 @@ class Visit:
         networks: In training; one for most methods.
         inference: Answers of networks on the local images; `predict` and `frozen` are its short forms.
         state: Tensors by name that the client keeps for its next visit, on the visit's device.
+        scratch: What the hooks keep for each other during this visit; nobody else reads it.
         metrics: Numbers, or lists of numbers, that travel with the weights; the same names at every client.
         corrected: (n,) int64 labels to believe instead of the given ones, if the method has such; for scoring, and to
             be exported.
@@ -81,6 +83,7 @@ class Visit:
     networks: list[nn.Module] = field(default_factory=list)
     inference: Inference | None = None
     state: dict[str, Tensor] = field(default_factory=dict)
+    scratch: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, float | list[float]] = field(default_factory=dict)
     corrected: Tensor | None = None
     suspected: Tensor | None = None
@@ -125,11 +128,3 @@ class Method:
 
     def end(self, visit: Visit) -> None:
         """After the last epoch."""
-
-
-def rounds_of(share: float, rounds: int, num_rounds: int) -> int:
-    """How many rounds a phase takes: `rounds`, or if that is negative, `share` of the run's, rounded half up.
-
-    Papers give such lengths in rounds of their own protocol; as a share they fit runs of any length.
-    """
-    return rounds if rounds >= 0 else int(share * num_rounds + 0.5)
