@@ -14,19 +14,26 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from capacity import Share
 from client_app.allocator import keep_freed_memory
 from client_app.augmentation import stored_size
+from client_app.inference import Inference
 from client_app.local_training import train_locally
-from client_app.methods import METHODS
+from client_app.methods import METHODS, Method
+from client_app.methods.method import Told, Visit
 from client_app.replica import kept_replica
 from client_app.resources import hold_to, out_of_memory
 from config import ConfigError, RunConfig, build_named
-from task import build_model, evaluate, evaluation_batch, pick_compute
+from noisy_stages import BEGAN, NOISY, STAGE
+from task import Compute, build_model, evaluate, evaluation_batch, networks_of, pick_compute
+from transition import TOLD
 
 CLASSES = 14
 WARM_UP_STEPS = 2
+# What the server could say that makes a visit take most: the client is noisy, and late in the run.
+HEAVIEST: dict[str, Told] = {STAGE: 2, NOISY: True, BEGAN: 1, TOLD: np.eye(CLASSES).ravel().tolist()}
 Work = Callable[[], tuple[int, float]]
 
 
@@ -42,8 +49,8 @@ def client_work(config: RunConfig, steps: int, images: int) -> Work:
     generator = torch.Generator().manual_seed(0)
     if compute.device.type == "cpu":
         keep_freed_memory()
-    ours = kept_replica(config.model, CLASSES, compute.device, config.compile)
-    method = build_named("method", METHODS, config.method, config.method_args)
+    method: Method = build_named("method", METHODS, config.method, config.method_args)
+    ours = kept_replica(config.model, CLASSES, compute.device, config.compile, method.networks)
     count, side = steps * config.batch_size, stored_size(config.augmentation, config.image_size)
     pixels = torch.randint(256, (count, side, side, 3), generator=generator, dtype=torch.uint8)
     if compute.device.type == "cuda" and images > count:
@@ -51,20 +58,45 @@ def client_work(config: RunConfig, steps: int, images: int) -> Work:
         pixels = pixels[:1].expand(images, -1, -1, -1)
     labels = torch.randint(CLASSES, (count,), generator=generator)
 
+    kept = tables(method, images, ours.model, config, compute)
+
     def train(count: int) -> tuple[int, float]:
         report = train_locally(
-            ours.model, pixels, labels[:count], method, config, compute, generator, optimizer=ours.optimizer
-        )
+            ours.model, pixels, labels[:count], method, config, compute, generator,
+            optimizer=ours.optimizer, server_round=config.num_server_rounds, told=HEAVIEST,
+        )  # fmt: skip
         return report.images_seen, report.seconds
 
+    def work() -> tuple[int, float]:
+        done = train(count)
+        kept.clear()  # and not before
+        return done
+
     train(min(steps, WARM_UP_STEPS) * config.batch_size)
-    return lambda: train(count)
+    return work
+
+
+def tables(method: Method, images: int, model: nn.Module, config: RunConfig, compute: Compute) -> list[Tensor]:
+    """What the method keeps of each image, for as many as one client holds: copies, so that their memory is taken."""
+    none = torch.zeros(1, 1, 1, 3, dtype=torch.uint8)
+    visit = Visit(
+        torch.zeros(images, dtype=torch.int64, device=compute.device),
+        CLASSES,
+        config.num_server_rounds,
+        config.num_server_rounds,
+        HEAVIEST,
+        networks=networks_of(model),
+        inference=Inference(none, config.image_size, compute, config.normalization),
+    )
+    method.begin(visit)
+    return [value.clone() for value in (*visit.state.values(), *visit.scratch.values()) if isinstance(value, Tensor)]
 
 
 def server_work(config: RunConfig) -> Work:
     """Evaluation of one batch."""
     compute = pick_compute(config.precision, config.autotune)
-    model = build_model(config.model, CLASSES, seed=0).to(compute.device)
+    method: Method = build_named("method", METHODS, config.method, config.method_args)
+    model = build_model(config.model, CLASSES, seed=0, networks=method.networks).to(compute.device)
     count = evaluation_batch(config.image_size, compute.device)
     images = np.zeros((count, config.image_size, config.image_size, 3), dtype=np.uint8)
 

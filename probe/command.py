@@ -1,4 +1,4 @@
-"""`python -m task probe`: try what a run would do, and print the line to start it with."""
+"""`python -m task`: `probe` tries what a run would do, `labels` writes down what clients came to believe."""
 
 import os
 import shlex
@@ -18,6 +18,7 @@ from data.errors import DataError
 from data.release import open_release, training_split
 from data.sample import SampleSize
 from probe.concurrent import NoRoomError, Trial, gpu_total, try_clients, try_server
+from probe.labels import read_corrected, write_labels
 from probe.recommendation import (
     GROWTH,
     Hardware,
@@ -29,6 +30,7 @@ from probe.recommendation import (
     share_of_each,
     shortage,
 )
+from server_app.methods import make_server_half, with_own_strategy
 from server_app.strategies.needs import sampled_clients
 from server_app.strategies.setup import make_strategy
 from task import build_model
@@ -64,6 +66,27 @@ def probe(
     size and precision. Memory and speed do not depend on what images show, so no dataset is needed.
     """
     _probe(read_config(config or []), config or [], clients, steps)
+
+
+@app.command()
+def labels(
+    folder: Annotated[Path, typer.Argument(help="A run's folder, or what `state-dir` named.")],
+    out: Annotated[Path, typer.Argument(help="File to write, in the form of noisy_label_kv.txt.")],
+    base: Annotated[
+        Path | None, typer.Option(help="A noisy_label_kv.txt: write all of its lines, corrected where possible.")
+    ] = None,
+) -> None:
+    """Write the labels that clients came to believe, by a method that corrects them (elr, fedelc).
+
+    Clients keep them to themselves: on real nodes, each site runs this on its own machine.
+    """
+    corrected = read_corrected(folder.expanduser())
+    lines = write_labels(corrected, out.expanduser(), base)
+    changed = int((corrected.given != corrected.believed).sum())
+    console.print(
+        f"{corrected.clients} clients judged {len(corrected.keys):,} images and believe another label of {changed:,};"
+        f" {lines:,} lines are in {out}."
+    )
 
 
 def main() -> None:
@@ -124,7 +147,7 @@ def look_at_hardware() -> Hardware:
 
 
 def _probe(config: RunConfig, texts: list[str], clients: int, steps: int | None) -> None:
-    hardware = look_at_hardware()
+    hardware, config = look_at_hardware(), with_own_strategy(config)
     steps = steps or STEPS["cuda" if hardware.gpus else "cpu"]
     images, sampled = images_of_one_client(config, clients), sampled_clients(make_strategy(config), clients)
     what = f"{config.model}, {config.image_size} pixels, batches of {config.batch_size}, {config.precision}"
@@ -145,7 +168,8 @@ def _probe(config: RunConfig, texts: list[str], clients: int, steps: int | None)
 
 
 def _needs(config: RunConfig, hardware: Hardware) -> Needs:
-    model_bytes = sum(value.nbytes for value in build_model(config.model, 14, seed=0).state_dict().values())
+    model = build_model(config.model, 14, seed=0, networks=make_server_half(config).networks)
+    model_bytes = sum(value.nbytes for value in model.state_dict().values())
     server = try_server(config, share_of_each(1, hardware, Needs(0, 0)))
     return Needs(
         RAY_BYTES + server.peak + SERVER_MODELS * model_bytes, RAY_BYTES + CLIENT_MODELS * model_bytes, server.gpu

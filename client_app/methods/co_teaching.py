@@ -58,19 +58,19 @@ class CoTeaching(Method):
 
     def begin(self, visit: Visit) -> None:
         visit.suspected = None
-        visit.state["left_out"] = torch.zeros_like(visit.labels, dtype=torch.bool)  # in this epoch, by network 1
+        visit.scratch["left_out"] = torch.zeros_like(visit.labels, dtype=torch.bool)  # in this epoch, by network 1
 
     def loss(self, batch: Batch, visit: Visit) -> Tensor:
         count = kept(self.forget_rate_at(visit.server_round, visit.num_rounds), len(batch.labels))
         one, other = (cross_entropy(views[0].logits, batch.labels, reduction="none") for views in batch.views)
         easy_for_one, easy_for_other = (losses.detach().argsort(stable=True) for losses in (one, other))
-        visit.state["left_out"].index_fill_(0, batch.rows[easy_for_one[count:]], True)
+        visit.scratch["left_out"].index_fill_(0, batch.rows[easy_for_one[count:]], True)
         return one[easy_for_other[:count]].mean() + other[easy_for_one[:count]].mean()
 
     def end_epoch(self, visit: Visit) -> None:
         """The last epoch's judgement stays; images that it did not see are not suspected."""
-        visit.suspected = visit.state["left_out"]
-        visit.state["left_out"] = torch.zeros_like(visit.suspected)
+        visit.suspected = visit.scratch["left_out"]
+        visit.scratch["left_out"] = torch.zeros_like(visit.suspected)
 
 
 def kept(forget_rate: float, count: int) -> int:

@@ -6,12 +6,18 @@ from dataclasses import replace
 
 from config import ConfigError, RunConfig, parse_args
 from server_app.methods.co_teaching import CoTeaching
+from server_app.methods.fedelc import FedELC
+from server_app.methods.fednoro import FedNoRo
 from server_app.methods.server_half import ServerHalf
 
 __all__ = ["SERVER_HALVES", "ServerHalf", "make_server_half", "with_own_strategy"]
 
 AUTO = "auto"  # of `strategy`
-SERVER_HALVES: dict[str, Callable[..., ServerHalf]] = {"co-teaching": CoTeaching}
+SERVER_HALVES: dict[str, Callable[..., ServerHalf]] = {
+    "co-teaching": CoTeaching,
+    "fednoro": FedNoRo,
+    "fedelc": FedELC,
+}
 
 
 def make_server_half(config: RunConfig) -> ServerHalf:
