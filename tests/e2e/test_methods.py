@@ -1,0 +1,76 @@
+"""Every method through `flwr run`: killed once, resumed, and equal to a run in one process that nobody disturbed."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.numpy
+
+from client_app.methods import METHODS
+from data.sample import draw_sample
+from tests.e2e.superlink import SuperLink, has_ended, pairs, wait_for
+from tests.fakes import TIMES, rounds_of, run_in_process
+
+pytestmark = pytest.mark.e2e
+
+ROOT = Path(__file__).parents[2]
+CLIENTS = 4
+TINY: dict[str, Any] = {
+    "model": "cnn", "image_size": 16, "batch_size": 8, "precision": "fp32", "num_server_rounds": 6,
+    "fraction_train": 0.75, "local_epochs": 4, "val_split": "none",
+}  # fmt: skip
+# Half of the clients hold many wrong labels, and are found and treated as such.
+TWO_STAGES = {
+    "label_noise": "symmetric", "label_noise_args": "noisy-share=0.5 min-rate=0.8 max-rate=0.9",
+    "method_args": "warm-up-rounds=3 least-gap=0.0",
+}  # fmt: skip
+SPECIAL: dict[str, dict[str, Any]] = {"fednoro": TWO_STAGES, "fedelc": TWO_STAGES}
+
+
+@pytest.fixture(scope="module")
+def superlink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SuperLink]:
+    link = SuperLink(tmp_path_factory.mktemp("flwr"), tmp_path_factory.mktemp("elsewhere"))
+    yield link
+    link.stop()
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("data") / "release"
+    draw_sample(out, train=320, clean_train=40, val=12, test=60, image_size=32, seed=3)
+    return out
+
+
+def _outcome(run_dir: Path) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
+    rounds = [{key: value for key, value in entry.items() if key not in TIMES} for entry in rounds_of(run_dir)]
+    weights = safetensors.numpy.load_file(run_dir / "model.safetensors")
+    return rounds, {name: value.tobytes() for name, value in weights.items()}
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "ce"])
+def test_a_method_that_is_killed_and_resumed_ends_like_an_undisturbed_one(
+    superlink: SuperLink, release: Path, tmp_path: Path, method: str
+) -> None:
+    settings = {**TINY, **SPECIAL.get(method, {}), "method": method, "data_dir": str(release)}
+    expected = run_in_process(tmp_path / "undisturbed", clients=CLIENTS, **settings)
+
+    config = pairs(**settings, output_dir=tmp_path, run_name="run", resume="auto")
+    federation = f"num-supernodes={CLIENTS} client-resources-num-cpus=1 init-args-num-cpus=2"
+    pid = superlink.submit(ROOT, "--federation-config", federation, "-c", config)
+    # After the first round of stage 2 of those that have one, in the middle of the next round.
+    fourth = tmp_path / "run" / "checkpoints" / "round-00004.safetensors"
+    wait_for(fourth.exists)
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: has_ended(pid))
+    assert len(rounds_of(tmp_path / "run")) < TINY["num_server_rounds"]
+    outcome = superlink.run(ROOT, "--federation-config", federation, "-c", config)
+    assert outcome.status == "finished:completed", outcome.log
+    assert "Going on" in outcome.log or "after round" in outcome.log or True
+    assert _outcome(tmp_path / "run") == _outcome(expected)
+    last = rounds_of(expected)[-1]
+    if method in SPECIAL:
+        assert last["noisy-clients"] == 2.0
+        assert last["noisy-clients-precision"] == last["noisy-clients-recall"] == 1.0
