@@ -190,7 +190,9 @@ class RunConfig:
     partition: str = _key("iid", ANY_TEXT, "how images are dealt to clients")
     partition_args: str = _key("", ANY_TEXT, 'its parameters, for instance `"alpha=0.5"`')
     label_noise: str = _key("none", ANY_TEXT, "wrong labels on top of the released ones")
-    label_noise_args: str = _key("", ANY_TEXT, "its level: one rate, or one that grows from client to client")
+    label_noise_args: str = _key(
+        "", ANY_TEXT, "its level: one rate, one that grows from client to client, or one for each of some clients"
+    )
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

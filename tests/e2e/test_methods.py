@@ -22,10 +22,10 @@ TINY: dict[str, Any] = {
     "model": "cnn", "image_size": 16, "batch_size": 8, "precision": "fp32", "num_server_rounds": 6,
     "fraction_train": 0.75, "local_epochs": 4, "val_split": "none",
 }  # fmt: skip
-# Half of the clients hold many wrong labels, and are found and treated as such.
+# Half of the clients hold wrong labels, and are found and treated as such.
 TWO_STAGES = {
-    "label_noise": "symmetric", "label_noise_args": "noisy-share=0.5 min-rate=0.8 max-rate=0.9",
-    "method_args": "warm-up-rounds=3 least-gap=0.0",
+    "train_split": "clean", "label_noise": "symmetric", "label_noise_args": "noisy-share=0.5 min-rate=0.8 max-rate=0.9",
+    "method_args": "warm-up-rounds=3",
 }  # fmt: skip
 SPECIAL: dict[str, dict[str, Any]] = {"fednoro": TWO_STAGES, "fedelc": TWO_STAGES}
 
@@ -40,7 +40,7 @@ def superlink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SuperLink]:
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("data") / "release"
-    draw_sample(out, train=320, clean_train=40, val=12, test=60, image_size=32, seed=3)
+    draw_sample(out, train=320, clean_train=320, val=12, test=60, image_size=32, seed=3)
     return out
 
 
@@ -68,9 +68,7 @@ def test_a_method_that_is_killed_and_resumed_ends_like_an_undisturbed_one(
     assert len(rounds_of(tmp_path / "run")) < TINY["num_server_rounds"]
     outcome = superlink.run(ROOT, "--federation-config", federation, "-c", config)
     assert outcome.status == "finished:completed", outcome.log
-    assert "Going on" in outcome.log or "after round" in outcome.log or True
     assert _outcome(tmp_path / "run") == _outcome(expected)
-    last = rounds_of(expected)[-1]
     if method in SPECIAL:
-        assert last["noisy-clients"] == 2.0
-        assert last["noisy-clients-precision"] == last["noisy-clients-recall"] == 1.0
+        found = rounds_of(expected)[-1]
+        assert [found[f"noisy-clients{what}"] for what in ("", "-precision", "-recall")] == [2.0, 1.0, 1.0]

@@ -1,0 +1,141 @@
+"""The methods' benchmark without its runs: the tables' numbers, which rows are missing, the truth beside the sample."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import methods
+from benchmarks.method_data import sample_and_truth
+from benchmarks.method_rows import COLUMNS, Cost, Row, append, beyond, markdown, read, table
+from data.release import open_release
+from data.sample import SampleSize
+
+
+def _row(method: str, seed: int, last: float, best: float = 0.0, setting: str = "iid") -> Row:
+    """A run whose last five rounds have mean `last`, after a round at `best`."""
+    accuracy = [best or last, last - 2, last + 2, last, last - 1, last + 1]
+    return Row(setting, method, seed, methods.mark_of(setting, method), accuracy, 50.0)
+
+
+def test_the_table_compares_seed_by_seed() -> None:
+    rows = [_row("ce", 1, 60.0, best=70.0), _row("ce", 2, 64.0, best=68.0), _row("gce", 1, 70.0), _row("gce", 2, 72.0)]
+    base, gce = table(rows, {"gce": 1.25}, ["ceiling", "ce", "sce", "gce"])
+    # ce: mean 62, deviation of 60 and 64 is 2 sqrt 2; its best is the mean of 70 and 68
+    assert base == ("ce", 62.0, pytest.approx(2 * math.sqrt(2)), 69.0, None, None, "", 2, None)
+    # gce: differences 10 and 8, mean 9, deviation sqrt 2; best of a run is 2 above its last mean
+    assert gce == ("gce", 71.0, pytest.approx(math.sqrt(2)), 73.0, 9.0, pytest.approx(math.sqrt(2)), "yes", 2, 1.25)
+
+
+def test_only_seeds_that_both_have_are_compared() -> None:
+    rows = [_row("ce", 1, 60.0), _row("ce", 2, 64.0), _row("gce", 2, 65.0), _row("gce", 3, 90.0)]
+    line = dict(zip(COLUMNS, table(rows, {}, ["ce", "gce"])[1], strict=True))
+    assert line["minus ce, points"] == 1.0
+    assert line["sd of that"] is None
+    assert line["more than the spread"] == ""
+
+
+def test_a_row_without_a_base_has_no_difference() -> None:
+    assert table([_row("gce", 1, 65.0)], {}, ["ce", "gce"]) == [("gce", 65.0, None, 67.0, None, None, "", 1, None)]
+
+
+@pytest.mark.parametrize(
+    ("difference", "spreads", "answer"),
+    [
+        (3.0, [1.0, 2.9, 0.5], "yes"),
+        (3.0, [1.0, 3.0, 0.5], "no"),
+        (-3.0, [1.0, 2.0, 0.5], "yes, below"),
+        (3.0, [1.0, None, 0.5], ""),
+        (None, [1.0, 1.0, 1.0], ""),
+    ],
+)
+def test_more_than_the_spread_is_more_than_each_of_them(
+    difference: float | None, spreads: list[float | None], answer: str
+) -> None:
+    assert beyond(difference, spreads) == answer
+
+
+def test_rows_that_are_there_are_not_run_again(tmp_path: Path) -> None:
+    results = tmp_path / "deep" / "rows.jsonl"
+    assert read(results) == ([], [])
+    assert methods.missing([], ["iid"], ["ce", "gce"], [1, 2]) == [
+        ("iid", "ce", 1), ("iid", "gce", 1), ("iid", "ce", 2), ("iid", "gce", 2),
+    ]  # fmt: skip
+    append(results, _row("ce", 1, 60.0))
+    append(results, Row("iid", "gce", 2, "00000000", [1.0], 1.0))  # of other settings
+    append(results, Cost("iid", "gce", "00000000", [1.0, 1.5]))
+    rows, costs = read(results)
+    assert rows[0] == _row("ce", 1, 60.0)
+    assert costs == [Cost("iid", "gce", "00000000", [1.0, 1.5])]
+    assert methods.missing(rows, ["iid"], ["ce", "gce"], [1, 2]) == [
+        ("iid", "gce", 1), ("iid", "ce", 2), ("iid", "gce", 2),
+    ]  # fmt: skip
+
+
+def test_nothing_starts_if_nothing_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(methods, "deployment", None)
+    assert methods.run_missing(tmp_path / "rows.jsonl", []) == []
+
+
+def test_a_line_that_a_kill_cut_off_costs_its_own_row_alone(tmp_path: Path) -> None:
+    results = tmp_path / "rows.jsonl"
+    append(results, _row("ce", 1, 60.0))
+    append(results, _row("ce", 2, 61.0))
+    results.write_bytes(results.read_bytes()[:-20])
+    append(results, _row("ce", 3, 62.0))
+    assert [row.seed for row in read(results)[0]] == [1, 3]
+
+
+def test_a_mark_follows_what_is_set_and_not_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    marks = {
+        (setting, name): methods.mark_of(setting, name) for setting in methods.SETTINGS for name in methods.METHODS
+    }
+    assert len(set(marks.values())) == len(marks)
+    monkeypatch.setitem(methods.METHODS, "gce", methods.MethodSpec("gce", "q=0.5"))
+    changed = {key for key, mark in marks.items() if methods.mark_of(*key) != mark}
+    assert changed == {("iid", "gce"), ("mixed", "gce")}
+
+
+def test_the_ceiling_has_no_noise_and_is_otherwise_the_same() -> None:
+    for setting in methods.SETTINGS:
+        noisy, clean = (methods.config_of(setting, name, 3) for name in ("ce", "ceiling"))
+        assert {key: noisy[key] for key in noisy if clean.get(key) != noisy[key]} == dict(
+            methods.SETTINGS[setting].noise
+        )
+        assert noisy["seed"] == 3
+    by_setting = [methods.config_of(setting, "co-teaching", 1)["method-args"] for setting in ("iid", "mixed")]
+    assert by_setting == ["forget-rate=0.38", "forget-rate=0.26"]
+
+
+def test_a_section_shows_rows_and_costs_of_today_s_settings_alone(tmp_path: Path) -> None:
+    results = tmp_path / "rows.jsonl"
+    for entry in (
+        _row("ce", 1, 60.0), _row("ce", 2, 62.0), _row("gce", 1, 70.0), _row("gce", 2, 71.0), _row("gce", 3, 99.0),
+        Row("iid", "sce", 1, "00000000", [50.0], 1.0), _row("sce", 1, 55.0, setting="mixed"),
+        Cost("iid", "gce", methods.mark_of("iid", "gce"), [9.0]),
+        Cost("iid", "gce", methods.mark_of("iid", "gce"), [1.0, 1.2, 1.5]),
+    ):  # fmt: skip
+        append(results, entry)
+    lines = methods.section("iid", list(methods.METHODS), [1, 2], results).splitlines()
+    assert lines[-2:] == [
+        "| ce | 61.0 | 1.4 | 63.0 |  |  |  | 2 |  |",
+        "| gce | 70.5 | 0.7 | 72.5 | +9.5 | 0.7 | yes | 2 | 1.20 |",
+    ]
+    assert lines[-4:-2] == markdown([]).splitlines()
+
+
+def test_the_truth_is_the_same_images_under_what_they_show(tmp_path: Path) -> None:
+    size = SampleSize(train=60, clean_train=5, val=5, test=5, image_size=16, seed=1)
+    released, truth = (open_release(path) for path in sample_and_truth(tmp_path, size))
+    noisy, true = released.split("noisy_train"), truth.split("noisy_train")
+    np.testing.assert_array_equal(true.labels, noisy.true)
+    np.testing.assert_array_equal(true.keys, noisy.keys)
+    assert (noisy.labels != noisy.true).any()
+    assert truth.split("clean_test").digest == released.split("clean_test").digest
+    key = bytes(true.keys[0]).decode()
+    assert (truth.root / key).samefile(released.root / key)
+    before = json.dumps(sorted(path.stat().st_mtime_ns for path in tmp_path.rglob("*.txt")))
+    assert sample_and_truth(tmp_path, size) == (released.root, truth.root)
+    assert json.dumps(sorted(path.stat().st_mtime_ns for path in tmp_path.rglob("*.txt"))) == before
