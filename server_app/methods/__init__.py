@@ -1,0 +1,1 @@
+"""What the server does for methods that have a half on each side."""
