@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from capacity import GIB, Share, clients_at_once
+from client_app.methods import METHODS
 from config import ConfigError, RunConfig
 from probe import command, concurrent
 from probe.command import images_of_one_client, read_config, try_all
@@ -257,4 +258,5 @@ def test_a_bad_key_ends_in_one_sentence() -> None:
         cwd=ROOT, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 1
-    assert done.stderr == "python -m task: run config: 'method' is 'magic'; it must be one of ce.\n"
+    known = ", ".join(sorted(METHODS))
+    assert done.stderr == f"python -m task: run config: 'method' is 'magic'; it must be one of {known}.\n"
