@@ -56,6 +56,21 @@ def one_of(*choices: str) -> Rule:
     return Rule("one of " + ", ".join(choices), lambda value: value in choices)
 
 
+def check_number(name: str, value: Any, rule: Rule) -> None:
+    """Refuse a parameter of a method that is no number or breaks its rule.
+
+    Args:
+        name: As `method-args` spells it.
+        value: Whatever was given.
+        rule: What numbers are allowed.
+
+    Raises:
+        ValueError: The parameter and what it must be.
+    """
+    if type(value) not in (int, float) or not rule.holds(value):
+        raise ValueError(f"{name} must be {rule.allowed}")
+
+
 def path_or_empty() -> Rule:
     return Rule(
         "an absolute path (or one that starts with ~), because Flower runs the app in another folder than yours",

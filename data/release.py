@@ -4,6 +4,7 @@ It opens a folder in the released layout (`data.layout`) or one file made from i
 """
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -111,8 +112,11 @@ class Release:
             self._splits[name] = Split(name, keys, labels[rows].astype(np.int32), true)
         return self._splits[name]
 
-    def double_labelled(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def double_labelled(self, splits: Iterable[str] = SPLITS) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The listed images that carry both labels, 37,497 in the full release, none of them in noisy train.
+
+        Args:
+            splits: The lists to look in, some of `SPLITS`; what is learned from must leave ``clean_test`` out.
 
         Returns:
             Keys (n,) bytes, clean labels (n,) int32, noisy labels (n,) int32.
@@ -120,7 +124,10 @@ class Release:
         Raises:
             DataError: What `index` refuses.
         """
-        both = np.flatnonzero((self.index.clean >= 0) & (self.index.noisy >= 0))
+        listed = np.zeros(len(self.index.keys), bool)
+        for split in splits:
+            listed[self.index.rows(split)] = True
+        both = np.flatnonzero(listed & (self.index.clean >= 0) & (self.index.noisy >= 0))
         clean, noisy = (labels[both].astype(np.int32) for labels in (self.index.clean, self.index.noisy))
         return self.index.keys[both], clean, noisy
 

@@ -34,6 +34,7 @@ def test_the_bundle_holds_exactly_the_app(tmp_path: Path) -> None:
         "pretrained.py",
         "privacy.py",
         "task.py",
+        "transition.py",
     }
     loose = modules | {"README.md", "LICENSE", "pyproject.toml"}
     assert names == tracked | loose | {".info/CONTENT"}

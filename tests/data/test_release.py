@@ -57,6 +57,19 @@ def test_double_labelled_images_sit_only_in_the_clean_lists(
     assert noisy.tolist() == [labels["noisy"][key] for key in both]
 
 
+def test_double_labelled_images_of_some_lists(write_release: Write, lists: Mapping[str, list[str]]) -> None:
+    release = open_release(write_release())
+    for splits in (("clean_train", "clean_val"), ("clean_test",), ("noisy_train", "clean_val"), SPLITS):
+        keys, clean, noisy = release.double_labelled(splits)
+        listed = {key for split in splits for key in lists[split]}
+        everywhere = release.double_labelled()
+        expected = [row for row in zip(*everywhere, strict=True) if row[0].decode() in listed]
+        assert list(zip(keys, clean, noisy, strict=True)) == expected
+        assert (
+            len(expected) == {"clean_train": 1, "clean_test": 1, "noisy_train": 0 if len(splits) == 2 else 2}[splits[0]]
+        )
+
+
 def test_an_unsorted_list_keeps_its_order(write_release: Write, lists: Mapping[str, list[str]]) -> None:
     in_order = open_release(write_release()).split("noisy_train")
     backwards = lists["noisy_train"][::-1]
