@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from flwr.app import Context, Message
 
-from benchmarks import methods
+from benchmarks import method_cost, methods
 from benchmarks.method_data import sample_and_truth
 from benchmarks.method_rows import COLUMNS, Cost, Row, append, beyond, markdown, read, table
 from data.release import open_release
@@ -139,3 +141,32 @@ def test_the_truth_is_the_same_images_under_what_they_show(tmp_path: Path) -> No
     before = json.dumps(sorted(path.stat().st_mtime_ns for path in tmp_path.rglob("*.txt")))
     assert sample_and_truth(tmp_path, size) == (released.root, truth.root)
     assert json.dumps(sorted(path.stat().st_mtime_ns for path in tmp_path.rglob("*.txt"))) == before
+
+
+def test_every_visit_but_the_first_is_paired_with_one_of_plain_cross_entropy(
+    tiny_sample: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, str, int]] = []
+    answer = method_cost.client_app.app
+
+    def spy(message: Message, context: Context) -> Message:
+        if message.metadata.message_type == "train":
+            config = message.content.config_records["config"]
+            kind = "plain" if message.metadata.message_id == "plain" else "own"
+            seen.append((kind, str(config["method-args"]), int(str(context.node_config["partition-id"]))))
+        return answer(message, context)
+
+    monkeypatch.setattr(method_cost.client_app, "app", spy)
+    threads = torch.get_num_threads()
+    config = {"data-dir": str(tiny_sample), "model": "cnn", "method": "ce", "method-args": "label-smoothing=0.1"}
+    try:
+        found = method_cost.ratios(config, clients=2, rounds=3)
+    finally:
+        torch.set_num_threads(threads)
+    assert len(found) == 2
+    assert all(0 < ratio < 100 for ratio in found)
+    assert [entry[:2] for entry in seen] == [
+        ("own", "label-smoothing=0.1"), ("plain", ""), ("plain", ""), ("own", "label-smoothing=0.1"),
+        ("own", "label-smoothing=0.1"), ("plain", ""),
+    ]  # fmt: skip
+    assert [entry[2] for entry in seen[::2]] == [entry[2] for entry in seen[1::2]]  # of the same client
