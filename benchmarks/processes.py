@@ -179,7 +179,13 @@ def arrivals(path: Path) -> Iterator[list[tuple[float, str]]]:
 
 def pairs(values: Mapping[str, Any]) -> str:
     """Run-config pairs as `flwr run -c` takes them."""
-    return " ".join(f"{k}={v}" if isinstance(v, (int, float)) else f"{k}='{v}'" for k, v in values.items())
+    return " ".join(f"{key}={_quoted(value)}" for key, value in values.items())
+
+
+def _quoted(value: Any) -> str:
+    if isinstance(value, (int, float)):
+        return f"{value}"
+    return f'"{value}"' if "'" in str(value) else f"'{value}'"
 
 
 def _free_port() -> int:

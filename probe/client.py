@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transition import TOLD
 
 from capacity import Share
 from client_app.allocator import keep_freed_memory
@@ -29,6 +28,7 @@ from client_app.resources import hold_to, out_of_memory
 from config import ConfigError, RunConfig, build_named
 from noisy_stages import BEGAN, NOISY, STAGE
 from task import Compute, build_model, evaluate, evaluation_batch, networks_of, pick_compute
+from transition import TOLD
 
 CLASSES = 14
 WARM_UP_STEPS = 2

@@ -67,8 +67,10 @@ class ForwardCorrection(TransitionSource, Method):
     def loss(self, batch: Batch, visit: Visit) -> Tensor:
         log_p = batch.logits.log_softmax(dim=1)
         if self.correction == "backward":
-            return -(visit.scratch["inverse"][batch.labels] * log_p).sum(dim=1).mean()
-        return -(log_p + visit.scratch["log_transition"].T[batch.labels]).logsumexp(dim=1).mean()
+            inverse: Tensor = visit.scratch["inverse"]
+            return -(inverse[batch.labels] * log_p).sum(dim=1).mean()
+        log_transition: Tensor = visit.scratch["log_transition"]
+        return -(log_p + log_transition.T[batch.labels]).logsumexp(dim=1).mean()
 
     def _told(self, visit: Visit) -> np.ndarray:
         """(C, C) float64: T, as the server told it."""

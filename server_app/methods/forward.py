@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass, field
 
-from transition import TOLD, TransitionSource
-
 from config import ConfigError, RunConfig
 from data.release import Release
 from server_app.methods.server_half import ServerHalf, Value
 from server_app.methods.transition_matrix import estimate_transition
+from transition import TOLD, TransitionSource
 
 
 @dataclass(frozen=True, eq=False)

@@ -203,6 +203,10 @@ def pairs(**values: Any) -> str:
     """Run-config pairs as `flwr run -c` takes them."""
     shown = {key.replace("_", "-"): value for key, value in values.items()}
     return " ".join(
-        f"{key}='{value}'" if isinstance(value, (str, Path)) else f"{key}={str(value).lower()}"
+        f"{key}={_quoted(value)}" if isinstance(value, (str, Path)) else f"{key}={str(value).lower()}"
         for key, value in shown.items()
     )
+
+
+def _quoted(value: str | Path) -> str:
+    return f'"{value}"' if "'" in str(value) else f"'{value}'"
