@@ -15,8 +15,9 @@ import torch
 
 from capacity import GIB, Share, clients_at_once
 from client_app.methods import METHODS
+from client_app.replica import kept_replica
 from config import ConfigError, RunConfig
-from probe import command, concurrent
+from probe import client, command, concurrent
 from probe.command import images_of_one_client, read_config, try_all
 from probe.concurrent import NoRoomError, Trial
 from probe.recommendation import (
@@ -29,6 +30,7 @@ from probe.recommendation import (
     share_of_each,
     shortage,
 )
+from task import Compute, build_model, networks_of
 
 ROOT = Path(__file__).parents[1]
 CPU = Hardware(cpus=8, memory=16 * GIB)
@@ -260,3 +262,21 @@ def test_a_bad_key_ends_in_one_sentence() -> None:
     assert done.returncode == 1
     names = ", ".join(sorted(METHODS))
     assert done.stderr == f"python -m task: run config: 'method' is 'magic'; it must be one of {names}.\n"
+
+
+@pytest.mark.parametrize(("name", "numbers"), [("ce", 0), ("elr", 14 * 5000), ("fedelc", 2 * 14 * 5000)])
+def test_what_a_method_keeps_of_each_image_is_there_while_memory_is_measured(name: str, numbers: int) -> None:
+    config = RunConfig(model="cnn", image_size=16)
+    model = build_model("cnn", 14, seed=1)
+    kept = client.tables(METHODS[name](), 5000, model, config, Compute(torch.device("cpu"), torch.float32))
+    assert sum(value.numel() for value in kept if value.dim() == 2) == numbers
+
+
+def test_second_networks_are_measured() -> None:
+    config = RunConfig(model="cnn", image_size=16, batch_size=4, method="co-teaching", precision="fp32")
+    kept_replica.cache_clear()
+    images, _ = client.client_work(config, steps=2, images=8)()
+    assert images == 8
+    assert len(networks_of(kept_replica("cnn", 14, torch.device("cpu"), False, 2).model)) == 2
+    assert kept_replica.cache_info().misses == 1  # the one that was measured
+    kept_replica.cache_clear()
