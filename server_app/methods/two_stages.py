@@ -62,6 +62,9 @@ class TwoStagesOnServer(TwoStages, ServerHalf):
             log(INFO, "Stage 2 begins in round %d; 'clients' says that all are %s.", server_round, said)
             return
         answers = ask("class_losses", arrays)
+        if not answers:
+            log(WARNING, "Stage 2 begins in round %d. No client answered, and all are taken as clean.", server_round)
+            return
         partitions = sorted(answers)
         counts, sums, squares = (
             np.array([answers[partition][name] for partition in partitions], dtype=np.float64)

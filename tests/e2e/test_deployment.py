@@ -1,6 +1,7 @@
 """The same app on a real SuperLink with real SuperNodes, over loopback: no line of it differs from the simulation."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import safetensors.numpy
 
 from data.sample import draw_sample
 from tests.e2e.superlink import SuperLink, pairs
-from tests.fakes import rounds_of
+from tests.fakes import TIMES, rounds_of, run_in_process
 
 pytestmark = pytest.mark.e2e
 
@@ -53,3 +54,46 @@ def test_two_supernodes_train_the_same_weights_as_the_simulation(
     weights = safetensors.numpy.load_file(tmp_path / "simulation" / "model.safetensors")
     for name, value in safetensors.numpy.load_file(tmp_path / "deployment" / "model.safetensors").items():
         np.testing.assert_array_equal(value, weights[name], err_msg=name)
+
+
+def test_methods_with_two_halves_and_state_of_their_own_do_the_same_on_real_nodes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """fednoro and fedelc: noisy clients found by asking nodes, and labels that stay on them, against one process."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    release = tmp_path / "release"
+    draw_sample(release, train=20, clean_train=160, val=10, test=40, image_size=32, seed=6)
+    # The second of two clients holds wrong labels only, the first none.
+    settings: dict[str, Any] = {
+        "model": "cnn", "image_size": 16, "batch_size": 8, "num_server_rounds": 4, "fraction_train": 1.0,
+        "precision": "fp32", "local_epochs": 4, "learning_rate": 0.05, "val_split": "none", "train_split": "clean",
+        "label_noise": "symmetric", "label_noise_args": "min-rate=0.0 max-rate=0.99", "data_dir": str(release),
+        "method_args": "warm-up-rounds=2",
+    }  # fmt: skip
+    real = SuperLink(tmp_path / "real", tmp_path, simulation=False)
+    try:
+        for partition in range(2):
+            own = f"data-dir='{release}' state-dir='{tmp_path}/state-{partition}'"
+            real.start_node(f"partition-id={partition} num-partitions=2 {own}")
+        for method in ("fednoro", "fedelc"):
+            waiting = {"strategy_args": "min-available-nodes=2", "output_dir": tmp_path, "run_name": method}
+            outcome = real.run(ROOT, "-c", pairs(**settings, **waiting, method=method))
+            assert outcome.status == "finished:completed", outcome.log
+    finally:
+        real.stop()
+    for method in ("fednoro", "fedelc"):
+        expected = run_in_process(tmp_path / "one-process", clients=2, run_name=method, method=method, **settings)
+        ours, theirs = (
+            [{key: value for key, value in line.items() if key not in TIMES} for line in rounds_of(run_dir)]
+            for run_dir in (tmp_path / method, expected)
+        )
+        assert ours == theirs
+        assert ours[-1]["noisy-clients"] == ours[-1]["noisy-clients-recall"] == 1.0
+        weights = safetensors.numpy.load_file(expected / "model.safetensors")
+        for name, value in safetensors.numpy.load_file(tmp_path / method / "model.safetensors").items():
+            np.testing.assert_array_equal(value, weights[name], err_msg=name)
+        assert not (tmp_path / method / "state").exists()
+    (kept,) = (tmp_path / "state-1").glob("*/client-00001/round-00004.safetensors")
+    (same,) = (tmp_path / "one-process" / "fedelc" / "state").glob("*/client-00001/round-00004.safetensors")
+    learned, expected_labels = (safetensors.numpy.load_file(path)["corrected"] for path in (kept, same))
+    np.testing.assert_array_equal(learned, expected_labels)

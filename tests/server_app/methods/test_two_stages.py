@@ -101,6 +101,14 @@ def test_clients_that_do_not_answer_are_taken_as_clean() -> None:
     assert [k for k in range(10) if half.tell(k)[NOISY]] == [2, 7]
 
 
+def test_a_round_in_which_nobody_answers_finds_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    half = _half()
+    with caplog.at_level(logging.WARNING, "flwr"):
+        half.before_round(3, ArrayRecord(), lambda action, arrays: {})
+    assert caplog.messages == ["Stage 2 begins in round 3. No client answered, and all are taken as clean."]
+    assert half.tell(2) == {STAGE: 2, NOISY: False, BEGAN: 3}
+
+
 def test_unknown_truth_is_not_scored() -> None:
     clients = Clients()
     answers = {k: {**dict(v), "images-known": 199 if k == 0 else 200} for k, v in clients("", ArrayRecord()).items()}
