@@ -160,7 +160,7 @@ def run_row(started: Deployment, runs: Path, setting: str, method: str, seed: in
 
 
 def run_missing(results: Path, wanted: Sequence[tuple[str, str, int]]) -> list[str]:
-    """Do the runs one after the other; those that failed, each with its log's last line."""
+    """Do the runs one after the other; returns what failed, each with its log."""
     failed: list[str] = []
     if not wanted:
         return failed
