@@ -70,10 +70,10 @@ SETTINGS = {
         noise={},
     ),
     "mixed": Setting(
-        "20 clients, 4 a round, Bernoulli-Dirichlet (p=0.9, alpha=2); 8 with 50 to 80 % symmetric noise, 12 clean",
+        "20 clients, 4 a round, Bernoulli-Dirichlet (p=0.9, alpha=10); 8 with 50 to 80 % symmetric noise, 12 clean",
         clients=20,
         released=False,
-        config={"partition": "bernoulli-dirichlet", "partition-args": "p=0.9 alpha=2.0 min-size=32"},
+        config={"partition": "bernoulli-dirichlet", "partition-args": "p=0.9 alpha=10.0 min-size=32"},
         noise={"label-noise": "symmetric", "label-noise-args": "noisy-share=0.4 min-rate=0.5 max-rate=0.8"},
     ),
 }
