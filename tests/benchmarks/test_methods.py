@@ -13,6 +13,7 @@ import client_app
 from benchmarks import method_cost, methods
 from benchmarks.method_data import sample_and_truth
 from benchmarks.method_rows import COLUMNS, Cost, Row, append, beyond, markdown, read, table
+from config import Value
 from data.release import open_release
 from data.sample import SampleSize
 
@@ -157,9 +158,14 @@ def test_every_visit_but_the_first_is_paired_with_one_of_plain_cross_entropy(
             seen.append((kind, str(config["method-args"]), int(str(context.node_config["partition-id"]))))
         return answer(message, context)
 
-    monkeypatch.setattr(client_app, "app", spy)
+    monkeypatch.setattr("benchmarks.method_cost.client_app.app", spy)
     threads = torch.get_num_threads()
-    config = {"data-dir": str(tiny_sample), "model": "cnn", "method": "ce", "method-args": "label-smoothing=0.1"}
+    config: dict[str, Value] = {
+        "data-dir": str(tiny_sample),
+        "model": "cnn",
+        "method": "ce",
+        "method-args": "label-smoothing=0.1",
+    }
     try:
         found = method_cost.ratios(config, clients=2, rounds=3)
     finally:
