@@ -29,7 +29,7 @@ from data.errors import DataError
 from fingerprint import running_code
 from payload import unpack
 from privacy import CLIPPING_NORM, NORM_BIT
-from task import derived_generator, evaluate, pick_compute
+from task import Compute, derived_generator, evaluate, pick_compute
 
 prepare_simulation()
 app = PinnedClientApp()
@@ -183,10 +183,8 @@ def class_losses(message: Message, context: Context) -> Message:
     config, site = _read(message, context)
     split = local_data.training_data(site, config)
     compute = pick_compute(config.precision, config.autotune)
-    method: Method = build_named("method", METHODS, config.method, config.method_args)
     classes = len(local_data.class_names(site))
-    model = kept_replica(config.model, classes, compute.device, config.compile, method.networks).model
-    transport.load(model, unpack(message.content.array_records["arrays"]))
+    model = _global_model(message, config, classes, compute)
     images = torch.from_numpy(local_data.training_pixels(site, split, config))
     logits = Inference(images, config.image_size, compute, config.normalization).on_all(model).cpu()
     labels = torch.from_numpy(split.labels.astype(np.int64))
@@ -209,16 +207,21 @@ def evaluate_locally(message: Message, context: Context) -> Message:
     config, site = _read(message, context)
     split = local_data.evaluation_data(site, config)
     compute = pick_compute(config.precision, config.autotune)
-    method: Method = build_named("method", METHODS, config.method, config.method_args)
-    classes = len(local_data.class_names(site))
-    model = kept_replica(config.model, classes, compute.device, config.compile, method.networks).model
-    transport.load(model, unpack(message.content.array_records["arrays"]))
+    model = _global_model(message, config, len(local_data.class_names(site)), compute)
     images = local_data.pixels(site, split, config.image_size)
     result = evaluate(model, images, split.labels, compute, config.normalization)
     metrics = MetricRecord(
         {"num-examples": result.num_examples, "eval-loss": result.loss, "eval-accuracy": result.accuracy}
     )
     return Message(RecordDict({"metrics": metrics}), reply_to=message)
+
+
+def _global_model(message: Message, config: RunConfig, classes: int, compute: Compute) -> torch.nn.Module:
+    """The model that came with a message, in this process's replica."""
+    method: Method = build_named("method", METHODS, config.method, config.method_args)
+    model = kept_replica(config.model, classes, compute.device, config.compile, method.networks).model
+    transport.load(model, unpack(message.content.array_records["arrays"]))
+    return model
 
 
 def _read(message: Message, context: Context) -> tuple[RunConfig, local_data.Site]:

@@ -162,6 +162,7 @@ class RoundLoop:
             if values.get("state-lost"):
                 log(WARNING, LOST_STATE, partition, self._visits.get(partition, 0))
             self._visits[partition] = sent.server_round
+        self._half.heard(sent.server_round, sent.books.metrics)
         return averaged, metrics
 
     def _address(self, message: Message) -> None:

@@ -35,6 +35,9 @@ class ServerHalf:
         """What goes to one client with this round's message, as `Visit.told`."""
         return {}
 
+    def heard(self, server_round: int, replies: Mapping[int, Mapping[str, Any]]) -> None:
+        """After aggregation: the metrics of each good reply, by partition, among them what the client's half sent."""
+
     def metrics(self, server_round: int) -> dict[str, float]:
         """What this half adds to the round's line in metrics.jsonl."""
         return {}

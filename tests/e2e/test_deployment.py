@@ -62,11 +62,11 @@ def test_methods_with_two_halves_and_state_of_their_own_do_the_same_on_real_node
     """fednoro and fedelc: noisy clients found by asking nodes, and labels that stay on them, against one process."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     release = tmp_path / "release"
-    draw_sample(release, train=20, clean_train=160, val=10, test=40, image_size=32, seed=6)
+    draw_sample(release, train=20, clean_train=400, val=10, test=40, image_size=32, seed=6)
     # The second of two clients holds wrong labels only, the first none.
     settings: dict[str, Any] = {
         "model": "cnn", "image_size": 16, "batch_size": 8, "num_server_rounds": 4, "fraction_train": 1.0,
-        "precision": "fp32", "local_epochs": 4, "learning_rate": 0.05, "val_split": "none", "train_split": "clean",
+        "precision": "fp32", "local_epochs": 5, "learning_rate": 0.05, "val_split": "none", "train_split": "clean",
         "label_noise": "symmetric", "label_noise_args": "min-rate=0.0 max-rate=0.99", "data_dir": str(release),
         "method_args": "warm-up-rounds=2",
     }  # fmt: skip

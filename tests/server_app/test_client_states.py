@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ import client_app
 from client_app.methods import METHODS
 from client_app.methods.method import Batch, Method, Visit
 from server_app.checkpoint_file import load_checkpoint
+from server_app.methods import SERVER_HALVES, ServerHalf
+from server_app.methods.server_half import Value
 from tests.fakes import TIMES, rounds_of, run_in_process
 
 
@@ -156,3 +159,53 @@ def test_a_state_dir_of_the_run_or_of_the_node(tmp_path: Path, tiny_sample: Path
     assert [path.name for path in (tmp_path / "shared").glob("*/*")] == ["client-00000"]
     assert [path.name for path in (tmp_path / "own").glob("*/*")] == ["client-00001"]
     assert not (tmp_path / "out" / "run" / "state").exists()
+
+
+@dataclass(frozen=True)
+class Telling(Method):
+    """Sends a number and a list beside the weights, which depend on what the server told."""
+
+    def begin(self, visit: Visit) -> None:
+        visit.metrics["heard"] = float(visit.told["number"])  # type: ignore[arg-type]
+        visit.metrics["counts"] = torch.bincount(visit.labels, minlength=visit.num_classes).double().tolist()
+
+    def loss(self, batch: Batch, visit: Visit) -> Tensor:
+        return cross_entropy(batch.logits, batch.labels)
+
+
+class Adding(ServerHalf):
+    """Tells each client how many labels it has heard of so far, and remembers it."""
+
+    total = 0.0
+
+    def tell(self, partition: int) -> dict[str, Value]:
+        return {"number": 100 * partition + self.total}
+
+    def heard(self, server_round: int, replies: Mapping[int, Mapping[str, Any]]) -> None:
+        self.total += sum(sum(reply["counts"]) for reply in replies.values())
+        self.told = {partition: reply["heard"] for partition, reply in replies.items()}
+
+    def metrics(self, server_round: int) -> dict[str, float]:
+        return {f"told-{partition}": value for partition, value in self.told.items()}
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {"total": np.array(self.total)}
+
+    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
+        self.total = float(state["total"])
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_both_halves_of_a_method_talk_to_each_other(
+    tmp_path: Path, tiny_sample: Path, monkeypatch: pytest.MonkeyPatch, cut: bool
+) -> None:
+    """30 images at each of four clients, all of which train in each of three rounds."""
+    monkeypatch.setitem(METHODS, "telling", Telling)
+    monkeypatch.setitem(SERVER_HALVES, "telling", Adding)
+    settings = {"method": "telling", "fraction_train": 1.0, "num_server_rounds": 3}
+    if cut:
+        with pytest.raises(CutOffError):
+            _run(tmp_path, tiny_sample, handler=_dies_at(6), resume="auto", **settings)
+    run_dir = _run(tmp_path, tiny_sample, **settings, resume="auto")
+    for line, before in zip(rounds_of(run_dir), (0, 120, 240), strict=True):
+        assert [line[f"told-{client}"] for client in range(4)] == [100 * client + before for client in range(4)]
