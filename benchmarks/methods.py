@@ -174,8 +174,10 @@ def run_row(started: Deployment, runs: Path, setting: str, method: str, seed: in
 def run_missing(results: Path, wanted: Sequence[tuple[str, str, int]]) -> list[str]:
     """Do the runs, one on each CPU at a time; returns what failed, each with its log.
 
-    Two runs of one actor finish sooner than one of two: while one starts, the other trains.
+    Two runs of one actor finish sooner than one of two: while one starts, the other trains. Each server evaluates on
+    one thread, or the threads of both would wait for each other.
     """
+    os.environ["OMP_NUM_THREADS"] = "1"
     failed: list[str] = []
     if not wanted:
         return failed
