@@ -65,7 +65,7 @@ def test_methods_with_two_halves_and_state_of_their_own_do_the_same_on_real_node
     draw_sample(release, train=20, clean_train=400, val=10, test=40, image_size=32, seed=6)
     # The second of two clients holds wrong labels only, the first none.
     settings: dict[str, Any] = {
-        "model": "cnn", "image_size": 16, "batch_size": 8, "num_server_rounds": 4, "fraction_train": 1.0,
+        "model": "cnn", "image_size": 16, "batch_size": 8, "num_server_rounds": 3, "fraction_train": 1.0,
         "precision": "fp32", "local_epochs": 5, "learning_rate": 0.05, "val_split": "none", "train_split": "clean",
         "label_noise": "symmetric", "label_noise_args": "min-rate=0.0 max-rate=0.99", "data_dir": str(release),
         "method_args": "warm-up-rounds=2",
@@ -93,7 +93,7 @@ def test_methods_with_two_halves_and_state_of_their_own_do_the_same_on_real_node
         for name, value in safetensors.numpy.load_file(tmp_path / method / "model.safetensors").items():
             np.testing.assert_array_equal(value, weights[name], err_msg=name)
         assert not (tmp_path / method / "state").exists()
-    (kept,) = (tmp_path / "state-1").glob("*/client-00001/round-00004.safetensors")
-    (same,) = (tmp_path / "one-process" / "fedelc" / "state").glob("*/client-00001/round-00004.safetensors")
+    (kept,) = (tmp_path / "state-1").glob("*/client-00001/round-00003.safetensors")
+    (same,) = (tmp_path / "one-process" / "fedelc" / "state").glob("*/client-00001/round-00003.safetensors")
     learned, expected_labels = (safetensors.numpy.load_file(path)["corrected"] for path in (kept, same))
     np.testing.assert_array_equal(learned, expected_labels)

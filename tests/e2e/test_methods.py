@@ -19,7 +19,7 @@ pytestmark = pytest.mark.e2e
 ROOT = Path(__file__).parents[2]
 CLIENTS = 4
 TINY: dict[str, Any] = {
-    "model": "cnn", "image_size": 16, "batch_size": 8, "precision": "fp32", "num_server_rounds": 6,
+    "model": "cnn", "image_size": 16, "batch_size": 8, "precision": "fp32", "num_server_rounds": 8,
     "fraction_train": 0.75, "local_epochs": 4, "val_split": "none",
 }  # fmt: skip
 # Half of the clients hold wrong labels, and are found and treated as such.
@@ -70,12 +70,12 @@ def test_a_method_that_is_killed_and_resumed_ends_like_an_undisturbed_one(
     pid = superlink.submit(*run)
     # After the first round of stage 2 of those that have one, in the middle of the next round.
     fourth = tmp_path / "run" / "checkpoints" / "round-00004.safetensors"
-    wait_for(fourth.exists)
+    wait_for(fourth.exists, 300)
     os.kill(pid, signal.SIGKILL)
     wait_for(lambda: has_ended(pid))
     assert len(rounds_of(tmp_path / "run")) < TINY["num_server_rounds"]
     pid = superlink.submit(*run)
-    wait_for(lambda: has_ended(pid))
+    wait_for(lambda: has_ended(pid), 300)
     assert _outcome(tmp_path / "run") == _outcome(expected)
     if settings.get("method_args"):
         found = rounds_of(expected)[-1]
