@@ -23,7 +23,7 @@ from task import build_model
 from tests.fakes import run_in_process
 
 CLASSES = 14
-ROUNDS = 8
+ROUNDS = 4
 
 
 class Pairs:

@@ -216,6 +216,9 @@ def measure_costs(results: Path, settings: Sequence[str], methods: Sequence[str]
     for setting in settings:
         for method in methods:
             config = {**config_of(setting, method, SEEDS[0]), "data-dir": str(_data(setting, method))}
+            # From the second round on in stage 2, where these methods differ.
+            args = str(config["method-args"]).replace(WARM, "warm-up-rounds=1")
+            config["method-args"] = args.replace(MATRIX, str(_matrix(results.parent)))
             found = ratios(config, SETTINGS[setting].clients)
             append(results, Cost(setting, method, mark_of(setting, method), [round(one, 3) for one in found]))
             spread = f"{min(found):.2f} to {max(found):.2f}"
