@@ -73,7 +73,7 @@ def flower_rounds(arrays: ArrayRecord, wire: WireReplies, clients: int, rounds: 
 def our_rounds(
     arrays: ArrayRecord, wire: WireReplies, clients: int, rounds: int, checkpoints: Path | None = None
 ) -> None:
-    config = RunConfig(fraction_train=1.0, num_server_rounds=rounds)
+    config = RunConfig(strategy="fedavg", fraction_train=1.0, num_server_rounds=rounds)
     members = members_of(clients)
     grid = OrderedGrid(PreparedGrid(clients, wire), [member.node_id for member in members])
     callbacks: list[Callback] = [Checkpoints(checkpoints, config.to_flat(), "roll")] if checkpoints else []
@@ -120,7 +120,7 @@ def measure(model: str, clients: int, rounds: int, repeats: int) -> list[float |
                     run()
                 times.setdefault(name, []).append(watch.seconds / rounds)
                 times.setdefault("parsing", []).append(wire.seconds / rounds)
-            for strategy in (FedAvg(), make_strategy(RunConfig())):
+            for strategy in (FedAvg(), make_strategy(RunConfig(strategy="fedavg"))):
                 times.setdefault(type(strategy).__name__, []).append(aggregation(strategy, arrays, clients))
     median = {name: statistics.median(values) for name, values in times.items()}
     return [

@@ -68,7 +68,7 @@ class LoadedOnly(CleanSet):
 def aggregate(contender: str, source: FileReplies, clients: int) -> None:
     """One aggregation, from configured messages to the new global model."""
     arrays = source.arrays()
-    config = RunConfig(fraction_train=1.0)
+    config = RunConfig(strategy="fedavg", fraction_train=1.0)
     grid = PreparedGrid(clients, source, contender.removeprefix("ours, ") if "ours" in contender else "at once")
     if "ours" in contender:
         members = members_of(clients)
@@ -92,7 +92,7 @@ def whole_rounds(contender: str, source: FileReplies, clients: int, rounds: int,
     grid = PreparedGrid(clients, source, contender.removeprefix("ours, ") if "ours" in contender else "at once")
     clean_set = LoadedOnly(model)
     if "ours" in contender:
-        config = RunConfig(fraction_train=1.0, num_server_rounds=rounds)
+        config = RunConfig(strategy="fedavg", fraction_train=1.0, num_server_rounds=rounds)
         members = members_of(clients)
         ordered = OrderedGrid(grid, [member.node_id for member in members])
         with tempfile.TemporaryDirectory() as folder:
