@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from data.arguments import parse_pairs
+from rules import Rule, at_least, interval, one_of, path_or_empty
 
 Value = bool | int | float | str
 REFUSED = 1001  # error code of a client's reply when asking it again would change nothing; Flower's end below 1000
@@ -24,58 +25,6 @@ PRESETS = Path(__file__).parent / "configs"
 
 class ConfigError(ValueError):
     """A bad run-config value, said in one sentence: the key, the value, and what is allowed."""
-
-
-@dataclass(frozen=True)
-class Rule:
-    """What a value must satisfy: `allowed` completes the sentence "it must be ..."."""
-
-    allowed: str
-    holds: Callable[[Any], bool]
-
-
-def at_least(low: int) -> Rule:
-    return Rule(f"a whole number of at least {low}", lambda value: value >= low)
-
-
-def interval(low: float, high: float, *, open_low: bool = False, open_high: bool = False) -> Rule:
-    """Numbers between `low` and `high`, each end included unless it is open."""
-    sides = [f"{'above' if open_low else 'at least'} {low:g}"]
-    if high < float("inf"):
-        sides.append(f"{'below' if open_high else 'at most'} {high:g}")
-
-    def holds(value: float) -> bool:
-        above = value > low if open_low else value >= low
-        below = value < high if open_high else value <= high
-        return above and below and value < float("inf")
-
-    return Rule("a number " + " and ".join(sides), holds)
-
-
-def one_of(*choices: str) -> Rule:
-    return Rule("one of " + ", ".join(choices), lambda value: value in choices)
-
-
-def check_number(name: str, value: Any, rule: Rule) -> None:
-    """Refuse a parameter of a method that is no number or breaks its rule.
-
-    Args:
-        name: As `method-args` spells it.
-        value: Whatever was given.
-        rule: What numbers are allowed.
-
-    Raises:
-        ValueError: The parameter and what it must be.
-    """
-    if type(value) not in (int, float) or not rule.holds(value):
-        raise ValueError(f"{name} must be {rule.allowed}")
-
-
-def path_or_empty() -> Rule:
-    return Rule(
-        "an absolute path (or one that starts with ~), because Flower runs the app in another folder than yours",
-        lambda value: not value or Path(value).expanduser().is_absolute(),
-    )
 
 
 ANY_TEXT = Rule("text", lambda value: True)

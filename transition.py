@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from config import ConfigError, check_number, interval
+from config import ConfigError
+from rules import check_number, interval
 
 TOLD = "transition"  # what the server tells each client under this name: T row by row, C * C numbers
 SUM_TOLERANCE = 1e-3  # of a row in a file, so that three decimals are enough

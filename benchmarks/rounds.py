@@ -39,13 +39,13 @@ from benchmarks.prepared import (
 )
 from benchmarks.report import Stopwatch, report
 from config import RunConfig
+from evaluation import Evaluation
 from server_app.callbacks import Callback
 from server_app.callbacks.checkpoints import Checkpoints
 from server_app.evaluation import CleanSet
 from server_app.grid import OrderedGrid
 from server_app.rounds import RoundLoop
 from server_app.strategies.setup import make_strategy
-from task import Evaluation
 
 CASES = ("resnet50:5", "resnet50:20", "resnet50:100", "tiny:1000")
 PACKAGES = ("flwr", "numpy", "safetensors")

@@ -42,13 +42,13 @@ from benchmarks.prepared import (
 )
 from benchmarks.report import report
 from config import RunConfig
+from evaluation import Evaluation
 from server_app.callbacks.checkpoints import Checkpoints
 from server_app.evaluation import CleanSet
 from server_app.grid import OrderedGrid
 from server_app.replies import Replies
 from server_app.rounds import RoundLoop
 from server_app.strategies.setup import make_strategy
-from task import Evaluation
 
 PACKAGES = ("flwr", "numpy", "torch", "safetensors")
 CONTENDERS = (*(f"ours, {arrival}" for arrival in ARRIVALS), "Flower's FedAvg")

@@ -26,10 +26,11 @@ from client_app.scoring import counts
 from client_app.simulation import prepare_simulation
 from config import REFUSED, SITES, ConfigError, RunConfig, build_named
 from data.errors import DataError
+from evaluation import evaluate
 from fingerprint import running_code
 from payload import unpack
 from privacy import CLIPPING_NORM, NORM_BIT
-from task import Compute, derived_generator, evaluate, pick_compute
+from task import Compute, derived_generator, pick_compute
 
 prepare_simulation()
 app = PinnedClientApp()

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from client_app.augmentation import augment
-from task import Compute, evaluation_batch, to_input
+from evaluation import evaluation_batch
+from task import Compute, to_input
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,9 @@ from client_app.methods.method import Told, Visit
 from client_app.replica import kept_replica
 from client_app.resources import hold_to, out_of_memory
 from config import ConfigError, RunConfig, build_named
+from evaluation import evaluate, evaluation_batch
 from noisy_stages import BEGAN, NOISY, STAGE
-from task import Compute, build_model, evaluate, evaluation_batch, networks_of, pick_compute
+from task import Compute, build_model, networks_of, pick_compute
 from transition import TOLD
 
 CLASSES = 14

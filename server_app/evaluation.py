@@ -8,7 +8,8 @@ from torch import nn
 from config import RunConfig
 from data.decoded_cache import GIB, DecodedCache
 from data.release import Release
-from task import Compute, Evaluation, evaluate
+from evaluation import Evaluation, evaluate
+from task import Compute
 
 
 class CleanSet:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.numpy
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MessageType, MetricRecord, RecordDict
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp.strategy import Strategy
@@ -143,6 +144,13 @@ def run_in_process(
 TIMES = (
     "seconds", "slowest-client-seconds", "slowest-training-seconds", "evaluation-seconds", "images-per-second",
 )  # fmt: skip
+
+
+def outcome_of(run_dir: Path) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
+    """What must not depend on kills, actors or the runtime: metrics without times, and weights."""
+    rounds = [{key: value for key, value in entry.items() if key not in TIMES} for entry in rounds_of(run_dir)]
+    weights = safetensors.numpy.load_file(run_dir / "model.safetensors")
+    return rounds, {name: value.tobytes() for name, value in weights.items()}
 
 
 def rounds_of(run_dir: Path) -> list[dict[str, Any]]:

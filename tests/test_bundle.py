@@ -28,11 +28,13 @@ def test_the_bundle_holds_exactly_the_app(tmp_path: Path) -> None:
         "batches.py",
         "capacity.py",
         "config.py",
+        "evaluation.py",
         "fingerprint.py",
         "noisy_stages.py",
         "payload.py",
         "pretrained.py",
         "privacy.py",
+        "rules.py",
         "task.py",
         "transition.py",
     }

@@ -10,15 +10,13 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score
 
 from config import ConfigError
+from evaluation import Evaluation, evaluate, evaluation_batch
 from task import (
     NORMALIZATIONS,
     Compute,
-    Evaluation,
     build_model,
     derived_generator,
     derived_seed,
-    evaluate,
-    evaluation_batch,
     networks_of,
     pick_compute,
     to_input,

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from client_app.methods.method import Batch, Method, Visit
-from config import check_number, interval
+from rules import check_number, interval
 
 FORMS = ("paper", "fnbench")
 

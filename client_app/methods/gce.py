@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from client_app.methods.method import Batch, Method, Visit
-from config import Rule, check_number, interval
+from rules import Rule, check_number, interval
 
 POWERS = Rule("a number above 0 and at most 1; its limit at 0 is cross-entropy, method='ce'", lambda q: 0 < q <= 1)
 

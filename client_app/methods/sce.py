@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from client_app.methods.method import Batch, Method, Visit
-from config import check_number, interval
+from rules import check_number, interval
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,9 @@ from dataclasses import replace
 
 from config import ConfigError, RunConfig, parse_args
 from server_app.methods.co_teaching import CoTeaching
-from server_app.methods.fedelc import FedELC
-from server_app.methods.fednoro import FedNoRo
 from server_app.methods.forward import Forward
 from server_app.methods.server_half import ServerHalf
+from server_app.methods.two_stages import TwoStagesOnServer
 
 __all__ = ["SERVER_HALVES", "ServerHalf", "make_server_half", "with_own_strategy"]
 
@@ -17,8 +16,8 @@ AUTO = "auto"  # of `strategy`
 SERVER_HALVES: dict[str, Callable[..., ServerHalf]] = {
     "co-teaching": CoTeaching,
     "forward": Forward,
-    "fednoro": FedNoRo,
-    "fedelc": FedELC,
+    "fednoro": TwoStagesOnServer,
+    "fedelc": TwoStagesOnServer,
 }
 
 

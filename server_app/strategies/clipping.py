@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from config import interval
+from rules import interval
 from server_app.strategies.parameters import check_parameters, parameter
 
 NORM = "privacy/clipping-norm"  # in checkpoints

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from config import one_of
+from rules import one_of
 from server_app.strategies.buffers import is_counter, is_parameter
 from server_app.strategies.held import Floats, HeldReplies, HoldingStrategy, Rule, blocks
 from server_app.strategies.parameters import parameter

@@ -15,7 +15,7 @@ from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import FedAvg
 
 from arrays import as_array, take_arrays
-from config import at_least
+from rules import at_least
 from server_app.strategies.parameters import check_parameters, parameter
 from server_app.strategies.running_mean import RunningMean
 

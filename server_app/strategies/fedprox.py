@@ -14,7 +14,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.common import log
 from flwr.serverapp import Grid
 
-from config import interval
+from rules import interval
 from server_app.strategies.fedavg import StreamingFedAvg
 from server_app.strategies.parameters import parameter
 

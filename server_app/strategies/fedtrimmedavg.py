@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from config import interval
+from rules import interval
 from server_app.strategies.held import HeldReplies, HoldingStrategy, Rule
 from server_app.strategies.parameters import parameter
 

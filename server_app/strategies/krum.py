@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from config import at_least
+from rules import at_least
 from server_app.strategies.held import HeldReplies, HoldingStrategy, Rule, krum_scores
 from server_app.strategies.parameters import parameter
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from config import at_least, interval
+from rules import at_least, interval
 from server_app.strategies.held import Floats, HeldReplies, HoldingStrategy, Rule
 from server_app.strategies.parameters import parameter
 

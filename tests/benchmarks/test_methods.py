@@ -10,7 +10,7 @@ import torch
 from flwr.app import Context, Message
 
 import client_app
-from benchmarks import method_cost, methods
+from benchmarks import method_cost, method_settings, methods
 from benchmarks.method_data import sample_and_truth
 from benchmarks.method_rows import COLUMNS, Cost, Row, append, beyond, markdown, read, table
 from config import Value
@@ -21,7 +21,7 @@ from data.sample import SampleSize
 def _row(method: str, seed: int, last: float, best: float = 0.0, setting: str = "iid") -> Row:
     """A run whose last five rounds have mean `last`, after a round at `best`."""
     accuracy = [best or last, last - 2, last + 2, last, last - 1, last + 1]
-    return Row(setting, method, seed, methods.mark_of(setting, method), accuracy, 50.0)
+    return Row(setting, method, seed, method_settings.mark_of(setting, method), accuracy, 50.0)
 
 
 def test_the_table_compares_seed_by_seed() -> None:
@@ -93,23 +93,22 @@ def test_a_line_that_a_kill_cut_off_costs_its_own_row_alone(tmp_path: Path) -> N
 
 
 def test_a_mark_follows_what_is_set_and_not_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
-    marks = {
-        (setting, name): methods.mark_of(setting, name) for setting in methods.SETTINGS for name in methods.METHODS
-    }
+    settings, names = method_settings.SETTINGS, method_settings.METHODS
+    marks = {(setting, name): method_settings.mark_of(setting, name) for setting in settings for name in names}
     assert len(set(marks.values())) == len(marks)
-    monkeypatch.setitem(methods.METHODS, "gce", methods.MethodSpec("gce", "q=0.5"))
-    changed = {key for key, mark in marks.items() if methods.mark_of(*key) != mark}
+    monkeypatch.setitem(method_settings.METHODS, "gce", method_settings.MethodSpec("gce", "q=0.5"))
+    changed = {key for key, mark in marks.items() if method_settings.mark_of(*key) != mark}
     assert changed == {("iid", "gce"), ("mixed", "gce")}
 
 
 def test_the_ceiling_has_no_noise_and_is_otherwise_the_same() -> None:
-    for setting in methods.SETTINGS:
-        noisy, clean = (methods.config_of(setting, name, 3) for name in ("ce", "ceiling"))
+    for setting in method_settings.SETTINGS:
+        noisy, clean = (method_settings.config_of(setting, name, 3) for name in ("ce", "ceiling"))
         assert {key: noisy[key] for key in noisy if clean.get(key) != noisy[key]} == dict(
-            methods.SETTINGS[setting].noise
+            method_settings.SETTINGS[setting].noise
         )
         assert noisy["seed"] == 3
-    by_setting = [methods.config_of(setting, "co-teaching", 1)["method-args"] for setting in ("iid", "mixed")]
+    by_setting = [method_settings.config_of(setting, "co-teaching", 1)["method-args"] for setting in ("iid", "mixed")]
     assert by_setting == ["forget-rate=0.38", "forget-rate=0.26"]
 
 
@@ -118,11 +117,11 @@ def test_a_section_shows_rows_and_costs_of_today_s_settings_alone(tmp_path: Path
     for entry in (
         _row("ce", 1, 60.0), _row("ce", 2, 62.0), _row("gce", 1, 70.0), _row("gce", 2, 71.0), _row("gce", 3, 99.0),
         Row("iid", "sce", 1, "00000000", [50.0], 1.0), _row("sce", 1, 55.0, setting="mixed"),
-        Cost("iid", "gce", methods.mark_of("iid", "gce"), [9.0]),
-        Cost("iid", "gce", methods.mark_of("iid", "gce"), [1.0, 1.2, 1.5]),
+        Cost("iid", "gce", method_settings.mark_of("iid", "gce"), [9.0]),
+        Cost("iid", "gce", method_settings.mark_of("iid", "gce"), [1.0, 1.2, 1.5]),
     ):  # fmt: skip
         append(results, entry)
-    lines = methods.section("iid", list(methods.METHODS), [1, 2], results).splitlines()
+    lines = methods.section("iid", list(method_settings.METHODS), [1, 2], results).splitlines()
     assert lines[-2:] == [
         "| ce | 61.0 | 1.4 | 63.0 |  |  |  | 2 |  |",
         "| gce | 70.5 | 0.7 | 72.5 | +9.5 | 0.7 | yes | 2 | 1.20 |",

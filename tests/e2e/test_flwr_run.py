@@ -4,7 +4,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +22,6 @@ pytestmark = pytest.mark.e2e
 
 ROOT = Path(__file__).parents[2]
 ONE_CPU = "client-resources-num-cpus=1 init-args-num-cpus=2"
-
-
-@pytest.fixture(scope="module")
-def superlink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SuperLink]:
-    elsewhere = tmp_path_factory.mktemp("elsewhere")
-    link = SuperLink(tmp_path_factory.mktemp("flwr"), elsewhere)
-    yield link
-    link.stop()
 
 
 @pytest.fixture(scope="module")

@@ -2,19 +2,17 @@
 
 import os
 import signal
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import safetensors.numpy
 
 from data.sample import draw_sample
 from server_app.checkpoint_file import load_checkpoint
 from tests.e2e.superlink import SuperLink, has_ended, pairs, wait_for
-from tests.fakes import TIMES, rounds_of, run_in_process
+from tests.fakes import outcome_of, rounds_of, run_in_process
 
 pytestmark = pytest.mark.e2e
 
@@ -29,13 +27,6 @@ CASES = [("fedavg", 1, 2), ("fedavg", 2, 2), ("fedadam", 2, 1)]
 
 
 @pytest.fixture(scope="module")
-def superlink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SuperLink]:
-    link = SuperLink(tmp_path_factory.mktemp("flwr"), tmp_path_factory.mktemp("elsewhere"))
-    yield link
-    link.stop()
-
-
-@pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("data") / "release"
     draw_sample(out, train=240, clean_train=20, val=12, test=60, image_size=32, seed=3)
@@ -47,19 +38,12 @@ def _federation(actors: int) -> tuple[str, str, str]:
     return "--federation-config", f"num-supernodes=6 {cpus}", "-c"
 
 
-def _outcome(run_dir: Path) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
-    """What must not depend on how often a run was killed."""
-    rounds = [{key: value for key, value in entry.items() if key not in TIMES} for entry in rounds_of(run_dir)]
-    weights = safetensors.numpy.load_file(run_dir / "model.safetensors")
-    return rounds, {name: value.tobytes() for name, value in weights.items()}
-
-
 @pytest.mark.parametrize(("strategy", "actors", "most_kills"), CASES)
 def test_a_run_that_is_killed_at_random_moments_ends_like_an_undisturbed_one(
     superlink: SuperLink, release: Path, tmp_path: Path, strategy: str, actors: int, most_kills: int
 ) -> None:
     settings = {**TINY, "data_dir": str(release), "strategy": strategy}
-    expected = _outcome(run_in_process(tmp_path / "undisturbed", clients=6, **settings))  # without Ray, the same bits
+    expected = outcome_of(run_in_process(tmp_path / "undisturbed", clients=6, **settings))  # without Ray, the same bits
     config = pairs(**TINY, data_dir=release, output_dir=tmp_path, run_name="run", strategy=strategy, resume="auto")
     instants = np.random.default_rng([actors, *strategy.encode()])
     kills = 0
@@ -71,7 +55,7 @@ def test_a_run_that_is_killed_at_random_moments_ends_like_an_undisturbed_one(
         os.kill(pid, signal.SIGKILL)
         kills += 1
     assert kills > 0
-    assert _outcome(tmp_path / "run") == expected
+    assert outcome_of(tmp_path / "run") == expected
 
 
 def _wait_for_rounds(run_dir: Path) -> None:

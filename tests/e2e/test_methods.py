@@ -2,17 +2,15 @@
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import safetensors.numpy
 
 from client_app.methods import METHODS
 from data.sample import draw_sample
 from tests.e2e.superlink import SuperLink, has_ended, pairs, wait_for
-from tests.fakes import TIMES, rounds_of, run_in_process
+from tests.fakes import outcome_of, rounds_of, run_in_process
 
 pytestmark = pytest.mark.e2e
 
@@ -38,23 +36,10 @@ SPECIAL: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def superlink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SuperLink]:
-    link = SuperLink(tmp_path_factory.mktemp("flwr"), tmp_path_factory.mktemp("elsewhere"))
-    yield link
-    link.stop()
-
-
-@pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("data") / "release"
     draw_sample(out, train=320, clean_train=320, val=12, test=60, image_size=32, seed=3)
     return out
-
-
-def _outcome(run_dir: Path) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
-    rounds = [{key: value for key, value in entry.items() if key not in TIMES} for entry in rounds_of(run_dir)]
-    weights = safetensors.numpy.load_file(run_dir / "model.safetensors")
-    return rounds, {name: value.tobytes() for name, value in weights.items()}
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "ce"])
@@ -76,7 +61,7 @@ def test_a_method_that_is_killed_and_resumed_ends_like_an_undisturbed_one(
     assert len(rounds_of(tmp_path / "run")) < TINY["num_server_rounds"]
     pid = superlink.submit(*run)
     wait_for(lambda: has_ended(pid), 300)
-    assert _outcome(tmp_path / "run") == _outcome(expected)
+    assert outcome_of(tmp_path / "run") == outcome_of(expected)
     if settings.get("method_args"):
         found = rounds_of(expected)[-1]
         assert [found[f"noisy-clients{what}"] for what in ("", "-precision", "-recall")] == [2.0, 1.0, 1.0]

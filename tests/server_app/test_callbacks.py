@@ -9,11 +9,11 @@ import pytest
 from flwr.app import Array, ArrayRecord
 from PIL import Image
 
+from evaluation import Evaluation
 from server_app.callbacks import History, OccasionalCallback, RoundResult
 from server_app.callbacks.metrics_file import MetricsFile
 from server_app.callbacks.pictures import Pictures
 from server_app.callbacks.progress import Progress, clock
-from task import Evaluation
 
 
 def _result(server_round: int, right: int = 3, classes: int = 2, seconds: float = 10.0) -> RoundResult:

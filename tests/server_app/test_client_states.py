@@ -21,7 +21,7 @@ from client_app.methods.method import Batch, Method, Visit
 from server_app.checkpoint_file import load_checkpoint
 from server_app.methods import SERVER_HALVES, ServerHalf
 from server_app.methods.server_half import Value
-from tests.fakes import TIMES, rounds_of, run_in_process
+from tests.fakes import outcome_of, rounds_of, run_in_process
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,6 @@ def _known(monkeypatch: pytest.MonkeyPatch) -> None:
 def _run(out: Path, sample: Path, **changes: Any) -> Path:
     settings = {"method": "counting", "model": "cnn", "image_size": 16, "num_server_rounds": 5, "fraction_train": 0.5}
     return run_in_process(out, data_dir=str(sample), **{**settings, **changes})
-
-
-def _outcome(run_dir: Path) -> Any:
-    lines = [{key: value for key, value in line.items() if key not in TIMES} for line in rounds_of(run_dir)]
-    weights = safetensors.numpy.load_file(run_dir / "model.safetensors")
-    return lines, {name: value.tobytes() for name, value in weights.items()}
 
 
 class CutOffError(BaseException):
@@ -99,10 +93,10 @@ def test_each_visit_goes_on_from_the_last_one(tmp_path: Path, tiny_sample: Path)
 def test_a_run_that_is_cut_off_ends_like_an_undisturbed_one(
     tmp_path: Path, tiny_sample: Path, message_number: int
 ) -> None:
-    expected = _outcome(_run(tmp_path / "undisturbed", tiny_sample))
+    expected = outcome_of(_run(tmp_path / "undisturbed", tiny_sample))
     with pytest.raises(CutOffError):
         _run(tmp_path / "cut", tiny_sample, handler=_dies_at(message_number), resume="auto")
-    assert _outcome(_run(tmp_path / "cut", tiny_sample, resume="auto")) == expected
+    assert outcome_of(_run(tmp_path / "cut", tiny_sample, resume="auto")) == expected
 
 
 def test_a_run_can_go_back_to_the_checkpoint_before_the_last(tmp_path: Path, tiny_sample: Path) -> None:
@@ -111,7 +105,7 @@ def test_a_run_can_go_back_to_the_checkpoint_before_the_last(tmp_path: Path, tin
     run_dir = _run(tmp_path / "again", tiny_sample, fraction_train=1.0)
     (run_dir / "checkpoints" / "round-00005.safetensors").unlink()
     _run(tmp_path / "again", tiny_sample, fraction_train=1.0, resume=str(run_dir))
-    assert _outcome(run_dir) == _outcome(undisturbed)
+    assert outcome_of(run_dir) == outcome_of(undisturbed)
 
 
 def test_a_visit_whose_reply_is_lost_does_not_count(tmp_path: Path, tiny_sample: Path) -> None:
