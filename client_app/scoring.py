@@ -28,10 +28,10 @@ def counts(method: Method, visit: Visit, true: np.ndarray) -> dict[str, float]:
     given = visit.labels.cpu()
     truth = torch.from_numpy(true.astype(np.int64))
     known, wrong = truth >= 0, (truth >= 0) & (given != truth)
-    found = {"images-known": known.sum(), "labels-right": (known & ~wrong).sum()}
+    found = {"images-known": known.sum(), "labels-right": (given == truth).sum()}  # no label equals an unknown one
     if method.corrects:
         corrected = given if visit.corrected is None else visit.corrected.cpu()
-        found["corrected-right"] = (known & (corrected == truth)).sum()
+        found["corrected-right"] = (corrected == truth).sum()
     if method.suspects:
         suspected = torch.zeros_like(known) if visit.suspected is None else visit.suspected.cpu()
         found["suspected"], found["suspected-wrong"] = (known & suspected).sum(), (wrong & suspected).sum()
