@@ -15,7 +15,7 @@ from client_app.augmentation import stored_size
 from client_app.local_training import train_locally
 from client_app.methods.ce import CrossEntropy
 from config import RunConfig
-from task import Compute, build_model, derived_generator
+from task import Compute, build_model, derived_generator, pick_compute
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "losses.json"
 SETTINGS = {"image_size": 32, "batch_size": 16, "local_epochs": 3, "learning_rate": 0.01}
@@ -30,7 +30,7 @@ CASES: dict[str, tuple[dict[str, Any], float]] = {
 }
 
 
-def _losses(changes: dict[str, Any]) -> list[float]:
+def _losses(changes: dict[str, Any], device: str = "cpu") -> list[float]:
     """Each epoch's loss on 64 images whose colour tells their class, with a quarter of the labels wrong."""
     settings = {**SETTINGS, **changes}
     proximal_mu = settings.pop("proximal_mu", 0.0)
@@ -43,12 +43,12 @@ def _losses(changes: dict[str, Any]) -> list[float]:
     labels = torch.where(torch.rand(64, generator=generator) < 0.25, (truth + 1) % 5, truth)
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[config.precision]
     report = train_locally(
-        build_model(config.model, 5, seed=1),
-        images,
+        build_model(config.model, 5, seed=1).to(device),
+        images.to(device),
         labels,
         CrossEntropy(),
         config,
-        Compute(torch.device("cpu"), dtype),
+        Compute(torch.device(device), dtype),
         derived_generator(1, "golden visit"),
         proximal_mu=proximal_mu,
     )
@@ -60,6 +60,15 @@ def test_losses_are_what_they_were(case: str) -> None:
     golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
     changes, tolerance = CASES[case]
     assert _losses(changes) == pytest.approx(golden[case], rel=tolerance)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("case", CASES)
+def test_a_gpu_loses_as_much(case: str) -> None:
+    golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
+    changes, tolerance = CASES[case]
+    pick_compute("fp32")  # no TF32, which would round what golden losses did not
+    assert _losses(changes, "cuda") == pytest.approx(golden[case], rel=tolerance)
 
 
 def test_the_cases_differ_by_more_than_they_may() -> None:

@@ -1,0 +1,126 @@
+"""Everything that only a GPU can show, in a few minutes; on a machine without one, the same steps at toy size.
+
+    python -m benchmarks.gpu [--minutes 9] [--out FOLDER] [--step equality --step speed]
+
+Each step is a process of its own with a time limit, and whatever fails, the next one starts. Findings are written to
+`findings.jsonl` as they come, what steps print besides to `<step>.log`; at the end they are one table. The exit status
+is 1 if something that is required does not hold, or a step did not finish.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.report import machine
+
+ROOT = Path(__file__).parents[2]
+# In the order of worth: what comes last is missing first when time runs out. Commands, and seconds that each may take.
+STEPS: dict[str, tuple[list[str], float]] = {
+    "equality": (["benchmarks.gpu.equality"], 100),
+    "memory": (["benchmarks.gpu.memory"], 80),
+    "speed": (["benchmarks.gpu.speed"], 150),
+    "whole_run": (["benchmarks.gpu.whole_run"], 200),
+    "probe": (["task", "probe", "--clients", "100", "-c", "preset='notebook'"], 120),
+    "recipe": (["benchmarks.recipe", "--images", "640", "--repeats", "1"], 100),
+    "data_path": (["benchmarks.gpu.data_path"], 60),
+    "compiled": (["benchmarks.gpu.compiled"], 150),
+}
+# A CPU does something of each as well.
+TOY: dict[str, list[str]] = {
+    "probe": ["task", "probe", "--clients", "4", "--steps", "1", "-c", "model='cnn' image-size=32 batch-size=4"],
+    "recipe": ["benchmarks.recipe", "--images", "4", "--epochs", "1", "--image-size", "32", "--batch-size", "2",
+               "--repeats", "1"],
+}  # fmt: skip
+PACKAGES = ("flwr", "ray", "torch", "torchvision", "numpy")
+Finding = dict[str, Any]
+
+
+def run_step(name: str, arguments: Sequence[str], limit: float, out: Path) -> list[Finding]:
+    """The findings of one step, written to `out` as they come; whatever else it prints goes to its log."""
+    findings: list[Finding] = []
+
+    def note(finding: Finding) -> None:
+        findings.append({"step": name, **finding})
+        with (out / "findings.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(findings[-1]) + "\n")
+
+    start = time.perf_counter()
+    with (out / f"{name}.log").open("w", encoding="utf-8") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True
+        )
+        timer = threading.Timer(limit, process.kill)
+        timer.start()
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith('{"what"'):
+                note(json.loads(line))
+            else:
+                log.write(line)
+                log.flush()
+        code = process.wait()
+        timer.cancel()
+    spent = time.perf_counter() - start
+    note({"what": f"{name}: exit status", "value": code, "unit": f"after {spent:.0f} s", "ok": code == 0, "aim": "0"})
+    return findings
+
+
+def table(findings: Sequence[Finding], title: str) -> Table:
+    result = Table("step", "", "value", "as it must be", title=title)
+    for finding in findings:
+        value = finding["value"]
+        shown = f"{value:,.4g}" if isinstance(value, float) else str(value)
+        verdict = {True: "yes", False: "NO", None: ""}[finding["ok"]]
+        aim = f" ({finding['aim']})" if finding["aim"] else ""
+        result.add_row(finding["step"], finding["what"], f"{shown} {finding['unit']}".strip(), verdict + aim)
+    return result
+
+
+def device_name() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+
+
+def main(
+    minutes: Annotated[float, typer.Option(help="After which no further step starts, and none goes on.")] = 9.0,
+    out: Annotated[Path | None, typer.Option(help="Folder for findings and logs; a new one without it.")] = None,
+    step: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(STEPS)}; all without it.")] = None,
+) -> None:
+    if unknown := set(step or []) - set(STEPS):
+        raise typer.BadParameter(f"{', '.join(sorted(unknown))}; it must be among {', '.join(STEPS)}.")
+    out = out or Path(tempfile.mkdtemp(prefix="benchmarks-gpu-"))
+    out.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + 60 * minutes
+    findings: list[Finding] = []
+    for name in step or STEPS:
+        arguments, limit = STEPS[name]
+        if not torch.cuda.is_available():
+            arguments = TOY.get(name, arguments)
+        left = deadline - time.monotonic()
+        if left < 1:
+            print(f"{name}: no time left", file=sys.stderr)
+            continue
+        findings += run_step(name, arguments, min(limit, left), out)
+        print(f"{name}: done, {deadline - time.monotonic():.0f} s left", file=sys.stderr, flush=True)
+    where = {"device": device_name(), **machine(PACKAGES)}
+    Console(width=160).print(table(findings, ", ".join(f"{key} {value}" for key, value in where.items())))
+    (out / "machine.json").write_text(json.dumps(where, indent=1) + "\n", encoding="utf-8")
+    print(f"Findings and logs are in {out}.")
+    if any(finding["ok"] is False for finding in findings):
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(main)
+    app()
