@@ -31,10 +31,14 @@ class LocalSGD(torch.optim.SGD):
         """Start a visit: momentum starts from zero, as in FedAvg (McMahan et al., 2017)."""
         for group in self.param_groups:
             group.update(lr=learning_rate, momentum=momentum, weight_decay=weight_decay)
-        for state in self.state.values():
-            # With a zero buffer the first step is that of a new optimiser, which starts from the gradient itself.
-            if (buffer := state.get("momentum_buffer")) is not None:
-                buffer.zero_()
+        if momentum:
+            # From a zero buffer the first step is that of a new optimiser, which starts from the gradient itself.
+            # PyTorch would allocate it in that step, and leave it unset if GradScaler skips the step.
+            for run in self._runs:
+                if (buffer := self.state[run].get("momentum_buffer")) is None:
+                    self.state[run]["momentum_buffer"] = torch.zeros_like(run)
+                else:
+                    buffer.zero_()
         self.zero_grad()
 
     def take_gradients(self) -> None:

@@ -1,5 +1,6 @@
 """Data that several rooms' tests share, drawn once per test session."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,12 @@ settings.load_profile("project")
 
 # Threads of several processes that wait for each other by spinning make tiny networks seven times slower.
 torch.set_num_threads(1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Results are those of the CPU everywhere: only `pytest -m gpu` sees a GPU."""
+    if config.option.markexpr != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

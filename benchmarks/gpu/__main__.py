@@ -28,9 +28,10 @@ ROOT = Path(__file__).parents[2]
 # In the order of worth: what comes last is missing first when time runs out. Commands, and seconds that each may take.
 STEPS: dict[str, tuple[list[str], float]] = {
     "equality": (["benchmarks.gpu.equality"], 100),
-    "memory": (["benchmarks.gpu.memory"], 80),
-    "speed": (["benchmarks.gpu.speed"], 150),
-    "whole_run": (["benchmarks.gpu.whole_run"], 200),
+    "tests": (["pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider", "-p", "no:benchmark"], 60),
+    "speed": (["benchmarks.gpu.speed"], 180),
+    "whole_run": (["benchmarks.gpu.whole_run"], 240),
+    "memory": (["benchmarks.gpu.memory"], 90),
     "probe": (["task", "probe", "--clients", "100", "-c", "preset='notebook'"], 120),
     "recipe": (["benchmarks.recipe", "--images", "640", "--repeats", "1"], 100),
     "data_path": (["benchmarks.gpu.data_path"], 60),
@@ -56,10 +57,12 @@ def run_step(name: str, arguments: Sequence[str], limit: float, out: Path) -> li
             file.write(json.dumps(findings[-1]) + "\n")
 
     start = time.perf_counter()
-    with (out / f"{name}.log").open("w", encoding="utf-8") as log:
-        process = subprocess.Popen(
+    with (
+        (out / f"{name}.log").open("w", encoding="utf-8") as log,
+        subprocess.Popen(
             [sys.executable, "-m", *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True
-        )
+        ) as process,
+    ):
         timer = threading.Timer(limit, process.kill)
         timer.start()
         assert process.stdout is not None

@@ -18,8 +18,8 @@ from config import RunConfig
 from probe.concurrent import NoRoomError, try_clients
 from task import build_model
 
-PART = 0.1  # of the GPU
-TOO_MANY = 1024  # images of 224 pixels in a batch take some 60 GiB to train a ResNet-50 in bf16
+PART = 0.04  # of the GPU
+TOO_MANY = 256  # images of 224 pixels in a batch take more than that to train a ResNet-50 in bf16
 
 
 def context() -> None:
@@ -55,9 +55,9 @@ def beyond_its_part(folder: Path) -> None:
     reply = train_message(config, TOO_MANY)
     reason = reply.error.reason if reply.has_error() else "no error"
     emit(f"{PART:g} of a GPU, batches of {TOO_MANY}", reason, ok=f"its {PART:g} of a GPU" in reason)
-    reply = train_message(config, 32)
+    reply = train_message(config, 8)
     reason = reply.error.reason if reply.has_error() else "trains"
-    emit("the same client afterwards, batches of 32", reason, ok=not reply.has_error())
+    emit("the same client afterwards, batches of 8", reason, ok=not reply.has_error())
     # Its own part includes what CUDA takes.
     most = PART * torch.cuda.get_device_properties(0).total_memory
     used = torch.cuda.max_memory_reserved(0) + CONTEXT_BYTES
@@ -68,7 +68,7 @@ def neighbours() -> None:
     """Processes, as Ray's actors are: one that asks for too much, while another trains."""
     size = scale()
     base = RunConfig(image_size=size.image_size, batch_size=size.batch_size)
-    greedy = RunConfig(image_size=size.image_size, batch_size=4 * TOO_MANY)
+    greedy = RunConfig(image_size=size.image_size, batch_size=16 * TOO_MANY)
     rates: list[float] = []
 
     def neighbour() -> None:

@@ -5,10 +5,13 @@ with all images on the device. A visit is the app's own loop. Both in one proces
 processes of their own, as Ray's actors are.
 """
 
+import itertools
 import statistics
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,6 +30,7 @@ from probe.recommendation import Needs, share_of_each
 from task import Compute, build_model, derived_generator, pick_compute
 
 AIM_VISIT, AIM_CLIENTS = 0.97, 0.95
+PROFILED_STEPS = 6  # the profiler takes minutes over an epoch
 
 
 def config_of(size: Scale, **changes: Any) -> RunConfig:
@@ -130,25 +134,24 @@ def other_precisions(size: Scale) -> None:
 
 def waits(size: Scale) -> None:
     """What makes the host wait for the device inside an epoch: by PyTorch's own alarm, and by the profiler."""
+    size = replace(size, steps=PROFILED_STEPS)
     compute = pick_compute("auto", autotune=True)
-    for augmentation in ("none", "crop-flip", "crop-flip-jitter"):
-        for on_device in (True, False):
-            run = visit(size, compute, config_of(size, augmentation=augmentation), on_device)
+    for augmentation, on_device in itertools.product(("none", "crop-flip", "crop-flip-jitter"), (True, False)):
+        run = visit(size, compute, config_of(size, augmentation=augmentation), on_device)
+        run()
+        what = f"{augmentation}, images {'on the device' if on_device else 'copied ahead'}, {size.steps} steps"
+        torch.cuda.set_sync_debug_mode("warn")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
             run()
-            what = f"{augmentation}, images {'on the device' if on_device else 'copied ahead'}"
-            torch.cuda.set_sync_debug_mode("warn")
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
-                run()
-            torch.cuda.set_sync_debug_mode("default")
-            where = {f"{w.filename.rsplit('/', 1)[-1]}:{w.lineno}" for w in caught}
-            emit(f"synchronisations in an epoch of {size.steps} steps, {what}", len(caught), ", ".join(sorted(where)))
-            with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU,
-                                                    torch.profiler.ProfilerActivity.CUDA]) as profile:  # fmt: skip
-                run()
-            counts = {event.key: event.count for event in profile.key_averages()
-                      if "Synchronize" in event.key or "Memcpy HtoD" in event.key}  # fmt: skip
-            emit(f"profiler, {what}", str(counts))
+        torch.cuda.set_sync_debug_mode("default")
+        where = sorted({f"{Path(found.filename).name}:{found.lineno}" for found in caught})
+        emit(f"synchronisations, {what}", len(caught), ", ".join(where))
+        with torch.profiler.profile() as profile:
+            run()
+        counts = {event.key: event.count for event in profile.key_averages()
+                  if "Synchronize" in event.key or "Memcpy HtoD" in event.key}  # fmt: skip
+        emit(f"profiler, {what}", str(counts))
 
 
 def clients_at_once(size: Scale, bare: float) -> None:
@@ -171,11 +174,11 @@ def clients_at_once(size: Scale, bare: float) -> None:
 def main() -> None:
     size = scale()
     bare = one_client(size)
-    if torch.cuda.is_available():
-        waits(size)
-        other_precisions(size)
-        torch.cuda.empty_cache()
+    torch.cuda.empty_cache()
     clients_at_once(size, bare)
+    if torch.cuda.is_available():
+        other_precisions(size)
+        waits(size)
 
 
 if __name__ == "__main__":

@@ -62,6 +62,7 @@ def test_losses_are_what_they_were(case: str) -> None:
     assert _losses(changes) == pytest.approx(golden[case], rel=tolerance)
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("case", CASES)
 def test_a_gpu_loses_as_much(case: str) -> None:

@@ -69,6 +69,36 @@ def test_buffers_are_allocated_once_and_gradients_dropped_after_each_step() -> N
     assert all(run.grad is None for group in optimizer.param_groups for run in group["params"])
 
 
+def test_a_first_step_that_grad_scaler_skips_leaves_no_trace() -> None:
+    """fp16 starts with a scale that is too large more often than not."""
+    torch.use_deterministic_algorithms(True)  # fills whatever is allocated and not written with NaN
+    try:
+        ours = Weights(*(value for value in _tensors(3) if value.numel() % 16 == 0))
+        plain = copy.deepcopy(ours)
+        kept = LocalSGD(ours)
+        kept._step_supports_amp_scaling = True  # as on a GPU, where the fused kernel skips the step
+        kept.begin(0.01, 0.9, 5e-4)
+        new = torch.optim.SGD(plain.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
+        for model, optimizer in ((ours, kept), (plain, new)):
+            scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, growth_interval=1000)
+            for factor in (1e3, 1e-3, 1e-3):  # the first overflows
+                loss = sum((value * value).sum() * factor for value in model.all)
+                scaler.scale(loss).backward()
+                if isinstance(optimizer, LocalSGD):
+                    optimizer.take_gradients()
+                before = [value.detach().clone() for value in model.all]
+                scaler.step(optimizer)
+                scaler.update()
+                optimizer.zero_grad()
+                if factor > 1:
+                    assert all(torch.equal(one, other) for one, other in zip(before, model.all, strict=True))
+        for one, other in zip(ours.all, plain.all, strict=True):
+            assert one.isfinite().all()
+            torch.testing.assert_close(one, other, rtol=1e-6, atol=0)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
 def test_a_weight_without_a_gradient_stays_and_a_frozen_one_is_none_of_its_business() -> None:
     model = Weights(torch.ones(16), torch.ones(16), torch.ones(3))
     model.all[2].requires_grad_(False)
