@@ -68,7 +68,9 @@ def located(path: str) -> Path:
         return ROOT / path
     for new, old in MOVES.items():
         if path == new or path.startswith(new.rstrip("/") + "/"):
-            return ROOT / (old + path.removeprefix(new).removeprefix("/") if new.endswith("/") else old + path[len(new) :])
+            return ROOT / (
+                old + path.removeprefix(new).removeprefix("/") if new.endswith("/") else old + path[len(new) :]
+            )
     return ROOT / path
 
 

@@ -9,7 +9,10 @@ from tests.docs.pages import ROOT, located, quotes
 
 PAGES = [
     *sorted((ROOT / "docs").rglob("*.md")),
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "data/README.md", "benchmarks/RESULTS.md")),
+    *(
+        ROOT / name
+        for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "data/README.md", "benchmarks/RESULTS.md")
+    ),
 ]
 IDS = [str(page.relative_to(ROOT)) for page in PAGES]
 
