@@ -36,8 +36,8 @@ from server_app.strategies.setup import make_strategy
 from task import build_model
 
 STEPS = {"cpu": 10, "cuda": 50}
-# What processes of a run hold besides, as measured on whole runs (docs/design.md, "Probe"): Ray's own share, and models
-# in messages. Of a client, one more waits in the server until it has been added.
+# What processes of a run hold besides, as measured on whole runs (docs/decisions/simulation.md, "The probe"): Ray's own
+# share, and models in messages. Of a client, one more waits in the server until it has been added.
 RAY_BYTES = 100 << 20
 SERVER_MODELS, CLIENT_MODELS = 9, 5 + 1
 BUSY = 0.25  # of the CPUs, by others

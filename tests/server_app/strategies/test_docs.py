@@ -1,4 +1,4 @@
-"""docs/strategies.md and the README against the strategies themselves."""
+"""docs/strategies.md and docs/settings.md against the strategies themselves."""
 
 import dataclasses
 import re
@@ -73,12 +73,12 @@ def test_the_table_of_privacy_lists_every_parameter(name: str) -> None:
     assert f"no more than the mean: {allowed}, and a" in DOCS
 
 
-def test_readme_and_pyproject_list_every_name() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (row,) = re.findall(r"^\| `strategy` \|.*$", readme, re.MULTILINE)
+def test_settings_and_pyproject_list_every_name() -> None:
+    page = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    (row,) = re.findall(r"^\| `strategy` \|.*$", page, re.MULTILINE)
     names = row.rsplit("| ", 1)[1].split(", or ")[0].split(", ")
     assert names == ["auto", *STRATEGIES]
-    assert "(docs/strategies.md)" in row
+    assert "(strategies.md)" in row
     pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     comment = re.search(r"^strategy = .*(?:\n +#.*)+$", pyproject, re.MULTILINE)
     assert comment is not None

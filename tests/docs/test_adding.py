@@ -1,0 +1,158 @@
+"""The code of docs/adding-*.md does what the pages promise."""
+
+import importlib
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import ArrayRecord
+from PIL import Image
+
+from server_app.callbacks import History, RoundResult
+from tests.batches_of import Y, Z, batch_of, visit_of
+from tests.docs.pages import ROOT, blocks, module_of, quotes, run
+
+DOCS = ROOT / "docs"
+
+
+def _module(path: str) -> Any:
+    return importlib.import_module(module_of(path))
+
+
+def test_a_method_made_of_what_its_page_quotes_passes_its_page_s_test() -> None:
+    page = DOCS / "adding-a-method.md"
+    parts = [code for source, code in quotes(page) if source == "methods/elr.py"]
+    assert len(parts) == 4
+    names = {**_module("methods/elr.py").__dict__}
+    given = names.pop("EarlyLearningRegularisation")
+    exec(compile("\n".join(parts), page.name, "exec"), names)
+    (test,) = blocks(page)
+    names.update(Y=Y, Z=Z, batch_of=batch_of, visit_of=visit_of, pytest=pytest)
+    exec(compile(test, page.name, "exec"), names)
+    assert names["EarlyLearningRegularisation"] is not given
+    names["test_the_first_step_by_hand"]()
+
+
+def test_a_strategy(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = run(DOCS / "adding-a-strategy.md")
+    names["test_momentum_carries_over"]()
+    monkeypatch.setitem(sys.modules, "square_root", sys.modules[__name__])
+    monkeypatch.setitem(globals(), "SquareRootAvg", names["SquareRootAvg"])
+    command = (DOCS / "adding-a-strategy.md").read_text(encoding="utf-8").split("flwr run . --stream -c ")[1]
+    pairs = _module("data/arguments.py").parse_pairs(shlex.split(command.splitlines()[0])[0])
+    config = _module("config/run_config.py").RunConfig(**pairs)
+    strategy = _module("server_app/strategy.py").build_strategy(config)
+    replies = [names["train_reply"]({"w": np.array([value])}, count) for value, count in ((0.0, 16), (3.0, 256))]
+    assert names["one_round"](strategy, {"w": np.zeros(1)}, replies)["w"] == pytest.approx(
+        [2.0]
+    )  # 16^0.25 = 2, 256^0.25 = 4
+
+
+def _result(evaluation: Any, server_round: int) -> RoundResult:
+    return RoundResult(
+        server_round=server_round, arrays=ArrayRecord(), test=evaluation, validation=None, train_loss=0.7,
+        num_examples=20, seconds=10.0, slowest_client_seconds=6.0, slowest_training_seconds=5.0,
+        evaluation_seconds=2.0, images_seen=120, images_per_second=12.0, sampled_partitions=[0, 1],
+    )  # fmt: skip
+
+
+def test_a_metric_of_the_global_model_and_a_callback(tmp_path: Path) -> None:
+    names = run(DOCS / "adding-a-metric.md")
+    evaluation = names["Evaluation"](1.5, np.array([[3, 1, 0], [1, 1, 0], [0, 0, 0]]))
+    assert names["worst_recall"](evaluation) == 0.5
+    table = tmp_path / "recall.csv"
+    kept = {"round": 1, "per-class-recall": [0.25, 0.5, None]}
+    for _ in range(2):  # the second time a resumed run, which does round 2 again
+        callback = names["RecallTable"](table, ("boots", "coat", "hat"))
+        callback.on_start(History(1, [kept]))
+        callback.after_round(_result(evaluation, 2))
+        callback.on_end()
+    assert table.read_text(encoding="utf-8").splitlines() == [
+        "round,boots,coat,hat", "1,0.250000,0.500000,", "2,0.750000,0.500000,",
+    ]  # fmt: skip
+
+
+def test_a_metric_of_the_clients() -> None:
+    names = run(DOCS / "adding-a-metric.md")
+    task, training = _module("task.py"), _module("learning/training.py")
+    config = _module("config/run_config.py").RunConfig(model="cnn", image_size=16, batch_size=4)
+    images = torch.zeros(8, 16, 16, 3, dtype=torch.uint8)
+    compute = task.Compute(torch.device("cpu"), torch.float32)
+    report = training.train_locally(
+        task.build_model("cnn", 3, seed=1), images, torch.arange(8) % 3, names["WatchedCrossEntropy"](), config,
+        compute, task.derived_generator(1, "test"),
+    )  # fmt: skip
+    assert 0 < report.visit.metrics["entropy"] <= np.log(3) + 1e-6
+    half = names["WatchedOnServer"]()
+    half.heard(1, {0: {"num-examples": 10, "entropy": 1.0}, 4: {"num-examples": 30, "entropy": 0.6}})
+    assert half.metrics(1) == {"local-entropy": pytest.approx(0.7)}
+
+
+def test_every_metric_has_a_row() -> None:
+    evaluation = _module("learning/evaluation.py").Evaluation(1.5, np.eye(2, dtype=np.int64))
+    line = _module("server_app/callbacks/metrics_file.py").as_json(_result(evaluation, 1))
+    text = (DOCS / "metrics.md").read_text(encoding="utf-8")
+    assert [key for key in line if f"`{key}`" not in text] == []
+
+
+def test_a_model() -> None:
+    run(DOCS / "adding-a-model.md")["test_tiny_vgg_learns"]()
+
+
+def test_other_resnets_need_only_their_name() -> None:
+    task = _module("task.py")
+    model = task.build_model("wide_resnet50_2", 5, seed=1)
+    assert task.classifier(model).out_features == 5
+
+
+def test_a_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    names = run(DOCS / "adding-a-dataset.md")
+    release = names["release"]
+    train, test = release.split("noisy_train"), release.split("clean_test")
+    assert (len(train.keys), len(test.keys), release.class_names) == (120, 40, ("boots", "coat", "dress", "hat"))
+    assert 0.1 < (train.labels != train.true).mean() < 0.5
+    assert (test.labels == test.true).all()
+    load_images = _module("data/images/loading.py").load_images
+    folder = _module("data/release.py").open_release(tmp_path / "my-release")
+    for size in (48, 16):
+        assert (load_images(release, test.keys, size, threads=4) == load_images(folder, test.keys, size)).all()
+    # JPEG keeps what an image shows: the writer's keys and labels belong together.
+    given = dict(zip(names["keys"].tolist(), names["true"].tolist(), strict=True))
+    assert all(given[key.decode()] == label for key, label in zip(test.keys, test.labels, strict=True))
+    with pytest.raises(_module("data/errors.py").DataError, match=r"image images/0/0 is not in .*my-images\.zip"):
+        release.store.encoded(b"images/0/0")
+
+
+def test_a_dataset_whose_true_labels_nobody_knows(tmp_path: Path) -> None:
+    writer, rng = _module("data/layout/writer.py"), np.random.default_rng(1)
+    keys, labels, nobody = writer.draw_keys(8, rng), np.arange(2), np.full(2, -1)
+    splits = {"noisy_train": writer.Labelled(keys[:2], nobody, labels)}
+    for row, split in ((2, "clean_train"), (4, "clean_val"), (6, "clean_test")):
+        splits[split] = writer.Labelled(keys[row : row + 2], labels, nobody)
+    writer.write_annotations(tmp_path, ["a", "b"], ["a", "b"], splits, rng)
+    for key in keys:
+        (tmp_path / key).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (16, 16)).save(tmp_path / key)
+    split = _module("data/release.py").open_release(tmp_path).split("noisy_train")
+    assert (split.labels.tolist(), split.true.tolist()) == ([0, 1], [-1, -1])
+
+
+def test_photos_are_imported_as_documented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("cats", "dogs"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(4):
+            Image.new("RGB", (16, 16), (20 * number, 0, 0)).save(tmp_path / "photos" / name / f"{number}.png")
+    text = (DOCS / "adding-a-dataset.md").read_text(encoding="utf-8")
+    commands = [line for line in text.splitlines() if line.startswith("python -m data ")]
+    assert [line.split()[3] for line in commands] == ["import", "show"]
+    for command in commands:
+        words = [word.replace("~", str(tmp_path)) for word in shlex.split(command)[1:]]
+        subprocess.run([sys.executable, *words], cwd=ROOT, check=True, capture_output=True, timeout=120)
+    assert (tmp_path / "photos-release" / "category_names_eng.txt").read_text(encoding="utf-8") == "cats\ndogs"
