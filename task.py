@@ -7,6 +7,7 @@ and the ClientApp in two threads of one process, and torchvision does not surviv
 import contextlib
 import hashlib
 import math
+import sys
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,7 +17,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from config import ConfigError
+from config.run_config import ConfigError
 
 # Channel mean and standard deviation of RGB in [0, 1].
 NORMALIZATIONS = {
@@ -205,7 +206,10 @@ def _normalize_on_cpu(images: Tensor, mean: tuple[float, ...], deviation: tuple[
     return batch.view(images.shape)
 
 
-if __name__ == "__main__":  # python -m task probe; nodes have no such folder, and no need of it
-    from probe.command import main
-
-    main()
+if __name__ == "__main__":  # where these commands were
+    print(
+        "python -m task has no commands any more: `python -m probe` took the place of `probe`, and"
+        " `python -m client_app.corrected_labels` that of `labels`.",
+        file=sys.stderr,
+    )
+    raise SystemExit(2)

@@ -14,8 +14,8 @@ pack; nothing of the data is decoded or cached before a run.
   they are new in every later round as well.
 - later rounds: median; "besides" is what the slowest visit to a client does not explain, "ms a visit" a round without
   evaluation divided by its clients: with two actors, half of what a visit takes one of them.
-- memory: most PSS at one time (`benchmarks.memory`) of the process that holds server and nodes, of the largest actor,
-  and of the SuperLink with everything below it, Ray's own processes and its object store included.
+- memory: most PSS at one time (`benchmarks.tools.memory`) of the process that holds server and nodes, of the largest
+  actor, and of the SuperLink with everything below it, Ray's own processes and its object store included.
 """
 
 import json
@@ -31,10 +31,10 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.memory import TreeMemory
-from benchmarks.processes import arrivals, deployment, pairs
-from benchmarks.repeated import write_repeated
-from benchmarks.report import report
+from benchmarks.data.repeated import write_repeated
+from benchmarks.tools.memory import TreeMemory
+from benchmarks.tools.processes import arrivals, deployment, pairs
+from benchmarks.tools.report import report
 
 ROOT = Path(__file__).parents[1]
 ACTORS = 2

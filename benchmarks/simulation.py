@@ -4,9 +4,10 @@
 
 All clients train in every round, as many at once as there are cores, each on one. A round lasts from one evaluated
 global model to the next: messages, training, checks of replies, aggregation, evaluation on a few images, checkpoint,
-metrics. The bare loop (`benchmarks.bare_loop`) trains as many clients for as many steps of the same size in the same
-precision, and does nothing else: in one process on all cores, and in as many processes as cores, which is the stricter
-one. Contenders take turns. Medians of all rounds, without the first of a run, which also decodes, and of all repeats.
+metrics. The bare loop (`benchmarks.tools.bare_loop`) trains as many clients for as many steps of the same size in the
+same precision, and does nothing else: in one process on all cores, and in as many processes as cores, which is the
+stricter one. Contenders take turns. Medians of all rounds, without the first of a run, which also decodes, and of all
+repeats.
 
 Start-up is counted apart: from the command until nodes are asked who they are (Flower bundles the app and starts the
 simulation; imports), until the first one has answered (Ray and its actors start, and import), until all have; and what
@@ -25,10 +26,10 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.bare_loop import Load, bare_rounds
-from benchmarks.processes import arrivals, deployment, pairs
-from benchmarks.report import report
 from benchmarks.scaling import roll_call
+from benchmarks.tools.bare_loop import Load, bare_rounds
+from benchmarks.tools.processes import arrivals, deployment, pairs
+from benchmarks.tools.report import report
 from data.sample import draw_sample
 from task import pick_compute
 

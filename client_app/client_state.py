@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from config import ConfigError
+from config.run_config import ConfigError
 
 FORMAT = "clothing1m-fl client state 1"
 DEFAULT = "~/clothing1m-fl-state"

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from client_app.augmentation import stored_size
-from config import RunConfig, parse_args
-from data.corruption import corrupt
-from data.decoded_cache import GIB, DecodedCache
+from config.run_config import RunConfig, parse_args
 from data.errors import DataError
-from data.partition import partition
-from data.partition_file import deal
+from data.images.decoded_cache import GIB, DecodedCache
+from data.noise.synthetic import corrupt
+from data.partition.file import deal
+from data.partition.schemes import partition
 from data.release import Release, Split, open_release, training_split
 from data.sample import default_sample
+from learning.augmentation import stored_size
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ import typer
 from data.arguments import parse_pairs
 from data.check import begin_check
 from data.errors import DataError
-from data.folder_import import SUFFIXES, Shares, import_folder
-from data.packing import Packing, write_pack
-from data.partition import PARTITIONS
-from data.partition_file import deal, save_partition
+from data.import_folder import SUFFIXES, Shares, import_folder
+from data.pack_writer import Packing, write_pack
+from data.partition.file import deal, save_partition
+from data.partition.schemes import PARTITIONS
 from data.progress_bar import cpus, progress_bar
 from data.release import open_release, training_split
 from data.sample import SampleSize, draw_sample

@@ -1,6 +1,6 @@
 """A release: class names, the four lists with their labels, and where the images are.
 
-It opens a folder in the released layout (`data.layout`) or one file made from it (`data.pack`).
+It opens a folder in the released layout (`data.layout.finding`) or one file made from it (`data.stores.pack`).
 """
 
 import hashlib
@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from data.errors import DataError
-from data.index import Index, read_index
-from data.key_files import read_class_names
-from data.layout import CATEGORIES, CLEAN_LABELS, LIST_FILES, NOISY_LABELS, SPLITS, find_layout
-from data.pack import is_pack, open_pack
-from data.stores import FolderStore, Store
+from data.layout.finding import CATEGORIES, CLEAN_LABELS, LIST_FILES, NOISY_LABELS, SPLITS, find_layout
+from data.layout.index import Index, read_index
+from data.layout.key_files import read_class_names
+from data.stores.folder import FolderStore, Store
+from data.stores.pack import is_pack, open_pack
 
 __all__ = [
     "CATEGORIES",
@@ -88,7 +88,7 @@ class Release:
         """Keys and labels of all images, read when first asked for.
 
         Raises:
-            DataError: What `data.index.read_index` refuses.
+            DataError: What `data.layout.index.read_index` refuses.
         """
         return self._index or read_index(self.text, len(self.class_names))
 

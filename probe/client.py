@@ -16,20 +16,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from capacity import Share
-from client_app.allocator import keep_freed_memory
-from client_app.augmentation import stored_size
-from client_app.inference import Inference
-from client_app.local_training import train_locally
-from client_app.methods import METHODS, Method
-from client_app.methods.method import Told, Visit
-from client_app.replica import kept_replica
-from client_app.resources import hold_to, out_of_memory
-from config import ConfigError, RunConfig, build_named
-from evaluation import evaluate, evaluation_batch
-from noisy_stages import BEGAN, NOISY, STAGE
+from config.run_config import ConfigError, RunConfig, build_named
+from learning.allocator import keep_freed_memory
+from learning.augmentation import stored_size
+from learning.evaluation import evaluate, evaluation_batch
+from learning.inference import Inference
+from learning.method import Method, Told, Visit
+from learning.replica import kept_replica
+from learning.training import train_locally
+from methods import METHODS
+from methods.transition import TOLD
+from methods.two_stages import BEGAN, NOISY, STAGE
+from simulation.capacity import Share
+from simulation.share import hold_to, out_of_memory, place
 from task import Compute, build_model, networks_of, pick_compute
-from transition import TOLD
 
 CLASSES = 14
 WARM_UP_STEPS = 2
@@ -63,7 +63,7 @@ def client_work(config: RunConfig, steps: int, images: int) -> Work:
 
     def train(count: int) -> tuple[int, float]:
         report = train_locally(
-            ours.model, pixels, labels[:count], method, config, compute, generator,
+            ours.model, place(pixels, compute.device), labels[:count], method, config, compute, generator,
             optimizer=ours.optimizer, server_round=config.num_server_rounds, told=HEAVIEST,
         )  # fmt: skip
         return report.images_seen, report.seconds

@@ -12,14 +12,11 @@ from typing import Any
 
 import torch
 
-from capacity import Share
-from config import ConfigError, RunConfig
+from config.run_config import ConfigError, RunConfig
+from probe.errors import NoRoomError
+from simulation.capacity import Share
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-class NoRoomError(Exception):
-    """Memory was too little, said in one sentence."""
 
 
 @dataclass(frozen=True)

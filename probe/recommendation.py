@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from capacity import GIB, Share
-from probe.concurrent import NoRoomError, Trial
+from probe.concurrent import Trial
+from probe.errors import NoRoomError
+from simulation.capacity import GIB, Share
 
 GROWTH = 1.03  # more clients at once are worth it from three percent more images per second on
 GPU_FULL = 0.95  # of its memory; the rest is for what was not measured

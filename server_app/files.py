@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
-from config import ConfigError, RunConfig
+from config.run_config import ConfigError, RunConfig
 
 DEFAULT_OUTPUT = "~/clothing1m-fl-runs"
 

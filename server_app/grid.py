@@ -10,7 +10,7 @@ from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.superlink.grid.inmemory_grid import InMemoryGrid
 
-from server_app.packing import Packing
+from server_app.model_transport import Packing
 from server_app.stopping import RunStoppedError
 
 POLL_SECONDS = 0.05, 0.25  # first and longest pause between two requests to a SuperLink

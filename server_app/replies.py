@@ -11,8 +11,8 @@ from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.common import log
 from flwr.common.constant import ErrorCode
 
-from arrays import all_finite, as_numpy
-from config import REFUSED
+from messages.arrays import all_finite, as_numpy
+from messages.keys import REFUSED
 from server_app.roll_call import Member
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from flwr.common import log
 
-from config import ConfigError, RunConfig
+from config.run_config import ConfigError, RunConfig
 from server_app.checkpoint_file import BadCheckpointError, Checkpoint, load_checkpoint
 from server_app.files import create_run_dir, output_folder
 

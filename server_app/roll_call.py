@@ -3,7 +3,6 @@
 import hashlib
 import itertools
 import time
-from collections import Counter
 from dataclasses import dataclass, replace
 from logging import INFO
 from typing import cast
@@ -14,13 +13,12 @@ from flwr.common import log
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
-from capacity import Share
-from config import RunConfig
-from fingerprint import running_code
+from config.run_config import RunConfig
+from messages.fingerprint import running_code
 from server_app.grid import OrderedGrid
 from server_app.stopping import RunStoppedError
+from simulation.capacity import Share
 
-ROLL_ROWS = 12  # larger federations are summed up
 PROGRESS_SECONDS = 30.0  # between two lines of a roll call that takes long
 
 
@@ -185,35 +183,3 @@ def roll_hash(members: list[Member]) -> str:
     """Changes when another set of images takes part, or is dealt otherwise."""
     facts = [(member.partition_id, member.num_examples, member.data) for member in members]
     return hashlib.sha256(repr(facts).encode()).hexdigest()
-
-
-def roll_table(members: list[Member], class_names: tuple[str, ...]) -> list[str]:
-    """The roll as aligned lines for the log."""
-    lines = [f"{'client':>6}  {'images':>8}  {'classes':>7}  most frequent label      compute"]
-    for member in members[:ROLL_ROWS]:
-        top = int(member.histogram.argmax())
-        share = member.histogram[top] / member.num_examples
-        label = f"{class_names[top]} ({share:.0%})"
-        lines.append(
-            f"{member.partition_id:>6}  {member.num_examples:>8,}  {np.count_nonzero(member.histogram):>7}"
-            f"  {label:<23}  {member.compute}"
-        )
-    if len(members) > ROLL_ROWS:
-        lines.append(f"{'...':>6}  and {len(members) - ROLL_ROWS} more clients")
-    total = sum(member.num_examples for member in members)
-    lines.append(f"{'all':>6}  {total:>8,}  {np.count_nonzero(sum(member.histogram for member in members)):>7}")
-    machines = Counter(member.machine for member in members if member.machine)
-    lines += [f"{count:>6}  answered from {machine}" for machine, count in sorted(machines.items())]
-    return lines + _label_table([member for member in members if member.own_folder][:ROLL_ROWS], class_names)
-
-
-def _label_table(sites: list[Member], class_names: tuple[str, ...]) -> list[str]:
-    """Which node each site is, and how many of its images carry each label; slices of one copy are dealt, and known."""
-    if not sites:
-        return []
-    lines = [f"client {site.partition_id} is node {site.node_id}" for site in sites]
-    width = max(map(len, ("label", *class_names)))
-    lines.append(f"{'label':<{width}}" + "".join(f"{f'client {site.partition_id}':>11}" for site in sites))
-    for label, name in enumerate(class_names):
-        lines.append(f"{name:<{width}}" + "".join(f"{site.histogram[label]:>11,}" for site in sites))
-    return lines

@@ -13,16 +13,17 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricReco
 from flwr.common import log
 from flwr.serverapp.strategy import Strategy
 
-from config import SITES, RunConfig
+from config.run_config import RunConfig
+from messages.keys import SITES
+from methods.scores import image_scores
+from methods.server_half import ServerHalf
 from server_app.callbacks import Callback, History, Kept, RoundResult
-from server_app.evaluation import CleanSet
+from server_app.clean_sets import CleanSet
 from server_app.grid import OrderedGrid
-from server_app.methods import ServerHalf
-from server_app.methods.scores import image_scores
 from server_app.replies import Replies
 from server_app.roll_call import Member
 from server_app.stopping import RunStoppedError
-from server_app.strategies.setup import state_of
+from server_app.strategy import state_of
 from task import derived_seed
 
 LOST_STATE = (

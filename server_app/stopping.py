@@ -10,7 +10,7 @@ from pathlib import Path
 from flwr.common import log
 from flwr.supercore.exit import add_exit_handler
 
-from config import ConfigError
+from config.run_config import ConfigError
 from data.errors import DataError
 
 

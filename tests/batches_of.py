@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from client_app.methods.method import Batch, View, Visit
+from learning.method import Batch, View, Visit
 
 # Two samples, three classes; ZB is a second view, a second network or a teacher.
 Z = torch.tensor([[2.0, 0.5, -1.0], [0.1, 1.2, 0.3]], dtype=torch.float64)

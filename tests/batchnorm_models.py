@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from server_app.strategies.buffers import is_counter
+from server_app.strategies.batchnorm import is_counter
 
 
 def network() -> nn.Module:

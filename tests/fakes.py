@@ -16,9 +16,9 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid.inmemory_grid import InMemoryGrid
 
-import client_app
-import server_app
-from config import RunConfig
+from client_app.app import app as client_app
+from config.run_config import RunConfig
+from server_app.app import app as server_app
 
 Handler = Callable[[Message, Context], Message | None]
 
@@ -109,7 +109,7 @@ def one_round(
     strategy: Strategy, arrays: Mapping[str, Any], replies: Iterable[Message], server_round: int = 1
 ) -> dict[str, np.ndarray]:
     """The new global arrays after `arrays` were sent and `replies` came back."""
-    grid = InProcessGrid(client_app.app, partitions(2))
+    grid = InProcessGrid(client_app, partitions(2))
     strategy.configure_train(server_round, record(arrays), ConfigRecord(), grid)
     new, metrics = strategy.aggregate_train(server_round, iter(replies))
     assert new is not None
@@ -135,8 +135,8 @@ def run_in_process(
     """A whole run of the real ServerApp and ClientApp; returns its folder."""
     values = {**SMALL, "output-dir": str(out), "run-name": "run", "fraction-train": 0.5, **overrides}
     values = {key.replace("_", "-"): value for key, value in values.items()}
-    grid = InProcessGrid(handler or client_app.app, nodes or partitions(clients), values)
-    server_app.app(grid, Context(1, 1, {}, RecordDict(), {**RunConfig().to_flat(), **values}))
+    grid = InProcessGrid(handler or client_app, nodes or partitions(clients), values)
+    server_app(grid, Context(1, 1, {}, RecordDict(), {**RunConfig().to_flat(), **values}))
     return out / str(values["run-name"])
 
 

@@ -13,13 +13,12 @@ from typing import Any
 import pytest
 import torch
 
-from capacity import GIB, Share, clients_at_once
-from client_app.methods import METHODS
-from client_app.replica import kept_replica
-from config import ConfigError, RunConfig
-from probe import client, command, concurrent
-from probe.command import images_of_one_client, read_config, try_all
-from probe.concurrent import NoRoomError, Trial
+from config.run_config import ConfigError, RunConfig
+from learning.replica import kept_replica
+from methods import METHODS
+from probe import client, concurrent, session
+from probe.concurrent import Trial
+from probe.errors import NoRoomError
 from probe.recommendation import (
     Hardware,
     Needs,
@@ -30,6 +29,8 @@ from probe.recommendation import (
     share_of_each,
     shortage,
 )
+from probe.session import images_of_one_client, read_config, try_all
+from simulation.capacity import GIB, Share, clients_at_once
 from task import Compute, build_model, networks_of
 
 ROOT = Path(__file__).parents[1]
@@ -138,7 +139,7 @@ def test_what_is_tried_ends_where_nothing_is_gained(monkeypatch: pytest.MonkeyPa
             raise NoRoomError("its 0.125 of a GPU is too little.")
         return Trial(at_once, share, rates[at_once], GIB, GIB, at_once * GIB)
 
-    monkeypatch.setattr(command, "try_clients", measured)
+    monkeypatch.setattr(session, "try_clients", measured)
 
     def tried(hardware: Hardware) -> list[int]:
         return [trial.at_once for trial in try_all(RunConfig(), hardware, NEEDS, 1, 1, 100)]
@@ -243,11 +244,11 @@ def test_this_machine_can_be_probed() -> None:
     config = "model='resnet18' image-size=32 batch-size=2 precision='fp32'"
     arguments = ["-c", config, "--steps", "2", "--clients", "5"]
     done = subprocess.run(
-        [sys.executable, "-m", "task", "probe", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300
+        [sys.executable, "-m", "probe", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     assert "images/s together" in done.stdout
-    cpus = command.look_at_hardware().cpus
+    cpus = session.look_at_hardware().cpus
     last = done.stdout.splitlines()[-1]
     gpu = " client-resources-num-gpus=1" if torch.cuda.is_available() else ""
     start = f'flwr run . --stream --federation-config "num-supernodes=5 client-resources-num-cpus={cpus}{gpu}"'
@@ -256,12 +257,12 @@ def test_this_machine_can_be_probed() -> None:
 
 def test_a_bad_key_ends_in_one_sentence() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "task", "probe", "-c", "method='magic'", "--steps", "1"],
+        [sys.executable, "-m", "probe", "-c", "method='magic'", "--steps", "1"],
         cwd=ROOT, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 1
     names = ", ".join(sorted(METHODS))
-    assert done.stderr == f"python -m task: run config: 'method' is 'magic'; it must be one of {names}.\n"
+    assert done.stderr == f"python -m probe: run config: 'method' is 'magic'; it must be one of {names}.\n"
 
 
 @pytest.mark.parametrize(("name", "numbers"), [("ce", 0), ("elr", 14 * 5000), ("fedelc", 2 * 14 * 5000)])

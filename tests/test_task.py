@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score
 
-from config import ConfigError
-from evaluation import Evaluation, evaluate, evaluation_batch
+from config.run_config import ConfigError
+from learning.evaluation import Evaluation, evaluate, evaluation_batch
 from task import (
     NORMALIZATIONS,
     Compute,

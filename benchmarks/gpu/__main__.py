@@ -22,7 +22,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.report import machine
+from benchmarks.tools.report import machine
 
 ROOT = Path(__file__).parents[2]
 # In the order of worth: what comes last is missing first when time runs out. Commands, and seconds that each may take.
@@ -32,15 +32,15 @@ STEPS: dict[str, tuple[list[str], float]] = {
     "speed": (["benchmarks.gpu.speed"], 180),
     "whole_run": (["benchmarks.gpu.whole_run"], 240),
     "memory": (["benchmarks.gpu.memory"], 90),
-    "probe": (["task", "probe", "--clients", "100", "-c", "preset='notebook'"], 120),
-    "recipe": (["benchmarks.recipe", "--images", "640", "--repeats", "1"], 100),
+    "probe": (["probe", "--clients", "100", "-c", "preset='notebook'"], 120),
+    "recipe": (["benchmarks.client.recipe", "--images", "640", "--repeats", "1"], 100),
     "data_path": (["benchmarks.gpu.data_path"], 60),
     "compiled": (["benchmarks.gpu.compiled"], 150),
 }
 # A CPU does something of each as well.
 TOY: dict[str, list[str]] = {
-    "probe": ["task", "probe", "--clients", "4", "--steps", "1", "-c", "model='cnn' image-size=32 batch-size=4"],
-    "recipe": ["benchmarks.recipe", "--images", "4", "--epochs", "1", "--image-size", "32", "--batch-size", "2",
+    "probe": ["probe", "--clients", "4", "--steps", "1", "-c", "model='cnn' image-size=32 batch-size=4"],
+    "recipe": ["benchmarks.client.recipe", "--images", "4", "--epochs", "1", "--image-size", "32", "--batch-size", "2",
                "--repeats", "1"],
 }  # fmt: skip
 PACKAGES = ("flwr", "ray", "torch", "torchvision", "numpy")

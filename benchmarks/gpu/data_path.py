@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from batches import ahead
-from benchmarks.full_size import jpeg
+from benchmarks.data.full_size import jpeg
+from benchmarks.data.repeated import write_repeated
 from benchmarks.gpu.step import Scale, emit, scale, synchronize
-from benchmarks.repeated import write_repeated
-from data.decode import decode, resize
-from data.decoded_cache import DecodedCache
+from data.images.decode import decode, resize
+from data.images.decoded_cache import DecodedCache
 from data.release import open_release
+from learning.batches import ahead
 
 PHOTO_SIDE = 256  # the release's images are so large on average
 

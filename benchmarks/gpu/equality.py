@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.gpu.step import CLASSES, computes, emit, scale
-from client_app.augmentation import augment, stored_size
-from client_app.colour import distort
-from client_app.local_training import TrainingReport, train_locally
-from client_app.methods import METHODS
-from config import RunConfig
-from evaluation import evaluate
+from config.run_config import RunConfig
+from learning.augmentation import augment, stored_size
+from learning.colour import distort
+from learning.evaluation import evaluate
+from learning.training import TrainingReport, train_locally
+from methods import METHODS
 from probe.client import HEAVIEST
 from task import NORMALIZATIONS, Compute, build_model, derived_generator, pick_compute
 

@@ -8,14 +8,15 @@ from typing import Any
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
 
+from benchmarks.data.repeated import write_repeated
 from benchmarks.gpu.step import CLASSES, emit, scale
-from benchmarks.prepared import identify
-from benchmarks.repeated import write_repeated
-from capacity import GIB, Share
-from client_app import app
-from client_app.resources import CONTEXT_BYTES, hold_to
-from config import RunConfig
-from probe.concurrent import NoRoomError, try_clients
+from benchmarks.server.prepared import identify
+from client_app.app import app
+from config.run_config import RunConfig
+from probe.concurrent import try_clients
+from probe.errors import NoRoomError
+from simulation.capacity import GIB, Share
+from simulation.share import CONTEXT_BYTES, hold_to
 from task import build_model
 
 PART = 0.04  # of the GPU

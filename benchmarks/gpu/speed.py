@@ -19,14 +19,14 @@ import torchvision
 from torch import nn
 
 from benchmarks.gpu.step import CLASSES, Scale, emit, scale, synchronize
-from client_app.augmentation import stored_size
-from client_app.local_training import train_locally
-from client_app.methods import METHODS
-from client_app.sgd import LocalSGD
-from config import RunConfig
-from probe.command import look_at_hardware
+from config.run_config import RunConfig
+from learning.augmentation import stored_size
+from learning.optimizer import LocalSGD
+from learning.training import train_locally
+from methods import METHODS
 from probe.concurrent import try_clients
 from probe.recommendation import Needs, share_of_each
+from probe.session import look_at_hardware
 from task import Compute, build_model, derived_generator, pick_compute
 
 AIM_VISIT, AIM_CLIENTS = 0.97, 0.95

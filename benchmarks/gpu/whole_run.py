@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
+from benchmarks.data.repeated import write_repeated
 from benchmarks.gpu.speed import bare_loop
 from benchmarks.gpu.step import Scale, emit, scale, synchronize
-from benchmarks.processes import deployment, pairs
-from benchmarks.repeated import write_repeated
+from benchmarks.tools.processes import deployment, pairs
 from task import pick_compute
 
 ROOT = Path(__file__).parents[2]

@@ -48,9 +48,9 @@ from benchmarks.peers.environments import available, python_of
 from benchmarks.peers.job import Job
 from benchmarks.peers.ours import SEED
 from benchmarks.peers.process_memory import PeakMemory, marked
-from benchmarks.report import report
-from data.decoded_cache import GIB, DecodedCache
-from data.partition import partition
+from benchmarks.tools.report import report
+from data.images.decoded_cache import GIB, DecodedCache
+from data.partition.schemes import partition
 from data.release import Split, open_release, training_split
 from data.sample import draw_sample
 from data.user_cache import cache_folder

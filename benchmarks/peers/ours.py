@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.peers.job import Job, Report
 from benchmarks.peers.with_flower import RUN_SECONDS, federation
-from benchmarks.processes import arrivals, deployment, pairs
+from benchmarks.tools.processes import arrivals, deployment, pairs
 
 APP = Path(__file__).parents[2]
 SEED = 1  # also of the deal and of the initial weights that the other contenders get

@@ -4,7 +4,7 @@ import contextlib
 import threading
 from pathlib import Path
 
-from benchmarks.memory import pss_of
+from benchmarks.tools.memory import pss_of
 
 INTERVAL_SECONDS = 0.5
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.peers.job import Job
-from benchmarks.processes import deployment, pairs
+from benchmarks.tools.processes import deployment, pairs
 
 APP = Path(__file__).parent / "flower_app"
 RUN_SECONDS = 1800

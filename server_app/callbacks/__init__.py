@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from flwr.app import ArrayRecord
 
-from evaluation import Evaluation
+from learning.evaluation import Evaluation
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from arrays import as_numpy
+from messages.arrays import as_numpy
 from server_app.callbacks import Callback, History, RoundResult
 from server_app.checkpoint_file import Checkpoint, save_checkpoint
 

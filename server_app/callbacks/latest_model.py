@@ -7,7 +7,7 @@ import safetensors.torch
 import torch
 from flwr.app import ArrayRecord
 
-from config import RunConfig
+from config.run_config import RunConfig
 from server_app.callbacks import OccasionalCallback, RoundResult
 from server_app.files import replace_file
 

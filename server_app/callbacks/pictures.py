@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from config import PRESETS
+from config.run_config import PRESETS
 from data.plots import INK, draw_matrix, quiet
 from server_app.callbacks import History, OccasionalCallback, RoundResult
 

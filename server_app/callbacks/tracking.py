@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from flwr.common import log
 
-from config import ConfigError, RunConfig
+from config.run_config import ConfigError, RunConfig
 from server_app.callbacks import Callback, History, RoundResult
 from server_app.callbacks.metrics_file import as_json
 

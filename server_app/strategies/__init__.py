@@ -4,13 +4,11 @@ A strategy is one of Flower's `Strategy` classes. What the app asks of one beyon
 """
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from flwr.serverapp.strategy import Strategy
 
-from config import ConfigError, RunConfig, build_named
 from server_app.strategies.bulyan import Bulyan
 from server_app.strategies.daagg import DaAgg
 from server_app.strategies.fedavg import StreamingFedAvg
@@ -21,7 +19,6 @@ from server_app.strategies.fedopt import FedAdagrad, FedAdam, FedYogi
 from server_app.strategies.fedprox import FedProx
 from server_app.strategies.fedtrimmedavg import FedTrimmedAvg
 from server_app.strategies.krum import Krum, MultiKrum
-from server_app.strategies.own_class import load_class
 from server_app.strategies.qfedavg import QFedAvg
 from server_app.strategies.rfa import RFA
 
@@ -87,26 +84,3 @@ STRATEGIES: dict[str, Callable[..., Strategy]] = {
     "rfa": RFA,
     "daagg": DaAgg,
 }
-
-
-def build_strategy(config: RunConfig) -> Strategy:
-    """The strategy that `strategy` and `strategy-args` ask for: a name of the table, or a class as ``"module:Class"``.
-
-    Raises:
-        ConfigError: An unknown name or parameter, or a value that the strategy refuses.
-    """
-    name = config.strategy
-    # L of q-FedAvg's paper is one over the clients' learning rate, which the run already knows.
-    table: dict[str, Callable[..., Strategy]] = {
-        **STRATEGIES,
-        "qfedavg": partial(QFedAvg, client_learning_rate=config.learning_rate),
-    }
-    if ":" in name:
-        table[name] = load_class(name)
-    elif name not in table:
-        known = ", ".join(sorted(table))
-        raise ConfigError(
-            f"run config: 'strategy' is {name!r}; it must be one of {known}, or a class of your own as 'module:Class'."
-        )
-    strategy: Strategy = build_named("strategy", table, name, config.strategy_args)
-    return strategy

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from rules import one_of
-from server_app.strategies.buffers import is_counter, is_parameter
-from server_app.strategies.held import Floats, HeldReplies, HoldingStrategy, Rule, blocks
+from config.rules import one_of
+from server_app.strategies.batchnorm import is_counter, is_parameter
+from server_app.strategies.collecting import Floats, HeldReplies, HoldingStrategy, Rule, blocks
 from server_app.strategies.parameters import parameter
 
 Bools = npt.NDArray[np.bool_]

@@ -9,7 +9,7 @@ defaults, it is FedAvg.
 from dataclasses import dataclass
 from typing import ClassVar
 
-from rules import interval
+from config.rules import interval
 from server_app.strategies.parameters import parameter
 from server_app.strategies.server_step import Floats, ServerStep
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from flwr.app import MetricRecord
 
-from rules import interval
+from config.rules import interval
 from server_app.strategies.parameters import parameter
 from server_app.strategies.server_step import Floats, ServerStep
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from server_app.strategies.held import HeldReplies, HoldingStrategy, Rule
+from server_app.strategies.collecting import HeldReplies, HoldingStrategy, Rule
 
 
 @dataclass(kw_only=True, eq=False)

@@ -17,7 +17,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from rules import interval
+from config.rules import interval
 from server_app.strategies.parameters import parameter
 from server_app.strategies.server_step import Floats, ServerStep
 

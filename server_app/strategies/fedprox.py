@@ -2,7 +2,7 @@
 
     client k minimises F_k(w) + mu / 2 ||w - w_t||^2,  the server averages as in FedAvg
 
-Flower's class only sends mu along; the term itself is in `client_app.local_training`, over the trainable parameters.
+Flower's class only sends mu along; the term itself is in `learning.training`, over the trainable parameters.
 The paper tries mu in {0.001, 0.01, 0.1, 1}. FNBench's code takes the unsquared norm of each tensor instead.
 """
 
@@ -14,7 +14,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.common import log
 from flwr.serverapp import Grid
 
-from rules import interval
+from config.rules import interval
 from server_app.strategies.fedavg import StreamingFedAvg
 from server_app.strategies.parameters import parameter
 

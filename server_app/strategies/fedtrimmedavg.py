@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rules import interval
-from server_app.strategies.held import HeldReplies, HoldingStrategy, Rule
+from config.rules import interval
+from server_app.strategies.collecting import HeldReplies, HoldingStrategy, Rule
 from server_app.strategies.parameters import parameter
 
 

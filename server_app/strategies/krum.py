@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rules import at_least
-from server_app.strategies.held import HeldReplies, HoldingStrategy, Rule, krum_scores
+from config.rules import at_least
+from server_app.strategies.collecting import HeldReplies, HoldingStrategy, Rule, krum_scores
 from server_app.strategies.parameters import parameter
 
 

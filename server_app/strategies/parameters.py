@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from rules import Rule
+from config.rules import Rule
 
 
 def parameter(default: float | str, rule: Rule) -> Any:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rules import at_least, interval
-from server_app.strategies.held import Floats, HeldReplies, HoldingStrategy, Rule
+from config.rules import at_least, interval
+from server_app.strategies.collecting import Floats, HeldReplies, HoldingStrategy, Rule
 from server_app.strategies.parameters import parameter
 
 

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from server_app.strategies.buffers import is_counter
+from server_app.strategies.batchnorm import is_counter
 
 BLOCK = 1 << 17  # numbers whose products stay in the processor's cache; smaller ones make threads wait for each other
 SPAN = 1 << 20  # numbers that a thread takes at a time

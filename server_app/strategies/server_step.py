@@ -15,8 +15,8 @@ import numpy.typing as npt
 from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 
-from arrays import as_numpy
-from server_app.strategies.buffers import is_parameter
+from messages.arrays import as_numpy
+from server_app.strategies.batchnorm import is_parameter
 from server_app.strategies.fedavg import StreamingFedAvg
 
 Floats = npt.NDArray[np.float64]

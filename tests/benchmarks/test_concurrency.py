@@ -1,7 +1,7 @@
 """The benchmark of clients at once runs, at the smallest size; nothing here is timed."""
 
-from benchmarks.concurrency import COLUMNS, measure
-from config import RunConfig
+from benchmarks.client.concurrency import COLUMNS, measure
+from config.run_config import RunConfig
 from probe.recommendation import Hardware
 
 

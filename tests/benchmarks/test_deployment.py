@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.deployment import COLUMNS, CONTENDERS, NODES, SEED, Job, Run, draw, measure, row
-from benchmarks.processes import arrivals, pairs
-from benchmarks.stock.quickstart import task as stock_task
+from benchmarks.deployment.__main__ import COLUMNS, CONTENDERS, NODES, SEED, Job, Run, draw, measure, row
+from benchmarks.deployment.stock.quickstart import task as stock_task
+from benchmarks.tools.processes import arrivals, pairs
 from client_app import local_data
-from config import RunConfig
+from config.run_config import RunConfig
 from task import Compute, to_input
 
 JOB = Job("resnet18", rounds=2, images=8, image_size=32, batch_size=4)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.memory import TreeMemory, pss_of
+from benchmarks.tools.memory import TreeMemory, pss_of
 
 MIB = 1 << 20
 # Each takes what its first argument says, reports, and waits until its input ends.
@@ -84,8 +84,8 @@ def test_a_process_keeps_its_name_when_its_peak_comes_as_it_ends(monkeypatch: py
     """Those that share its pages end first, so that its share grows, and a process that ends has no command line."""
     with _process(HOLD, "50", "--name=last") as pid:
         with TreeMemory(pid, seconds=60.0) as memory:
-            monkeypatch.setattr("benchmarks.memory._command", lambda pid: "")
-            monkeypatch.setattr("benchmarks.memory.pss_of", lambda pid: 70 * MIB)
+            monkeypatch.setattr("benchmarks.tools.memory._command", lambda pid: "")
+            monkeypatch.setattr("benchmarks.tools.memory.pss_of", lambda pid: 70 * MIB)
         assert memory.peak_of("--name=last") == 70 * MIB
 
 

@@ -9,11 +9,13 @@ import pytest
 import torch
 from flwr.app import Context, Message
 
-import client_app
-from benchmarks import method_cost, method_settings, methods
-from benchmarks.method_data import sample_and_truth
-from benchmarks.method_rows import COLUMNS, Cost, Row, append, beyond, markdown, read, table
-from config import Value
+from benchmarks.methods import __main__ as methods
+from benchmarks.methods import cost as method_cost
+from benchmarks.methods import settings as method_settings
+from benchmarks.methods.data import sample_and_truth
+from benchmarks.methods.rows import COLUMNS, Cost, Row, append, beyond, markdown, read, table
+from client_app.app import app as client_app
+from config.run_config import Value
 from data.release import open_release
 from data.sample import SampleSize
 
@@ -148,7 +150,7 @@ def test_every_visit_but_the_first_is_paired_with_one_of_plain_cross_entropy(
     tiny_sample: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[str, str, int]] = []
-    answer = client_app.app
+    answer = client_app
 
     def spy(message: Message, context: Context) -> Message:
         if message.metadata.message_type == "train":
@@ -157,7 +159,7 @@ def test_every_visit_but_the_first_is_paired_with_one_of_plain_cross_entropy(
             seen.append((kind, str(config["method-args"]), int(str(context.node_config["partition-id"]))))
         return answer(message, context)
 
-    monkeypatch.setattr("benchmarks.method_cost.client_app.app", spy)
+    monkeypatch.setattr("benchmarks.methods.cost.client_app", spy)
     threads = torch.get_num_threads()
     config: dict[str, Value] = {
         "data-dir": str(tiny_sample),

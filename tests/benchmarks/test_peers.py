@@ -27,7 +27,7 @@ from benchmarks.peers.learning import accuracy, batches, count_steps, load
 from benchmarks.peers.ours import SEED, steps_of
 from benchmarks.peers.process_memory import PeakMemory, marked
 from client_app import local_data
-from config import RunConfig
+from config.run_config import RunConfig
 from task import Compute, derived_seed, to_input
 
 CLIENTS, IMAGES, SIZE = 3, 8, 32

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.repeated import TEST_IMAGES, write_repeated
+from benchmarks.data.repeated import TEST_IMAGES, write_repeated
 from benchmarks.scaling import AXES, COLUMNS, Point, Run, measure, roll_call, row
 from client_app import local_data
-from config import RunConfig
-from data.images import load_images
+from config.run_config import RunConfig
+from data.images.loading import load_images
 from data.release import open_release
 from tests.fakes import run_in_process
 

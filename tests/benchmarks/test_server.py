@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from benchmarks.prepared import ARRIVALS, FileReplies, PreparedGrid, WireReplies, model_arrays, record_of
-from benchmarks.rounds import COLUMNS, measure
-from benchmarks.server_memory import CONTENDERS, aggregate, in_fresh_process, peak_in_models, whole_rounds
+from benchmarks.server.memory import CONTENDERS, aggregate, in_fresh_process, peak_in_models, whole_rounds
+from benchmarks.server.prepared import ARRIVALS, FileReplies, PreparedGrid, WireReplies, model_arrays, record_of
+from benchmarks.server.rounds import COLUMNS, measure
 from server_app.grid import OrderedGrid
 from tests.fakes import instruction
 

@@ -3,8 +3,8 @@
 import pytest
 
 from benchmarks import simulation
-from benchmarks.bare_loop import Load, bare_rounds
-from benchmarks.visit_profile import by_kind
+from benchmarks.client.profile import by_kind
+from benchmarks.tools.bare_loop import Load, bare_rounds
 
 
 def test_operations_are_counted_once_by_kind() -> None:

@@ -7,8 +7,9 @@ import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.common.constant import ErrorCode
 
-from client_app import answering_errors
-from config import REFUSED, ConfigError
+from client_app.app import answering_errors
+from config.run_config import ConfigError
+from messages.keys import REFUSED
 from tests.fakes import instruction
 
 

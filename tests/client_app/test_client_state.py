@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 
 from client_app.client_state import KEPT, ClientState
-from config import ConfigError
+from config.run_config import ConfigError
 
 KEYS = np.array([b"images/0/00/1,2.jpg", b"images/1/11/33,4.jpg"])
 GIVEN = torch.tensor([3, 1])

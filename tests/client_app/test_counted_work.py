@@ -11,16 +11,16 @@ import torch
 from flwr.app import Array, ArrayRecord
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import client_app
-from client_app import replica, transport
-from client_app.local_training import train_locally
-from client_app.methods import METHODS
-from client_app.methods.ce import CrossEntropy
-from client_app.sgd import LocalSGD
-from config import RunConfig
-from data import images as decoding
-from data.decode import decode as real_decode
-from payload import unpack
+from client_app import model_transport
+from config.run_config import RunConfig
+from data.images import loading as decoding
+from data.images.decode import decode as real_decode
+from learning import replica
+from learning.optimizer import LocalSGD
+from learning.training import train_locally
+from messages.payload import unpack
+from methods import METHODS
+from methods.ce import CrossEntropy
 from task import Compute, build_model, derived_generator
 from tests.batches_of import batch_of, visit_of
 from tests.fakes import run_in_process
@@ -119,7 +119,7 @@ def test_a_process_builds_one_model_and_decodes_each_image_once(
     monkeypatch.setattr(decoding, "decode", counted_decode)
     monkeypatch.setattr(LocalSGD, "__init__", counted_init)
     keeping: list[int] = []
-    monkeypatch.setattr(client_app, "keep_freed_memory", lambda: keeping.append(1))
+    monkeypatch.setattr("client_app.app.keep_freed_memory", lambda: keeping.append(1))
     replica.kept_replica.cache_clear()
     run_in_process(
         tmp_path, clients=3, data_dir=str(tiny_sample), cache_dir=str(tmp_path / "cache"),
@@ -148,11 +148,11 @@ def test_a_model_is_copied_once_on_its_way_in_and_twice_on_its_way_out(monkeypat
     monkeypatch.setattr(np, "copyto", counted)
     tracemalloc.start()
     try:
-        transport.load(model, unpack(sent))
+        model_transport.load(model, unpack(sent))
         _, peak_in = tracemalloc.get_traced_memory()
         tracemalloc.reset_peak()
         held, _ = tracemalloc.get_traced_memory()
-        reply = transport.answer(transport.state_of(model), sent, "fp32")
+        reply = model_transport.answer(model_transport.state_of(model), sent, "fp32")
         _, peak_out = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -168,7 +168,7 @@ def test_another_models_weights_are_refused() -> None:
     model = build_model("resnet18", 5, seed=1)
     arrays = {name: value.numpy() for name, value in model.state_dict().items()}
     with pytest.raises(ValueError, match=r"'fc.bias' of the global model has the shape \(4,\) and not \(5,\)"):
-        transport.load(model, {**arrays, "fc.bias": np.zeros(4, np.float32)})
+        model_transport.load(model, {**arrays, "fc.bias": np.zeros(4, np.float32)})
     del arrays["conv1.weight"]
     with pytest.raises(ValueError, match=r"do not have the same weights: conv1.weight, ..."):
-        transport.load(model, arrays)
+        model_transport.load(model, arrays)

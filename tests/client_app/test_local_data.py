@@ -8,9 +8,9 @@ import pytest
 
 from client_app import local_data
 from client_app.local_data import Site
-from config import RunConfig
+from config.run_config import RunConfig
 from data.errors import DataError
-from data.images import load_images
+from data.images.loading import load_images
 from data.release import NOISY_LABELS, open_release
 
 NODES = [{"partition-id": client, "num-partitions": 4} for client in range(4)]

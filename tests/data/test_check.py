@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 
 from data import check as check_module
-from data import check_images
 from data.check import PUBLISHED, begin_check
+from data.check import images as check_images
+from data.check.findings import NOTES, PROBLEMS, Findings
 from data.errors import DataError
-from data.findings import NOTES, PROBLEMS, Findings
-from data.layout import LIST_FILES, SPLITS
-from data.packing import Packing, write_pack
+from data.layout.finding import LIST_FILES, SPLITS
+from data.pack_writer import Packing, write_pack
 from data.release import open_release
 
 Found = dict[str, list[tuple[str, str]]]

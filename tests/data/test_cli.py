@@ -114,7 +114,7 @@ def test_check_tells_problems_by_its_exit_code(tiny_sample: Path, tmp_path: Path
 
 def test_ctrl_c_stops_a_check_in_one_sentence_and_the_next_one_goes_on(tiny_sample: Path, tmp_path: Path) -> None:
     slow = (
-        "import runpy, time; from data import check_images as c; look = c._look_at; c.CHUNK = 2\n"
+        "import runpy, time; from data.check import images as c; look = c._look_at; c.CHUNK = 2\n"
         "def slowly(*args):\n    time.sleep(0.05)\n    return look(*args)\n"
         "c._look_at = slowly; runpy.run_module('data', run_name='__main__')"
     )
@@ -162,7 +162,7 @@ def test_pack_partition_and_show_work_together(tiny_sample: Path, tmp_path: Path
 def test_a_pack_that_is_killed_at_ten_random_moments_is_the_same_to_the_byte(tiny_sample: Path, tmp_path: Path) -> None:
     _data("pack", str(tiny_sample), "--out", str(tmp_path / "undisturbed"))
     slow = (
-        "import os, runpy, time; from data import packing as p; p.CHUNK, p.SYNC_BYTES = 2, 1\n"
+        "import os, runpy, time; from data import pack_writer as p; p.CHUNK, p.SYNC_BYTES = 2, 1\n"
         "convert = p.Packing.convert\n"
         "def slowly(*args):\n    os.write(1, b'converting\\n')\n    time.sleep(0.01)\n    return convert(*args)\n"
         "p.Packing.convert = slowly; runpy.run_module('data', run_name='__main__')"

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data import decoded_cache
-from data.decoded_cache import DecodedCache
 from data.errors import DataError
-from data.images import load_images
+from data.images import decoded_cache
+from data.images.decoded_cache import DecodedCache
+from data.images.loading import load_images
 from data.release import Release, open_release
 
 SIZE = 16

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from data.errors import DataError
-from data.images import load_images
+from data.images.loading import load_images
 from data.release import Release, open_release
 
 Save = Callable[..., bytes]

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data import key_files
 from data.errors import DataError
+from data.layout import key_files
 from data.release import open_release
 
 Write = Callable[..., Path]

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from data.errors import DataError
-from data.layout import TEXT_FILES, find_layout
+from data.layout.finding import TEXT_FILES, find_layout
 from data.release import open_release
 
 Into = Callable[..., None]

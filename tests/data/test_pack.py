@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors import safe_open
 
-from data import packing
+from data import pack_writer
 from data.errors import DataError
-from data.images import load_images
-from data.packing import Packing, write_pack
+from data.images.loading import load_images
+from data.pack_writer import Packing, write_pack
 from data.release import SPLITS, Release, open_release
 
 
@@ -252,8 +252,8 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, images: int) -> None:
         return convert(self, release, key)
 
     monkeypatch.setattr(Packing, "convert", counting)
-    monkeypatch.setattr(packing, "CHUNK", 1)
-    monkeypatch.setattr(packing, "SYNC_BYTES", 1)
+    monkeypatch.setattr(pack_writer, "CHUNK", 1)
+    monkeypatch.setattr(pack_writer, "SYNC_BYTES", 1)
 
 
 @pytest.mark.parametrize("stops", [[1], [0, 100], [5, 50, 100, 30], [191], [192]])

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data import partition as partition_module
 from data.errors import DataError
-from data.partition import PARTITIONS, partition
+from data.partition import schemes as partition_module
+from data.partition.schemes import PARTITIONS, partition
 
 ALPHA = st.floats(1e-6, 1e6) | st.sampled_from([1e-6, 0.01, 0.1, 0.5, 1.0, 1e6])
 

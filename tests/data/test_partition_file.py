@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 
 from data.errors import DataError
-from data.partition import partition
-from data.partition_file import deal, load_partition, save_partition
+from data.partition.file import deal, load_partition, save_partition
+from data.partition.schemes import partition
 from data.release import Split, open_release
 
 

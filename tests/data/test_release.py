@@ -7,7 +7,7 @@ import pytest
 
 from data.errors import DataError
 from data.release import SPLITS, open_release, training_split
-from data.stores import FolderStore
+from data.stores.folder import FolderStore
 
 Write = Callable[..., Path]
 FIRST = "images/0/19/1000000019,2236067019.jpg"

@@ -10,8 +10,7 @@ from PIL import Image
 
 from data import sample
 from data.errors import DataError
-from data.garments import GARMENTS, draw_garment
-from data.label_noise import (
+from data.noise.published import (
     CLEAN_COUNTS,
     CONFUSION,
     NOISY_TRAIN_COUNTS,
@@ -22,6 +21,7 @@ from data.label_noise import (
 )
 from data.release import open_release
 from data.sample import default_sample, draw_sample
+from data.sample.garments import GARMENTS, draw_garment
 
 SMALL = {"train": 60, "clean_train": 20, "val": 10, "test": 15, "image_size": 24}
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from data.errors import DataError
-from data.layout import LIST_FILES
+from data.layout.finding import LIST_FILES
+from data.layout.writer import complete_or_absent, draw_keys
 from data.sample import NAMES, draw_sample
-from data.writer import complete_or_absent, draw_keys
 
 COUNTS = {"noisy_train": 300, "clean_train": 60, "clean_val": 50, "clean_test": 70}
 KEY = re.compile(r"images/([0-9])/([0-9]{2})/(0|[1-9][0-9]{0,9}),(0|[1-9][0-9]{0,9})\.jpg")

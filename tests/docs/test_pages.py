@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import ROOT, located, quotes
+from tests.docs.pages import ROOT, quotes
 
 PAGES = [
     *sorted((ROOT / "docs").rglob("*.md")),
@@ -37,7 +37,7 @@ def test_links_lead_somewhere(page: Path) -> None:
         path = page
         if file:
             named = (page.parent / file).resolve().relative_to(ROOT)
-            path = located(named.as_posix())
+            path = ROOT / named
             assert path.exists(), target
         assert not anchor or anchor in _anchors(path), target
 
@@ -45,7 +45,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", [page for page in PAGES if quotes(page)], ids=lambda page: page.name)
 def test_quoted_code_is_what_the_file_has(page: Path) -> None:
     for source, code in quotes(page):
-        lines = [line.strip() for line in located(source).read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in (ROOT / source).read_text(encoding="utf-8").splitlines()]
         for line in code.strip().splitlines():
             assert line.strip() in lines, f"{source}: {line}"
 

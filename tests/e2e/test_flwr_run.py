@@ -95,10 +95,10 @@ def test_the_code_that_runs_is_the_code_that_was_meant(release: Path, tmp_path: 
 
     def mark(checkout: Path, text: str) -> None:
         """Make the client report `text` as its device, which the server logs in the roll call."""
-        source = ROOT / "client_app" / "__init__.py"
+        source = ROOT / "client_app" / "app.py"
         changed = source.read_text(encoding="utf-8").replace("str(pick_compute(config.precision))", f'"{text}"')
         assert text in changed
-        (checkout / "client_app" / "__init__.py").write_text(changed, encoding="utf-8")
+        (checkout / "client_app" / "app.py").write_text(changed, encoding="utf-8")
 
     mark(first, "code of the first")
     mark(second, "code of the second")

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from client_app.methods import METHODS
 from data.sample import draw_sample
+from methods import METHODS
 from tests.e2e.superlink import SuperLink, has_ended, pairs, wait_for
 from tests.fakes import outcome_of, rounds_of, run_in_process
 

@@ -20,7 +20,7 @@ import pytest
 import safetensors.numpy
 from flwr.cli.build import build_fab_from_disk
 
-from data.partition_file import save_partition
+from data.partition.file import save_partition
 from data.release import LIST_FILES, open_release, training_split
 from data.sample import draw_sample
 from tests.e2e.hosts import Hosts, kill_session

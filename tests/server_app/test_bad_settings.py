@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from config import ConfigError
+from config.run_config import ConfigError
 from data.errors import DataError
 from server_app.stopping import RunStoppedError
 from tests.fakes import run_in_process

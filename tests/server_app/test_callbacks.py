@@ -9,7 +9,7 @@ import pytest
 from flwr.app import Array, ArrayRecord
 from PIL import Image
 
-from evaluation import Evaluation
+from learning.evaluation import Evaluation
 from server_app.callbacks import History, OccasionalCallback, RoundResult
 from server_app.callbacks.metrics_file import MetricsFile
 from server_app.callbacks.pictures import Pictures

@@ -15,12 +15,11 @@ from flwr.app import Context, Message
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-import client_app
-from client_app.methods import METHODS
-from client_app.methods.method import Batch, Method, Visit
+from client_app.app import app as client_app
+from learning.method import Batch, Method, Visit
+from methods import METHODS, SERVER_HALVES
+from methods.server_half import ServerHalf, Value
 from server_app.checkpoint_file import load_checkpoint
-from server_app.methods import SERVER_HALVES, ServerHalf
-from server_app.methods.server_half import Value
 from tests.fakes import outcome_of, rounds_of, run_in_process
 
 
@@ -58,7 +57,7 @@ def _dies_at(message_number: int) -> Any:
     seen = [0]
 
     def handler(message: Message, context: Context) -> Message:
-        reply = client_app.app(message, context)
+        reply = client_app(message, context)
         if message.metadata.message_type == "train":
             seen[0] += 1
             if seen[0] == message_number:  # after the client has trained and kept its state
@@ -72,7 +71,7 @@ def test_each_visit_goes_on_from_the_last_one(tmp_path: Path, tiny_sample: Path)
     heard: dict[int, list[float]] = {}
 
     def handler(message: Message, context: Context) -> Message:
-        reply = client_app.app(message, context)
+        reply = client_app(message, context)
         if message.metadata.message_type == "train":
             client = int(context.node_config["partition-id"])
             heard.setdefault(client, []).append(float(reply.content["metrics"]["visits"]))  # type: ignore[arg-type]
@@ -113,7 +112,7 @@ def test_a_visit_whose_reply_is_lost_does_not_count(tmp_path: Path, tiny_sample:
     lost: list[int] = []
 
     def handler(message: Message, context: Context) -> Message:
-        reply = client_app.app(message, context)
+        reply = client_app(message, context)
         if message.metadata.message_type == "train" and message.content["config"]["server-round"] == 3 and not lost:
             lost.append(int(context.node_config["partition-id"]))
             reply.content.array_records["arrays"].clear()
@@ -133,7 +132,7 @@ def test_state_that_was_lost_is_told_and_started_anew(
         told = message.content.config_records.get("visit")
         if told and told["last-round"] == 2 and context.node_config["partition-id"] == 1:
             shutil.rmtree(next((tmp_path / "run" / "state").glob("*/client-00001")))
-        return client_app.app(message, context)
+        return client_app(message, context)
 
     with caplog.at_level(logging.WARNING, "flwr"):
         run_dir = _run(tmp_path, tiny_sample, handler=handler, fraction_train=1.0, num_server_rounds=4)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import safetensors.numpy
 
-from client_app.methods import METHODS
+from methods import METHODS
 from tests.fakes import rounds_of, run_in_process
 
 TINY: dict[str, Any] = {"model": "cnn", "image_size": 16, "num_server_rounds": 3, "val_split": "none"}

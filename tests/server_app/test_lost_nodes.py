@@ -8,7 +8,7 @@ import pytest
 from flwr.app import Context, Error, Message
 from flwr.common.constant import ErrorCode
 
-import client_app
+from client_app.app import app as client_app
 from tests.fakes import InProcessGrid, rounds_of, run_in_process
 
 
@@ -24,7 +24,7 @@ def _losing_node_of_partition_0(message: Message, context: Context) -> Message:
         if server_round == 1 and not ASKED.count(0):
             ASKED.append(0)
             return Message(Error(ErrorCode.NODE_UNAVAILABLE, "its SuperNode is not connected"), reply_to=message)
-    return client_app.app(message, context)
+    return client_app(message, context)
 
 
 ASKED: list[int] = []

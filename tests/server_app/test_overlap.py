@@ -7,10 +7,10 @@ import pytest
 import safetensors.numpy
 from flwr.app import Context, Error, Message
 
-import client_app
+from client_app.app import app as client_app
 from server_app import rounds
-from server_app.evaluation import CleanSet
-from server_app.strategies import setup
+from server_app import strategy as setup
+from server_app.clean_sets import CleanSet
 from tests.fakes import TIMES, InProcessGrid, rounds_of, run_in_process
 
 
@@ -82,7 +82,7 @@ def test_after_a_failure_the_round_is_judged_before_the_next_one_is_sent(
             calls.append(1)
             if len(calls) in (1, 3):  # the second time, too, when it is asked once more
                 return Message(Error(1, "client: out of luck"), reply_to=message)
-        return client_app.app(message, context)
+        return client_app(message, context)
 
     _run(tmp_path, tiny_sample, handler=handler)
     assert log == [

@@ -9,8 +9,8 @@ import pytest
 import safetensors.numpy
 from flwr.app import ArrayRecord, Context, Message
 
-import client_app
-from server_app.strategies.buffers import is_parameter
+from client_app.app import app as client_app
+from server_app.strategies.batchnorm import is_parameter
 from tests.fakes import rounds_of, run_in_process
 
 
@@ -59,7 +59,7 @@ def test_clients_clip_before_they_send_and_to_the_servers_bits(
 
     def handler(message: Message, context: Context) -> Message:
         before = {name: array.numpy() for name, array in message.content.array_records.get("arrays", {}).items()}
-        reply = client_app.app(message, context)
+        reply = client_app(message, context)
         if message.metadata.message_type == "train":
             after: ArrayRecord = reply.content.array_records["arrays"]
             updates = (after[name].numpy() - old for name, old in before.items() if is_parameter(name, old.dtype))

@@ -12,7 +12,7 @@ from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord, RecordDic
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config import REFUSED
+from messages.keys import REFUSED
 from server_app.replies import Replies
 from server_app.roll_call import Member
 from server_app.strategies.fedavg import StreamingFedAvg

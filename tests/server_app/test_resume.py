@@ -13,8 +13,8 @@ import pytest
 import safetensors.numpy
 from flwr.app import ArrayRecord, Context, Message, RecordDict
 
-import client_app
-from config import ConfigError
+from client_app.app import app as client_app
+from config.run_config import ConfigError
 from server_app.callbacks import Callback, RoundResult
 from server_app.callbacks import checkpoints as checkpoints_module
 from server_app.checkpoint_file import load_checkpoint, save_checkpoint
@@ -59,7 +59,7 @@ def cut_off_in(train_message: int) -> Callable[[Message, Context], Message]:
             left[0] -= 1
             if left[0] == 0:
                 raise CutOffError
-        return client_app.app(message, context)
+        return client_app(message, context)
 
     return handler
 
@@ -205,7 +205,7 @@ def test_too_few_replies_stop_the_run_which_can_be_resumed(
             calls.append(1)
             if len(calls) in (4, 5):  # the second client of round 2, and when it is asked once more
                 message = broken(message)
-        return client_app.app(message, context)
+        return client_app(message, context)
 
     logging.getLogger("flwr").propagate = True
     strict = settings(tiny_sample, min_reply_fraction=0.75)
@@ -231,7 +231,7 @@ def test_a_client_that_fails_once_is_asked_once_more(tmp_path: Path, tiny_sample
             asked.append(int(context.node_config["partition-id"]))
             if len(asked) == 1:
                 message = broken(message)
-        return client_app.app(message, context)
+        return client_app(message, context)
 
     run_dir = run_in_process(tmp_path, handler=handler, **settings(tiny_sample, num_server_rounds=1))
     assert asked == [asked[0], asked[1], asked[0]]

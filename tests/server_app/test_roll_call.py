@@ -8,14 +8,15 @@ import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message
 from safetensors.numpy import load_file
 
-import client_app
-import fingerprint
 import task
-from config import RunConfig
+from client_app.app import app as client_app
+from config.run_config import RunConfig
 from data.sample import draw_sample
-from server_app.roll_call import Member, roll_table
+from messages import fingerprint
+from server_app.roll_call import Member
+from server_app.startup_log import roll_table
 from server_app.stopping import RunStoppedError
-from server_app.strategies.setup import make_strategy
+from server_app.strategy import make_strategy
 from tests.fakes import InProcessGrid, partitions, rounds_of, run_in_process
 
 
@@ -24,7 +25,7 @@ from tests.fakes import InProcessGrid, partitions, rounds_of, run_in_process
 )
 def test_the_fraction_of_clients_is_what_it_says(clients: int, fraction: float, sampled: int) -> None:
     strategy = make_strategy(RunConfig(strategy="fedavg", fraction_train=fraction))
-    grid = InProcessGrid(client_app.app, partitions(clients))
+    grid = InProcessGrid(client_app, partitions(clients))
     messages = strategy.configure_train(1, ArrayRecord(), ConfigRecord(), grid)
     assert len(list(messages)) == sampled
 
@@ -62,7 +63,7 @@ def test_sites_draw_from_streams_of_their_own(
         drawn.append(args)
         return task.derived_generator(*args)
 
-    monkeypatch.setattr(client_app, "derived_generator", noting)
+    monkeypatch.setattr("client_app.app.derived_generator", noting)
     nodes = [{"data-dir": str(tiny_sample)}, {"data-dir": str(other_site)}]
     run_in_process(tmp_path, nodes=nodes, data_dir=str(tiny_sample), fraction_train=1.0, num_server_rounds=1)
     assert sorted(drawn) == [(1, "local training", 1, 1), (1, "local training", 1, 2)]
@@ -131,7 +132,7 @@ def test_the_table_shows_the_labels_of_sites_with_folders_of_their_own() -> None
 def test_a_client_that_runs_other_code_or_knows_other_classes_ends_the_run(tmp_path: Path, tiny_sample: Path) -> None:
     def answering(key: str, value: Any) -> Any:
         def handler(message: Message, context: Context) -> Message:
-            reply = client_app.app(message, context)
+            reply = client_app(message, context)
             reply.content.config_records["about"][key] = value
             return reply
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from config import ConfigError, RunConfig
+from config.run_config import ConfigError, RunConfig
 from server_app.callbacks.tracking import check_tracking
 from tests.fakes import TIMES, rounds_of, run_in_process
 

@@ -15,14 +15,14 @@ import safetensors.numpy
 from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
 from flwr.supercore.exit import exit_handler
 
-import client_app
-from config import ConfigError, RunConfig
+from client_app.app import app as client_app
+from config.run_config import ConfigError, RunConfig
 from data.errors import DataError
-from data.packing import Packing, write_pack
-from data.partition import partition
-from data.partition_file import save_partition
+from data.pack_writer import Packing, write_pack
+from data.partition.file import save_partition
+from data.partition.schemes import partition
 from data.release import open_release
-from fingerprint import code_fingerprint
+from messages.fingerprint import code_fingerprint
 from server_app.stopping import OneSentence, RunStoppedError
 from task import derived_generator
 from tests.fakes import TIMES, rounds_of, run_in_process
@@ -93,7 +93,7 @@ def test_every_round_samples_and_shuffles_anew(
         drawn.append((seed, purpose, *numbers))
         return derived_generator(seed, purpose, *numbers)
 
-    monkeypatch.setattr(client_app, "derived_generator", recording)
+    monkeypatch.setattr("client_app.app.derived_generator", recording)
     run_dir = run_in_process(
         tmp_path, clients=8, data_dir=str(tiny_sample), fraction_train=0.25, num_server_rounds=4, seed=3
     )
@@ -108,7 +108,7 @@ def test_the_final_model_is_where_training_ended(tmp_path: Path, tiny_sample: Pa
     replies: list[Any] = []
 
     def spy(message: Message, context: Context) -> Message:
-        reply = client_app.app(message, context)
+        reply = client_app(message, context)
         if message.metadata.message_type == "train":
             replies.append({name: array.numpy() for name, array in reply.content.array_records["arrays"].items()})
         return reply
@@ -128,7 +128,7 @@ def test_an_interrupted_run_stops_waiting_and_says_how_to_go_on(
         if message.metadata.message_type == "train" and message.content["config"]["server-round"] == 2:
             exit_handler.trigger_exit_handlers(run_before_force_exit=False)  # what Flower does on Ctrl-C
             return None
-        return client_app.app(message, context)
+        return client_app(message, context)
 
     with caplog.at_level(logging.INFO, "flwr"), pytest.raises(RunStoppedError, match=r"interrupted while clients"):
         run_in_process(
@@ -178,7 +178,7 @@ def test_one_failing_client_costs_only_its_reply(tmp_path: Path, tiny_sample: Pa
     def handler(message: Message, context: Context) -> Message:
         if message.metadata.message_type == "train" and context.node_config["partition-id"] == 2:
             _drop_a_weight(message)
-        return client_app.app(message, context)
+        return client_app(message, context)
 
     run_dir = run_in_process(
         tmp_path, handler=handler, data_dir=str(tiny_sample), fraction_train=1.0, num_server_rounds=1
@@ -193,7 +193,7 @@ def test_a_reply_that_is_not_finite_is_left_out(
     tmp_path: Path, tiny_sample: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def handler(message: Message, context: Context) -> Message:
-        reply = client_app.app(message, context)
+        reply = client_app(message, context)
         if message.metadata.message_type == "train" and context.node_config["partition-id"] == 1:
             reply.content.array_records["arrays"]["fc.bias"] = Array(np.full(14, np.nan, dtype=np.float32))
         return reply
@@ -246,7 +246,7 @@ def test_when_every_client_fails_the_run_stops_and_keeps_what_it_has(tmp_path: P
             calls.append(1)
             if len(calls) > 2:
                 _drop_a_weight(message)
-        return client_app.app(message, context)
+        return client_app(message, context)
 
     with pytest.raises(RunStoppedError, match=r"round 2: none of 2 clients gave a usable reply; client [0-3]: Value"):
         run_in_process(tmp_path, handler=handler, data_dir=str(tiny_sample))

@@ -14,14 +14,14 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from torch import nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
-import client_app
-from client_app.local_training import train_locally
-from client_app.methods.ce import CrossEntropy
-from config import RunConfig
+from client_app.app import app as client_app
+from config.run_config import RunConfig
+from learning.training import train_locally
+from methods.ce import CrossEntropy
 from server_app.stopping import RunStoppedError
-from server_app.strategies import build_strategy
-from server_app.strategies.buffers import is_counter, is_parameter
+from server_app.strategies.batchnorm import is_counter, is_parameter
 from server_app.strategies.fedavg import StreamingFedAvg
+from server_app.strategy import build_strategy
 from task import Compute
 from tests.batchnorm_models import moved, network, state_of
 from tests.fakes import InProcessGrid, one_round, partitions, record, rounds_of, run_in_process, train_reply
@@ -96,7 +96,7 @@ def test_parameters_are_as_flowers_class_makes_them(name: str) -> None:
 def test_clients_are_sent_the_whole_model_once_in_memory() -> None:
     arrays = state_of(network())
     strategy = _stock("FedAvg")
-    grid = InProcessGrid(client_app.app, partitions(3))
+    grid = InProcessGrid(client_app, partitions(3))
     messages = list(strategy.configure_train(1, record(arrays), ConfigRecord(), grid))
     assert len(messages) == 3
     for message in messages:
@@ -155,7 +155,7 @@ def test_a_class_that_returns_nothing_or_other_arrays() -> None:
     def aggregate(returned: str) -> Any:
         args = f"returned='{returned}'"
         strategy = build_strategy(RunConfig(strategy=f"{__name__}:Watching", strategy_args=args))
-        strategy.configure_train(1, record(arrays), ConfigRecord(), InProcessGrid(client_app.app, partitions(2)))
+        strategy.configure_train(1, record(arrays), ConfigRecord(), InProcessGrid(client_app, partitions(2)))
         return strategy.aggregate_train(1, iter([train_reply(arrays)]))
 
     assert aggregate("nothing") == (None, None)

@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-import client_app
-from config import ConfigError, RunConfig
-from server_app.strategies import build_strategy
+from client_app.app import app as client_app
+from config.run_config import ConfigError, RunConfig
+from server_app.privacy.private_strategy import takes_one_mean
+from server_app.strategies.collecting import BLOCK, HeldReplies
 from server_app.strategies.daagg import DaAgg
 from server_app.strategies.fedavg import StreamingFedAvg
-from server_app.strategies.held import BLOCK, HeldReplies
-from server_app.strategies.private import takes_one_mean
+from server_app.strategy import build_strategy
 from tests.fakes import InProcessGrid, one_round, partitions, record, train_reply
 
 ROWS = [[0.0, 0.0], [1.0, 0.0], [3.0, 4.0], [1.0, 1.0]]
@@ -123,7 +123,7 @@ def test_weights_are_a_mean_that_no_order_changes(rows: Any, data: Any, distance
 def test_memory_stays_below_the_estimate_when_distances_are_taken(replies: int, noisy: int) -> None:
     arrays = {f"layer{i}.weight": np.ones((64, 1024), np.float32) for i in range(8)}
     strategy = DaAgg()
-    strategy.configure_train(1, record(arrays), ConfigRecord(), InProcessGrid(client_app.app, partitions(2)))
+    strategy.configure_train(1, record(arrays), ConfigRecord(), InProcessGrid(client_app, partitions(2)))
     tracemalloc.start()
     try:
         strategy.aggregate_train(

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from config import RunConfig
-from server_app.strategies import STRATEGIES, build_strategy
-from server_app.strategies.clipping import PRIVACY
-from server_app.strategies.private import takes_one_mean
+from config.run_config import RunConfig
+from server_app.privacy.clipping_norms import PRIVACY
+from server_app.privacy.private_strategy import takes_one_mean
+from server_app.strategies import STRATEGIES
+from server_app.strategy import build_strategy
 
 ROOT = Path(__file__).parents[3]
 DOCS = (ROOT / "docs" / "strategies.md").read_text(encoding="utf-8")

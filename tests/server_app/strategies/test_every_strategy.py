@@ -11,10 +11,11 @@ import safetensors.numpy
 import torch
 from flwr.app import ConfigRecord, Message
 
-import client_app
-from config import RunConfig
-from server_app.strategies import STRATEGIES, Sized, Stateful, build_strategy
-from server_app.strategies.buffers import is_counter, is_parameter
+from client_app.app import app as client_app
+from config.run_config import RunConfig
+from server_app.strategies import STRATEGIES, Sized, Stateful
+from server_app.strategies.batchnorm import is_counter, is_parameter
+from server_app.strategy import build_strategy
 from tests.batchnorm_models import moved, network, state_of
 from tests.fakes import InProcessGrid, one_round, partitions, record, rounds_of, run_in_process, train_reply
 
@@ -112,7 +113,7 @@ def test_memory_stays_below_the_estimate(name: str, replies: int) -> None:
         for i in range(replies):
             yield train_reply({key: value + i for key, value in arrays.items()}, 1 + i)
 
-    strategy.configure_train(1, record(arrays), ConfigRecord(), InProcessGrid(client_app.app, partitions(2)))
+    strategy.configure_train(1, record(arrays), ConfigRecord(), InProcessGrid(client_app, partitions(2)))
     tracemalloc.start()
     try:
         strategy.aggregate_train(1, stream())

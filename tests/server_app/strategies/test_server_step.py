@@ -9,7 +9,7 @@ from flwr.app import ConfigRecord
 from hypothesis import given
 from hypothesis import strategies as st
 
-import client_app
+from client_app.app import app as client_app
 from server_app.strategies.fedavg import StreamingFedAvg
 from server_app.strategies.fedavgm import FedAvgM
 from server_app.strategies.fedexp import FedExP
@@ -112,7 +112,7 @@ def test_fedadam_fedyogi_and_fedadagrad_by_hand() -> None:
 
 
 def _next_of_flower(strategy: flower.FedAvg, server_round: int, sent: Any, replies: Any) -> Any:
-    strategy.configure_train(server_round, record(sent), ConfigRecord(), InProcessGrid(client_app.app, partitions(2)))
+    strategy.configure_train(server_round, record(sent), ConfigRecord(), InProcessGrid(client_app, partitions(2)))
     arrays, _ = strategy.aggregate_train(server_round, replies)
     assert arrays is not None
     return {name: array.numpy() for name, array in arrays.items()}
@@ -154,7 +154,7 @@ def test_three_rounds_equal_flowers_where_it_follows_the_paper(ours: Any, flower
 
 def test_fedprox_sends_mu() -> None:
     config = ConfigRecord()
-    grid = InProcessGrid(client_app.app, partitions(2))
+    grid = InProcessGrid(client_app, partitions(2))
     FedProx(proximal_mu=0.25).configure_train(1, record(ZERO), config, grid)
     assert config["proximal-mu"] == 0.25
 

@@ -1,0 +1,149 @@
+"""One client's visit: the public notebook's way next to ours, on the same images and number of steps.
+
+    python -m benchmarks.client.recipe [--images 128] [--epochs 2] [--image-size 224] [--batch-size 64] [--repeats 3]
+
+ResNet-50 on photos of 256 pixels in files, on all cores. Each visit is a process of its own, timed without its imports.
+
+- notebook: its loop (Sprinter1999/Clothing1M_FedAvg) in words of our own: PyTorch's default layout, a new SGD object
+  for every batch, Pillow decodes every image in every epoch in workers of a DataLoader; autocast to fp16 on a GPU,
+  which on a CPU is fp32, as there.
+- ours: the app's ClientApp answers one train message with `preset = "notebook"`: images are decoded once, and training
+  is what every visit does. Once more in fp32, to show what precision alone makes.
+- ours, later visits: the same client again, whose images are decoded already.
+
+Contenders take turns; medians of repeats. Before each first visit the decoded images are thrown away.
+"""
+
+import multiprocessing
+import os
+import statistics
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
+from torch import nn
+from torchvision import models
+
+from benchmarks.data.__main__ import Notebook, draw_release
+from benchmarks.server.prepared import identify
+from benchmarks.tools.report import Stopwatch, report
+from client_app.app import app
+from config.run_config import resolve
+from data.release import open_release
+from task import build_model, pick_compute
+
+WORKERS = 4  # the notebook's; no more than there are cores, or PyTorch warns
+LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 0.01, 0.9, 5e-4
+PACKAGES = ("torch", "torchvision", "numpy", "pillow", "simplejpeg")
+COLUMNS = ("", "seconds", "images/s", "x notebook", "least to most, s")
+
+
+def notebook_visit(root: Path, images: int, epochs: int, image_size: int, batch_size: int) -> int:
+    """Train as the notebook does; how many images went through a step."""
+    release = open_release(root)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model: nn.Module = models.resnet50(weights=None, num_classes=14).to(device)
+    split = release.split("noisy_train")
+    labels = torch.from_numpy(split.labels[:images].astype("int64"))
+    files = Notebook([release.store.place(key) for key in split.keys[:images]], image_size)
+    workers = min(WORKERS, len(os.sched_getaffinity(0)))
+    loader = torch.utils.data.DataLoader(
+        files, batch_size, shuffle=True, num_workers=workers, drop_last=True, multiprocessing_context="fork"
+    )
+    model.train()
+    seen = 0
+    for _ in range(epochs):
+        for inputs, rows in loader:
+            optimizer = torch.optim.SGD(
+                model.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
+            )
+            with torch.autocast("cuda", torch.float16, enabled=device.type == "cuda"):
+                loss = nn.functional.cross_entropy(model(inputs.to(device)), labels[rows].to(device))
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            loss.item()
+            seen += len(rows)
+    return seen
+
+
+def our_visit(
+    root: Path, images: int, epochs: int, image_size: int, batch_size: int, precision: str, cache: Path
+) -> int:
+    """One train message to the real ClientApp, which holds all `images`; how many went through a step."""
+    config = resolve(
+        {
+            "preset": "notebook", "pretrained": "none", "data-dir": str(root), "cache-dir": str(cache),
+            "image-size": image_size, "batch-size": batch_size, "local-epochs": epochs, "precision": precision,
+        }
+    )  # fmt: skip
+    arrays = ArrayRecord(build_model("resnet50", 14, seed=1).state_dict())
+    record = ConfigRecord({**config.to_flat(), "server-round": 1})
+    identify()
+    message = Message(RecordDict({"arrays": arrays, "config": record}), 1, MessageType.TRAIN)
+    message.metadata.__dict__["_message_id"] = "visit"
+    reply = app(message, Context(1, 1, {"partition-id": 0, "num-partitions": 1}, RecordDict(), {}))
+    if reply.has_error():
+        raise RuntimeError(reply.error.reason)
+    seen: Any = reply.content.metric_records["metrics"]["images-seen"]
+    return int(seen)
+
+
+def timed(visit: Callable[..., int], *arguments: Any) -> float:
+    """Seconds of a visit in this process.
+
+    Raises:
+        RuntimeError: It took another number of steps than the others.
+    """
+    with Stopwatch() as watch:
+        seen = visit(*arguments)
+    images, epochs, _, batch_size = arguments[1:5]
+    if seen != images // batch_size * batch_size * epochs:
+        raise RuntimeError(f"{visit.__name__} took steps on {seen} images.")
+    return watch.seconds
+
+
+def main(
+    images: Annotated[int, typer.Option(help="Of the client; a multiple of the batch.")] = 128,
+    epochs: Annotated[int, typer.Option(help="Of the visit; the notebook has 5.")] = 2,
+    image_size: Annotated[int, typer.Option(help="In pixels.")] = 224,
+    batch_size: Annotated[int, typer.Option(help="Images a step.")] = 64,
+    repeats: Annotated[int, typer.Option(help="Of everything.", min=1)] = 3,
+) -> None:
+    times: dict[str, list[float]] = {}
+    spawn = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(temporary) / "release"
+        draw_release(root, images)
+        job = (root, images, epochs, image_size, batch_size)
+        for repeat in range(repeats):
+            caches = {precision: Path(temporary) / f"{precision}-{repeat}" for precision in ("fp32", "auto")}
+            contenders: dict[str, tuple[Any, ...]] = {
+                "notebook": (notebook_visit, *job),
+                "ours, fp32": (our_visit, *job, "fp32", caches["fp32"]),
+                f"ours ({pick_compute('auto')})": (our_visit, *job, "auto", caches["auto"]),
+                "ours, later visits": (our_visit, *job, "auto", caches["auto"]),
+            }
+            for name, visit in contenders.items():
+                with ProcessPoolExecutor(1, spawn) as process:
+                    times.setdefault(name, []).append(process.submit(timed, *visit).result())
+    count = images // batch_size * batch_size * epochs
+    base = statistics.median(times["notebook"])
+    rows = [
+        (name, median, count / median, base / median, f"{min(seconds):.1f} to {max(seconds):.1f}")
+        for name, seconds in times.items()
+        for median in [statistics.median(seconds)]
+    ]
+    title = f"a visit: ResNet-50, {images} images of {image_size} pixels, {epochs} epochs, batches of {batch_size}"
+    report(title, COLUMNS, rows, PACKAGES)
+
+
+if __name__ == "__main__":
+    command = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    command.command()(main)
+    command()

@@ -1,0 +1,214 @@
+"""What a round of a real deployment costs besides training: this app next to Flower's own loop.
+
+    python -m benchmarks.deployment [--contender stock --contender ours] [--model resnet50] [--rounds 5] [--repeats 3]
+
+A SuperLink and two SuperNodes on loopback, started anew for each run; contenders take turns. Both read the same drawn
+images from the same files, take the same number of fp32 steps of the same size from the same architecture, every client
+in every round, and test the global model on the same images after each. Each node's processes compute on an equal share
+of the cores.
+
+- stock: `benchmarks/deployment/stock`, a plain app after Flower's PyTorch quickstart: `FedAvg.start()`, a
+  DataLoader with Pillow.
+- ours: this app with its defaults: roll call, checks of every reply, checkpoints, metrics.
+
+A round lasts from one tested global model to the next, so checkpoints count. Its rest is what the longest training of
+its clients does not explain: starting processes, imports, transport, waiting, decoding, aggregation and evaluation.
+Medians over all rounds but the first of each run, which also decodes, and waits for nodes.
+"""
+
+import json
+import os
+import statistics
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from benchmarks.tools.processes import arrivals, deployment, pairs
+from benchmarks.tools.report import Stopwatch, report
+from data.partition.schemes import partition
+from data.release import open_release, training_split
+from data.sample import draw_sample
+
+ROOT = Path(__file__).parents[2]
+STOCK = ROOT / "benchmarks" / "deployment" / "stock"
+NODES = 2
+TEST_IMAGES = 28
+SEED = 1
+RUN_SECONDS = 1800
+PACKAGES = ("flwr", "torch", "torchvision", "numpy", "pillow")
+COLUMNS = (
+    "", "round, s", "of it training, s", "rest, s", "stock's rest / rest", "first round, s", "whole run, s", "rests, s",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Contender:
+    """An app, and what it is set to besides the job.
+
+    Attributes:
+        app: Its folder.
+        settings: Run config.
+    """
+
+    app: Path
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+CONTENDERS = {
+    "stock": Contender(STOCK),
+    "ours": Contender(ROOT),
+    "ours, bf16 payload": Contender(ROOT, {"payload": "bf16"}),
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every contender does.
+
+    Attributes:
+        model: A torchvision ResNet.
+        rounds: Of one run.
+        images: Of each client.
+        image_size: Side in pixels; the files are larger by a third.
+        batch_size: A divisor of `images`, so that all contenders take the same steps.
+    """
+
+    model: str
+    rounds: int
+    images: int
+    image_size: int
+    batch_size: int
+
+    def __post_init__(self) -> None:
+        if self.images % self.batch_size:
+            raise ValueError(f"'images' is {self.images}; it must be a multiple of 'batch-size' ({self.batch_size}).")
+        if self.rounds < 2:
+            raise ValueError(f"'rounds' is {self.rounds}; it must be at least 2, since the first is counted apart.")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run measured, in seconds.
+
+    Attributes:
+        rounds: Each round, from one tested global model to the next.
+        training: The longest training loop of each round.
+        whole: From `flwr run` until the run has finished.
+    """
+
+    rounds: list[float]
+    training: list[float]
+    whole: float
+
+    @property
+    def rests(self) -> list[float]:
+        """What training does not explain of each round but the first."""
+        return [total - training for total, training in zip(self.rounds, self.training, strict=True)][1:]
+
+
+def draw(folder: Path, job: Job) -> None:
+    """The sample in the released layout, and the same images, dealt the same way, as stock's lists."""
+    draw_sample(
+        folder / "release",
+        train=NODES * job.images,
+        clean_train=1,
+        val=1,
+        test=TEST_IMAGES,
+        image_size=job.image_size * 4 // 3,
+        seed=SEED,
+    )
+    release = open_release(folder / "release")
+    train = training_split(release, "noisy")
+    dealt = partition("iid", train.labels, NODES, SEED)
+    lists = {f"client-{client}": train.take(rows) for client, rows in enumerate(dealt)}
+    for name, split in {**lists, "test": release.split("clean_test")}.items():
+        lines = (
+            f"{release.root / key.decode()}\t{label}\n" for key, label in zip(split.keys, split.labels, strict=True)
+        )
+        (folder / f"{name}.tsv").write_text("".join(lines), encoding="utf-8")
+
+
+def measure(contender: Contender, job: Job, data: Path, folder: Path) -> Run:
+    """One run on a deployment of its own below `folder`; `data` is what `draw` wrote."""
+    shared = {
+        "num-server-rounds": job.rounds, "model": job.model, "image-size": job.image_size,
+        "batch-size": job.batch_size, "local-epochs": 1,
+    }  # fmt: skip
+    if contender.app == STOCK:
+        own: dict[str, Any] = {"lists": data, "report": folder / "rounds.json"}
+    else:
+        own = {
+            "data-dir": data / "release", "output-dir": folder, "run-name": "run", "cache-dir": folder / "cache",
+            "fraction-train": 1.0, "precision": "fp32", "val-split": "none", "seed": SEED,
+            "strategy-args": f"min-available-nodes={NODES}",
+        }  # fmt: skip
+    threads = max(1, len(os.sched_getaffinity(0)) // NODES)
+    nodes = [f"partition-id={node} num-partitions={NODES}" for node in range(NODES)]
+    config = pairs({**shared, **own, **contender.settings})
+    with (
+        deployment(folder / "home", nodes, {"OMP_NUM_THREADS": str(threads)}) as started,
+        arrivals(folder / "run" / "metrics.jsonl") as lines,
+        Stopwatch() as watch,
+    ):
+        started.run(contender.app, "-c", config, timeout=RUN_SECONDS)
+    if contender.app == STOCK:
+        entries = json.loads((folder / "rounds.json").read_text(encoding="utf-8"))
+        return Run([e["seconds"] for e in entries], [e["training-seconds"] for e in entries], watch.seconds)
+    entries = [json.loads(line) for _, line in lines]
+    times = [when for when, _ in lines]
+    between = [later - earlier for earlier, later in pairwise(times)]
+    return Run(
+        [entries[0]["seconds"], *between], [entry["slowest-training-seconds"] for entry in entries], watch.seconds
+    )
+
+
+def row(runs: list[Run], stock: list[Run] | None) -> list[float | str]:
+    """One row of the table without its name: medians over all later rounds of all runs."""
+
+    def rest(of: list[Run]) -> float:
+        return statistics.median([seconds for run in of for seconds in run.rests])
+
+    return [
+        statistics.median([seconds for run in runs for seconds in run.rounds[1:]]),
+        statistics.median([seconds for run in runs for seconds in run.training[1:]]),
+        rest(runs),
+        rest(stock) / rest(runs) if stock else "",
+        statistics.median([run.rounds[0] for run in runs]),
+        statistics.median([run.whole for run in runs]),
+        " ".join(f"{seconds:.1f}" for run in runs for seconds in run.rests),
+    ]
+
+
+def main(
+    contender: Annotated[list[str] | None, typer.Option(help="May be given again; all of them without it.")] = None,
+    model: Annotated[str, typer.Option(help="resnet18, resnet34 or resnet50.")] = "resnet50",
+    rounds: Annotated[int, typer.Option(help="Of each run; the first is counted apart.")] = 5,
+    repeats: Annotated[int, typer.Option(help="Runs of each contender.")] = 3,
+    images: Annotated[int, typer.Option(help="Of each client.")] = 64,
+    image_size: Annotated[int, typer.Option(help="In pixels.")] = 48,
+    batch_size: Annotated[int, typer.Option(help="Images a step.")] = 16,
+) -> None:
+    job = Job(model, rounds, images, image_size, batch_size)
+    runs: dict[str, list[Run]] = {name: [] for name in contender or CONTENDERS}
+    with tempfile.TemporaryDirectory() as temporary:
+        draw(Path(temporary), job)
+        for repeat in range(repeats):
+            for name, measured in runs.items():
+                folder = Path(temporary) / f"{repeat}-{len(name)}-{name.replace(' ', '-')}"
+                measured.append(measure(CONTENDERS[name], job, Path(temporary), folder))
+                rests = " ".join(f"{seconds:.1f}" for seconds in measured[-1].rests)
+                print(f"run {repeat + 1} of {repeats}, {name}: {rests} s besides training", file=sys.stderr)
+    rows = [(name, *row(measured, runs.get("stock"))) for name, measured in runs.items()]
+    report(f"rounds of a deployment: {model}, {NODES} nodes, {images} images each", COLUMNS, rows, PACKAGES)
+
+
+if __name__ == "__main__":
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(main)
+    app()

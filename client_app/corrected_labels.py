@@ -1,0 +1,141 @@
+"""`python -m client_app.corrected_labels`: the labels that clients came to believe, out of their state into a file."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+from safetensors import SafetensorError, safe_open
+
+from data.errors import DataError
+from data.layout.key_files import find, read_labels, unique_order
+
+MAX_CLASSES = 32_767  # labels are int16 in an index
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+console = Console(width=120, highlight=False)
+
+
+@dataclass(frozen=True)
+class Corrected:
+    """Labels of the images that some clients judged.
+
+    Attributes:
+        keys: (n,) bytes, in byte order.
+        given: (n,) int32, the labels that they came with.
+        believed: (n,) int32.
+        clients: How many they are from.
+    """
+
+    keys: np.ndarray
+    given: np.ndarray
+    believed: np.ndarray
+    clients: int
+
+
+def read_corrected(folder: Path) -> Corrected:
+    """What clients of one run left, each at its last visit.
+
+    Args:
+        folder: A run's folder, or a folder that `state-dir` names, or one run's in it.
+
+    Raises:
+        DataError: Clients of no run or of several, or a method that corrects no labels.
+    """
+    clients = sorted(folder.glob("**/client-[0-9]*"))
+    runs = sorted({client.parent.name for client in clients})
+    if not clients:
+        raise DataError(
+            f"{folder} has no clients' state; it must be a run's folder, or what 'state-dir' named, and the method one"
+            " that corrects labels."
+        )
+    if len(runs) > 1:
+        raise DataError(f"{folder} has clients of the runs {', '.join(runs)}; it must be the folder of one of them.")
+    parts = list(_newest(clients))
+    if not parts:
+        raise DataError(f"{folder} has clients' state without corrected labels; the method must be one that has such.")
+    keys = np.concatenate([part[0] for part in parts])
+    order = unique_order(keys, folder)
+    given, believed = (np.concatenate([part[column] for part in parts])[order] for column in (1, 2))
+    return Corrected(keys[order], given, believed, len(parts))
+
+
+def _newest(clients: list[Path]) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    from client_app.client_state import CORRECTED, GIVEN, KEYS  # imports torch, which `--help` does without
+
+    for client in clients:
+        for path in sorted(client.glob("round-*.safetensors"))[-1:]:
+            try:
+                with safe_open(path, framework="numpy") as file:
+                    if CORRECTED in file.keys():  # noqa: SIM118 (no iterator)
+                        keys, given, believed = (file.get_tensor(name) for name in (KEYS, GIVEN, CORRECTED))
+                        yield keys.view(f"S{keys.shape[1]}")[:, 0], given, believed
+            except (SafetensorError, OSError) as error:
+                raise DataError(f"{path} cannot be read ({str(error).splitlines()[0]}).") from None
+
+
+def write_labels(corrected: Corrected, out: Path, base: Path | None = None) -> int:
+    """Write lines ``key label`` as in ``noisy_label_kv.txt``.
+
+    Args:
+        corrected: What to write.
+        out: A file that is not there yet.
+        base: A label file; all of its lines are written, with other labels where `corrected` has them.
+
+    Returns:
+        The number of lines.
+
+    Raises:
+        DataError: `out` exists or cannot be written, or `base` is no label file.
+    """
+    keys, labels = corrected.keys, corrected.believed
+    if base is not None:
+        keys, labels = read_labels(base, MAX_CLASSES)
+        if len(keys):
+            rows, found = find(keys[order := unique_order(keys, base)], corrected.keys)
+            labels[order[found]] = corrected.believed[rows[found]]
+    lines = [f"{key.decode()} {label}\n" for key, label in zip(keys.tolist(), labels.tolist(), strict=True)]
+    try:
+        with out.open("x", encoding="utf-8") as file:
+            file.writelines(lines)
+    except FileExistsError:
+        raise DataError(f"{out} exists already; it must be a file that does not exist yet.") from None
+    except OSError as error:
+        raise DataError(f"{out} cannot be written: {error.strerror}.") from None
+    return len(lines)
+
+
+@app.command()
+def labels(
+    folder: Annotated[Path, typer.Argument(help="A run's folder, or what `state-dir` named.")],
+    out: Annotated[Path, typer.Argument(help="File to write, in the form of noisy_label_kv.txt.")],
+    base: Annotated[
+        Path | None, typer.Option(help="A noisy_label_kv.txt: write all of its lines, corrected where possible.")
+    ] = None,
+) -> None:
+    """Write the labels that clients came to believe, by a method that corrects them (elr, fedelc).
+
+    Clients keep them to themselves: on real nodes, each site runs this on its own machine.
+    """
+    corrected = read_corrected(folder.expanduser())
+    lines = write_labels(corrected, out.expanduser(), base)
+    changed = int((corrected.given != corrected.believed).sum())
+    console.print(
+        f"{corrected.clients} clients judged {len(corrected.keys):,} images and believe another label of {changed:,};"
+        f" {lines:,} lines are in {out}."
+    )
+
+
+def main() -> None:
+    try:
+        app(prog_name="python -m client_app.corrected_labels")
+    except DataError as error:
+        typer.echo(f"python -m client_app.corrected_labels: {error}", err=True)
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()

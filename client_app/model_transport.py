@@ -1,0 +1,74 @@
+"""The model in and out of a client's messages; `messages.payload` says how it travels, `messages.clipping` how it is
+clipped before it leaves.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from flwr.app import ArrayRecord
+from torch import nn
+
+from config.run_config import ConfigError
+from messages.arrays import as_array
+from messages.clipping import clip_update
+from messages.payload import difference, is_packed, pack, unpack
+
+
+def load(model: nn.Module, received: Mapping[str, np.ndarray]) -> None:
+    """Copy the global model, as `unpack` read it, into the memory of `model`, on any device.
+
+    Raises:
+        ValueError: The names or shapes are not the model's.
+    """
+    state = model.state_dict()
+    if state.keys() != received.keys():
+        names = ", ".join(sorted(state.keys() ^ received.keys())[:3])
+        raise ValueError(f"the global model and this client's do not have the same weights: {names}, ...")
+    for name, value in state.items():
+        new = received[name]
+        if new.shape != tuple(value.shape):
+            raise ValueError(f"{name!r} of the global model has the shape {new.shape} and not {tuple(value.shape)}")
+        if value.device.type == "cpu":
+            np.copyto(value.numpy(), new)
+        else:
+            value.copy_(torch.tensor(new))
+
+
+def state_of(model: nn.Module) -> dict[str, np.ndarray]:
+    """All of a model's state by name; on the CPU without a copy."""
+    return {name: value.cpu().numpy() for name, value in model.state_dict().items()}
+
+
+def answer(arrays: Mapping[str, np.ndarray], message: ArrayRecord, kind: str) -> ArrayRecord:
+    """What to send for `arrays`, in the way in which the global model came in `message`.
+
+    Raises:
+        ConfigError: An update is too large for the half precision `kind`.
+    """
+    if not is_packed(message):
+        return ArrayRecord({name: as_array(value) for name, value in arrays.items()})
+    try:
+        return pack(arrays if kind == "fp32" else difference(arrays, unpack(message)), kind)
+    except OverflowError as error:
+        raise ConfigError(f"run config: 'payload' is {kind!r}, but {error}; it must be fp32 or bf16.") from None
+
+
+def clipped(
+    model: nn.Module, received: Mapping[str, np.ndarray], clipping_norm: float
+) -> tuple[dict[str, np.ndarray], bool]:
+    """What the client sends instead of its model.
+
+    Args:
+        model: After training, on any device.
+        received: The global model that training began with.
+        clipping_norm: C.
+
+    Returns:
+        The arrays to send, and whether the update was no longer than C.
+    """
+    arrays = state_of(model)
+    parameters = {name for name, _ in model.named_parameters()}
+    sent = {name: value for name, value in received.items() if name in parameters}
+    within = clip_update(arrays, sent, clipping_norm)
+    return arrays, within

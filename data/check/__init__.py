@@ -1,0 +1,83 @@
+"""Is this copy of Clothing1M complete and sound? Everything that can be told without training on it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data.check.findings import Findings
+from data.check.images import check_images
+from data.check.text import check_text
+from data.check.tree import check_tree
+from data.errors import DataError
+from data.layout.finding import CATEGORIES, SPLITS, find_layout
+from data.layout.key_files import read_class_names
+from data.stores.folder import FolderStore, Store
+from data.stores.pack import is_pack, open_pack
+
+# Of the release by Xiao et al. (CVPR 2015); data/README.md has them as a table.
+PUBLISHED = {"noisy_train": 1_000_000, "clean_train": 47_570, "clean_val": 14_313, "clean_test": 10_526}
+
+
+@dataclass
+class Check:
+    """A check that has read text and folders, and is about to decode images.
+
+    Attributes:
+        findings: So far.
+        lists: Keys of each list, (n,) bytes in byte order.
+        present: (n,) keys whose images are there.
+    """
+
+    findings: Findings
+    lists: Mapping[str, np.ndarray]
+    present: np.ndarray
+    _store: Store
+
+    def images(self, journal: Path, threads: int, progress: Callable[[int], None] | None = None) -> None:
+        """Decode every image, see `data.check.images`.
+
+        Raises:
+            DataError: The journal cannot be written.
+        """
+        try:
+            check_images(self._store, self.lists, self.present, journal, threads, self.findings, progress)
+        except OSError as error:
+            raise DataError(f"{journal} cannot be written: {error.strerror}; give another --out.") from None
+
+
+def begin_check(root: Path) -> Check:
+    """Check text files and folders of a release, or the index of a pack.
+
+    Raises:
+        DataError: `root` is no release at all, or its category file is malformed.
+    """
+    findings = Findings()
+    if is_pack(root):
+        pack = open_pack(root)
+        lists = {split: np.sort(pack.index.keys[pack.index.rows(split)]) for split in SPLITS}
+        _compare_counts(lists, findings)
+        return Check(findings, lists, np.unique(np.concatenate(list(lists.values()))), pack)
+    layout = find_layout(root)
+    try:
+        lists = check_text(layout.text, len(read_class_names(layout.text / CATEGORIES)), findings)
+    except OSError as error:
+        raise DataError(f"{error.filename} cannot be read: {error.strerror}; it must be a readable file.") from None
+    _compare_counts(lists, findings)
+    present = check_tree(root, layout.images, lists, findings)
+    return Check(findings, lists, present, FolderStore(root, layout.images))
+
+
+def _compare_counts(lists: Mapping[str, np.ndarray], findings: Findings) -> None:
+    """Published counts are asked of what is recognisably Clothing1M: one count right, or half a million images."""
+    counts = {split: len(keys) for split, keys in lists.items()}
+    is_clothing1m = len(lists["noisy_train"]) > PUBLISHED["noisy_train"] // 2
+    is_clothing1m |= any(counts[split] == PUBLISHED[split] for split in SPLITS)
+    if not is_clothing1m:
+        shown = ", ".join(f"{count:,} {split}" for split, count in counts.items())
+        findings.add("other data", shown, "not Clothing1M's counts; a sample or another dataset")
+        return
+    for split, count in counts.items():
+        if count != PUBLISHED[split]:
+            findings.add("count", split, f"{count:,} good keys; Clothing1M has {PUBLISHED[split]:,}")

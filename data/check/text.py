@@ -1,0 +1,103 @@
+"""All that is wrong with the text files of a release, not only the first thing."""
+
+import itertools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from data.check.findings import Findings
+from data.errors import DataError
+from data.layout.finding import CLEAN_LABELS, LIST_FILES, NOISY_LABELS
+from data.layout.key_files import MAX_KEY_BYTES, read_keys, read_labels, show, unique_order
+
+KEY = re.compile(rb"images/[^\x00-\x20]{1,%d}" % (MAX_KEY_BYTES - 7))
+NUMBER = re.compile(rb"[0-9]{1,9}")
+Table = tuple[np.ndarray, np.ndarray]
+
+
+def check_text(text: Path, num_classes: int, findings: Findings) -> dict[str, np.ndarray]:
+    """Read all lists and label files, and go on after whatever is wrong in them.
+
+    Args:
+        text: The folder of the text files.
+        num_classes: Labels go from 0 to one less.
+        findings: Grows by malformed lines, labels out of range, keys that come twice, keys in two lists, and keys
+            without label.
+
+    Returns:
+        The good keys of each list, each key once in each list, (n,) bytes in byte order.
+    """
+    tables = {file: _labels(text / file, num_classes, findings) for file in (NOISY_LABELS, CLEAN_LABELS)}
+    lists = {}
+    for split, file in LIST_FILES.items():
+        lists[split] = _keys(text / file, findings)
+        needed = NOISY_LABELS if split == "noisy_train" else CLEAN_LABELS
+        for key in lists[split][~np.isin(lists[split], tables[needed])]:
+            findings.add("key without label", show(key), f"listed in {file}, not in {needed}")
+    for one, other in itertools.combinations(lists, 2):
+        for key in np.intersect1d(lists[one], lists[other], assume_unique=True):
+            findings.add("key in two lists", show(key), f"{LIST_FILES[one]} and {LIST_FILES[other]}")
+    return lists
+
+
+def _keys(path: Path, findings: Findings) -> np.ndarray:
+    try:
+        keys = read_keys(path)
+        unique_order(keys, path)
+    except DataError:  # something is wrong with it: look at each line
+        found = []
+        for number, line in _lines(path):
+            if problem := _key_problem(line):
+                findings.add("malformed line", f"{path}, line {number}", f"{show(line[:80])!r} {problem}")
+            else:
+                found.append(line)
+        keys = _once(np.array(found, bytes), path, findings)
+    return np.sort(keys)
+
+
+def _labels(path: Path, num_classes: int, findings: Findings) -> np.ndarray:
+    """The keys of a label file, each once, in byte order."""
+    try:
+        keys, _ = read_labels(path, num_classes)
+        unique_order(keys, path)
+    except DataError:
+        found = []
+        for number, line in _lines(path):
+            key, space, label = line.partition(b" ")
+            place = f"{path}, line {number}"
+            if problem := _key_problem(key):
+                findings.add("malformed line", place, f"{show(line[:80])!r} {problem}")
+            elif not space or not NUMBER.fullmatch(label):
+                findings.add("malformed line", place, f"{show(line[:80])!r} is not a key, one space and a label")
+            elif int(label) >= num_classes:
+                findings.add("label out of range", place, f"{show(key)} has {int(label)}; 0 to {num_classes - 1} exist")
+            else:
+                found.append(key)
+        keys = _once(np.array(found, bytes), path, findings)
+    return np.sort(keys)
+
+
+def _key_problem(key: bytes) -> str | None:
+    if not KEY.fullmatch(key):
+        return f"is not a key that starts with images/ and has {MAX_KEY_BYTES} bytes at most"
+    if b"/.." in key or b"//" in key:
+        return "leads out of the release"
+    return None
+
+
+def _once(keys: np.ndarray, path: Path, findings: Findings) -> np.ndarray:
+    """`keys` without those that came before."""
+    unique, counts = np.unique(keys, return_counts=True)
+    for key, count in zip(unique[counts > 1], counts[counts > 1], strict=True):
+        findings.add("duplicate key", show(key), f"{count} times in {path.name}")
+    return unique
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Numbered lines, without their ends and without the empty one after a final newline."""
+    lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    if lines and not lines[-1]:
+        lines.pop()
+    return ((number, line.removesuffix(b"\r")) for number, line in enumerate(lines, 1))

@@ -1,0 +1,99 @@
+"""Keys to pixels: every image as RGB at one size, in one array."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from data.errors import DataError
+from data.images.decode import DAMAGE, decode, resize
+from data.layout.key_files import show
+from data.release import Release
+from data.stores.folder import Store
+from data.stores.pack import PackStore
+
+BLOCK = 64  # images that a thread takes at a time
+READERS = 8  # threads that wait for the disk
+
+
+def load_images(
+    release: Release, keys: np.ndarray, size: int, threads: int = 1, out: np.ndarray | None = None
+) -> np.ndarray:
+    """Decode, convert to RGB and resize, as torchvision's ``Resize((size, size))`` does, to one level in 255.
+
+    Both sides become `size`, whatever the aspect ratio; orientation tags are not applied, as in the published loaders.
+
+    Args:
+        release: Where the images lie.
+        keys: (n,) bytes.
+        size: Side in pixels.
+        threads: How many decode at a time; the result does not depend on it.
+        out: (n, size, size, 3) uint8 to write to instead of a new array.
+
+    Returns:
+        (n, size, size, 3) uint8, RGB, in the order of `keys`.
+
+    Raises:
+        DataError: A missing, empty, damaged or truncated image, the first one in the order of `keys`; or a pack of
+            decoded pixels of another size.
+    """
+    images = np.empty((len(keys), size, size, 3), np.uint8) if out is None else out
+    store = release.store
+    decoded = isinstance(store, PackStore) and store.decoded_size
+    if decoded and decoded != size:
+        raise DataError(
+            f"{release.root} holds pixels of {decoded} x {decoded}; images of {size} are asked for (crops take 8/7 of"
+            f" 'image-size'), so pack at {size}, or without --decoded."
+        )
+
+    decoding = threading.BoundedSemaphore(max(1, threads))
+
+    def load_block(start: int) -> None:
+        rows = range(start, min(start + BLOCK, len(keys)))
+        if isinstance(store, PackStore) and decoded:
+            for row in rows:
+                images[row] = store.pixels(keys[row])
+            return
+        read = _read(store, keys[rows.start : rows.stop])
+        with decoding:
+            for row, data in zip(rows, read, strict=False):
+                images[row] = _pixels(store, keys[row], data, size)
+
+    # Files are read while others are decoded, several at a time: a cold disk answers one question in a millisecond, and
+    # many in the same time. Both libraries decode and resize without the interpreter lock.
+    with ThreadPoolExecutor(max(READERS, threads)) as pool:
+        for _ in pool.map(load_block, range(0, len(keys), BLOCK)):
+            pass
+    return images
+
+
+def _read(store: Store, keys: np.ndarray) -> list[bytes | DataError]:
+    """Bytes of each image, up to the first that cannot be read, in whose place is the reason."""
+    read: list[bytes | DataError] = []
+    for key in keys:
+        try:
+            read.append(store.encoded(key))
+        except DataError as error:
+            return [*read, error]
+    return read
+
+
+def _pixels(store: Store, key: bytes, data: bytes | DataError, size: int) -> np.ndarray:
+    if isinstance(data, DataError):
+        raise data
+    try:
+        return resize(decode(data), size, size)
+    except DAMAGE as error:
+        reason = str(error).partition(" <_io.")[0]
+        raise DataError(
+            f"image {show(key)} cannot be read from {store.place(key)} ({reason}); it must be a whole image file."
+        ) from None
+
+
+def load_image(store: Store, key: bytes, size: int) -> np.ndarray:
+    """One image as (size, size, 3) uint8.
+
+    Raises:
+        DataError: It is missing or damaged.
+    """
+    return _pixels(store, key, store.encoded(key), size)

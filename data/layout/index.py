@@ -1,0 +1,189 @@
+"""Keys and labels of a release as compact arrays, with a cache on disk.
+
+Reading two million lines takes some two seconds, which every Ray actor and, in deployment, every message would pay.
+The arrays are therefore kept in the user's cache folder and mapped from there until one of the text files changes.
+"""
+
+import contextlib
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from data.errors import DataError
+from data.layout.finding import CLEAN_LABELS, LIST_FILES, NOISY_LABELS, SPLITS, TEXT_FILES, TRUE_LABELS
+from data.layout.key_files import find, read_keys, read_labels, show, unique_order
+from data.tensors import map_tensors
+from data.user_cache import cache_folder
+
+VERSION = "1"  # of the arrays below; another version is read anew
+SETTLED = 2.0  # seconds; a file changed more recently could change again without a trace, as git's index knows too
+MAX_CLASSES = 32_767  # labels are int16
+
+
+@dataclass(frozen=True)
+class Index:
+    """Every image of a release: the four lists one after another, each in its own order.
+
+    Attributes:
+        keys: (n,) bytes, dtype ``S<m>``.
+        noisy: (n,) int16 noisy label, -1 where an image carries none.
+        clean: (n,) int16 clean label, likewise.
+        true: (n,) int16 what the image shows, as far as anybody knows: the clean label, or the one of a drawn or
+            imported image; -1 where it is unknown.
+        counts: Images of each of `SPLITS`.
+        stamp: Changes when the lists do.
+    """
+
+    keys: np.ndarray
+    noisy: np.ndarray
+    clean: np.ndarray
+    true: np.ndarray
+    counts: tuple[int, ...]
+    stamp: str
+
+    def rows(self, split: str) -> slice:
+        """Where the images of one list are."""
+        start = sum(self.counts[: SPLITS.index(split)])
+        return slice(start, start + self.counts[SPLITS.index(split)])
+
+    def to_tensors(self) -> dict[str, np.ndarray]:
+        """The arrays in a form that safetensors can hold: keys become (n, m) uint8."""
+        keys = np.ascontiguousarray(self.keys)
+        return {
+            "keys": keys.view(np.uint8).reshape(len(keys), keys.dtype.itemsize),
+            "noisy": self.noisy,
+            "clean": self.clean,
+            "true": self.true,
+            "counts": np.array(self.counts, np.int64),
+        }
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, np.ndarray], stamp: str) -> "Index":
+        """The inverse of `to_tensors`.
+
+        Raises:
+            ValueError: Arrays are missing or do not fit together.
+        """
+        try:
+            keys, noisy, clean, true, counts = (tensors[name] for name in ("keys", "noisy", "clean", "true", "counts"))
+            names = keys.view(f"S{keys.shape[1]}")[:, 0]
+        except (KeyError, IndexError, TypeError) as error:
+            raise ValueError("arrays are missing") from error
+        if len(counts) != len(SPLITS) or not (len(names) == len(noisy) == len(clean) == len(true) == counts.sum()):
+            raise ValueError("arrays differ in length")
+        return cls(names, noisy, clean, true, tuple(map(int, counts)), stamp)
+
+
+def read_index(text: Path, num_classes: int) -> Index:
+    """The index of the text files in `text`: out of the cache, or read and then cached.
+
+    Raises:
+        DataError: An unreadable file, a malformed line, a key twice in a file, or a listed key without label.
+    """
+    stamp = _stamp(text, num_classes)
+    cached = cache_folder("index", f"{hashlib.sha256(os.fsencode(text.resolve())).hexdigest()[:16]}.safetensors")
+    with contextlib.suppress(ValueError):
+        metadata, tensors = map_tensors(cached)
+        if metadata.get("stamp") == stamp:
+            return Index.from_tensors(tensors, stamp)
+    index = build_index(text, num_classes, stamp)
+    if time.time() - _last_change(text) > SETTLED and _stamp(text, num_classes) == stamp:
+        _save(cached, index)
+    return index
+
+
+def build_index(text: Path, num_classes: int, stamp: str) -> Index:
+    """Read the text files. Labels are looked up by key: label files are shuffled and cover more than the lists."""
+    if num_classes > MAX_CLASSES:
+        raise DataError(f"{text} has {num_classes} classes; at most {MAX_CLASSES:,} can be told apart.")
+    tables = {name: _sorted_labels(text / name, num_classes) for name in (NOISY_LABELS, CLEAN_LABELS)}
+    keys, noisy, clean = [], [], []
+    for split, file in LIST_FILES.items():
+        listed = read_keys(text / file)
+        order = unique_order(listed, text / file)
+        needed = NOISY_LABELS if split == "noisy_train" else CLEAN_LABELS
+        if len(listed) and not len(tables[needed][0]):
+            raise DataError(f"{text / needed} is empty; it must have at least one line.")
+        found = {name: _look_up(listed, order, tables[name]) for name in tables}
+        missing = np.flatnonzero(found[needed] < 0)
+        if missing.size:
+            line = int(missing[0])
+            raise DataError(
+                f"{text / file}, line {line + 1}: {show(listed[line])} has no label; it must have one in"
+                f" {text / needed}."
+            )
+        keys.append(listed)
+        noisy.append(found[NOISY_LABELS])
+        clean.append(found[CLEAN_LABELS])
+    del tables
+    counts = tuple(map(len, keys))
+    labels = np.concatenate(clean)
+    return Index(
+        np.concatenate(keys), np.concatenate(noisy), labels, _true(text, keys, labels, num_classes), counts, stamp
+    )
+
+
+def _true(text: Path, keys: list[np.ndarray], clean: np.ndarray, num_classes: int) -> np.ndarray:
+    """Clean labels, and for noisy train what `TRUE_LABELS` says, a file that drawn and imported releases have."""
+    true = clean.copy()
+    if (text / TRUE_LABELS).exists():
+        noisy_train = keys[SPLITS.index("noisy_train")]
+        order = np.argsort(noisy_train, kind="stable")
+        known = _look_up(noisy_train, order, _sorted_labels(text / TRUE_LABELS, num_classes))
+        true[: len(known)] = np.where(known >= 0, known, true[: len(known)])
+    return true
+
+
+def _sorted_labels(path: Path, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """One label file as keys (n,) in byte order and their labels (n,) int16."""
+    keys, labels = read_labels(path, num_classes)
+    order = unique_order(keys, path)
+    return keys[order], labels[order].astype(np.int16)
+
+
+def _look_up(keys: np.ndarray, order: np.ndarray, table: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """The label of each key, (n,) int16, -1 where the table has none."""
+    labels = np.full(len(keys), -1, np.int16)
+    if len(keys) and len(table[0]):
+        rows, found = find(keys[order], table[0])
+        labels[order[found]] = table[1][rows[found]]
+    return labels
+
+
+def _files(text: Path) -> list[Path]:
+    return [text / name for name in (*TEXT_FILES, TRUE_LABELS)]
+
+
+def _stamp(text: Path, num_classes: int) -> str:
+    """Changes when a text file is replaced or written to: size, inode, times of content and of metadata."""
+    seen = hashlib.sha256(f"{VERSION} {num_classes}".encode())
+    for path in _files(text):
+        with contextlib.suppress(OSError):
+            status = path.stat()
+            facts = (path.name, status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
+            seen.update(repr(facts).encode())
+    return seen.hexdigest()
+
+
+def _last_change(text: Path) -> float:
+    """When a text file last changed, in seconds since the epoch."""
+    return max(path.stat().st_ctime for path in _files(text) if path.exists())
+
+
+def _save(path: Path, index: Index) -> None:
+    """Write the cache; without room or permission there is none, and the next process reads the text again."""
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            written = Path(folder) / "index"
+            save_file(index.to_tensors(), written, {"stamp": index.stamp})
+            with written.open("rb") as file:
+                os.fsync(file.fileno())  # a power failure must not leave a file of zeros under the final name
+            written.replace(path)

@@ -1,0 +1,116 @@
+"""Writes a release: keys and text files in exactly the released form, complete or not at all."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data.errors import DataError
+from data.layout.finding import CATEGORIES, CLEAN_LABELS, LIST_FILES, NOISY_LABELS, TRUE_LABELS
+
+CATEGORIES_CHN = "category_names_chn.txt"
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Images of one list.
+
+    Attributes:
+        keys: Released form, such as ``images/7/88/314159265,2718281788.jpg``.
+        true: (n,) true class of each.
+        noisy: (n,) noisy label of each, or -1 where it carries none.
+    """
+
+    keys: Sequence[str]
+    true: np.ndarray
+    noisy: np.ndarray
+
+
+def draw_keys(count: int, rng: np.random.Generator) -> list[str]:
+    """Invented keys in the released form: two 32-bit numbers, in the folder that the second one modulo 1000 names."""
+    keys: dict[str, None] = {}
+    while len(keys) < count:
+        for first, second in rng.integers(0, 2**32, (count - len(keys), 2)).tolist():
+            keys[f"images/{second % 1000 // 100}/{second % 100:02}/{first},{second}.jpg"] = None
+    return list(keys)
+
+
+def write_annotations(
+    folder: Path,
+    names: Sequence[str],
+    names_chn: Sequence[str],
+    splits: Mapping[str, Labelled],
+    rng: np.random.Generator,
+) -> None:
+    """Write the eight released text files, and `TRUE_LABELS` beside them.
+
+    As released: key lists are sorted by byte and end without newline, as does the English category file; label files
+    are shuffled and end with one; they cover more than the lists, because images of the clean lists can carry a noisy
+    label as well.
+
+    Args:
+        folder: Where to write.
+        names: English class names in index order.
+        names_chn: Chinese ones.
+        splits: All of `LIST_FILES`.
+        rng: Shuffles the label files.
+    """
+    _write(folder / CATEGORIES, "\n".join(names))
+    _write(folder / CATEGORIES_CHN, "".join(f"{name}\n" for name in names_chn))
+    for split, file in LIST_FILES.items():
+        _write(folder / file, "\n".join(sorted(splits[split].keys)))
+    noisy_train = splits["noisy_train"]
+    clean = [splits[split] for split in LIST_FILES if split != "noisy_train"]
+    _write_labels(folder / CLEAN_LABELS, [(part.keys, part.true) for part in clean], rng)
+    _write_labels(folder / NOISY_LABELS, [(part.keys, part.noisy) for part in (noisy_train, *clean)], rng)
+    _write_labels(folder / TRUE_LABELS, [(noisy_train.keys, noisy_train.true)], rng)
+
+
+def _write_labels(path: Path, parts: Sequence[tuple[Sequence[str], np.ndarray]], rng: np.random.Generator) -> None:
+    lines = [
+        f"{key} {label}\n"
+        for keys, labels in parts
+        for key, label in zip(keys, labels.tolist(), strict=True)
+        if label >= 0
+    ]
+    _write(path, "".join(lines[row] for row in rng.permutation(len(lines))))
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_bytes(text.encode("utf-8"))
+
+
+@contextlib.contextmanager
+def complete_or_absent(out: Path) -> Iterator[Path]:
+    """A temporary folder beside `out` that takes its name when the block ends well and is removed when it does not.
+
+    Raises:
+        DataError: `out` exists and is not an empty folder, is the current folder, or its parent cannot be written to.
+    """
+    out = out.resolve()  # a link stays a link, and what it points to is written
+    if out == Path.cwd():
+        raise DataError(f"{out} is the current folder; it must be another one, because it is replaced as a whole.")
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise DataError(f"{out} exists already; it must be a folder that does not exist yet, or an empty one.")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    except OSError as error:
+        raise DataError(f"{out} cannot be written: {error.strerror}; its parent must be a writable folder.") from None
+    try:
+        yield temporary
+        temporary.chmod(0o755)  # mkdtemp's folders are private to the user
+        try:
+            os.rename(temporary, out)  # noqa: PTH104 (replaces an empty folder and refuses a full one, in one step)
+        except OSError:
+            raise DataError(f"{out} was written by somebody else in the meantime; nothing there was changed.") from None
+    except OSError as error:  # a full disk, above all
+        reason = error.strerror or error
+        raise DataError(f"{out} cannot be written: {reason}; there must be room and permission.") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,104 @@
+"""Where the encoded images of a release lie: in folders, as released, or in a pack."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from data.errors import DataError
+from data.layout.finding import why_all_missing
+from data.layout.key_files import PREFIX, show
+
+PRESENCE_SAMPLE = 200  # keys whose images are looked for when a split is first asked for
+
+
+class Store(Protocol):
+    """What a release asks of the place that its images are in."""
+
+    def encoded(self, key: bytes) -> bytes:
+        """The bytes of one image file.
+
+        Raises:
+            DataError: The image is not there, or cannot be read.
+        """
+        ...
+
+    def place(self, key: bytes) -> str:
+        """Where the image is, for a message."""
+        ...
+
+    def mark(self, keys: np.ndarray) -> bytes:
+        """Changes when one of these images does, as far as can be told without reading them."""
+        ...
+
+    def check_presence(self, keys: np.ndarray, name: str) -> None:
+        """Look for a few evenly spaced images of a list, to fail before training rather than in it.
+
+        Raises:
+            DataError: Some are missing.
+        """
+        ...
+
+
+class FolderStore:
+    """A million small files."""
+
+    def __init__(self, root: Path, images: Path) -> None:
+        """`root` is the release's folder, `images` the one of the image folders ``0`` to ``9``."""
+        self.root = root
+        self.images = images
+
+    def path(self, key: bytes) -> Path:
+        return self.images / os.fsdecode(bytes(key).removeprefix(PREFIX))
+
+    def place(self, key: bytes) -> str:
+        return str(self.path(key))
+
+    def encoded(self, key: bytes) -> bytes:
+        try:
+            return self.path(key).read_bytes()
+        except FileNotFoundError:
+            raise DataError(f"image {show(key)} is missing; it must be at {self.path(key)}.") from None
+        except OSError as error:
+            raise DataError(
+                f"image {show(key)} cannot be read from {self.path(key)} ({error.strerror}); it must be a whole image"
+                " file."
+            ) from None
+
+    def mark(self, keys: np.ndarray) -> bytes:
+        """Sizes and times of the files."""
+        seen = hashlib.sha256(os.fsencode(self.images.resolve()))
+        for key in keys:
+            try:
+                status = self.path(key).stat()
+            except OSError:
+                continue  # decoding will say so
+            seen.update(b"%d %d %d " % (status.st_size, status.st_mtime_ns, status.st_ino))
+        return seen.digest()
+
+    def check_presence(self, keys: np.ndarray, name: str) -> None:
+        rows = np.linspace(0, len(keys) - 1, min(len(keys), PRESENCE_SAMPLE)).astype(np.int64)
+        missing = self._missing(keys[rows])
+        if not missing:
+            return
+        advice = "unpack the tars again, since a partial download cannot be used"
+        if len(missing) == len(rows):
+            advice = why_all_missing(self.root, self.images, show(missing[0]))
+        raise DataError(
+            f"{len(missing)} of the {len(rows)} images looked for out of {name} are missing, the first at"
+            f" {self.path(missing[0])}; {advice}."
+        )
+
+    def _missing(self, keys: Sequence[bytes] | np.ndarray) -> list[bytes]:
+        missing = []
+        for key in keys:
+            path = self.path(key)
+            try:
+                if not path.is_file():
+                    missing.append(bytes(key))
+            except OSError as error:
+                raise DataError(f"{path} cannot be read: {error.strerror}; every image must be readable.") from None
+        return missing

@@ -1,0 +1,152 @@
+"""A pack: one memory-mapped file instead of a million small ones.
+
+It is a safetensors file (readable without this code) with all encoded images end to end, or pixels at one size, and
+the index: keys, labels, lists, offsets, a checksum for each image. A checksum over the index and the header is
+verified when a pack is opened, an image's own whenever it is read. `data.pack_writer` writes packs.
+
+=============  ==================  =============================================================================
+array          dtype, shape        content
+=============  ==================  =============================================================================
+images         u8 (bytes,)         files end to end, zeros up to a multiple of eight; or (n, size, size, 3) pixels
+offsets        i64 (n + 1,)        where each file begins, and the end of the last; not there for pixels
+counts         i64 (4,)            images of each of `SPLITS`, in whose order all arrays are
+checksums      u32 (n,)            CRC-32 of each image's bytes
+order          i32 (n,)            rows in byte order of their keys
+noisy          i16 (n,)            noisy label, -1 for none; likewise `clean` and `true`
+keys           u8 (n, m)           padded with zeros
+=============  ==================  =============================================================================
+"""
+
+import hashlib
+import json
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from data.errors import DataError
+from data.layout.index import Index
+from data.layout.key_files import show
+from data.tensors import map_tensors
+
+FORMAT = "clothing1m-fl pack"
+VERSION = "1"
+BLANK = "0" * 64  # stands for the checksum while it is computed
+_ARCHIVES = (".tar", ".gz", ".tgz", ".zip", ".npz")
+
+
+class PackStore:
+    """The images of a pack.
+
+    Attributes:
+        path: The file.
+        class_names: In the order of their labels.
+        identity: Of the lists and options it was made from, in hex.
+        index: Keys and labels.
+        decoded_size: Side of the pixels, or 0 when image files are kept.
+    """
+
+    def __init__(self, path: Path, metadata: dict[str, str], arrays: dict[str, np.ndarray]) -> None:
+        """Take over a mapped file whose checksum is right."""
+        self.path = path
+        self.class_names = tuple(json.loads(metadata["classes"]))
+        self.identity = metadata["identity"]
+        self.index = Index.from_tensors(arrays, metadata["checksum"])
+        self._images = arrays["images"]
+        self.decoded_size = self._images.shape[1] if self._images.ndim == 4 else 0
+        self._offsets = arrays.get("offsets")
+        self._checksums = arrays["checksums"]
+        self._order = arrays["order"]
+
+    def place(self, key: bytes) -> str:
+        return str(self.path)
+
+    def encoded(self, key: bytes) -> bytes:
+        """The file as it was packed; refuses a damaged one and, in a pack of pixels, every one."""
+        if self._offsets is None:
+            raise DataError(f"{self.path} holds pixels, not image files; it cannot be packed again.")
+        row = self._row(key)
+        return self._verified(row, self._images[self._offsets[row] : self._offsets[row + 1]]).tobytes()
+
+    def pixels(self, key: bytes) -> np.ndarray:
+        """(size, size, 3) uint8 of a pack of pixels; a view of the file.
+
+        Raises:
+            DataError: The key is not there, or its pixels are damaged.
+        """
+        row = self._row(key)
+        return self._verified(row, self._images[row])
+
+    def mark(self, keys: np.ndarray) -> bytes:
+        """The checksum of the index covers those of all images."""
+        return self.index.stamp.encode()
+
+    def check_presence(self, keys: np.ndarray, name: str) -> None:
+        """Nothing is missing from a pack that could be opened."""
+
+    def _row(self, key: bytes) -> int:
+        keys = self.index.keys
+        if len(key) <= keys.dtype.itemsize:
+            place = int(np.searchsorted(keys, np.array(key, keys.dtype), sorter=self._order))
+            if place < len(keys) and keys[row := int(self._order[place])] == key:
+                return row
+        raise DataError(f"image {show(key)} is not in {self.path}.")
+
+    def _verified(self, row: int, image: np.ndarray) -> np.ndarray:
+        if zlib.crc32(image.data) != self._checksums[row]:
+            raise DataError(
+                f"{self.path} is damaged: image {show(self.index.keys[row])} has changed since it was packed; copy or"
+                " pack it again."
+            )
+        return image
+
+
+def is_pack(path: Path) -> bool:
+    """Whether `path` can only be meant as a pack: a file, and no archive."""
+    return path.is_file() and path.suffix not in _ARCHIVES
+
+
+def open_pack(path: Path) -> PackStore:
+    """Map a pack and check all of it but its images.
+
+    Raises:
+        DataError: It is unreadable, no pack, short, damaged, or of another version.
+    """
+    try:
+        metadata, arrays = map_tensors(path)
+        if metadata.get("format") != FORMAT:
+            raise ValueError("is no pack")
+    except ValueError as error:
+        raise DataError(
+            f"{path} is a file that {error}; it must be a folder in Clothing1M's released layout, or a whole file"
+            " made by `python -m data pack`."
+        ) from None
+    if metadata.get("version") != VERSION:
+        raise DataError(
+            f"{path} is a pack of version {metadata.get('version')}; this code reads version {VERSION}: pack again."
+        )
+    try:
+        if index_checksum(_header(path), arrays) != metadata["checksum"]:
+            raise ValueError
+        store = PackStore(path, metadata, arrays)
+    except (KeyError, ValueError):
+        raise DataError(
+            f"{path} is damaged: its index has changed since it was packed; copy or pack it again."
+        ) from None
+    return store
+
+
+def index_checksum(header: bytes, arrays: dict[str, np.ndarray]) -> str:
+    """SHA-256, in hex, of the header with a blank checksum and of all arrays but `images`."""
+    checksum = json.loads(header[8:])["__metadata__"]["checksum"]
+    seen = hashlib.sha256(header.replace(checksum.encode(), BLANK.encode()))
+    for name, array in arrays.items():
+        if name != "images":
+            seen.update(array.data)
+    return seen.hexdigest()
+
+
+def _header(path: Path) -> bytes:
+    with path.open("rb") as file:
+        length = file.read(8)
+        return length + file.read(int.from_bytes(length, "little"))

@@ -1,0 +1,69 @@
+"""Answers of a network on a client's own images, without gradients and without leaving a trace in the network."""
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from learning.augmentation import augment
+from learning.evaluation import evaluation_batch
+from task import Compute, to_input
+
+
+@dataclass(frozen=True)
+class Inference:
+    """What a visit needs to ask a network about its images.
+
+    Attributes:
+        images: (n, side, side, 3) uint8, all that the client holds; only their centre counts if they are stored
+            larger than the input.
+        image_size: Side of the input.
+        compute: Device and precision.
+        normalization: A key of `task.NORMALIZATIONS`.
+    """
+
+    images: Tensor
+    image_size: int
+    compute: Compute
+    normalization: str
+
+    @torch.no_grad()
+    def on_all(self, network: nn.Module) -> Tensor:
+        """(n, C) float32 logits in evaluation mode, on the device."""
+        size = evaluation_batch(self.image_size, self.compute.device)
+        with evaluating(network):
+            parts = [self._logits(network, self._inputs(part)) for part in self.images.split(size)]  # type: ignore[no-untyped-call]
+        return torch.cat(parts)
+
+    def frozen(self, network: nn.Module) -> Callable[[Tensor], Tensor]:
+        """A copy of `network` as it is now: it turns inputs (b, 3, h, w) into logits (b, C) float32."""
+        kept = copy.deepcopy(network).eval().requires_grad_(False)
+
+        def answer(inputs: Tensor) -> Tensor:
+            with torch.no_grad():
+                return self._logits(kept, inputs)
+
+        return answer
+
+    def _inputs(self, images: Tensor) -> Tensor:
+        centred = augment(images, "none", self.image_size, torch.Generator())  # draws nothing
+        return to_input(centred, self.compute, self.normalization)
+
+    def _logits(self, network: nn.Module, inputs: Tensor) -> Tensor:
+        with self.compute.autocast():
+            logits: Tensor = network(inputs)
+        return logits.float()
+
+
+@contextlib.contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode, in which BatchNorm's statistics neither count nor change, and then the mode that was."""
+    was_training = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(was_training)

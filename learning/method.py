@@ -1,0 +1,130 @@
+"""What a method is: hooks over the one training loop, each with a default.
+
+A method is a frozen dataclass whose fields are its parameters (`method-args`). It writes the loss of a batch, and
+overrides what else it needs. What changes during a visit is in the `Visit`, which each hook is handed; what must last
+until the client's next visit goes into ``visit.state``.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from config.run_config import rounds_of as rounds_of  # the lengths that methods have in rounds
+from learning.inference import Inference
+
+Told = bool | int | float | str | list[float]
+
+
+@dataclass(frozen=True)
+class View:
+    """One network's answer to one view of a batch.
+
+    Attributes:
+        inputs: (batch, 3, height, width) float32, normalised.
+        logits: (batch, classes) float32, with gradients.
+        features: (batch, d) float32, what goes into the classifier, with gradients; None unless `Method.features`.
+    """
+
+    inputs: Tensor
+    logits: Tensor
+    features: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a step computes its loss from; all of it on the visit's device.
+
+    Attributes:
+        rows: (batch,) int64, which of the client's images these are: places in 0..n-1, the same at every visit.
+        labels: (batch,) int64, as the client knows them.
+        views: First by network, then by view.
+    """
+
+    rows: Tensor
+    labels: Tensor
+    views: list[list[View]]
+
+    @property
+    def logits(self) -> Tensor:
+        """(batch, classes) float32: of the first network and view, all there is for most methods."""
+        return self.views[0][0].logits
+
+
+@dataclass
+class Visit:
+    """One visit of the server to a client: what the hooks of a method read, and what they leave behind.
+
+    Attributes:
+        labels: (n,) int64, of all images that the client holds, as it knows them, on the visit's device.
+        num_classes: C.
+        server_round: From 1.
+        num_rounds: Of the whole run; what `rounds_of` scales warm-ups with.
+        told: What the server's half of the method says to this client (`methods`); empty for most.
+        generator: On the CPU; source of every random draw of this visit.
+        networks: In training; one for most methods.
+        inference: Answers of networks on the local images; `predict` and `frozen` are its short forms.
+        state: Tensors by name that the client keeps for its next visit, on the visit's device.
+        scratch: What the hooks keep for each other during this visit; nobody else reads it.
+        metrics: Numbers, or lists of numbers, that travel with the weights; the same names at every client.
+        corrected: (n,) int64 labels to believe instead of the given ones, if the method has such; for scoring, and to
+            be exported.
+        suspected: (n,) bool, images whose label the method takes for wrong, if it judges them; for scoring.
+    """
+
+    labels: Tensor
+    num_classes: int
+    server_round: int = 1
+    num_rounds: int = 1
+    told: Mapping[str, Told] = field(default_factory=dict)
+    generator: torch.Generator = field(default_factory=torch.Generator)
+    networks: list[nn.Module] = field(default_factory=list)
+    inference: Inference | None = None
+    state: dict[str, Tensor] = field(default_factory=dict)
+    scratch: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, float | list[float]] = field(default_factory=dict)
+    corrected: Tensor | None = None
+    suspected: Tensor | None = None
+
+    def predict(self, network: int = 0) -> Tensor:
+        """(n, C) float32 logits of a network as it is now, on all local images, in evaluation mode; one pass."""
+        assert self.inference is not None
+        return self.inference.on_all(self.networks[network])
+
+    def frozen(self, network: int = 0) -> Callable[[Tensor], Tensor]:
+        """A copy of a network as it is now, which turns `View.inputs` into logits (batch, C) float32."""
+        assert self.inference is not None
+        return self.inference.frozen(self.networks[network])
+
+
+class Method:
+    """How a client learns; the defaults are those of plain training with one network."""
+
+    networks: ClassVar[int] = 1  # trained side by side; each is averaged by itself (see `task.Networks`)
+    features: ClassVar[bool] = False  # whether `View.features` is needed
+    remembers: ClassVar[bool] = False  # whether `visit.state` lasts from visit to visit
+    corrects: ClassVar[bool] = False  # whether visits may leave `corrected` labels
+    suspects: ClassVar[bool] = False  # whether visits may leave `suspected` images
+
+    def views(self, augmentation: str) -> list[str]:
+        """The augmentations under which each network sees a batch, given the run's; see `learning.augmentation`."""
+        return [augmentation]
+
+    def begin(self, visit: Visit) -> None:
+        """Before the first epoch: ``visit.state`` is what the last visit left, empty at the first one."""
+
+    def loss(self, batch: Batch, visit: Visit) -> Tensor:
+        """The loss of one batch: a scalar, averaged over the batch.
+
+        It is called once a step, so that per-example state may be brought up to date here; it must not wait for the
+        device (no ``item()``, no ``if tensor``).
+        """
+        raise NotImplementedError
+
+    def end_epoch(self, visit: Visit) -> None:
+        """After each local epoch."""
+
+    def end(self, visit: Visit) -> None:
+        """After the last epoch."""

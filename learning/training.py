@@ -1,0 +1,180 @@
+"""The one training loop that every method shares."""
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from config.run_config import RunConfig
+from learning.augmentation import views
+from learning.batches import epoch_batches, feed
+from learning.inference import Inference
+from learning.method import Batch, Method, Told, View, Visit
+from learning.optimizer import LocalSGD
+from task import Compute, classifier, networks_of, to_input
+
+
+@dataclass(frozen=True)
+class TrainingReport:
+    """What one visit did.
+
+    Attributes:
+        epoch_losses: Mean loss per image of each local epoch, in order.
+        images_seen: Images that went through a step, over all epochs.
+        seconds: Wall time of the loop, without decoding.
+        visit: What the method left behind.
+    """
+
+    epoch_losses: list[float]
+    images_seen: int
+    seconds: float
+    visit: Visit
+
+
+def train_locally(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    method: Method,
+    config: RunConfig,
+    compute: Compute,
+    generator: torch.Generator,
+    proximal_mu: float = 0.0,
+    optimizer: LocalSGD | None = None,
+    server_round: int = 1,
+    told: Mapping[str, Told] | None = None,
+    state: Mapping[str, Tensor] | None = None,
+) -> TrainingReport:
+    """Train `model` in place for ``config.local_epochs`` epochs.
+
+    Nothing in a step waits for the device: batches come ahead of it, and losses stay there until an epoch ends.
+
+    Args:
+        model: On ``compute.device``, channels-last, with the `Method.networks` networks; parameters in float32.
+        images: (n, height, width, 3) uint8, on the CPU or on ``compute.device``.
+        labels: (n,) int64.
+        method: Turns what the networks answer into a loss.
+        config: Epochs, batch size, SGD, augmentation, normalisation.
+        compute: Device and precision.
+        generator: On the CPU; source of every random draw of this visit.
+        proximal_mu: mu of FedProx; the reported losses leave its term out.
+        optimizer: This model's, from an earlier visit, so that its buffers are used again.
+        server_round: From 1, for methods whose loss depends on it.
+        told: What the server's half of the method says to this client.
+        state: What the method kept at the client's last visit; left as it is.
+
+    Raises:
+        FloatingPointError: The loss of an epoch is not finite.
+    """
+    started = time.perf_counter()
+    optimizer = optimizer or LocalSGD(model)
+    optimizer.begin(config.learning_rate, config.momentum, config.weight_decay)
+    proximal = ProximalTerm(model, proximal_mu) if proximal_mu else None
+    scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.dtype is torch.float16)
+    labels = labels.to(compute.device)
+    look = partial(_look, method=method, config=config, compute=compute, generator=generator)
+    visit = Visit(
+        labels,
+        _num_classes(model),
+        server_round,
+        config.num_server_rounds,
+        told or {},
+        generator,
+        networks_of(model),
+        Inference(images, config.image_size, compute, config.normalization),
+        {name: value.to(compute.device, copy=True) for name, value in (state or {}).items()},  # methods write into it
+    )
+    method.begin(visit)
+    model.train()
+    epoch_losses: list[float] = []
+    images_seen = 0
+    for epoch in range(1, config.local_epochs + 1):
+        loss_sum = torch.zeros((), dtype=torch.float64, device=compute.device)
+        seen = 0
+        order = epoch_batches(len(labels), config.batch_size, config.drop_last, generator)
+        for batch, rows in feed(images, order, compute.device):
+            seen_by = [look(network, batch) for network in visit.networks]
+            loss = method.loss(Batch(rows, labels[rows], seen_by), visit)
+            scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            optimizer.take_gradients()
+            if proximal is not None:
+                scaler.unscale_(optimizer)
+                proximal.add_gradient()
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad()
+            loss_sum += loss.detach() * len(rows)
+            seen += len(rows)
+        mean_loss = float(loss_sum) / seen
+        if not math.isfinite(mean_loss):
+            raise FloatingPointError(
+                f"the loss became {mean_loss} in local epoch {epoch}; a smaller learning-rate"
+                f" than {config.learning_rate:g} may help"
+            )
+        epoch_losses.append(mean_loss)
+        images_seen += seen
+        method.end_epoch(visit)
+    method.end(visit)
+    return TrainingReport(epoch_losses, images_seen, time.perf_counter() - started, visit)
+
+
+def _look(
+    network: nn.Module,
+    batch: Tensor,
+    method: Method,
+    config: RunConfig,
+    compute: Compute,
+    generator: torch.Generator,
+) -> list[View]:
+    """One network's answers to the views of a batch, which are drawn for it alone."""
+    seen = []
+    for images in views(batch, method.views(config.augmentation), config.image_size, generator):
+        inputs = to_input(images, compute, config.normalization)
+        with compute.autocast(), features_of(network, wanted=method.features) as features:
+            logits = network(inputs)
+        seen.append(View(inputs, logits.float(), *features))
+    return seen
+
+
+class ProximalTerm:
+    """``mu / 2 ||w - w_t||^2`` over the trainable parameters (FedProx, Li et al., 2020), as its gradient mu (w - w_t).
+
+    BatchNorm's buffers are not trained and do not count.
+    """
+
+    def __init__(self, model: nn.Module, mu: float) -> None:
+        """Take the model's parameters as w_t."""
+        self._mu = mu
+        self._parameters: list[Tensor] = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._start = [parameter.detach().clone() for parameter in self._parameters]
+
+    @torch.no_grad()
+    def add_gradient(self) -> None:
+        """Add to the gradients of the loss, which are there and not scaled."""
+        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        # One kernel for all tensors, as torch's optimisers do it.
+        away = torch._foreach_sub(self._parameters, self._start)
+        torch._foreach_add_(gradients, away, alpha=self._mu)
+
+
+@contextlib.contextmanager
+def features_of(network: nn.Module, *, wanted: bool) -> Iterator[list[Tensor]]:
+    """What goes into the classifier of a forward pass in this block, (batch, d) float32, if it is wanted."""
+    found: list[Tensor] = []
+    if not wanted:
+        yield found
+        return
+    hook = classifier(network).register_forward_pre_hook(lambda layer, inputs: found.append(inputs[0].float()))
+    try:
+        yield found
+    finally:
+        hook.remove()
+
+
+def _num_classes(model: nn.Module) -> int:
+    return classifier(networks_of(model)[0]).out_features

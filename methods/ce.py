@@ -1,0 +1,30 @@
+"""Cross-entropy on the labels as they are: what FedAvg does when nobody corrects for noise.
+
+``loss = mean over the batch of -sum_c q_c log p_c`` with ``p = softmax(logits)`` and
+``q = (1 - s) * onehot(label) + s / C`` for label smoothing ``s`` (Szegedy et al., CVPR 2016; 0 switches it off).
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from learning.method import Batch, Method, Visit
+
+
+@dataclass(frozen=True)
+class CrossEntropy(Method):
+    """Cross-entropy.
+
+    Attributes:
+        label_smoothing: s, from 0 up to but not including 1.
+    """
+
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError("label-smoothing must be at least 0 and below 1")
+
+    def loss(self, batch: Batch, visit: Visit) -> Tensor:
+        return cross_entropy(batch.logits, batch.labels, label_smoothing=self.label_smoothing)

@@ -1,0 +1,89 @@
+"""Co-teaching (Han et al., NeurIPS 2018): two networks, each of which picks what the other learns from.
+
+Wrong labels are learned last. So of each batch of B images, the ``R = max(1, floor((1 - tau_t) B))`` with the smallest
+cross-entropy are kept: ``I_1`` by network 1, ``I_2`` by network 2.
+
+``loss_1 = mean of CE_1 over I_2``, ``loss_2 = mean of CE_2 over I_1``.
+
+tau_t rises in a line from 0 in the first round to tau in the last of the T_w warm-up rounds, then stays. The paper has
+10 epochs for T_w and the true share of wrong labels for tau (some 0.38 on Clothing1M); FNBench, whose steps are rounds,
+has 0.2 of them and 0.2, the defaults here. The authors' code divides the mean loss by R once more, as if the learning
+rate were divided by it; here as in FNBench it is the mean.
+
+The server averages each network with its own kind. Each sees views of its own, where the paper shows both the same:
+networks that start from the same pretrained weights would else hardly differ.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from learning.method import Batch, Method, Visit, rounds_of
+from methods.server_half import ServerHalf
+
+
+@dataclass(frozen=True)
+class CoTeaching(Method):
+    """Cross-entropy of two networks, each on what the other finds easy.
+
+    The reported loss is ``loss_1 + loss_2``: of two networks, on kept images only.
+
+    Attributes:
+        forget_rate: tau, from 0 up to but not including 1.
+        warm_up: T_w as a share of the run's rounds, from 0 to 1.
+        warm_up_rounds: T_w itself; -1 leaves it to the share.
+    """
+
+    forget_rate: float = 0.2
+    warm_up: float = 0.2
+    warm_up_rounds: int = -1
+
+    networks = 2
+    suspects = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.forget_rate < 1:
+            raise ValueError("forget-rate must be at least 0 and below 1")
+        if not 0 <= self.warm_up <= 1:
+            raise ValueError("warm-up must be at least 0 and at most 1")
+        if type(self.warm_up_rounds) is not int or self.warm_up_rounds < -1:
+            raise ValueError("warm-up-rounds must be a whole number of at least 0, or -1 for the share warm-up")
+
+    def forget_rate_at(self, server_round: int, num_rounds: int) -> float:
+        """tau_t in a round from 1, which is t = 0."""
+        warm_up, t = rounds_of(self.warm_up, self.warm_up_rounds, num_rounds), server_round - 1
+        return self.forget_rate * t / max(1, warm_up - 1) if t < warm_up else self.forget_rate
+
+    def begin(self, visit: Visit) -> None:
+        visit.suspected = None
+        visit.scratch["left_out"] = torch.zeros_like(visit.labels, dtype=torch.bool)  # in this epoch, by network 1
+
+    def loss(self, batch: Batch, visit: Visit) -> Tensor:
+        count = kept(self.forget_rate_at(visit.server_round, visit.num_rounds), len(batch.labels))
+        one, other = (cross_entropy(views[0].logits, batch.labels, reduction="none") for views in batch.views)
+        easy_for_one, easy_for_other = (losses.detach().argsort(stable=True) for losses in (one, other))
+        visit.scratch["left_out"].index_fill_(0, batch.rows[easy_for_one[count:]], True)
+        return one[easy_for_other[:count]].mean() + other[easy_for_one[:count]].mean()
+
+    def end_epoch(self, visit: Visit) -> None:
+        """The last epoch's judgement stays; images that it did not see are not suspected."""
+        visit.suspected = visit.scratch["left_out"]
+        visit.scratch["left_out"] = torch.zeros_like(visit.suspected)
+
+
+def kept(forget_rate: float, count: int) -> int:
+    """R of `count` images; 0.34 of 50 must leave 33, though (1 - 0.34) * 50 is 32.99999999999999."""
+    return max(1, math.floor((1 - forget_rate) * count + 1e-9))
+
+
+class CoTeachingOnServer(ServerHalf):
+    """Two networks, each averaged by itself.
+
+    Both are arrays of one model (`task.Networks`), so that every strategy that works number by number keeps them apart.
+    """
+
+    networks: ClassVar[int] = 2

@@ -1,0 +1,101 @@
+"""FedLSR: local self-regularisation (Jiang et al., CIKM 2022): two views of each image must agree, and be sure.
+
+The network answers z_1 to an image as the run augments it and z_2 to one that is mirrored and whose colours are
+distorted as well. With ``p_i = softmax(z_i)`` and ``q_i = softmax(3 z_i)``, at least 1e-6:
+
+- ``L_cls = -mean log p_s[y]``: ``p = lambda p_1 + (1 - lambda) p_2``, with lambda ~ Beta(1, 1), that is, uniform, drawn
+  for each batch; sharpened, ``p_s = p^2 / sum_c p_c^2``.
+- ``L_reg = mean JS(q_1, q_2)``, the mean of both KL divergences from ``m = (q_1 + q_2) / 2``.
+- ``L_e = (mean H(q_1) + mean H(q_2)) / 2``.
+- ``loss = L_cls + gamma(t) L_reg + lambda_e L_e``, where ``gamma(t) = gamma * min(1, t / T_w)`` in round t from 0.
+
+Defaults: gamma = 0.4, T_w = 0.2 of the rounds, and lambda_e = 0.6 as in the authors' repository; their later FNBench
+has 0.3. Their code differs from their formulas; ``form = "reference"`` computes its loss:
+
+- L_cls is a cross-entropy that takes p_s for logits, so that it cannot leave a narrow band;
+- L_reg is also divided by the number of classes;
+- L_e is the entropy of ``softmax(q_1)``, which is nearly uniform; the second view does not count.
+
+It also distorts colours after normalisation, a whole batch alike, which is not offered: see `learning.colour`.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, nll_loss
+
+from learning.method import Batch, Method, Visit, rounds_of
+
+SHARPER = 3.0  # factor on logits before views are compared; the inverse of a temperature
+SMALLEST = 1e-6  # of a compared probability
+
+
+@dataclass(frozen=True)
+class LocalSelfRegularisation(Method):
+    """Sharpened cross-entropy on a mixture of two views that must agree.
+
+    Attributes:
+        gamma: Of the divergence between views, at least 0.
+        entropy: lambda_e, at least 0.
+        warm_up: T_w as a share of the run's rounds, from 0 to 1.
+        warm_up_rounds: T_w itself; -1 leaves it to the share.
+        form: ``paper`` or ``reference``.
+    """
+
+    gamma: float = 0.4
+    entropy: float = 0.6
+    warm_up: float = 0.2
+    warm_up_rounds: int = -1
+    form: str = "paper"
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.gamma < float("inf") and 0 <= self.entropy < float("inf")):
+            raise ValueError("gamma and entropy must be numbers of at least 0")
+        if not 0 <= self.warm_up <= 1:
+            raise ValueError("warm-up must be at least 0 and at most 1")
+        if type(self.warm_up_rounds) is not int or self.warm_up_rounds < -1:
+            raise ValueError("warm-up-rounds must be a whole number of at least 0, or -1 for the share warm-up")
+        if self.form not in ("paper", "reference"):
+            raise ValueError("form must be 'paper' or 'reference'")
+
+    def views(self, augmentation: str) -> list[str]:
+        cropped = "crop" in augmentation.split("-")
+        return [augmentation, "crop-flip-jitter" if cropped else "flip-jitter"]
+
+    def gamma_at(self, server_round: int, num_rounds: int) -> float:
+        """gamma(t) in a round from 1, which is t = 0."""
+        warm_up = rounds_of(self.warm_up, self.warm_up_rounds, num_rounds)
+        return self.gamma * min(1.0, (server_round - 1) / warm_up) if warm_up else self.gamma
+
+    def loss(self, batch: Batch, visit: Visit) -> Tensor:
+        # A number on the CPU, which takes part in a GPU's operations as it is.
+        share = torch.rand((), generator=visit.generator)
+        one, other = (view.logits for view in batch.views[0])
+        compared = [(SHARPER * logits).softmax(dim=1).clamp_min(SMALLEST) for logits in (one, other)]
+        sharpened = (2 * mixed(one.log_softmax(dim=1), other.log_softmax(dim=1), share)).log_softmax(dim=1)
+        divergence = jensen_shannon(*compared)
+        if self.form == "paper":
+            fit = nll_loss(sharpened, batch.labels)
+            doubt = (entropy(compared[0]) + entropy(compared[1])) / 2
+        else:
+            fit = cross_entropy(sharpened.exp(), batch.labels)
+            divergence = divergence / visit.num_classes
+            doubt = entropy(compared[0].softmax(dim=1))
+        return fit + self.gamma_at(visit.server_round, visit.num_rounds) * divergence + self.entropy * doubt
+
+
+def mixed(one: Tensor, other: Tensor, share: Tensor) -> Tensor:
+    """Logarithm of the mixture of two distributions, given theirs: `share` of the one, the rest of the other."""
+    return torch.logaddexp(one + share.log(), other + (-share).log1p())
+
+
+def jensen_shannon(one: Tensor, other: Tensor) -> Tensor:
+    """Mean Jensen-Shannon divergence of two (batch, C) tensors of probabilities above 0, in nats."""
+    middle = ((one + other) / 2).log()
+    return ((one * (one.log() - middle) + other * (other.log() - middle)) / 2).sum(dim=1).mean()
+
+
+def entropy(probabilities: Tensor) -> Tensor:
+    """Mean entropy of (batch, C) probabilities above 0, in nats."""
+    return -(probabilities * probabilities.log()).sum(dim=1).mean()

@@ -1,0 +1,50 @@
+"""What the server does for a method besides averaging; the default is nothing."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from flwr.app import ArrayRecord
+
+from config.run_config import RunConfig
+from data.release import Release
+
+Value = bool | int | float | str | list[float]
+# Sends the model to every client with an action of its ClientApp ("query.<action>"): the metrics of those that answer,
+# by partition.
+Ask = Callable[[str, ArrayRecord], Mapping[int, Mapping[str, Any]]]
+
+
+class ServerHalf:
+    """Hooks of the round loop. Parameters are those of the client's half with the same names."""
+
+    networks: ClassVar[int] = 1  # as of the client's half
+    strategy: ClassVar[str] = "fedavg"  # what ``strategy = "auto"`` stands for
+
+    def prepare(self, config: RunConfig, release: Release) -> None:
+        """Before the roll call: read what is needed of the server's own data.
+
+        Raises:
+            ConfigError: It is not there.
+        """
+
+    def before_round(self, server_round: int, arrays: ArrayRecord, ask: Ask) -> None:
+        """Before the messages of a round go out; `arrays` is the model that they carry."""
+
+    def tell(self, partition: int) -> dict[str, Value]:
+        """What goes to one client with this round's message, as `Visit.told`."""
+        return {}
+
+    def heard(self, server_round: int, replies: Mapping[int, Mapping[str, Any]]) -> None:
+        """After aggregation: the metrics of each good reply, by partition, among them what the client's half sent."""
+
+    def metrics(self, server_round: int) -> dict[str, float]:
+        """What this half adds to the round's line in metrics.jsonl."""
+        return {}
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All that later rounds depend on, for checkpoints."""
+        return {}
+
+    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """Take over what `state` gave."""

@@ -1,0 +1,164 @@
+"""Transition matrices, T[i, j] = P(given label j | true class i): where one comes from, and its inverse.
+
+The server gets the matrix, clients compute with it; what both must know of it is here.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from config.rules import check_number, interval
+from config.run_config import ConfigError
+from data.noise.published import CONFUSION
+from data.release import Release
+
+TOLD = "transition"  # what the server tells each client under this name: T row by row, C * C numbers
+SUM_TOLERANCE = 1e-3  # of a row in a file, so that three decimals are enough
+LISTS = ("clean_train", "clean_val")  # never clean test, whose labels are for the score alone
+LARGEST_CONDITION = 1e6  # float32 losses through the inverse of a matrix beyond have no digit left
+
+
+@dataclass(frozen=True)
+class TransitionSource:
+    """Where the matrix comes from; parameters of a method.
+
+    Attributes:
+        transition: ``estimate``: counted by the server on its images with both labels; ``clothing1m``: the published
+            counts; else the path of a text file on the server, see `read_transition`.
+        smoothing: Added to each count, so that what was not counted is not impossible.
+    """
+
+    transition: str = "estimate"
+    smoothing: float = 1.0
+
+    def __post_init__(self) -> None:
+        named = isinstance(self.transition, str) and (
+            self.transition in ("estimate", "clothing1m")
+            or self.transition.startswith("~")
+            or Path(self.transition).is_absolute()
+        )
+        if not named:
+            raise ValueError("transition must be estimate, clothing1m, or the absolute path of a file on the server")
+        check_number("smoothing", self.smoothing, interval(0, math.inf))
+
+
+def transition_from_counts(counts: np.ndarray, smoothing: float) -> np.ndarray:
+    """The matrix that counts speak for.
+
+    Args:
+        counts: (C, C), of images by true class (rows) and given label.
+        smoothing: Added to each of them.
+
+    Returns:
+        (C, C) float64, rows of sum 1.
+
+    Raises:
+        ValueError: A class without images, and no smoothing.
+    """
+    smoothed = counts + float(smoothing)
+    sums = smoothed.sum(axis=1, keepdims=True)
+    if (empty := np.flatnonzero(sums == 0)).size:
+        raise ValueError(f"no image of class {empty[0]} was counted; smoothing must be above 0")
+    matrix: np.ndarray = smoothed / sums
+    return matrix
+
+
+def read_transition(path: Path, num_classes: int) -> np.ndarray:
+    """A matrix from a text file: C lines of C numbers, separated by blanks or commas; empty lines do not count.
+
+    Returns:
+        (C, C) float64, rows of sum 1: they may be off by `SUM_TOLERANCE` in the file.
+
+    Raises:
+        ConfigError: No such file, or one that holds no such matrix; the line that is wrong is named.
+    """
+    form = f"{num_classes} lines of {num_classes} numbers"
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError:
+        raise ConfigError(f"{path} is missing; it must be a text file of {form}.") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}; it must be a text file of {form}.") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is no text; it must be a text file of {form}.") from None
+    rows = [_row(f"{path}, line {number}", line, num_classes) for number, line in enumerate(lines, 1) if line.strip()]
+    if len(rows) != num_classes:
+        raise ConfigError(f"{path} has {len(rows)} lines of numbers; it must have {num_classes}, one for each class.")
+    matrix = np.array(rows)
+    normalized: np.ndarray = matrix / matrix.sum(axis=1, keepdims=True)
+    return normalized
+
+
+def _row(where: str, line: str, num_classes: int) -> list[float]:
+    words = line.replace(",", " ").split()
+    if len(words) != num_classes:
+        raise ConfigError(f"{where} has {len(words)} numbers; it must have {num_classes}, one for each class.")
+    row = []
+    for word in words:
+        try:
+            row.append(float(word))
+        except ValueError:
+            row.append(math.nan)
+        if not 0 <= row[-1] < math.inf:
+            raise ConfigError(f"{where} has {word!r}; it must be a number from 0 to 1.")
+    if abs(sum(row) - 1) > SUM_TOLERANCE:
+        raise ConfigError(f"{where} has the sum {sum(row):g}; it must be 1, give or take {SUM_TOLERANCE:g}.")
+    return row
+
+
+def invert_transition(matrix: np.ndarray) -> np.ndarray:
+    """T^-1, (C, C) float64.
+
+    Raises:
+        ConfigError: T has none, or one that magnifies rounding beyond use.
+    """
+    condition = np.linalg.cond(matrix)
+    if not condition <= LARGEST_CONDITION:
+        raise ConfigError(
+            "run config: 'method-args': the transition matrix is singular, or nearly so: some classes get their labels"
+            " in the same proportions; with it correction must be 'forward'."
+        )
+    inverse: np.ndarray = np.linalg.inv(matrix)
+    return inverse
+
+
+def estimate_transition(source: TransitionSource, release: Release) -> np.ndarray:
+    """The matrix that `source` names, for the classes of `release`.
+
+    Returns:
+        (C, C) float64; T[i, j] = P(given label j | true class i), rows of sum 1.
+
+    Raises:
+        ConfigError: The release has no images with both labels, or not the published classes; counts leave a class out
+            that smoothing does not make up for; or the file holds no such matrix.
+        DataError: Lists that cannot be read.
+    """
+    num_classes = len(release.class_names)
+    if source.transition == "estimate":
+        counts = _count(release, num_classes)
+    elif source.transition == "clothing1m":
+        counts = CONFUSION
+        if len(counts) != num_classes:
+            raise ConfigError(
+                f"run config: 'method-args' has transition='clothing1m', whose matrix is of {len(counts)} classes, but"
+                f" {release.root} has {num_classes}; transition must be estimate or the path of a matrix."
+            )
+    else:
+        return read_transition(Path(source.transition).expanduser(), num_classes)
+    try:
+        return transition_from_counts(counts, source.smoothing)
+    except ValueError as error:
+        raise ConfigError(f"run config: 'method-args' has smoothing={source.smoothing:g}, but {error}.") from None
+
+
+def _count(release: Release, num_classes: int) -> np.ndarray:
+    """(C, C) int64: images with both labels by clean (rows) and noisy label."""
+    _, clean, noisy = release.double_labelled(LISTS)
+    if not len(clean):
+        raise ConfigError(
+            f"run config: 'method-args' has transition='estimate', but no image of clean train or clean val in"
+            f" {release.root} carries both labels; transition must be clothing1m or the path of a matrix."
+        )
+    return np.bincount(clean * num_classes + noisy, minlength=num_classes**2).reshape(num_classes, num_classes)

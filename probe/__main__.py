@@ -1,0 +1,45 @@
+"""`python -m probe`: how many clients should train at once on this machine."""
+
+from typing import Annotated
+
+import typer
+
+from config.run_config import ConfigError
+from data.errors import DataError
+from probe.arguments import Config
+from probe.errors import NoRoomError
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def probe(
+    config: Config = None,
+    clients: Annotated[int, typer.Option(help="Number of clients (num-supernodes).", min=1)] = 10,
+    steps: Annotated[int | None, typer.Option(help="Batches of each client; 10 on a CPU, 50 on a GPU.", min=1)] = None,
+) -> None:
+    """Train a few steps of 1, 2, 4, ... clients at once on random images, and recommend how many to run.
+
+    Each client is a process that runs the app's own training loop with the config's model, method, batch size, image
+    size and precision. Memory and speed do not depend on what images show, so no dataset is needed.
+    """
+    from probe import session  # imports torch, which `--help` does without
+
+    session.probe(config or [], clients, steps)
+
+
+def main() -> None:
+    try:
+        app(prog_name="python -m probe")
+    except (ConfigError, DataError) as error:
+        sentence = str(error)
+    except NoRoomError as error:
+        sentence = f"not even one client finds room: {error}."
+    else:
+        return
+    typer.echo(f"python -m probe: {sentence}", err=True)
+    raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

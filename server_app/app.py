@@ -1,0 +1,139 @@
+"""The server: config, data, roll call, strategy, rounds."""
+
+from dataclasses import replace
+from importlib.metadata import version
+from logging import INFO
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from flwr.app import ArrayRecord, Context
+from flwr.common import log
+from flwr.serverapp import Grid, ServerApp
+
+from config.run_config import ConfigError, RunConfig, resolve
+from data.release import Release, open_release
+from data.sample import default_sample
+from learning.pretrained import load_pretrained
+from messages.fingerprint import code_fingerprint
+from methods import make_server_half, with_own_strategy
+from server_app.callbacks import Callback, History
+from server_app.callbacks.checkpoints import Checkpoints
+from server_app.callbacks.failure_gate import FailureGate
+from server_app.callbacks.failures_file import FailuresFile
+from server_app.callbacks.latest_model import LatestModel
+from server_app.callbacks.metrics_file import MetricsFile
+from server_app.callbacks.pictures import Pictures
+from server_app.callbacks.progress import Progress
+from server_app.callbacks.tracking import Tracking, check_tracking
+from server_app.clean_sets import CleanSet
+from server_app.combinations import check_combination
+from server_app.files import replace_file
+from server_app.grid import OrderedGrid, is_remote
+from server_app.model_transport import Packing
+from server_app.resume import CHECKPOINTS, begin, find_start, saved_config
+from server_app.roll_call import call_roll, roll_hash
+from server_app.rounds import RoundLoop
+from server_app.startup_log import gather, introduce, introduce_resources, roll_table
+from server_app.stopping import report_in_one_sentence, resumable
+from server_app.strategy import check_needs, make_strategy, restore, sampled_clients
+from task import build_model, networks_of, pick_compute
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run one federated training; whatever is wrong with it is said before round 1."""
+    report_in_one_sentence()
+    config = resolved_config(grid, context)
+    check_tracking(config)
+    start = find_start(config)
+    strategy = make_strategy(config)
+    half = make_server_half(config)
+    check_combination(config, half, strategy)
+    compute = pick_compute(config.precision, config.autotune)
+    release = _open_data(config)
+    half.prepare(config, release)
+    model = build_model(config.model, len(release.class_names), config.seed, half.networks)
+    checkpoint = start.checkpoint if start else None
+    if not checkpoint:
+        for network in networks_of(model):
+            load_pretrained(network, config.model, config.pretrained)
+
+    members = call_roll(grid, config, release.class_names, getattr(strategy, "min_available_nodes", 1))
+    if checkpoint and checkpoint.roll != roll_hash(members):
+        raise ConfigError(
+            f"run config: 'resume' is {config.resume!r}, but the clients are not those of that run: their number,"
+            " or what they hold, has changed."
+        )
+    check_needs(config, strategy, len(members), model)
+    start = begin(config, start)
+    run_dir = start.run_dir
+    replace_file(run_dir / "config.toml", _as_toml(config, len(members)).encode())
+    introduce(config, release, run_dir, str(compute), roll_table(members, release.class_names))
+    sampled = sampled_clients(strategy, len(members))
+    introduce_resources(gather(grid, members, sampled, config.fraction_train))
+
+    arrays = checkpoint.arrays() if checkpoint else ArrayRecord(model.state_dict())
+    if checkpoint:
+        restore(strategy, checkpoint)
+        half.load_state(checkpoint.method)
+    clean_sets = {"test": CleanSet(release, "clean_test", model, config, compute)}
+    if config.val_split != "none":
+        clean_sets["validation"] = CleanSet(release, config.val_split, model, config, compute)
+    failures = FailuresFile(run_dir / "failures.jsonl")
+    title = f"{config.strategy}, {config.method}, {config.model}, {len(members)} clients"
+    callbacks: list[Callback] = [
+        failures,
+        FailureGate(config.min_reply_fraction),
+        MetricsFile(run_dir / "metrics.jsonl"),
+        Checkpoints(run_dir / CHECKPOINTS, config.to_flat(), roll_hash(members), start.run),
+        Progress(config.num_server_rounds),
+        Tracking(run_dir, config),
+        LatestModel(run_dir / "model.safetensors", release.class_names, config),
+        Pictures(run_dir, release.class_names, title),
+    ]
+    history = History(start.next_round - 1, start.metrics)
+    if checkpoint:
+        history = replace(history, best=checkpoint.best, visits=checkpoint.visits)
+    # On one machine all that belongs to a run is in its folder; real nodes keep their clients' state themselves.
+    state_dir = config.state_dir or ("" if is_remote(grid) else str(run_dir / "state"))
+    with resumable(run_dir) as interrupted:
+        # In one process nothing is gained by packing, but half precision must do there what it does over a network.
+        packing = Packing(config.payload) if is_remote(grid) or config.payload != "fp32" else None
+        visit = {"run": start.run, "state-dir": state_dir}
+        ids = [member.node_id for member in members]
+        ordered = OrderedGrid(grid, ids, interrupted, packing=packing)
+        loop = RoundLoop(ordered, strategy, members, clean_sets, config, callbacks, failures.record, half, visit)
+        loop.run(arrays, history)
+    log(INFO, "Finished: metrics.jsonl, model.safetensors, accuracy.png and confusion.png are in %s", run_dir)
+
+
+def resolved_config(grid: Grid, context: Context) -> RunConfig:
+    """pyproject.toml, then the preset, then what the user set for this run: Flower hands over the first fused with
+    the last, and the last alone.
+    """
+    set_by_user: dict[str, Any] = dict(grid.run.override_config)
+    defaults = {key: value for key, value in context.run_config.items() if key not in set_by_user}
+    # The config of the run to go on with counts as set by the user, and what is set now wins.
+    config = resolve({**saved_config(str(set_by_user.get("resume", ""))), **set_by_user}, defaults=defaults)
+    return with_own_strategy(config)
+
+
+def _open_data(config: RunConfig) -> Release:
+    if config.data_dir:
+        release = open_release(Path(config.data_dir).expanduser())
+    else:
+        log(INFO, "'data-dir' is empty: using a sample in Clothing1M's layout, drawn now if it is not there yet.")
+        release = open_release(default_sample())
+    for split in ("clean_test", config.val_split):
+        if split != "none":
+            release.split(split)  # read now, so that a bad list ends the run before it starts
+    return release
+
+
+def _as_toml(config: RunConfig, num_clients: int) -> str:
+    """The resolved config, under a comment with what else a repetition needs to be the same."""
+    versions = ", ".join(f"{name} {version(name)}" for name in ("flwr", "torch", "torchvision", "numpy"))
+    return f"# {num_clients} clients, code {code_fingerprint()}, {versions}\n{tomli_w.dumps(config.to_flat())}"

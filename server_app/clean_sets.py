@@ -1,0 +1,33 @@
+"""Clean lists, decoded once, and the model that is evaluated on them after every round."""
+
+import numpy as np
+import torch
+from flwr.app import ArrayRecord
+from torch import nn
+
+from config.run_config import RunConfig
+from data.images.decoded_cache import GIB, DecodedCache
+from data.release import Release
+from learning.evaluation import Evaluation, evaluate
+from task import Compute
+
+
+class CleanSet:
+    """Evaluates global models on one of the clean lists."""
+
+    def __init__(self, release: Release, split: str, model: nn.Module, config: RunConfig, compute: Compute) -> None:
+        """Decode all of a list; `model` is moved to `compute.device` and overwritten at each evaluation."""
+        listed = release.split(split)
+        self._labels = listed.labels.astype(np.int64)
+        cache = DecodedCache(DecodedCache.place(config.cache_dir), int(config.cache_gib * GIB))
+        self._images = cache.images(release, listed.keys, config.image_size, threads=torch.get_num_threads())
+        self._model = model.to(compute.device)
+        self._compute = compute
+        self._normalization = config.normalization
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def evaluate(self, arrays: ArrayRecord) -> Evaluation:
+        self._model.load_state_dict(arrays.to_torch_state_dict())
+        return evaluate(self._model, self._images, self._labels, self._compute, self._normalization)

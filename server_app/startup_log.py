@@ -1,0 +1,182 @@
+"""What the log says at the start: the run, its clients and what they hold, the machines, and what stays idle."""
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from logging import INFO, WARNING
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flwr.common import log
+from flwr.serverapp import Grid
+
+from config.run_config import RunConfig
+from data.release import Release
+from server_app.grid import is_remote
+from server_app.roll_call import Member
+from simulation.capacity import GIB, Share, clients_at_once, machines_of, memory_bytes
+
+ROLL_ROWS = 12  # larger federations are summed up
+IDLE = 0.2  # the part of the CPUs that may be idle without a warning
+ANY = 1e9  # more CPUs than anybody has
+WHERE = "in --federation-config"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known once every client has answered.
+
+    Attributes:
+        machines: What each machine of the simulation has; none of real nodes.
+        memory: Bytes of this machine; None if the system does not tell.
+        client: What each client was given; None of real nodes.
+        clients: How many there are.
+        sampled: How many of them train in each round.
+        on_gpu: Whether any of them trains on a GPU.
+        fraction_train: The run config's.
+    """
+
+    machines: Sequence[Share]
+    memory: int | None
+    client: Share | None
+    clients: int
+    sampled: int
+    on_gpu: bool
+    fraction_train: float
+
+
+def gather(grid: Grid, members: Sequence[Member], sampled: int, fraction_train: float) -> Facts:
+    """Ask Ray, which runs in the server's process in a simulation, and what clients said of themselves."""
+    ray: Any = sys.modules.get("ray")
+    simulated = not is_remote(grid) and ray is not None and ray.is_initialized()
+    client = members[0].share if simulated else None
+    machines = machines_of(ray.nodes()) if client else []
+    on_gpu = any(member.compute.startswith("cuda") for member in members)
+    return Facts(machines, memory_bytes(), client, len(members), sampled, on_gpu, fraction_train)
+
+
+def describe(facts: Facts) -> list[str]:
+    """Lines for the log."""
+    if facts.client is None:
+        return [f"Clients     {facts.clients}, {facts.sampled} in each round"]
+    if len(facts.machines) == 1:
+        memory = f", {facts.memory / GIB:.1f} GiB of memory" if facts.memory else ""
+        there = f"Machine     {facts.machines[0]}{memory}"
+    else:
+        there = f"Machines    {len(facts.machines)}, together {_together(facts.machines)}"
+    room = clients_at_once(facts.machines, facts.client)
+    clients = f"Clients     {facts.clients}, each with {facts.client}; {facts.sampled} in each round"
+    return [there, f"{clients}, room for {room} at once"]
+
+
+def warnings(facts: Facts) -> list[str]:
+    """What stays idle, and the line that changes it, worst first."""
+    if facts.client is None:
+        return []
+    there, client = _together(facts.machines), facts.client
+    said = []
+    if there.gpus and not client.gpus:
+        said.append(
+            f"Idle: {there.gpus:g} GPU. Clients were given none; add client-resources-num-gpus=0.25 {WHERE}, or what"
+            " `python -m probe` finds."
+        )
+    if client.gpus and not facts.on_gpu:
+        said.append(
+            f"Clients were given {client.gpus:g} GPU, but train on the CPU: this PyTorch sees no GPU. Install one that"
+            " is built for it, or look at the driver (nvidia-smi)."
+        )
+    if client.gpus > 1:
+        said.append(
+            f"A client computes on one GPU: of {client.gpus:g}, the others are idle. Use client-resources-num-gpus=1"
+            f" {WHERE}."
+        )
+    room = clients_at_once(facts.machines, client)
+    if client.gpus:
+        said += _gpus_that_wait_for_cpus(facts, client, room)
+    elif not there.gpus:
+        said += _idle_cpus(facts, client, room)
+    return said
+
+
+def _gpus_that_wait_for_cpus(facts: Facts, client: Share, room: int) -> list[str]:
+    room_on_gpus = clients_at_once([replace(machine, cpus=ANY) for machine in facts.machines], client)
+    wanted = min(room_on_gpus, facts.sampled)
+    if room >= wanted:
+        return []
+    cpus = int(_together(facts.machines).cpus / wanted)
+    change = f"; use client-resources-num-cpus={cpus} {WHERE}" if cpus else ""
+    return [f"GPUs have room for {room_on_gpus} clients at once, CPUs for {room}{change}."]
+
+
+def _idle_cpus(facts: Facts, client: Share, room: int) -> list[str]:
+    total = _together(facts.machines).cpus
+    busy = min(room, facts.sampled)
+    idle = total - busy * client.cpus
+    if idle <= IDLE * total:
+        return []
+    text = f"Idle: {idle:g} of {total:g} CPUs, with {busy} {'client' if busy == 1 else 'clients'} at once"
+    if facts.sampled < room:
+        cpus = int(min(total / facts.sampled, max(machine.cpus for machine in facts.machines)))
+        more = f"; use client-resources-num-cpus={cpus} {WHERE}, or a fraction-train above {facts.fraction_train:g}."
+        return [text + more]
+    cpus = max(
+        cpus
+        for cpus in range(1, int(client.cpus) + 1)
+        if cpus == 1 or all(machine.cpus % cpus == 0 for machine in facts.machines)
+    )
+    return [f"{text}; use client-resources-num-cpus={cpus} {WHERE}."]
+
+
+def _together(machines: Sequence[Share]) -> Share:
+    return Share(sum(machine.cpus for machine in machines), sum(machine.gpus for machine in machines))
+
+
+def roll_table(members: list[Member], class_names: tuple[str, ...]) -> list[str]:
+    """The roll as aligned lines for the log."""
+    lines = [f"{'client':>6}  {'images':>8}  {'classes':>7}  most frequent label      compute"]
+    for member in members[:ROLL_ROWS]:
+        top = int(member.histogram.argmax())
+        share = member.histogram[top] / member.num_examples
+        label = f"{class_names[top]} ({share:.0%})"
+        lines.append(
+            f"{member.partition_id:>6}  {member.num_examples:>8,}  {np.count_nonzero(member.histogram):>7}"
+            f"  {label:<23}  {member.compute}"
+        )
+    if len(members) > ROLL_ROWS:
+        lines.append(f"{'...':>6}  and {len(members) - ROLL_ROWS} more clients")
+    total = sum(member.num_examples for member in members)
+    lines.append(f"{'all':>6}  {total:>8,}  {np.count_nonzero(sum(member.histogram for member in members)):>7}")
+    machines = Counter(member.machine for member in members if member.machine)
+    lines += [f"{count:>6}  answered from {machine}" for machine, count in sorted(machines.items())]
+    return lines + _label_table([member for member in members if member.own_folder][:ROLL_ROWS], class_names)
+
+
+def _label_table(sites: list[Member], class_names: tuple[str, ...]) -> list[str]:
+    """Which node each site is, and how many of its images carry each label; slices of one copy are dealt, and known."""
+    if not sites:
+        return []
+    lines = [f"client {site.partition_id} is node {site.node_id}" for site in sites]
+    width = max(map(len, ("label", *class_names)))
+    lines.append(f"{'label':<{width}}" + "".join(f"{f'client {site.partition_id}':>11}" for site in sites))
+    for label, name in enumerate(class_names):
+        lines.append(f"{name:<{width}}" + "".join(f"{site.histogram[label]:>11,}" for site in sites))
+    return lines
+
+
+def introduce(config: RunConfig, release: Release, run_dir: Path, compute: str, roll: list[str]) -> None:
+    log(INFO, "Run folder  %s", run_dir)
+    log(INFO, "Data        %s (%d classes)", release.root, len(release.class_names))
+    log(INFO, "Server      %s on %s", config.model, compute)
+    for key, value in config.to_flat().items():
+        log(INFO, "  %-18s %s", key, value if value != "" else '""')
+    for line in roll:
+        log(INFO, "%s", line)
+
+
+def introduce_resources(facts: Facts) -> None:
+    for line in describe(facts):
+        log(INFO, "%s", line)
+    for line in warnings(facts):
+        log(WARNING, "%s", line)

@@ -1,0 +1,84 @@
+"""BatchNorm's buffers kept away from a strategy that knows nothing of them.
+
+Flower's own classes treat all arrays alike: FedAvg averages the step counters into float64, and FedAdam, FedYogi and
+FedAdagrad step through running statistics as if they were weights, until a variance is negative and the next output
+NaN. Here the strategy sees the parameters alone, in what it sends and in what comes back. The statistics take the
+clients' mean, weighted by numbers of examples; the counters their largest; the parameters the model's dtype.
+"""
+
+import types
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+
+from messages.arrays import as_numpy
+from server_app.stopping import RunStoppedError
+from server_app.strategies.batchnorm import is_parameter
+from server_app.strategies.running_mean import RunningMean
+
+ARRAYS = "arrays"  # Flower's default `arrayrecord_key`, which the app keeps
+
+
+def with_buffers_apart(cls: type[Strategy]) -> type[Strategy]:
+    """A class like `cls`, under its name, whose methods see parameters only."""
+    names = {"__module__": cls.__module__, "__doc__": cls.__doc__}
+    return types.new_class(cls.__name__, (BuffersApart, cls), exec_body=lambda body: body.update(names))
+
+
+class BuffersApart(Strategy):
+    """To be put before a strategy in the method resolution order; without one it does nothing useful."""
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Let the strategy send the parameters, and add the buffers to its messages."""
+        self._dtypes = {name: as_numpy(array).dtype for name, array in arrays.items()}
+        parameters = {name: array for name, array in arrays.items() if is_parameter(name, self._dtypes[name])}
+        configured = super().configure_train(server_round, ArrayRecord(parameters), config, grid)  # type: ignore[safe-super]
+        messages = list(configured)
+        completed: dict[int, ArrayRecord] = {}  # messages share one record, of which there should be one in memory
+        for message in messages:
+            record = message.content.array_records.get(ARRAYS)
+            if record is None or record.keys() == arrays.keys():
+                continue
+            if id(record) not in completed:
+                completed[id(record)] = ArrayRecord({name: record.get(name, array) for name, array in arrays.items()})
+            message.content[ARRAYS] = completed[id(record)]
+        return messages
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Let the strategy aggregate the parameters, and put them back among the buffers' mean.
+
+        Raises:
+            RunStoppedError: The strategy returned other arrays than the model's parameters.
+        """
+        buffers = {name for name, dtype in self._dtypes.items() if not is_parameter(name, dtype)}
+        mean = RunningMean()
+        stripped = self._parameters_of(replies, buffers, mean)
+        new, metrics = super().aggregate_train(server_round, stripped)  # type: ignore[safe-super]
+        if new is None:
+            return None, metrics
+        if new.keys() | buffers != self._dtypes.keys():
+            name = type(self).__name__
+            raise RunStoppedError(f"round {server_round}: {name} returned other arrays than the model's parameters.")
+        means = mean.take() if buffers else {}
+        merged = ArrayRecord()
+        for name, dtype in self._dtypes.items():
+            value = means[name] if name in buffers else new[name].numpy()  # not taken out: a class may keep it
+            merged[name] = Array(np.asarray(value, dtype=dtype))
+        return merged, metrics
+
+    def _parameters_of(self, replies: Iterable[Message], buffers: set[str], mean: RunningMean) -> Iterator[Message]:
+        """The replies without their buffers, which go into `mean`."""
+        key = getattr(self, "weighted_by_key", "num-examples")
+        for reply in replies:
+            if not reply.has_error():
+                record = reply.content.array_records[ARRAYS]
+                weight = next(iter(reply.content.metric_records.values()))[key]
+                mean.add({name: as_numpy(record.pop(name)) for name in self._dtypes if name in buffers}, float(weight))  # type: ignore[arg-type]
+            yield reply

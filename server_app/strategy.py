@@ -1,0 +1,119 @@
+"""The strategy of a run: built from its config, with the app's sampling; what it needs of a federation and of the
+server's memory, said before round 1; and its state out of a checkpoint.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from logging import INFO, WARNING
+
+import numpy as np
+from flwr.common import log
+from flwr.serverapp.strategy import Strategy
+from torch import nn
+
+from config.run_config import ConfigError, RunConfig, build_named
+from server_app.checkpoint_file import Checkpoint
+from server_app.privacy.private_strategy import Private, takes_one_mean, with_privacy
+from server_app.strategies import STRATEGIES, Sized, Stateful
+from server_app.strategies.custom import load_class
+from server_app.strategies.qfedavg import QFedAvg
+from simulation.capacity import memory_bytes
+
+MIB = 1 << 20
+
+
+def make_strategy(config: RunConfig) -> Strategy:
+    """What the run config asks for; a strategy samples exactly ``fraction * clients``.
+
+    Raises:
+        ConfigError: An unknown name or parameter, or ones that do not go together.
+    """
+    strategy = build_strategy(config)
+    for name in ("fraction_train", "fraction_evaluate"):
+        fraction = getattr(config, name)
+        # Flower samples int(clients * fraction), and 100 * 0.29 is 28.999999999999996.
+        setattr(strategy, name, fraction and min(1.0, fraction + 1e-9))
+    return with_privacy(strategy, config, [name for name, cls in STRATEGIES.items() if takes_one_mean(cls)])
+
+
+def build_strategy(config: RunConfig) -> Strategy:
+    """The strategy that `strategy` and `strategy-args` ask for: a name of the table, or a class as ``"module:Class"``.
+
+    Raises:
+        ConfigError: An unknown name or parameter, or a value that the strategy refuses.
+    """
+    name = config.strategy
+    # L of q-FedAvg's paper is one over the clients' learning rate, which the run already knows.
+    table: dict[str, Callable[..., Strategy]] = {
+        **STRATEGIES,
+        "qfedavg": partial(QFedAvg, client_learning_rate=config.learning_rate),
+    }
+    if ":" in name:
+        table[name] = load_class(name)
+    elif name not in table:
+        known = ", ".join(sorted(table))
+        raise ConfigError(
+            f"run config: 'strategy' is {name!r}; it must be one of {known}, or a class of your own as 'module:Class'."
+        )
+    strategy: Strategy = build_named("strategy", table, name, config.strategy_args)
+    return strategy
+
+
+def check_needs(config: RunConfig, strategy: Strategy, clients: int, model: nn.Module) -> None:
+    """Log what a round takes at most, if the strategy holds all replies; warn if this machine has less.
+
+    Raises:
+        ConfigError: The strategy needs more replies than a round will have, or more noise than they allow.
+    """
+    sampled = sampled_clients(strategy, clients)
+    if not isinstance(strategy, Sized):
+        return
+    if sampled < strategy.least_replies:
+        raise ConfigError(
+            f"run config: 'strategy' is {config.strategy!r}, which needs at least {strategy.least_replies} replies a"
+            f" round, but 'fraction-train' {config.fraction_train:g} samples {sampled} of {clients} clients."
+        )
+    if isinstance(strategy, Private):
+        strategy.check(sampled)
+    if not strategy.holds_all_replies:
+        return
+    needed = strategy.peak_bytes(sum(value.nbytes for value in model.state_dict().values()), sampled)
+    log(INFO, "%s holds all %d replies of a round: about %d MiB.", config.strategy, sampled, needed / MIB)
+    free = memory_bytes("MemAvailable")
+    if free is not None and needed > free:
+        log(
+            WARNING,
+            "This machine has %d MiB free: the run may be killed for lack of memory. Sample fewer clients, take a"
+            " smaller model, or a strategy that adds replies up, such as fedavg.",
+            free / MIB,
+        )
+
+
+def sampled_clients(strategy: Strategy, clients: int) -> int:
+    """How many of them train in a round."""
+    return max(int(clients * getattr(strategy, "fraction_train", 1.0)), getattr(strategy, "min_train_nodes", 1))
+
+
+def state_of(strategy: Strategy) -> Callable[[], dict[str, np.ndarray]]:
+    """What asks the strategy for the state to save."""
+    return strategy.state if isinstance(strategy, Stateful) else dict
+
+
+def restore(strategy: Strategy, checkpoint: Checkpoint) -> None:
+    """Give the strategy the state that was saved; one that keeps none is told in the log, since it may need one.
+
+    Raises:
+        ConfigError: It is the state of another strategy.
+    """
+    name = type(strategy).__name__
+    if not isinstance(strategy, Stateful):
+        if checkpoint.strategy:
+            raise ConfigError(f"run config: 'resume': {name} has no load_state any more.")
+        log(WARNING, "%s has no state in checkpoints: if it remembers earlier rounds, it has forgotten them.", name)
+        return
+    if not checkpoint.strategy:
+        return
+    try:
+        strategy.load_state(checkpoint.strategy)
+    except ValueError as error:
+        raise ConfigError(f"run config: 'resume' found the state of another strategy: {error}.") from None

@@ -1,0 +1,197 @@
+"""Settings of Ray that Flower's simulation has no way to ask for, and plain words where it cannot start.
+
+Flower makes plain actors: a dead one goes back into the pool, is picked first from then on and answers every message
+with an error. Ray itself can restart an actor and repeat what it was doing, which changes no result, because a
+client's reply depends on the message alone. `simulation.actor_pool` does so for actors whose machine is gone.
+
+Ray also takes SIGTERM over when it starts and leaves on it without a word: the run's status then stays "running" until
+the SuperLink misses it, and the log does not say how to go on. Flower's own handler, which Ctrl-C reaches, does both.
+
+Flower waits for replies in as many threads as the machine of the server has cores, and 4 more, but at most 32: too few
+for the actors of several machines.
+
+Flower hands messages out by looking at all of them once for each node, ten times a second: 10,000 messages to 10,000
+nodes are looked at up to 50 million times before the last one leaves, for minutes in which little else happens.
+"""
+
+import socket
+import sys
+import threading
+from collections.abc import Callable, Container
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial, wraps
+from queue import Queue
+from typing import Any
+
+from flwr.app import Message
+from flwr.supercore.date import now
+
+from simulation.capacity import check_request, machines_of, share_of
+from simulation.out_of_band import leave_arrays_out_of_pickles
+
+DRIVER = "flwr.simulation.run_simulation"
+RESTARTS = -1  # as often as it takes
+# A message that kills its actor twice is answered with an error: it would do so again, as one that needs more memory
+# than there is.
+RETRIES = {"run": 1}
+THREADS = 4096  # at most; one is started for each actor
+CONNECT_SECONDS = 10.0  # Ray itself would try for many minutes, without a word
+HAND_OUT_SECONDS = 0.02  # between two looks for new messages
+
+
+def prepare_simulation() -> None:
+    """Change the settings in the process that is about to start Ray or to join it; little in its actors, nothing else.
+
+    That process imports the ClientApp first, to see that it can be loaded.
+    """
+    ray = sys.modules.get("ray")
+    started = ray is not None and ray.is_initialized()
+    if started:
+        leave_arrays_out_of_pickles()  # of replies
+    elif DRIVER in sys.modules:
+        _replace_dead_actors()
+        _leave_sigterm_to_flower()
+        _wait_for_every_actor()
+        _hand_out_in_one_pass()
+        leave_arrays_out_of_pickles()  # of messages
+        _explain_clusters_that_cannot_be_joined()
+        _refuse_clients_that_find_no_room()
+
+
+def _replace_dead_actors() -> None:
+    from flwr.server.superlink.fleet.vce.backend import raybackend
+    from flwr.simulation.ray_transport.ray_actor import ClientAppActor
+
+    from simulation.actor_pool import SteadyActorPool
+
+    actor: Any = ClientAppActor
+    actor._default_options["max_restarts"] = RESTARTS
+    # As @ray.method would; for the whole actor, Ray would also retry the call that ends it.
+    actor.__ray_metadata__.method_meta.max_task_retries.update(RETRIES)
+    module: Any = raybackend
+    module.BasicActorPool = SteadyActorPool
+
+
+def _leave_sigterm_to_flower() -> None:
+    from ray._private import utils
+
+    module: Any = utils
+    module.set_sigterm_handler = lambda handler: None
+
+
+def _wait_for_every_actor() -> None:
+    from flwr.server.superlink.fleet.vce import vce_api
+
+    module: Any = vce_api
+    module.ThreadPoolExecutor = partial(ThreadPoolExecutor, THREADS)
+
+
+def _hand_out_in_one_pass() -> None:
+    from flwr.server.superlink.fleet.vce import vce_api
+
+    module: Any = vce_api
+    module.add_messages_to_queue = hand_out
+
+
+def hand_out(state: Any, queue: "Queue[Message]", nodes: Container[int], stop: threading.Event) -> None:
+    """Put messages into the queue in the order in which they were sent, until `stop` is set.
+
+    In that order they are also waited for, so that few replies have to wait in memory for their turn.
+
+    Args:
+        state: Flower's `InMemoryLinkState`.
+        queue: Of the actors.
+        nodes: Ids of the simulated nodes.
+        stop: Set when the run ends.
+    """
+    handed_out: set[str] = set()
+    while not stop.is_set():
+        with state.lock:
+            waiting = state.message_ins_store  # by id, in the order of sending
+            new = [message_id for message_id in waiting if message_id not in handed_out]
+            state._check_stored_messages(set(new))  # which deletes those that have expired
+            messages = [waiting[message_id] for message_id in new if message_id in waiting]
+            handed_out = set(waiting)
+        for message in messages:
+            if message.metadata.dst_node_id in nodes:
+                message.metadata.delivered_at = now().isoformat()
+                queue.put(message)
+        stop.wait(HAND_OUT_SECONDS)
+
+
+def _explain_clusters_that_cannot_be_joined() -> None:
+    from flwr.server.superlink.fleet.vce.backend.raybackend import RayBackend
+
+    backend: Any = RayBackend
+    backend.init_ray = joining_in_one_sentence(backend.init_ray)
+
+
+def joining_in_one_sentence(init_ray: Callable[..., None]) -> Callable[..., None]:
+    """`RayBackend.init_ray`, which prints four tracebacks, and waits for minutes if no cluster answers."""
+
+    @wraps(init_ray)
+    def init(self: Any, backend_config: dict[str, Any]) -> None:
+        from flwr.supercore.exit import ExitCode, flwr_exit
+        from ray._private.services import canonicalize_bootstrap_address
+
+        # RAY_ADDRESS, or a cluster that `ray start` began on this machine
+        if not (address := canonicalize_bootstrap_address(None)):  # type: ignore[arg-type]
+            return init_ray(self, backend_config)
+        try:
+            check_cluster(address, backend_config.get("init_args", {}))
+            return init_ray(self, backend_config)
+        except Exception as error:
+            flwr_exit(ExitCode.SIMULATION_EXCEPTION, f"The run stopped: {error}")
+
+    return init
+
+
+def check_cluster(address: str, init_args: dict[str, Any]) -> None:
+    """See whether Ray can be joined.
+
+    Args:
+        address: Host and port of its head.
+        init_args: What the user set for ``ray.init``.
+
+    Raises:
+        ValueError: The number of CPUs or GPUs is set, which is the cluster's own business.
+        ConnectionError: Nothing answers.
+    """
+    for key in ("num_cpus", "num_gpus"):
+        if key in init_args:
+            raise ValueError(
+                f"federation config: 'init-args-{key.replace('_', '-')}' is {init_args[key]}, but the Ray cluster at"
+                f" {address} has what its machines were started with; leave the key out, or unset RAY_ADDRESS."
+            )
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+    except OSError as error:
+        raise ConnectionError(
+            f"no Ray cluster answers at {address} ({error}); start one there with `ray start --head`, or unset"
+            " RAY_ADDRESS and start the SuperLink again."
+        ) from None
+
+
+def _refuse_clients_that_find_no_room() -> None:
+    from flwr.server.superlink.fleet.vce.backend.raybackend import RayBackend
+
+    backend: Any = RayBackend
+    backend.build = building_in_one_sentence(backend.build)
+
+
+def building_in_one_sentence(build: Callable[..., None]) -> Callable[..., None]:
+    """`RayBackend.build`, which ends in six tracebacks if there is room for no client."""
+
+    @wraps(build)
+    def checked(self: Any, app_fn: Any) -> None:
+        import ray
+        from flwr.supercore.exit import ExitCode, flwr_exit
+
+        try:
+            check_request(machines_of(ray.nodes()), share_of(self.client_resources))  # type: ignore[no-untyped-call]
+        except ValueError as error:
+            flwr_exit(ExitCode.SIMULATION_EXCEPTION, f"The run stopped: {error}")
+        build(self, app_fn)
+
+    return checked

@@ -1,0 +1,110 @@
+"""The share of a machine that a client was given, held to.
+
+Ray only books fractions of a GPU: nothing keeps a client from taking the memory of those beside it.
+"""
+
+import re
+import sys
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from config.run_config import ConfigError
+from simulation.capacity import GIB, GPU_UNITS, Share
+
+# What CUDA itself takes in each process, for its context and the kernels that were loaded. It is not PyTorch's to
+# limit, so it comes off the part that is.
+CONTEXT_BYTES = GIB // 2
+_held: list[Share] = []  # the part of a GPU that this process is limited to, if it is
+
+
+def assigned() -> Share | None:
+    """What Ray gave the actor that this process is; None where there is no actor: on a real SuperNode, in a driver."""
+    ray: Any = sys.modules.get("ray")  # whoever runs in one of its actors has it
+    if ray is None or not ray.is_initialized() or ray.get_runtime_context().get_actor_id() is None:
+        return None
+    resources = ray.get_runtime_context().get_assigned_resources()
+    return Share(float(resources.get("CPU", 0)), float(resources.get("GPU", 0)))
+
+
+@cache
+def hold_to_share() -> Share | None:
+    """Take no more of the machine than was given, from now on: before the first message, and once in a process."""
+    share = assigned()
+    if share is not None:
+        hold_to(share)
+    return share
+
+
+def hold_to(share: Share) -> None:
+    """As many threads as CPUs, and no more of a GPU's memory than the fraction of it.
+
+    Ray shows an actor the GPUs that it was given, so the first one that CUDA sees is its own.
+
+    Raises:
+        ConfigError: The client was given no GPU, and sees one; or its part of one holds nothing but CUDA itself.
+    """
+    torch.set_num_threads(max(1, int(share.cpus)))
+    if not torch.cuda.is_available():
+        return
+    if not share.gpus:
+        raise ConfigError(
+            "federation config: the client was given no GPU, but sees one, whose memory it would take from others; add"
+            " client-resources-num-gpus, or unset RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO, on which Ray leaves GPUs visible."
+        )
+    if share.gpus < 1:
+        total = gpu_bytes()
+        if (most := int(share.gpus * total) - CONTEXT_BYTES) <= 0:
+            raise ConfigError(
+                f"federation config: 'client-resources-num-gpus' is {share.gpus:g}, which is"
+                f" {share.gpus * total / GIB:.1f} GiB, and CUDA itself takes about {CONTEXT_BYTES / GIB:.1f}; it must"
+                " be larger."
+            )
+        torch.cuda.set_per_process_memory_fraction(most / total, 0)
+        _held.append(share)
+
+
+def gpu_bytes() -> int:
+    """Memory of the GPU that this process computes on."""
+    return int(torch.cuda.get_device_properties(0).total_memory)
+
+
+def free_gpu_bytes() -> int:
+    """What is left of this process's part of the GPU, and not taken by others."""
+    free, total = torch.cuda.mem_get_info(0)
+    if not _held:
+        return free
+    return max(0, min(free, int(_held[-1].gpus * total) - CONTEXT_BYTES - torch.cuda.memory_allocated(0)))
+
+
+def place(images: Tensor, device: torch.device) -> Tensor:
+    """All images of the visit on the GPU if they take at most half of what this client has free there, else where they
+    are.
+    """
+    if device.type != "cuda":
+        return images
+    return images.to(device) if images.nbytes <= free_gpu_bytes() // 2 else images
+
+
+def out_of_memory(error: torch.OutOfMemoryError) -> str:
+    """What a client was given, what it had taken, and what to change; in one sentence."""
+    tried = re.search(r"Tried to allocate ([\d.]+ \w+)", str(error))
+    more = f"{tried[1]} more" if tried else f"more ({str(error).splitlines()[0]})"
+    smaller = "a smaller 'batch-size' or 'image-size'"
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return f"the GPU has too little memory: it needed {more}; use {smaller}."
+    total, taken = gpu_bytes() / GIB, torch.cuda.max_memory_reserved(0) / GIB
+    if not _held:
+        return (
+            f"the GPU's {total:.1f} GiB are too little: it had taken {taken:.1f} GiB and needed {more}; use {smaller}."
+        )
+    gpus = _held[-1].gpus
+    half_as_many = int(GPU_UNITS / ((int(1 / gpus) + 1) // 2)) / GPU_UNITS
+    return (
+        f"its {gpus:g} of a GPU, {gpus * total:.1f} of {total:.1f} GiB, is too little: besides about"
+        f" {CONTEXT_BYTES / GIB:.1f} GiB for CUDA itself it had taken {taken:.1f} GiB and needed {more}; use"
+        f" client-resources-num-gpus={half_as_many:g} in --federation-config, so that fewer clients share the GPU, or"
+        f" {smaller}."
+    )

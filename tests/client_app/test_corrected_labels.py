@@ -1,0 +1,95 @@
+"""`python -m client_app.corrected_labels`: corrected labels as a label file that can be trained on."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from client_app.client_state import ClientState
+from client_app.corrected_labels import read_corrected, write_labels
+from data.errors import DataError
+from data.layout.key_files import read_labels
+from data.release import open_release
+from tests.fakes import run_in_process
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def run_dir(tiny_sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of fedelc whose clients change some labels."""
+    return run_in_process(
+        tmp_path_factory.mktemp("fedelc"), data_dir=str(tiny_sample), method="fedelc", model="cnn", image_size=16,
+        method_args="clients='all-noisy' warm-up-rounds=1 label-rate=100000.0", num_server_rounds=3, fraction_train=1.0,
+        local_epochs=4, learning_rate=0.1,
+    )  # fmt: skip
+
+
+def test_the_command_writes_a_release_that_can_be_trained_on(run_dir: Path, tiny_sample: Path, tmp_path: Path) -> None:
+    out, noisy = tmp_path / "labels.txt", tiny_sample / "noisy_label_kv.txt"
+    done = subprocess.run(
+        [sys.executable, "-m", "client_app.corrected_labels", str(run_dir), str(out), "--base", str(noisy)],
+        cwd=ROOT, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    corrected = read_corrected(run_dir)
+    changed = int((corrected.given != corrected.believed).sum())
+    assert 0 < changed < 120
+    lines = len(noisy.read_text().splitlines())
+    assert " ".join(done.stdout.split()).startswith(
+        f"4 clients judged 120 images and believe another label of {changed}; {lines} lines are in"
+    )
+
+    release = tmp_path / "release"
+    shutil.copytree(tiny_sample, release, copy_function=lambda src, dst: Path(dst).symlink_to(src))
+    (release / "noisy_label_kv.txt").unlink()
+    shutil.copy(out, release / "noisy_label_kv.txt")
+    before, after = (open_release(root).split("noisy_train") for root in (tiny_sample, release))
+    assert (before.labels != after.labels).sum() == changed
+    believed = dict(zip(corrected.keys.tolist(), corrected.believed.tolist(), strict=True))
+    assert [believed[key] for key in after.keys.tolist()] == after.labels.tolist()
+
+
+def test_without_a_base_only_judged_images_are_written(run_dir: Path, tmp_path: Path) -> None:
+    out = tmp_path / "labels.txt"
+    assert write_labels(read_corrected(run_dir), out) == 120
+    keys, labels = read_labels(out, 14)
+    corrected = read_corrected(run_dir)
+    assert keys.tolist() == corrected.keys.tolist()
+    assert labels.tolist() == corrected.believed.tolist()
+
+
+def test_other_lines_of_the_base_stay(run_dir: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base.txt"
+    first = read_corrected(run_dir).keys[0].decode()
+    base.write_text(f"images/9/99/9,9.jpg 3\n{first} 13\nimages/0/00/0,0.jpg 5\n")
+    out = tmp_path / "out.txt"
+    write_labels(read_corrected(run_dir), out, base)
+    believed = read_corrected(run_dir).believed[0]
+    assert out.read_text() == f"images/9/99/9,9.jpg 3\n{first} {believed}\nimages/0/00/0,0.jpg 5\n"
+
+
+def test_what_cannot_be_read_or_written_is_said_in_one_sentence(run_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="has no clients' state; it must be a run's folder"):
+        read_corrected(tmp_path)
+    out = tmp_path / "there.txt"
+    out.write_text("x")
+    with pytest.raises(DataError, match=r"there.txt exists already"):
+        write_labels(read_corrected(run_dir), out)
+    with pytest.raises(DataError, match=r"cannot be written: No such file"):
+        write_labels(read_corrected(run_dir), tmp_path / "nowhere" / "out.txt")
+    for run in ("one", "two"):
+        ClientState(tmp_path / "states" / run / "client-00000", "d").save(
+            1, {}, np.array([b"images/1"]), torch.tensor([1]), None
+        )
+    with pytest.raises(DataError, match="has clients of the runs one, two; it must be the folder of one"):
+        read_corrected(tmp_path / "states")
+    with pytest.raises(DataError, match="clients' state without corrected labels"):
+        read_corrected(tmp_path / "states" / "one")
+    (tmp_path / "states" / "one" / "client-00000" / "round-00001.safetensors").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"round-00001.safetensors cannot be read"):
+        read_corrected(tmp_path / "states" / "one")

@@ -1,0 +1,96 @@
+"""Batched augmentation against torchvision, image by image."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torchvision.transforms import functional
+
+from learning import colour
+from learning.augmentation import augment, crop, gather_windows, mirror, stored_size, views
+from task import derived_generator
+
+AMOUNT = st.floats(0, 2, width=32)
+
+
+def pictures(count: int = 6, side: int = 8, seed: int = 0) -> torch.Tensor:
+    return torch.randint(256, (count, side, side, 3), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+
+
+def channels_first(images: torch.Tensor) -> torch.Tensor:
+    return images.permute(0, 3, 1, 2)
+
+
+@given(AMOUNT, AMOUNT, AMOUNT, st.floats(-0.5, 0.5, width=32), st.integers(0, 99))
+def test_colours_are_torchvisions(brightness: float, contrast: float, saturation: float, hue: float, seed: int) -> None:
+    images = pictures(2, seed=seed).float() / 255
+    images[0, 0, 0] = 0.5  # a grey pixel has no hue
+    amounts = [
+        torch.tensor([value, 1.0 if index < 3 else 0.0])
+        for index, value in enumerate((brightness, contrast, saturation, hue))
+    ]
+    ours = channels_first(colour.adjust(images, *amounts))
+    theirs = channels_first(images)[0]
+    theirs = functional.adjust_brightness(theirs, brightness)
+    theirs = functional.adjust_contrast(theirs, contrast)
+    theirs = functional.adjust_saturation(theirs, saturation)
+    theirs = functional.adjust_hue(theirs, hue)
+    assert torch.allclose(ours[0], theirs, atol=2e-4)
+    assert torch.allclose(ours[1], channels_first(images)[1], atol=2e-6)  # one image's amounts are not another's
+
+
+def test_hue_turns_red_to_green_to_blue() -> None:
+    red = torch.tensor([1.0, 0.25, 0.25]).expand(3, 1, 1, 3)
+    turned = colour.turn_hue(red, torch.tensor([0.0, 1 / 3, -1 / 3]))
+    expected = torch.tensor([[1, 0.25, 0.25], [0.25, 1, 0.25], [0.25, 0.25, 1]])
+    assert torch.allclose(turned[:, 0, 0], expected, atol=1e-6)
+
+
+def test_jitter_leaves_a_fifth_alone_and_makes_a_fifth_grey() -> None:
+    images = pictures(4000, side=2)
+    out = colour.distort(images, derived_generator(1, "x"))
+    assert out.dtype == torch.uint8
+    assert out.shape == images.shape
+    untouched = (out == images).flatten(1).all(1).float().mean()
+    grey = (out == out[..., :1]).flatten(1).all(1).float().mean()
+    assert untouched == pytest.approx(0.2 * 0.8, abs=0.03)
+    assert grey == pytest.approx(0.2, abs=0.03)
+
+
+def test_the_same_generator_gives_the_same_views_and_each_view_is_its_own() -> None:
+    images = pictures(8, side=10)
+    first = views(images, ["crop-flip-jitter", "crop-flip-jitter", "none"], 7, derived_generator(1, "x"))
+    again = views(images, ["crop-flip-jitter", "crop-flip-jitter", "none"], 7, derived_generator(1, "x"))
+    assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
+    assert not torch.equal(first[0], first[1])
+    assert torch.equal(first[2], images[:, 1:8, 1:8])
+    assert all(view.shape == (8, 7, 7, 3) for view in first)
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "size"),
+    [("none", 224), ("flip", 224), ("flip-jitter", 224), ("crop-flip", 256), ("crop-flip-jitter", 256)],
+)
+def test_crops_need_more_pixels(augmentation: str, size: int) -> None:
+    assert stored_size(augmentation, 224) == size
+    images = pictures(3, side=stored_size(augmentation, 21))
+    assert augment(images, augmentation, 21, derived_generator(1, "x")).shape == (3, 21, 21, 3)
+
+
+@given(st.integers(0, 99))
+def test_windows_are_the_same_one_by_one_and_gathered(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    images = pictures(5, side=9, seed=seed)
+    top, left = torch.randint(4, (2, 5), generator=generator)
+    windows = crop(images, 6, top, left)
+    assert torch.equal(windows, gather_windows(images, 6, top, left))
+    for row in range(5):
+        assert torch.equal(windows[row], images[row, top[row] : top[row] + 6, left[row] : left[row] + 6])
+
+
+def test_mirroring_leaves_the_batch_it_was_given_alone() -> None:
+    images = pictures(2)
+    before = images.clone()
+    mirrored = mirror(images, torch.tensor([True, False]))
+    assert torch.equal(mirrored, torch.stack([before[0].flip(1), before[1]]))
+    assert torch.equal(images, before)

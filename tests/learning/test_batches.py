@@ -1,0 +1,93 @@
+"""Index batches, and images on their way to a device."""
+
+from typing import Any
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from learning.batches import ahead, epoch_batches, feed
+from task import derived_generator
+
+
+def _images(count: int) -> torch.Tensor:
+    return torch.arange(count * 12, dtype=torch.int64).remainder(251).to(torch.uint8).reshape(count, 2, 2, 3)
+
+
+def test_batches_cover_an_epoch_once() -> None:
+    rows = list(epoch_batches(10, 4, False, derived_generator(1, "x")))
+    assert [len(batch) for batch in rows] == [4, 4, 2]
+    assert sorted(torch.cat(rows).tolist()) == list(range(10))
+    kept = list(epoch_batches(10, 4, True, derived_generator(1, "x")))
+    assert [batch.tolist() for batch in kept] == [batch.tolist() for batch in rows[:2]]
+
+
+@given(st.integers(1, 20), st.integers(1, 6), st.booleans(), st.integers(0, 99))
+def test_fed_batches_are_those_that_the_index_names(count: int, size: int, drop_last: bool, seed: int) -> None:
+    images = _images(count)
+    rows = list(epoch_batches(count, size, drop_last, derived_generator(seed, "x")))
+    fed = list(feed(images, iter(rows), torch.device("cpu")))
+    assert len(fed) == len(rows)
+    for part, (batch, which) in zip(rows, fed, strict=True):
+        assert torch.equal(batch, images[part])
+        assert torch.equal(which, part)
+
+
+@given(st.integers(0, 20), st.integers(1, 6))
+def test_batches_sent_ahead_are_the_same(count: int, size: int) -> None:
+    """On the CPU's stand-ins for streams; all are looked at once the last was sent, when both buffers were reused."""
+    images = _images(count)
+    rows = list(torch.arange(count).split(size)) if count else []
+    sent = list(ahead(images, rows, torch.device("cpu"), torch.cpu))
+    assert [batch.tolist() for batch in sent] == [images[part].tolist() for part in rows]
+
+
+class Recorder:
+    """`torch.cpu` that writes down who waits for what."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+        self.events = 0
+
+    def Event(self) -> Any:  # noqa: N802
+        name, log = f"copy {self.events}", self.log
+        self.events += 1
+
+        class Event:
+            def synchronize(self) -> None:
+                log.append(f"host waits for {name}")
+
+            def record(self, stream: Any) -> None:
+                log.append(f"{name} ends")
+
+            def __str__(self) -> str:
+                return name
+
+        return Event()
+
+    def Stream(self) -> Any:  # noqa: N802
+        return torch.cpu.Stream()
+
+    def stream(self, stream: Any) -> Any:
+        return torch.cpu.stream(stream)
+
+    def current_stream(self) -> Any:
+        log = self.log
+
+        class Computing:
+            def wait_event(self, event: Any) -> None:
+                log.append(f"step waits for {event}")
+
+        return Computing()
+
+
+def test_the_next_batch_is_under_way_before_a_step_begins_and_no_buffer_is_written_too_early() -> None:
+    cuda = Recorder()
+    for number, _ in enumerate(ahead(_images(6), list(torch.arange(6).split(2)), torch.device("cpu"), cuda)):
+        cuda.log.append(f"step {number}")
+    assert cuda.log == [
+        "host waits for copy 0", "copy 0 ends",
+        "host waits for copy 1", "copy 1 ends", "step waits for copy 0", "step 0",
+        "host waits for copy 0", "copy 0 ends", "step waits for copy 1", "step 1",
+        "step waits for copy 0", "step 2",
+    ]  # fmt: skip

@@ -1,0 +1,85 @@
+"""What `strategy = "auto"` stands for, and which settings are refused together, with the reason."""
+
+import dataclasses
+import re
+
+import pytest
+
+from config.run_config import ConfigError, RunConfig
+from methods import METHODS, SERVER_HALVES, make_server_half, with_own_strategy
+from methods.server_half import ServerHalf
+from server_app.combinations import check_combination
+from server_app.strategies import STRATEGIES
+from server_app.strategy import make_strategy
+
+SUMS = [name for name, cls in STRATEGIES.items() if getattr(cls, "takes_one_mean", False)]
+
+
+def _check(**values: object) -> None:
+    config = with_own_strategy(RunConfig(**values))  # type: ignore[arg-type]
+    check_combination(config, make_server_half(config), make_strategy(config))
+
+
+def test_auto_is_the_methods_own_strategy() -> None:
+    assert with_own_strategy(RunConfig()).strategy == "fedavg"
+    assert with_own_strategy(RunConfig(method="fedelc")).strategy == "daagg"
+    assert with_own_strategy(RunConfig(method="fedelc", strategy="fedadam")).strategy == "fedadam"
+
+
+def test_both_halves_agree() -> None:
+    """On the number of networks, and on parameters, of which the server knows a part."""
+    assert SERVER_HALVES.keys() <= METHODS.keys()
+    for name, method in METHODS.items():
+        half = SERVER_HALVES.get(name, ServerHalf)
+        assert getattr(half, "networks") == getattr(method, "networks"), name  # noqa: B009 (Any)
+        if name in SERVER_HALVES and dataclasses.is_dataclass(half):
+            ours = {field.name: field.default for field in dataclasses.fields(half) if field.init}
+            theirs = {field.name: field.default for field in dataclasses.fields(method)}
+            assert ours.items() <= theirs.items(), name
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+@pytest.mark.parametrize("strategy", SUMS)
+def test_every_method_goes_with_every_strategy_that_takes_a_mean(method: str, strategy: str) -> None:
+    _check(method=method, strategy=strategy)
+
+
+@pytest.mark.parametrize("strategy", ["krum", "multikrum", "bulyan", "rfa", "fedexp", "qfedavg"])
+def test_two_networks_are_not_mixed(strategy: str) -> None:
+    with pytest.raises(ConfigError, match=r"trains 2 networks that must not be mixed, and this strategy measures"):
+        _check(method="co-teaching", strategy=strategy)
+
+
+@pytest.mark.parametrize("strategy", ["fedmedian", "fedtrimmedavg"])
+def test_two_networks_go_with_what_works_number_by_number(strategy: str) -> None:
+    _check(method="co-teaching", strategy=strategy)
+
+
+def test_daagg_needs_to_be_told_who_is_noisy() -> None:
+    with pytest.raises(ConfigError) as caught:
+        _check(method="gce" if "gce" in METHODS else "elr", strategy="daagg")
+    assert re.fullmatch(
+        r"run config: 'strategy' is 'daagg', but 'method' is '\w+', which does not tell noisy clients from clean ones;"
+        r" it must be another one, or the method fednoro or fedelc\.",
+        str(caught.value),
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "why"), [("elr", "may be negative"), ("fedelc", "is not the same function at all clients")]
+)
+def test_q_fedavg_needs_losses_that_can_be_compared(method: str, why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        _check(method=method, strategy="qfedavg")
+
+
+def test_losses_of_classes_are_not_private() -> None:
+    args = "noise-multiplier=0.0 clipping-norm=5.0"
+    with pytest.raises(ConfigError, match="'privacy' is 'server-fixed', but 'method' is 'fednoro', for which clients"):
+        _check(method="fednoro", strategy="fedavg", privacy="server-fixed", privacy_args=args)
+    _check(method="elr", privacy="server-fixed", privacy_args=args)
+
+
+def test_a_bad_parameter_of_the_servers_half_is_refused_in_its_own_words() -> None:
+    with pytest.raises(ConfigError, match=r"'method-args' is \"clients='some'\"; fednoro refuses it: clients must be"):
+        make_server_half(RunConfig(method="fednoro", method_args="clients='some'"))

@@ -1,0 +1,144 @@
+"""What the log says of machines and clients, and which line it advises."""
+
+import logging
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from server_app.roll_call import Member
+from server_app.startup_log import Facts, describe, gather, warnings
+from simulation.capacity import GIB, Share
+from tests.fakes import InProcessGrid, run_in_process
+
+FACTS = Facts(
+    machines=[Share(2, 0)],
+    memory=int(23.4 * GIB),
+    client=Share(1, 0),
+    clients=10,
+    sampled=2,
+    on_gpu=False,
+    fraction_train=0.2,
+)
+ON_GPU = replace(FACTS, machines=[Share(16, 1)], client=Share(2, 0.25), on_gpu=True, sampled=4)
+
+
+def test_one_machine() -> None:
+    assert describe(FACTS) == [
+        "Machine     2 CPUs and no GPU, 23.4 GiB of memory",
+        "Clients     10, each with 1 CPU and no GPU; 2 in each round, room for 2 at once",
+    ]
+    assert describe(replace(FACTS, memory=None))[0] == "Machine     2 CPUs and no GPU"
+
+
+def test_several_machines_and_parts_of_gpus() -> None:
+    assert describe(replace(ON_GPU, machines=[Share(16, 1), Share(8, 2)])) == [
+        "Machines    2, together 24 CPUs and 3 GPUs",
+        "Clients     10, each with 2 CPUs and 0.25 GPU; 4 in each round, room for 8 at once",
+    ]
+
+
+def test_real_nodes_have_machines_of_their_own() -> None:
+    facts = replace(FACTS, machines=[], client=None)
+    assert describe(facts) == ["Clients     10, 2 in each round"]
+    assert warnings(facts) == []
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        FACTS,
+        replace(FACTS, client=Share(2, 0)),
+        replace(FACTS, machines=[Share(16, 0)], client=Share(3, 0), sampled=10),  # one CPU in sixteen
+        ON_GPU,
+        replace(ON_GPU, client=Share(4, 0.25)),
+        replace(ON_GPU, client=Share(1, 1), sampled=1),
+        replace(ON_GPU, client=Share(16, 0.25), sampled=1),  # CPUs for one, and there is one
+    ],
+)
+def test_nothing_is_said_where_nothing_is_idle(facts: Facts) -> None:
+    assert warnings(facts) == []
+
+
+@pytest.mark.parametrize(
+    ("facts", "sentence"),
+    [
+        (
+            replace(ON_GPU, client=Share(2, 0), on_gpu=False),
+            "Idle: 1 GPU. Clients were given none; add client-resources-num-gpus=0.25 in --federation-config, or what"
+            " `python -m probe` finds.",
+        ),
+        (
+            replace(ON_GPU, on_gpu=False),
+            "Clients were given 0.25 GPU, but train on the CPU: this PyTorch sees no GPU. Install one that is built for"
+            " it, or look at the driver (nvidia-smi).",
+        ),
+        (
+            replace(ON_GPU, machines=[Share(16, 2)], client=Share(2, 2), sampled=1),
+            "A client computes on one GPU: of 2, the others are idle. Use client-resources-num-gpus=1 in"
+            " --federation-config.",
+        ),
+        (
+            replace(ON_GPU, machines=[Share(4, 1)]),
+            "GPUs have room for 4 clients at once, CPUs for 2; use client-resources-num-cpus=1 in --federation-config.",
+        ),
+        (
+            replace(ON_GPU, machines=[Share(2, 1)]),
+            "GPUs have room for 4 clients at once, CPUs for 1.",
+        ),
+        (
+            replace(FACTS, machines=[Share(3, 0)], client=Share(2, 0)),
+            "Idle: 1 of 3 CPUs, with 1 client at once; use client-resources-num-cpus=1 in --federation-config.",
+        ),
+        (
+            replace(FACTS, machines=[Share(64, 0)], client=Share(48, 0)),
+            "Idle: 16 of 64 CPUs, with 1 client at once; use client-resources-num-cpus=32 in --federation-config.",
+        ),
+        (
+            replace(FACTS, sampled=1, fraction_train=0.1),
+            "Idle: 1 of 2 CPUs, with 1 client at once; use client-resources-num-cpus=2 in --federation-config, or a"
+            " fraction-train above 0.1.",
+        ),
+        (
+            replace(FACTS, machines=[Share(16, 0)]),
+            "Idle: 14 of 16 CPUs, with 2 clients at once; use client-resources-num-cpus=8 in --federation-config, or a"
+            " fraction-train above 0.2.",
+        ),
+        (
+            replace(FACTS, machines=[Share(4, 0), Share(4, 0)], sampled=1),
+            "Idle: 7 of 8 CPUs, with 1 client at once; use client-resources-num-cpus=4 in --federation-config, or a"
+            " fraction-train above 0.2.",
+        ),
+    ],
+)
+def test_what_is_idle_is_said_with_the_line_that_changes_it(facts: Facts, sentence: str) -> None:
+    assert warnings(facts) == [sentence]
+
+
+def _member(share: Share | None, compute: str = "cpu float32") -> Member:
+    return Member(1, 0, 100, None, compute, share=share)  # type: ignore[arg-type]
+
+
+def test_facts_come_from_ray_and_the_roll_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [{"Resources": {"CPU": 8.0, "GPU": 1.0}}]
+    grid = InProcessGrid(lambda message, context: None, [])
+    members = [_member(Share(2, 0.25), "cuda bfloat16"), _member(Share(2, 0.25))]
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: True, nodes=lambda: nodes))
+    facts = gather(grid, members, 1, 0.5)
+    assert facts == Facts([Share(8, 1)], facts.memory, Share(2, 0.25), 2, 1, True, 0.5)
+    remote: Any = SimpleNamespace()  # no InMemoryGrid
+    assert gather(remote, members, 1, 0.5).client is None
+    monkeypatch.delitem(sys.modules, "ray")
+    assert gather(grid, members, 1, 0.5).machines == []
+
+
+def test_a_run_logs_them(
+    tmp_path: Path, tiny_sample: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("flwr"), "propagate", True)
+    with caplog.at_level(logging.INFO, logger="flwr"):
+        run_in_process(tmp_path, data_dir=str(tiny_sample), num_server_rounds=1)
+    assert "Clients     4, 2 in each round" in caplog.messages

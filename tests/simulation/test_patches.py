@@ -1,0 +1,194 @@
+"""Joining a Ray cluster, where what cannot go well ends at once, in one sentence; and handing messages out."""
+
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from queue import Queue
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import ray
+from flwr.app import Message, MessageType, RecordDict
+from flwr.proto.task_pb2 import Task
+from flwr.server.superlink.fleet.vce import vce_api
+from flwr.server.superlink.linkstate import LinkStateFactory
+from flwr.server.superlink.linkstate.in_memory_linkstate import RunRecord
+from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME, NOOP_FEDERATION_ID
+from flwr.supercore.object_store import ObjectStoreFactory
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+from flwr.superlink.federation import NoOpFederationManager
+from flwr.superlink.grid import InMemoryGrid
+
+from simulation import patches
+
+
+def test_resources_of_a_running_cluster_cannot_be_set() -> None:
+    with pytest.raises(ValueError, match="'init-args-num-gpus' is 2, but the Ray cluster at host:1 has what"):
+        patches.check_cluster("host:1", {"num_gpus": 2})
+
+
+def test_an_address_where_nothing_answers_is_refused() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        patches.check_cluster(address, {"log_to_driver": True})
+    with pytest.raises(ConnectionError, match=f"no Ray cluster answers at {address} .*refused"):
+        patches.check_cluster(address, {})
+
+
+@pytest.fixture
+def ended(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the process said when it ended."""
+    from flwr.supercore import exit as flower
+
+    said: list[str] = []
+
+    def flwr_exit(code: int, message: str) -> None:
+        said.append(message)
+        raise SystemExit(code)
+
+    monkeypatch.setattr(flower, "flwr_exit", flwr_exit)
+    return said
+
+
+def _join(monkeypatch: pytest.MonkeyPatch, address: str | None, problem: Exception | None = None) -> list[Any]:
+    """What `ray.init` is called with, when it raises `problem`."""
+    from ray._private import services
+
+    calls: list[Any] = []
+
+    def init_ray(backend: Any, config: dict[str, Any]) -> None:
+        calls.append(config)
+        if problem:
+            raise problem
+
+    monkeypatch.setattr(services, "canonicalize_bootstrap_address", lambda address_: address)
+    patches.joining_in_one_sentence(init_ray)(None, {"init_args": {"num_cpus": 2}} if not problem else {})
+    return calls
+
+
+def test_without_a_cluster_ray_starts_as_it_is_told(monkeypatch: pytest.MonkeyPatch, ended: list[str]) -> None:
+    assert _join(monkeypatch, None) == [{"init_args": {"num_cpus": 2}}]
+    assert ended == []
+
+
+def test_a_cluster_that_cannot_be_joined_ends_the_run(monkeypatch: pytest.MonkeyPatch, ended: list[str]) -> None:
+    with pytest.raises(SystemExit):
+        _join(monkeypatch, "127.0.0.1:1")
+    with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(SystemExit):
+        _join(monkeypatch, f"127.0.0.1:{server.getsockname()[1]}", RuntimeError("Version mismatch: Ray 1 and 2"))
+    assert ended[0].startswith("The run stopped: federation config: 'init-args-num-cpus' is 2, but the Ray cluster")
+    assert ended[1] == "The run stopped: Version mismatch: Ray 1 and 2"
+
+
+def test_clients_that_find_no_room_end_the_run_before_there_is_a_pool(
+    monkeypatch: pytest.MonkeyPatch, ended: list[str]
+) -> None:
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Resources": {"CPU": 2.0}}])
+    built: list[Any] = []
+    build = patches.building_in_one_sentence(lambda backend, app_fn: built.append(app_fn))
+    with pytest.raises(SystemExit):
+        build(SimpleNamespace(client_resources={"num_cpus": 64, "num_gpus": 0.0}), "app")
+    assert built == []
+    assert ended[0].startswith("The run stopped: --federation-config: each client is to get 64 CPUs and no GPU, but")
+    build(SimpleNamespace(client_resources={"num_cpus": 2, "num_gpus": 0.0}), "app")
+    assert built == ["app"]
+
+
+class Federation:
+    """Flower's simulation without its actors: nodes, a grid, and how many messages were looked at in its state."""
+
+    def __init__(self, nodes: int) -> None:
+        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+        factory = LinkStateFactory(FLWR_IN_MEMORY_DB_NAME, NoOpFederationManager(), ObjectStoreFactory())
+        state: Any = factory.state()
+        self.state = state
+        run = replace(Run.create_empty(1), primary_task_id=1, federation_id=NOOP_FEDERATION_ID)
+        self.state.run_ids[1] = RunRecord(run=run)
+        self.state.task_store[1] = Task(task_id=1, run_id=1)
+        self.nodes = vce_api._register_nodes(nodes, factory)
+        self.grid = InMemoryGrid(factory)
+        self.grid.set_run(run)
+        self.looks = 0
+        check = self.state._check_stored_messages
+
+        def counting(message_ids: set[str], *args: Any) -> None:
+            self.looks += len(message_ids)
+            check(message_ids, *args)
+
+        self.state._check_stored_messages = counting
+
+    def send(self, node_ids: list[int], ttl: float = 60.0) -> list[str]:
+        return list(
+            self.grid.push_messages([Message(RecordDict(), node, MessageType.QUERY, ttl=ttl) for node in node_ids])
+        )
+
+    def hand_out(self, how: Callable[..., None], passes: int, between: Callable[[], Any] = lambda: None) -> list[str]:
+        """Ids of the messages that reach the actors in so many passes."""
+
+        class Stop:
+            left = passes
+
+            def is_set(self) -> bool:
+                return self.left == 0
+
+            def wait(self, _: float) -> None:
+                self.left -= 1
+                between()
+
+        queue: Queue[Message] = Queue()
+        how(self.state, queue, self.nodes, Stop())
+        return [queue.get().metadata.message_id for _ in range(queue.qsize())]
+
+
+def test_messages_are_handed_out_once_in_the_order_of_sending() -> None:
+    federation = Federation(5)
+    order = list(federation.nodes)[::-1]
+    sent = federation.send([*order, order[0]])
+    more: list[str] = []
+    assert federation.hand_out(patches.hand_out, 3, lambda: more.extend(federation.send(order[:2]))) == sent + more[:4]
+    delivered = [message.metadata.delivered_at != "" for message in federation.state.message_ins_store.values()]
+    assert delivered == [True] * 10 + [False] * 2  # the last pass did not see the last ones
+
+
+def test_messages_to_nobody_and_those_that_have_expired_are_not_handed_out() -> None:
+    federation = Federation(3)
+    gone, *others = federation.nodes
+    federation.send([gone])
+    federation.send(others[:1], ttl=1e-9)
+    kept = federation.send(others[1:])
+    del federation.nodes[gone]
+    assert federation.hand_out(patches.hand_out, 2) == kept
+    assert len(federation.state.message_ins_store) == 2  # the one that has expired is deleted, as Flower does it
+
+
+def test_each_message_is_looked_at_once_and_not_once_for_each_node() -> None:
+    looks = {}
+    for name, how in {"ours": patches.hand_out, "Flower's": vce_api.add_messages_to_queue}.items():
+        federation = Federation(40)
+        sent = federation.send(list(federation.nodes))
+        federation.looks = 0
+        assert sorted(federation.hand_out(how, 2)) == sorted(sent)
+        looks[name] = federation.looks
+    assert looks["ours"] == 40
+    assert looks["Flower's"] == sum(range(1, 41)) + 40 * 40  # without which ours can go
+
+
+@pytest.mark.parametrize(
+    ("modules", "initialized", "calls"), [((), True, 1), ((patches.DRIVER,), False, 1), ((), False, 0)]
+)
+def test_driver_and_actors_leave_arrays_out_of_pickles_and_nobody_else_does(
+    monkeypatch: pytest.MonkeyPatch, modules: tuple[str, ...], initialized: bool, calls: int
+) -> None:
+    called: list[int] = []
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: initialized))
+    monkeypatch.delitem(sys.modules, patches.DRIVER, raising=False)
+    for name in modules:
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace())
+    for name in [name for name in vars(patches) if name.startswith("_") and callable(getattr(patches, name))]:
+        monkeypatch.setattr(patches, name, lambda: None)
+    monkeypatch.setattr(patches, "leave_arrays_out_of_pickles", lambda: called.append(1))
+    patches.prepare_simulation()
+    assert len(called) == calls

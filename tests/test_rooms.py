@@ -1,0 +1,108 @@
+"""Rooms import downwards only, and importing one changes nothing elsewhere."""
+
+import subprocess
+import sys
+from collections.abc import Collection
+from pathlib import Path
+
+import pytest
+
+from tests.import_graph import LAYERS, ROOT, Arrow, arrows, imported, rooms
+
+ARROWS = arrows()
+# Beyond the order of the layers: what a room must do without.
+WITHOUT = {
+    "data": {"flwr", "ray", *LAYERS},
+    "deploy": {"flwr", "ray", "torch", *LAYERS},
+    "config": {"flwr", "ray", "torch"},
+    "task": {"flwr", "ray"},
+    "learning": {"flwr", "ray", "simulation", "messages"},
+    "messages": {"simulation", "torch"},
+    "methods": {"ray", "simulation", "messages"},
+    "simulation": {"client_app", "server_app"},
+    "client_app": {"server_app", "ray", "sklearn", "matplotlib"},
+    "server_app": {"client_app", "ray"},
+}
+
+
+def _said(wrong: Collection[Arrow]) -> str:
+    return "\n".join(map(str, sorted(wrong)))
+
+
+def test_every_room_has_a_layer() -> None:
+    assert rooms() == sorted(LAYERS)
+
+
+def test_no_arrow_goes_up() -> None:
+    """Nor can there be a circle: one would have to go up somewhere."""
+    place = {room: number for number, room in enumerate(LAYERS)}
+    wrong = [arrow for arrow in ARROWS if place.get(arrow.target, -1) > place[arrow.room]]
+    assert not wrong, _said(wrong)
+
+
+@pytest.mark.parametrize("room", list(WITHOUT))
+def test_rooms_do_without(room: str) -> None:
+    forbidden = WITHOUT[room] - {room}
+    wrong = [arrow for arrow in ARROWS if arrow.room == room and arrow.target in forbidden]
+    assert not wrong, _said(wrong)
+
+
+def test_imports_are_found_wherever_they_stand() -> None:
+    source = (
+        "import a.b, c\ndef f():\n    from d.e import g\nfrom . import h\nfrom .i import j\nif x:\n    import k as l\n"
+    )
+    assert sorted(imported(source)) == [(1, "a.b"), (1, "c"), (3, "d.e"), (7, "k")]
+
+
+def test_an_arrow_names_its_file(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.py").write_text("import os\nimport client_app.app\n")
+    assert [str(arrow) for arrow in arrows(tmp_path)] == [
+        "data/a.py:1 imports os",
+        "data/a.py:2 imports client_app.app",
+    ]
+
+
+def test_the_graph_is_printed() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.import_graph"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+    )
+    lines = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines()}
+    assert list(lines) == list(reversed(LAYERS))
+    assert lines["data"] == ["-"]
+    assert {"learning", "methods", "messages", "simulation"} <= {*lines["client_app"]}
+
+
+@pytest.mark.parametrize("module", ["client_app", "server_app", "methods", "methods.elr", "learning.training"])
+def test_importing_a_room_changes_nothing(module: str) -> None:
+    """Ray is not started, not even imported, and Flower's simulation stays as it is, also where it has been loaded."""
+    script = f"""
+import sys
+import {module}
+assert "ray" not in sys.modules
+for name in list(sys.modules):
+    if name.split(".")[0] == {module.split(".")[0]!r}:
+        del sys.modules[name]
+import flwr.simulation.run_simulation
+from flwr.server.superlink.fleet.vce import vce_api
+from flwr.server.superlink.fleet.vce.backend import raybackend
+parts = {{**vars(vce_api), **vars(raybackend), **vars(raybackend.RayBackend)}}
+import {module}
+assert parts == {{**vars(vce_api), **vars(raybackend), **vars(raybackend.RayBackend)}}
+assert "simulation.patches" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_client_app_itself_does_change_it() -> None:
+    """Or the test above would hold whatever happens."""
+    script = """
+import flwr.simulation.run_simulation
+from flwr.server.superlink.fleet.vce import vce_api
+before = vce_api.add_messages_to_queue
+import client_app.app
+assert vce_api.add_messages_to_queue is not before
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
