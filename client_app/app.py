@@ -12,19 +12,19 @@ from flwr.common.constant import ErrorCode
 
 from client_app import local_data, model_transport
 from client_app.client_state import ClientState
-from config.run_config import ConfigError, RunConfig, build_named
+from config.run_config import ConfigError, RunConfig
 from data.errors import DataError
 from learning.allocator import keep_freed_memory
 from learning.evaluation import evaluate
 from learning.inference import Inference
-from learning.method import Method, Told
+from learning.method import Told
 from learning.replica import check_compiler, kept_replica
 from learning.training import train_locally
 from messages.clipping import CLIPPING_NORM, NORM_BIT
 from messages.fingerprint import running_code
 from messages.keys import REFUSED, SITES
 from messages.payload import unpack
-from methods import METHODS
+from methods import build_method
 from methods.scores import counts
 from simulation.machine import machine
 from simulation.patches import prepare_simulation
@@ -78,7 +78,7 @@ def query(message: Message, context: Context) -> Message:
     split = local_data.training_data(site, config)
     if config.fraction_evaluate > 0:
         local_data.evaluation_data(site, config)
-    method: Method = build_named("method", METHODS, config.method, config.method_args)
+    method = build_method(config)
     if config.compile:
         check_compiler()
         if method.features:
@@ -123,7 +123,7 @@ def train(message: Message, context: Context) -> Message:
     compute = pick_compute(config.precision, config.autotune)
     if compute.device.type == "cpu":
         keep_freed_memory()
-    method: Method = build_named("method", METHODS, config.method, config.method_args)
+    method = build_method(config)
     ours = kept_replica(
         config.model, len(local_data.class_names(site)), compute.device, config.compile, method.networks
     )
@@ -219,7 +219,7 @@ def evaluate_locally(message: Message, context: Context) -> Message:
 
 def _global_model(message: Message, config: RunConfig, classes: int, compute: Compute) -> torch.nn.Module:
     """The model that came with a message, in this process's replica."""
-    method: Method = build_named("method", METHODS, config.method, config.method_args)
+    method = build_method(config)
     model = kept_replica(config.model, classes, compute.device, config.compile, method.networks).model
     model_transport.load(model, unpack(message.content.array_records["arrays"]))
     return model

@@ -2,7 +2,8 @@
 
 A method is a frozen dataclass whose fields are its parameters (`method-args`). It writes the loss of a batch, and
 overrides what else it needs. What changes during a visit is in the `Visit`, which each hook is handed; what must last
-until the client's next visit goes into ``visit.state``.
+until the client's next visit goes into ``visit.state``. Most methods need nothing of the server but an average; one
+that does returns its other half from `on_server`.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,8 +15,8 @@ from torch import Tensor, nn
 
 from config.run_config import rounds_of as rounds_of  # the lengths that methods have in rounds
 from learning.inference import Inference
-
-Told = bool | int | float | str | list[float]
+from learning.server_half import ServerHalf as ServerHalf
+from learning.server_half import Told as Told
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Visit:
         num_classes: C.
         server_round: From 1.
         num_rounds: Of the whole run; what `rounds_of` scales warm-ups with.
-        told: What the server's half of the method says to this client (`methods`); empty for most.
+        told: What the server's half of the method tells this client; empty for most.
         generator: On the CPU; source of every random draw of this visit.
         networks: In training; one for most methods.
         inference: Answers of networks on the local images; `predict` and `frozen` are its short forms.
@@ -100,13 +101,30 @@ class Visit:
 
 
 class Method:
-    """How a client learns; the defaults are those of plain training with one network."""
+    """How a client learns; the defaults are those of plain training with one network.
 
-    networks: ClassVar[int] = 1  # trained side by side; each is averaged by itself (see `task.Networks`)
-    features: ClassVar[bool] = False  # whether `View.features` is needed
-    remembers: ClassVar[bool] = False  # whether `visit.state` lasts from visit to visit
-    corrects: ClassVar[bool] = False  # whether visits may leave `corrected` labels
-    suspects: ClassVar[bool] = False  # whether visits may leave `suspected` images
+    Class attributes tell the app what to expect of a method:
+
+    Attributes:
+        networks: Trained side by side; each is averaged by itself (see `task.Networks`).
+        features: Whether `View.features` is needed.
+        remembers: Whether `visit.state` lasts from visit to visit.
+        corrects: Whether visits may leave `corrected` labels.
+        suspects: Whether visits may leave `suspected` images.
+        strategy: What ``strategy = "auto"`` stands for.
+        finds_noisy_clients: Whether its server half tells noisy clients from clean ones, and what clients train on
+            depends on it, so that their losses cannot be compared.
+        loss_may_be_negative: As a pull towards something may make it.
+    """
+
+    networks: ClassVar[int] = 1
+    features: ClassVar[bool] = False
+    remembers: ClassVar[bool] = False
+    corrects: ClassVar[bool] = False
+    suspects: ClassVar[bool] = False
+    strategy: ClassVar[str] = "fedavg"
+    finds_noisy_clients: ClassVar[bool] = False
+    loss_may_be_negative: ClassVar[bool] = False
 
     def views(self, augmentation: str) -> list[str]:
         """The augmentations under which each network sees a batch, given the run's; see `learning.augmentation`."""
@@ -128,3 +146,7 @@ class Method:
 
     def end(self, visit: Visit) -> None:
         """After the last epoch."""
+
+    def on_server(self) -> ServerHalf:
+        """What the server does for this method in one run, whose parameters are the method's."""
+        return ServerHalf()

@@ -1,73 +1,54 @@
-"""How a client learns: one file per method, and the table of their names; docs/adding-a-method.md adds one."""
+"""How clients learn from noisy labels: one file per method, with both of its halves, and the table of their names.
 
-import inspect
-from collections.abc import Callable
+docs/adding-a-method.md adds one. A class is named as its paper names the method.
+"""
+
 from dataclasses import replace
 
-from config.run_config import ConfigError, RunConfig, parse_args
+from config.run_config import RunConfig, build_named
 from learning.method import Method
-from methods._server_forward import Forward
-from methods._server_two_stages import TwoStagesOnServer
-from methods.ce import CrossEntropy
-from methods.co_teaching import CoTeaching, CoTeachingOnServer
-from methods.elr import EarlyLearningRegularisation
-from methods.feddecorr import Decorrelation
+from methods.ce import CE
+from methods.co_teaching import CoTeaching
+from methods.elr import ELR
+from methods.feddecorr import FedDecorr
 from methods.fedelc import FedELC
-from methods.fedlsr import LocalSelfRegularisation
+from methods.fedlsr import FedLSR
 from methods.fednoro import FedNoRo
-from methods.forward import ForwardCorrection
-from methods.gce import GeneralizedCrossEntropy
-from methods.sce import SymmetricCrossEntropy
-from methods.server_half import ServerHalf
+from methods.forward import Forward
+from methods.gce import GCE
+from methods.sce import SCE
 
-__all__ = ["METHODS", "SERVER_HALVES", "Method", "ServerHalf", "make_server_half", "with_own_strategy"]
+__all__ = ["METHODS", "Method", "build_method", "with_own_strategy"]
 
-METHODS: dict[str, Callable[..., Method]] = {
-    "ce": CrossEntropy,
-    "sce": SymmetricCrossEntropy,
-    "gce": GeneralizedCrossEntropy,
-    "forward": ForwardCorrection,
-    "feddecorr": Decorrelation,
-    "elr": EarlyLearningRegularisation,
-    "fedlsr": LocalSelfRegularisation,
+METHODS: dict[str, type[Method]] = {
+    "ce": CE,
+    "sce": SCE,
+    "gce": GCE,
+    "forward": Forward,
+    "feddecorr": FedDecorr,
+    "elr": ELR,
+    "fedlsr": FedLSR,
     "co-teaching": CoTeaching,
     "fednoro": FedNoRo,
     "fedelc": FedELC,
 }
-
 AUTO = "auto"  # of `strategy`
-SERVER_HALVES: dict[str, Callable[..., ServerHalf]] = {
-    "co-teaching": CoTeachingOnServer,
-    "forward": Forward,
-    "fednoro": TwoStagesOnServer,
-    "fedelc": TwoStagesOnServer,
-}
 
 
-def make_server_half(config: RunConfig) -> ServerHalf:
-    """The server's half of the run's method, with those of `method-args` that concern it.
-
-    Whether there is such a method, and whether it takes the others, is for the clients to say at the roll call.
+def build_method(config: RunConfig) -> Method:
+    """The run's method, with its `method-args`.
 
     Raises:
-        ConfigError: A value that it refuses.
+        ConfigError: There is no such method, or it has no such parameter, or refuses a value.
     """
-    half = SERVER_HALVES.get(config.method)
-    if half is None:
-        return ServerHalf()
-    known = inspect.signature(half).parameters
-    given = parse_args("method-args", config.method_args)
-    try:
-        return half(**{name: value for name, value in given.items() if name in known})
-    except (TypeError, ValueError) as error:
-        raise ConfigError(
-            f"run config: 'method-args' is {config.method_args!r}; {config.method} refuses it: {error}."
-        ) from None
+    method: Method = build_named("method", METHODS, config.method, config.method_args)
+    return method
 
 
 def with_own_strategy(config: RunConfig) -> RunConfig:
-    """The config with `strategy` named: the method's own, if it was left to it."""
-    if config.strategy != AUTO:
-        return config
-    half = SERVER_HALVES.get(config.method, ServerHalf)
-    return replace(config, strategy=getattr(half, "strategy", ServerHalf.strategy))
+    """The config with `strategy` named: the method's own, if it was left to it.
+
+    Raises:
+        ConfigError: There is no such method.
+    """
+    return replace(config, strategy=build_method(config).strategy) if config.strategy == AUTO else config

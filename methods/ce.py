@@ -13,7 +13,7 @@ from learning.method import Batch, Method, Visit
 
 
 @dataclass(frozen=True)
-class CrossEntropy(Method):
+class CE(Method):
     """Cross-entropy.
 
     Attributes:

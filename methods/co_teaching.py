@@ -10,20 +10,19 @@ tau_t rises in a line from 0 in the first round to tau in the last of the T_w wa
 has 0.2 of them and 0.2, the defaults here. The authors' code divides the mean loss by R once more, as if the learning
 rate were divided by it; here as in FNBench it is the mean.
 
-The server averages each network with its own kind. Each sees views of its own, where the paper shows both the same:
+Both networks are arrays of one model (`task.Networks`), so that every strategy that works number by number averages
+each with its own kind. Each sees views of its own, where the paper shows both the same:
 networks that start from the same pretrained weights would else hardly differ.
 """
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from learning.method import Batch, Method, Visit, rounds_of
-from methods.server_half import ServerHalf
 
 
 @dataclass(frozen=True)
@@ -78,12 +77,3 @@ class CoTeaching(Method):
 def kept(forget_rate: float, count: int) -> int:
     """R of `count` images; 0.34 of 50 must leave 33, though (1 - 0.34) * 50 is 32.99999999999999."""
     return max(1, math.floor((1 - forget_rate) * count + 1e-9))
-
-
-class CoTeachingOnServer(ServerHalf):
-    """Two networks, each averaged by itself.
-
-    Both are arrays of one model (`task.Networks`), so that every strategy that works number by number keeps them apart.
-    """
-
-    networks: ClassVar[int] = 2

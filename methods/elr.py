@@ -23,7 +23,7 @@ SMALLEST = 1e-4  # of a probability
 
 
 @dataclass(frozen=True)
-class EarlyLearningRegularisation(Method):
+class ELR(Method):
     """Cross-entropy, and a pull towards what was predicted early.
 
     Attributes:
@@ -36,6 +36,7 @@ class EarlyLearningRegularisation(Method):
 
     remembers = True
     corrects = True
+    loss_may_be_negative = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.beta < 1:

@@ -24,7 +24,7 @@ FORMS = ("paper", "fnbench")
 
 
 @dataclass(frozen=True)
-class Decorrelation(Method):
+class FedDecorr(Method):
     """Cross-entropy with decorrelated features.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""FedELC on a client: where labels are noisy, they are learned (Jiang et al., CIKM 2024, arXiv 2408.04301).
+"""FedELC: where labels are noisy, they are learned (Jiang et al., CIKM 2024, arXiv 2408.04301).
 
 Stage 1, and clean clients in stage 2: ``LA = CE(z + log pi, y)``, see `logit_adjustment`. A noisy client in stage 2
 keeps label logits Y (n, C), at first K_p onehot(y). With p = softmax(z) and y_d = softmax(Y):
@@ -25,13 +25,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from learning.method import Batch, Method, Visit
+from learning.method import Batch, Visit
 from methods.logit_adjustment import adjusted_cross_entropy, log_prior
 from methods.two_stages import NOISY, TwoStages, learns_as_noisy
 
 
 @dataclass(frozen=True)
-class FedELC(TwoStages, Method):
+class FedELC(TwoStages):
     """FedELC; its stages are those of `TwoStages`.
 
     A noisy client's ``visit.state["label_logits"]`` is Y, (n, C) float32.

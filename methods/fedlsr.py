@@ -32,7 +32,7 @@ SMALLEST = 1e-6  # of a compared probability
 
 
 @dataclass(frozen=True)
-class LocalSelfRegularisation(Method):
+class FedLSR(Method):
     """Sharpened cross-entropy on a mixture of two views that must agree.
 
     Attributes:

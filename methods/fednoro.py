@@ -1,4 +1,4 @@
-"""FedNoRo on a client: where labels are noisy, it distils the global model (Wu et al., IJCAI 2023, arXiv 2305.05230).
+"""FedNoRo: where labels are noisy, it distils the global model (Wu et al., IJCAI 2023, arXiv 2305.05230).
 
 Stage 1, and clean clients in stage 2: ``LA = CE(z + log pi, y)``, see `logit_adjustment`. Noisy clients in stage 2,
 with z_g from the global model as it was received:
@@ -6,7 +6,7 @@ with z_g from the global model as it was received:
     L = w KL(softmax(z_g / T) || softmax(z + log pi)) + (1 - w) LA
     w(t) = w_max exp(-5 (1 - (clip(t, b, e) - b) / (e - b))^2),    t from 0
 
-Who is noisy the server finds out after stage 1 (`methods`); it aggregates stage 2 by distance.
+The server finds out who is noisy after stage 1, and aggregates stage 2 by distance; see `two_stages`.
 
 Reference code: 10 of 100 rounds in stage 1 and b = 10, e = 49; FNBench 20 of 120 and b = 20, e = 120, which is the
 default here, as shares. The teacher sees the augmented images that the student sees, in evaluation mode. Classes that a
@@ -20,13 +20,13 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn.functional import kl_div
 
-from learning.method import Batch, Method, Visit, rounds_of
+from learning.method import Batch, Visit, rounds_of
 from methods.logit_adjustment import adjusted_cross_entropy, log_prior, shares
 from methods.two_stages import BEGAN, NOISY, TwoStages, learns_as_noisy
 
 
 @dataclass(frozen=True)
-class FedNoRo(TwoStages, Method):
+class FedNoRo(TwoStages):
     """FedNoRo; its stages are those of `TwoStages`.
 
     Attributes:

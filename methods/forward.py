@@ -21,25 +21,34 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from config.run_config import ConfigError
-from learning.method import Batch, Method, Visit
-from methods.transition import TOLD, TransitionSource, invert_transition
+from config.run_config import ConfigError, RunConfig
+from data.release import Release
+from learning.method import Batch, Method, ServerHalf, Told, Visit
+from methods.transition import check_source, estimate_transition, invert_transition
+
+TOLD = "transition"  # what the server tells each client under this name: T row by row, C * C numbers
 
 CORRECTIONS = ("forward", "backward")
 
 
 @dataclass(frozen=True)
-class ForwardCorrection(TransitionSource, Method):
+class Forward(Method):
     """Cross-entropy, corrected by the transition matrix.
 
     Attributes:
+        transition: Where T comes from. ``estimate``: counted by the server on its images with both labels;
+            ``clothing1m``: the published counts; else the path of a text file on the server, see
+            `transition.read_transition`.
+        smoothing: Added to each count, so that what was not counted is not impossible.
         correction: One of `CORRECTIONS`.
     """
 
+    transition: str = "estimate"
+    smoothing: float = 1.0
     correction: str = "forward"
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        check_source(self.transition, self.smoothing)
         if self.correction not in CORRECTIONS:
             raise ValueError(f"correction must be one of {', '.join(CORRECTIONS)}")
 
@@ -81,6 +90,41 @@ class ForwardCorrection(TransitionSource, Method):
                 f" be {visit.num_classes**2}."
             )
         return np.array(told, np.float64).reshape(visit.num_classes, -1)
+
+    def on_server(self) -> "MatrixTeller":
+        return MatrixTeller(self)
+
+
+class MatrixTeller(ServerHalf):
+    """Gets the transition matrix and tells it to every client."""
+
+    def __init__(self, method: Forward) -> None:
+        self._method = method
+        self._matrix: list[float] = []
+
+    def prepare(self, config: RunConfig, release: Release) -> None:
+        """Read or estimate T.
+
+        Raises:
+            ConfigError: What `estimate_transition` refuses, or labels that are not the release's noisy ones, of which
+                the matrix would not be.
+        """
+        source = self._method.transition
+        if source in ("estimate", "clothing1m"):
+            if config.train_split == "clean" and config.label_noise != "confusion":
+                self._refuse(f"'train-split' is 'clean' and 'label-noise' {config.label_noise!r}")
+            if config.train_split != "clean" and config.label_noise != "none":
+                self._refuse(f"'label-noise' {config.label_noise!r} changes labels on top of them")
+        self._matrix = estimate_transition(source, self._method.smoothing, release).ravel().tolist()
+
+    def tell(self, partition: int) -> dict[str, Told]:
+        return {TOLD: self._matrix}
+
+    def _refuse(self, why: str) -> None:
+        raise ConfigError(
+            f"run config: 'method-args': transition is {self._method.transition!r}, the noise of the released noisy"
+            f" labels, but {why}; it must be the path of the matrix of those labels."
+        )
 
 
 def _placed(matrix: np.ndarray, visit: Visit) -> Tensor:

@@ -26,7 +26,7 @@ POWERS = Rule("a number above 0 and at most 1; its limit at 0 is cross-entropy, 
 
 
 @dataclass(frozen=True)
-class GeneralizedCrossEntropy(Method):
+class GCE(Method):
     """Generalised cross-entropy.
 
     Attributes:

@@ -20,7 +20,7 @@ from learning.method import Batch, Method, Visit
 
 
 @dataclass(frozen=True)
-class SymmetricCrossEntropy(Method):
+class SCE(Method):
     """Symmetric cross-entropy.
 
     Attributes:

@@ -1,10 +1,9 @@
 """Transition matrices, T[i, j] = P(given label j | true class i): where one comes from, and its inverse.
 
-The server gets the matrix, clients compute with it; what both must know of it is here.
+The server gets the matrix, clients compute with it.
 """
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,34 +13,27 @@ from config.run_config import ConfigError
 from data.noise.published import CONFUSION
 from data.release import Release
 
-TOLD = "transition"  # what the server tells each client under this name: T row by row, C * C numbers
 SUM_TOLERANCE = 1e-3  # of a row in a file, so that three decimals are enough
 LISTS = ("clean_train", "clean_val")  # never clean test, whose labels are for the score alone
 LARGEST_CONDITION = 1e6  # float32 losses through the inverse of a matrix beyond have no digit left
 
 
-@dataclass(frozen=True)
-class TransitionSource:
-    """Where the matrix comes from; parameters of a method.
+def check_source(transition: str, smoothing: float) -> None:
+    """See whether a matrix can come from there; both are parameters of a method.
 
-    Attributes:
-        transition: ``estimate``: counted by the server on its images with both labels; ``clothing1m``: the published
-            counts; else the path of a text file on the server, see `read_transition`.
-        smoothing: Added to each count, so that what was not counted is not impossible.
+    Args:
+        transition: ``estimate``, ``clothing1m``, or the path of a text file on the server.
+        smoothing: Added to each count.
+
+    Raises:
+        ValueError: What is wrong with which.
     """
-
-    transition: str = "estimate"
-    smoothing: float = 1.0
-
-    def __post_init__(self) -> None:
-        named = isinstance(self.transition, str) and (
-            self.transition in ("estimate", "clothing1m")
-            or self.transition.startswith("~")
-            or Path(self.transition).is_absolute()
-        )
-        if not named:
-            raise ValueError("transition must be estimate, clothing1m, or the absolute path of a file on the server")
-        check_number("smoothing", self.smoothing, interval(0, math.inf))
+    named = isinstance(transition, str) and (
+        transition in ("estimate", "clothing1m") or transition.startswith("~") or Path(transition).is_absolute()
+    )
+    if not named:
+        raise ValueError("transition must be estimate, clothing1m, or the absolute path of a file on the server")
+    check_number("smoothing", smoothing, interval(0, math.inf))
 
 
 def transition_from_counts(counts: np.ndarray, smoothing: float) -> np.ndarray:
@@ -124,7 +116,7 @@ def invert_transition(matrix: np.ndarray) -> np.ndarray:
     return inverse
 
 
-def estimate_transition(source: TransitionSource, release: Release) -> np.ndarray:
+def estimate_transition(transition: str, smoothing: float, release: Release) -> np.ndarray:
     """The matrix that `source` names, for the classes of `release`.
 
     Returns:
@@ -136,9 +128,9 @@ def estimate_transition(source: TransitionSource, release: Release) -> np.ndarra
         DataError: Lists that cannot be read.
     """
     num_classes = len(release.class_names)
-    if source.transition == "estimate":
+    if transition == "estimate":
         counts = _count(release, num_classes)
-    elif source.transition == "clothing1m":
+    elif transition == "clothing1m":
         counts = CONFUSION
         if len(counts) != num_classes:
             raise ConfigError(
@@ -146,11 +138,11 @@ def estimate_transition(source: TransitionSource, release: Release) -> np.ndarra
                 f" {release.root} has {num_classes}; transition must be estimate or the path of a matrix."
             )
     else:
-        return read_transition(Path(source.transition).expanduser(), num_classes)
+        return read_transition(Path(transition).expanduser(), num_classes)
     try:
-        return transition_from_counts(counts, source.smoothing)
+        return transition_from_counts(counts, smoothing)
     except ValueError as error:
-        raise ConfigError(f"run config: 'method-args' has smoothing={source.smoothing:g}, but {error}.") from None
+        raise ConfigError(f"run config: 'method-args' has smoothing={smoothing:g}, but {error}.") from None
 
 
 def _count(release: Release, num_classes: int) -> np.ndarray:

@@ -1,16 +1,27 @@
-"""Two stages of a run, between which the server tells noisy clients from clean ones; shared by clients and server.
+"""Methods in two stages: train everybody alike, then tell noisy clients from clean ones and train them differently.
 
-Stage 1 trains everybody alike. Then the server looks for clients whose labels are noisy, and in stage 2 these learn in
-a way of their own, as FedNoRo (Wu et al., IJCAI 2023, arXiv 2305.05230) and FedELC (Jiang et al., CIKM 2024, arXiv
-2408.04301) do. They give stage 1 as rounds of their protocols (10 of 100, 20 of 120); here it is a share of the run's
-rounds, unless it is given in rounds.
+FedNoRo (Wu et al., IJCAI 2023, arXiv 2305.05230) and FedELC (Jiang et al., CIKM 2024, arXiv 2408.04301) do so.
+
+The papers give stage 1 as rounds of their protocols (10 of 100, 20 of 120); here it is a share of the run's rounds,
+unless it is given in rounds. Before the first round of stage 2 every client reports how well the global model fits its
+labels, class by class. The tags that `noisy_clients.detect` makes of that stay for the rest of the run. The authors'
+code does this on the server, which holds all images there. Stage 2 is aggregated by distance (`daagg`).
 """
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from logging import INFO, WARNING
+from typing import Any
 
-from config.run_config import ConfigError, rounds_of
+import numpy as np
+from flwr.common import log
+
+from config.run_config import ConfigError, RunConfig, rounds_of
+from data.release import Release
+from learning.method import Method, ServerHalf, Told
+from learning.server_half import Ask
+from methods.noisy_clients import client_scores, detect
 
 # What the server tells each client each round, by name.
 STAGE = "stage"  # 1 or 2
@@ -18,11 +29,12 @@ NOISY = "noisy"  # bool: the client's tag, False in stage 1; in a reply's metric
 BEGAN = "stage-2-began"  # the first round of stage 2, from 1; absent in stage 1
 
 CLIENTS = ("detect", "all-noisy", "all-clean")
+SHOWN = 12  # clients named in the log
 
 
 @dataclass(frozen=True)
-class TwoStages:
-    """Parameters that both halves of a method in two stages share.
+class TwoStages(Method):
+    """A method in two stages, whose loss is still to be written.
 
     Attributes:
         warm_up: Length of stage 1 as a share of the run's rounds, above 0 and below 1; a sixth is 20 rounds of 120.
@@ -36,6 +48,9 @@ class TwoStages:
     warm_up_rounds: int = -1
     clients: str = "detect"
     least_gap: float = 0.1
+
+    strategy = "daagg"
+    finds_noisy_clients = True
 
     def __post_init__(self) -> None:
         if not 0 < self.warm_up < 1:
@@ -62,7 +77,87 @@ class TwoStages:
             )
         return max(1, min(rounds_of(self.warm_up, self.warm_up_rounds, num_rounds), num_rounds - 1))
 
+    def on_server(self) -> "TaggingServer":
+        return TaggingServer(self)
+
 
 def learns_as_noisy(told: Mapping[str, object]) -> bool:
     """Whether the server calls this client noisy, and stage 2 has begun; one that is told nothing is in stage 1."""
     return told.get(STAGE, 1) == 2 and bool(told.get(NOISY, False))
+
+
+class TaggingServer(ServerHalf):
+    """Tags the clients once, when stage 2 begins, and tells each client its tag."""
+
+    def __init__(self, method: TwoStages) -> None:
+        self._method = method
+        self._length = 0  # of stage 1, in rounds
+        self._began = 0  # first round of stage 2; 0 in stage 1
+        self._noisy: set[int] = set()  # partitions of the noisy clients
+        self._scores: dict[str, float] = {}  # how right that is, where it is known; for the metrics of each round
+
+    def prepare(self, config: RunConfig, release: Release) -> None:
+        self._length = self._method.first_stage(config.num_server_rounds)
+
+    def before_round(self, server_round: int, arrays: Any, ask: Ask) -> None:
+        """Tag the clients before the first round of stage 2."""
+        if self._began or server_round <= self._length:
+            return
+        self._began = server_round
+        if self._method.clients != "detect":
+            said = "noisy" if self._method.clients == "all-noisy" else "clean"
+            log(INFO, "Stage 2 begins in round %d; 'clients' says that all are %s.", server_round, said)
+            return
+        answers = ask("class_losses", arrays)
+        if not answers:
+            log(WARNING, "Stage 2 begins in round %d. No client answered, and all are taken as clean.", server_round)
+            return
+        partitions = sorted(answers)
+        counts, sums, squares = (
+            np.array([answers[partition][name] for partition in partitions], dtype=np.float64)
+            for name in ("class-counts", "class-losses", "class-squares")
+        )
+        with np.errstate(invalid="ignore", divide="ignore"):
+            means = sums / counts
+            variances = np.maximum(squares / counts - means**2, 0.0)
+        detection = detect(means, variances, counts.astype(np.int64), least_gap=self._method.least_gap)
+        self._noisy = {partition for partition, noisy in zip(partitions, detection.noisy, strict=True) if noisy}
+        log(INFO if detection.stands_out else WARNING, "Stage 2 begins in round %d. %s", server_round, detection.reason)
+        if self._noisy:
+            named = ", ".join(map(str, sorted(self._noisy)[:SHOWN])) + (", ..." if len(self._noisy) > SHOWN else "")
+            log(INFO, "Noisy clients: %s.", named)
+        known = np.array([_wrong_share(answers[partition]) for partition in partitions])
+        self._scores = client_scores(detection.noisy, known)
+
+    def tell(self, partition: int) -> dict[str, Told]:
+        if not self._began:
+            return {STAGE: 1, NOISY: False}
+        noisy = self._method.clients == "all-noisy" or partition in self._noisy
+        return {STAGE: 2, NOISY: noisy, BEGAN: self._began}
+
+    def metrics(self, server_round: int) -> dict[str, float]:
+        """The tags' scores, from the first round of stage 2."""
+        return dict(self._scores) if 0 < self._began <= server_round else {}
+
+    def state(self) -> dict[str, np.ndarray]:
+        if not self._began:
+            return {}
+        return {
+            "began": np.array([self._began]),
+            "noisy": np.array(sorted(self._noisy), dtype=np.int64),
+            **{f"score/{name}": np.array([value]) for name, value in self._scores.items()},
+        }
+
+    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
+        if not state:
+            return
+        self._began = int(state["began"][0])
+        self._noisy = set(state["noisy"].tolist())
+        scores = {name: float(value[0]) for name, value in state.items() if name.startswith("score/")}
+        self._scores = {name.removeprefix("score/"): value for name, value in scores.items()}
+
+
+def _wrong_share(answer: Mapping[str, Any]) -> float:
+    """The share of a client's labels that are wrong; NaN unless all true labels are known."""
+    known, held = answer["images-known"], answer["num-examples"]
+    return float(answer["labels-wrong"]) / known if known == held else np.nan

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from config.run_config import ConfigError, RunConfig, build_named
+from config.run_config import ConfigError, RunConfig
 from learning.allocator import keep_freed_memory
 from learning.augmentation import stored_size
 from learning.evaluation import evaluate, evaluation_batch
@@ -24,8 +24,8 @@ from learning.inference import Inference
 from learning.method import Method, Told, Visit
 from learning.replica import kept_replica
 from learning.training import train_locally
-from methods import METHODS
-from methods.transition import TOLD
+from methods import build_method
+from methods.forward import TOLD
 from methods.two_stages import BEGAN, NOISY, STAGE
 from simulation.capacity import Share
 from simulation.share import hold_to, out_of_memory, place
@@ -50,7 +50,7 @@ def client_work(config: RunConfig, steps: int, images: int) -> Work:
     generator = torch.Generator().manual_seed(0)
     if compute.device.type == "cpu":
         keep_freed_memory()
-    method: Method = build_named("method", METHODS, config.method, config.method_args)
+    method = build_method(config)
     ours = kept_replica(config.model, CLASSES, compute.device, config.compile, method.networks)
     count, side = steps * config.batch_size, stored_size(config.augmentation, config.image_size)
     pixels = torch.randint(256, (count, side, side, 3), generator=generator, dtype=torch.uint8)
@@ -96,7 +96,7 @@ def tables(method: Method, images: int, model: nn.Module, config: RunConfig, com
 def server_work(config: RunConfig) -> Work:
     """Evaluation of one batch."""
     compute = pick_compute(config.precision, config.autotune)
-    method: Method = build_named("method", METHODS, config.method, config.method_args)
+    method = build_method(config)
     model = build_model(config.model, CLASSES, seed=0, networks=method.networks).to(compute.device)
     count = evaluation_batch(config.image_size, compute.device)
     images = np.zeros((count, config.image_size, config.image_size, 3), dtype=np.uint8)

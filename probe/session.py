@@ -14,7 +14,7 @@ from config.run_config import ConfigError, RunConfig, resolve
 from data.arguments import parse_pairs
 from data.release import open_release, training_split
 from data.sample import SampleSize
-from methods import make_server_half, with_own_strategy
+from methods import build_method, with_own_strategy
 from probe.concurrent import Trial, gpu_total, try_clients, try_server
 from probe.errors import NoRoomError
 from probe.recommendation import (
@@ -120,7 +120,7 @@ def probe(texts: list[str], clients: int, steps: int | None) -> None:
 
 
 def _needs(config: RunConfig, hardware: Hardware) -> Needs:
-    model = build_model(config.model, 14, seed=0, networks=make_server_half(config).networks)
+    model = build_model(config.model, 14, seed=0, networks=build_method(config).networks)
     model_bytes = sum(value.nbytes for value in model.state_dict().values())
     server = try_server(config, share_of_each(1, hardware, Needs(0, 0)))
     return Needs(

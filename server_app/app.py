@@ -16,7 +16,7 @@ from data.release import Release, open_release
 from data.sample import default_sample
 from learning.pretrained import load_pretrained
 from messages.fingerprint import code_fingerprint
-from methods import make_server_half, with_own_strategy
+from methods import build_method, with_own_strategy
 from server_app.callbacks import Callback, History
 from server_app.callbacks.checkpoints import Checkpoints
 from server_app.callbacks.failure_gate import FailureGate
@@ -50,12 +50,13 @@ def main(grid: Grid, context: Context) -> None:
     check_tracking(config)
     start = find_start(config)
     strategy = make_strategy(config)
-    half = make_server_half(config)
-    check_combination(config, half, strategy)
+    method = build_method(config)
+    check_combination(config, method, strategy)
     compute = pick_compute(config.precision, config.autotune)
     release = _open_data(config)
+    half = method.on_server()
     half.prepare(config, release)
-    model = build_model(config.model, len(release.class_names), config.seed, half.networks)
+    model = build_model(config.model, len(release.class_names), config.seed, method.networks)
     checkpoint = start.checkpoint if start else None
     if not checkpoint:
         for network in networks_of(model):

@@ -14,9 +14,9 @@ from flwr.common import log
 from flwr.serverapp.strategy import Strategy
 
 from config.run_config import RunConfig
+from learning.server_half import ServerHalf
 from messages.keys import SITES
 from methods.scores import image_scores
-from methods.server_half import ServerHalf
 from server_app.callbacks import Callback, History, Kept, RoundResult
 from server_app.clean_sets import CleanSet
 from server_app.grid import OrderedGrid

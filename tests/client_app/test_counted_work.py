@@ -20,7 +20,7 @@ from learning.optimizer import LocalSGD
 from learning.training import train_locally
 from messages.payload import unpack
 from methods import METHODS
-from methods.ce import CrossEntropy
+from methods.ce import CE
 from task import Compute, build_model, derived_generator
 from tests.batches_of import batch_of, visit_of
 from tests.fakes import run_in_process
@@ -49,9 +49,7 @@ def test_a_visit_waits_for_the_device_once_an_epoch(augmentation: str, proximal_
     config = RunConfig(image_size=32, batch_size=4, local_epochs=3, augmentation=augmentation)
     model = build_model("resnet18", 5, seed=1)
     with CountedOperations() as operations:
-        train_locally(
-            model, images, labels, CrossEntropy(), config, CPU, derived_generator(1, "t"), proximal_mu=proximal_mu
-        )
+        train_locally(model, images, labels, CE(), config, CPU, derived_generator(1, "t"), proximal_mu=proximal_mu)
     assert operations.counts["aten::_local_scalar_dense"] == 3  # 18 steps
     assert operations.counts["aten::convolution_backward"] == 18 * 20
 
@@ -89,7 +87,7 @@ def test_a_step_updates_all_convolutions_in_one_operation_and_copies_none() -> N
     config = RunConfig(image_size=32, batch_size=4)
     model = build_model("resnet18", 5, seed=1)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-        train_locally(model, images, labels, CrossEntropy(), config, CPU, derived_generator(1, "t"))
+        train_locally(model, images, labels, CE(), config, CPU, derived_generator(1, "t"))
     counts = Counter(event.name for event in profile.events())
     assert counts["aten::_fused_sgd_"] == 2
     assert counts["aten::clone"] == 1  # the first momentum of the last layer's bias, which takes PyTorch's plain steps

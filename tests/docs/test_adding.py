@@ -29,12 +29,12 @@ def test_a_method_made_of_what_its_page_quotes_passes_its_page_s_test() -> None:
     parts = [code for source, code in quotes(page) if source == "methods/elr.py"]
     assert len(parts) == 4
     names = {**_module("methods/elr.py").__dict__}
-    given = names.pop("EarlyLearningRegularisation")
+    given = names.pop("ELR")
     exec(compile("\n".join(parts), page.name, "exec"), names)
     (test,) = blocks(page)
     names.update(Y=Y, Z=Z, batch_of=batch_of, visit_of=visit_of, pytest=pytest)
     exec(compile(test, page.name, "exec"), names)
-    assert names["EarlyLearningRegularisation"] is not given
+    assert names["ELR"] is not given
     names["test_the_first_step_by_hand"]()
 
 

@@ -14,7 +14,7 @@ import torch
 from config.run_config import RunConfig
 from learning.augmentation import stored_size
 from learning.training import train_locally
-from methods.ce import CrossEntropy
+from methods.ce import CE
 from task import Compute, build_model, derived_generator, pick_compute
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "losses.json"
@@ -46,7 +46,7 @@ def _losses(changes: dict[str, Any], device: str = "cpu") -> list[float]:
         build_model(config.model, 5, seed=1).to(device),
         images.to(device),
         labels,
-        CrossEntropy(),
+        CE(),
         config,
         Compute(torch.device(device), dtype),
         derived_generator(1, "golden visit"),

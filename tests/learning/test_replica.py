@@ -9,7 +9,7 @@ import torch
 from config.run_config import ConfigError, RunConfig
 from learning.replica import check_compiler, kept_replica
 from learning.training import train_locally
-from methods.ce import CrossEntropy
+from methods.ce import CE
 from task import Compute, derived_generator
 
 CPU = Compute(torch.device("cpu"), torch.float32)
@@ -31,7 +31,7 @@ def test_a_compiled_model_trains_like_the_plain_one() -> None:
     compiled = kept_replica("resnet18", 5, CPU.device, True)
     assert compiled.model.state_dict().keys() == plain.state_dict().keys()
     reports = [
-        train_locally(model, images, labels, CrossEntropy(), config, CPU, derived_generator(1, "t"))
+        train_locally(model, images, labels, CE(), config, CPU, derived_generator(1, "t"))
         for model in (plain, compiled.model)
     ]
     assert reports[0].epoch_losses == pytest.approx(reports[1].epoch_losses, rel=1e-3)

@@ -11,7 +11,7 @@ from torch import nn
 from config.run_config import RunConfig
 from learning.augmentation import augment, stored_size
 from learning.training import train_locally
-from methods.ce import CrossEntropy
+from methods.ce import CE
 from simulation.share import place
 from task import Compute, build_model, derived_generator
 from tests.batches_of import batch_of, visit_of
@@ -50,7 +50,7 @@ def test_training_equals_a_plain_loop_to_the_bit(drop_last: bool) -> None:
     ours = build_model("resnet18", 5, seed=3)
     plain = copy.deepcopy(ours)
     config = _config(drop_last=drop_last)
-    report = train_locally(ours, images, labels, CrossEntropy(), config, CPU, derived_generator(1, "test"))
+    report = train_locally(ours, images, labels, CE(), config, CPU, derived_generator(1, "test"))
 
     generator = derived_generator(1, "test")
     optimizer = torch.optim.SGD(plain.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
@@ -77,7 +77,7 @@ def test_the_notebook_preset_takes_the_notebooks_steps() -> None:
     images, labels = _images(24)
     ours = build_model("resnet18", 5, seed=3)
     notebook = copy.deepcopy(ours)
-    train_locally(ours, images, labels, CrossEntropy(), _config(momentum=0.0), CPU, derived_generator(1, "test"))
+    train_locally(ours, images, labels, CE(), _config(momentum=0.0), CPU, derived_generator(1, "test"))
 
     generator = derived_generator(1, "test")
     notebook.train()
@@ -96,15 +96,13 @@ def test_momentum_acts_across_batches_and_not_across_visits() -> None:
     models = [build_model("resnet18", 5, seed=3) for _ in range(2)]
     for model, momentum in zip(models, (0.0, 0.9), strict=True):
         config = _config(momentum=momentum, local_epochs=1)
-        train_locally(model, images, labels, CrossEntropy(), config, CPU, derived_generator(1, "test"))
+        train_locally(model, images, labels, CE(), config, CPU, derived_generator(1, "test"))
     assert not torch.equal(models[0].fc.weight, models[1].fc.weight)  # type: ignore[union-attr,arg-type]
 
     one_visit, two_visits = build_model("resnet18", 5, seed=3), build_model("resnet18", 5, seed=3)
     first, second = images[:8], images[8:]
     for part, part_labels in ((first, labels[:8]), (second, labels[8:])):
-        train_locally(
-            two_visits, part, part_labels, CrossEntropy(), _config(local_epochs=1), CPU, derived_generator(1, "t")
-        )
+        train_locally(two_visits, part, part_labels, CE(), _config(local_epochs=1), CPU, derived_generator(1, "t"))
     generator = derived_generator(1, "t")
     order = [torch.randperm(8, generator=derived_generator(1, "t")) for _ in range(2)]
     del generator
@@ -125,9 +123,7 @@ def test_bf16_stays_near_fp32() -> None:
     for dtype in (torch.float32, torch.bfloat16):
         model = copy.deepcopy(start)
         compute = Compute(torch.device("cpu"), dtype)
-        report = train_locally(
-            model, images, labels, CrossEntropy(), _config(local_epochs=1), compute, derived_generator(1, "t")
-        )
+        report = train_locally(model, images, labels, CE(), _config(local_epochs=1), compute, derived_generator(1, "t"))
         assert all(value.dtype is not torch.bfloat16 for value in model.state_dict().values())
         losses.append(report.epoch_losses[0])
         pairs = zip(model.parameters(), start.parameters(), strict=True)
@@ -140,9 +136,7 @@ def test_a_loss_that_explodes_is_reported() -> None:
     images, labels = _images(16)
     config = _config(learning_rate=1e20, local_epochs=3)
     with pytest.raises(FloatingPointError, match=r"local epoch [123]; a smaller learning-rate than 1e\+20"):
-        train_locally(
-            build_model("resnet18", 5, seed=3), images, labels, CrossEntropy(), config, CPU, derived_generator(1, "t")
-        )
+        train_locally(build_model("resnet18", 5, seed=3), images, labels, CE(), config, CPU, derived_generator(1, "t"))
 
 
 def test_crops_and_flips_are_those_of_the_image() -> None:
@@ -168,10 +162,10 @@ def test_label_smoothing_by_hand() -> None:
     logits = torch.tensor([[0.0, np.log(3.0)]], dtype=torch.float64)
     expected = -(0.1 * np.log(0.25) + 0.9 * np.log(0.75))
     label = torch.tensor([1])
-    loss = CrossEntropy(label_smoothing=0.2).loss(batch_of(label, logits), visit_of(label, 2))
+    loss = CE(label_smoothing=0.2).loss(batch_of(label, logits), visit_of(label, 2))
     assert loss.item() == pytest.approx(expected)
     with pytest.raises(ValueError, match="label-smoothing must be"):
-        CrossEntropy(label_smoothing=1.0)
+        CE(label_smoothing=1.0)
 
 
 def test_images_go_to_the_gpu_if_they_leave_room_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,9 +189,7 @@ def test_the_small_network_learns_and_two_visits_alike_end_at_the_same_bits() ->
     images = images // 8 + (labels * 40).to(torch.uint8)[:, None, None, None]  # darker or brighter by class
     config = _config(model="cnn", batch_size=40, local_epochs=20, learning_rate=0.05, momentum=0.9)
     models = [build_model("cnn", 5, seed=3) for _ in range(2)]
-    reports = [
-        train_locally(model, images, labels, CrossEntropy(), config, CPU, derived_generator(1, "t")) for model in models
-    ]
+    reports = [train_locally(model, images, labels, CE(), config, CPU, derived_generator(1, "t")) for model in models]
     assert reports[0].epoch_losses[-1] < 0.5 * reports[0].epoch_losses[0]
     assert reports[0].epoch_losses == reports[1].epoch_losses
     _assert_same_state(*models)

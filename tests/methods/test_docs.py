@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from client_app.methods import METHODS
 
-ROOT = Path(__file__).parents[3]
+from methods import METHODS
+
+ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
 ROWS = {
     name: row.split(" | ") for name, row in re.findall(r"^\| `([a-z-]+)` \| (.*) \|$", TEXT, re.MULTILINE)

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy, one_hot
 from config.run_config import RunConfig
 from learning.method import Visit
 from learning.training import train_locally
-from methods.elr import EarlyLearningRegularisation
+from methods.elr import ELR
 from task import Compute, build_model, derived_generator
 from tests.batches_of import Y, Z, batch_of, visit_of
 
@@ -21,7 +21,7 @@ IMAGES = torch.randint(256, (10, 32, 32, 3), generator=torch.Generator().manual_
 LABELS = torch.arange(10) % 4  # of five classes; the last is absent
 
 
-def _begun(method: EarlyLearningRegularisation, labels: torch.Tensor = Y, **values: Any) -> Visit:
+def _begun(method: ELR, labels: torch.Tensor = Y, **values: Any) -> Visit:
     visit = visit_of(labels, **values)
     method.begin(visit)
     return visit
@@ -32,7 +32,7 @@ def _close(value: torch.Tensor, expected: Any) -> None:
 
 
 def test_two_steps_by_hand() -> None:
-    method = EarlyLearningRegularisation()
+    method = ELR()
     visit = _begun(method)
     _close(method.loss(batch_of(Y, Z), visit), 0.319473)
     _close(visit.state["targets"], [[0.235679, 0.052587, 0.011734], [0.057410, 0.172469, 0.070121]])
@@ -42,18 +42,18 @@ def test_two_steps_by_hand() -> None:
 
 
 def test_the_federated_authors_settings_by_hand() -> None:
-    method = EarlyLearningRegularisation(beta=0.1, strength=2)
+    method = ELR(beta=0.1, strength=2)
     _close(method.loss(batch_of(Y, Z), _begun(method)), -0.508147)
 
 
 def test_without_strength_it_is_cross_entropy() -> None:
-    method = EarlyLearningRegularisation(strength=0)
+    method = ELR(strength=0)
     _close(method.loss(batch_of(Y, Z), _begun(method)), 0.847437)
 
 
 def test_the_gradient_is_that_of_a_target_held_fixed() -> None:
     """For one image: ``p - onehot - lambda p (t - <t, p>) / (1 - <t, p>)``, where t is the new target."""
-    method = EarlyLearningRegularisation()
+    method = ELR()
     logits = Z.clone().requires_grad_()
     visit = _begun(method)
     method.loss(batch_of(Y, logits), visit).backward()
@@ -68,7 +68,7 @@ def test_the_gradient_is_that_of_a_target_held_fixed() -> None:
 @given(st.integers(2, 14), st.floats(0, 1000), st.floats(0, 0.99), st.integers(0, 999))
 def test_the_pull_is_bounded_however_certain_the_network_is(classes: int, scale: float, beta: float, seed: int) -> None:
     """1 - <t, p> stays above 1e-4 in float32, where its logarithm has a bottom, and gradients are finite."""
-    method = EarlyLearningRegularisation(beta=beta)
+    method = ELR(beta=beta)
     labels = torch.arange(6) % classes
     visit = _begun(method, labels, num_classes=classes)
     logits = scale * torch.randn(6, classes, generator=torch.Generator().manual_seed(seed))
@@ -82,7 +82,7 @@ def test_the_pull_is_bounded_however_certain_the_network_is(classes: int, scale:
 
 
 def test_rows_tell_whose_targets_change_and_unseen_images_keep_their_labels() -> None:
-    method = EarlyLearningRegularisation()
+    method = ELR()
     given = torch.tensor([2, 2, 2, 0])
     visit = _begun(method, given)
     method.loss(batch_of(given[[3, 1]], Z, rows=torch.tensor([3, 1])), visit)
@@ -95,7 +95,7 @@ def test_rows_tell_whose_targets_change_and_unseen_images_keep_their_labels() ->
 
 def test_a_client_without_a_class_learns_targets_for_all() -> None:
     labels = torch.zeros(2, dtype=torch.int64)
-    method = EarlyLearningRegularisation()
+    method = ELR()
     visit = _begun(method, labels)
     loss = method.loss(batch_of(labels, Z), visit)
     assert torch.isfinite(loss)
@@ -109,9 +109,7 @@ def _visit(state: Any = None, **changes: Any) -> Any:
     settings = {"model": "cnn", "image_size": 32, "batch_size": 4, "local_epochs": 2, "learning_rate": 0.01}
     config = RunConfig(**{**settings, **changes})
     model = build_model("cnn", 5, seed=3)
-    report = train_locally(
-        model, IMAGES, LABELS, EarlyLearningRegularisation(), config, CPU, derived_generator(1, "t"), state=state
-    )
+    report = train_locally(model, IMAGES, LABELS, ELR(), config, CPU, derived_generator(1, "t"), state=state)
     return report, model
 
 
@@ -176,4 +174,4 @@ def test_training_follows_a_loop_written_for_it_alone() -> None:
 )
 def test_bad_values_end_in_a_sentence(values: dict[str, float], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        EarlyLearningRegularisation(**values)
+        ELR(**values)

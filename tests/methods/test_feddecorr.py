@@ -11,8 +11,8 @@ from config.run_config import ConfigError, RunConfig, build_named
 from learning.method import Batch, Visit
 from learning.training import train_locally
 from methods import METHODS
-from methods.ce import CrossEntropy
-from methods.feddecorr import Decorrelation, correlation
+from methods.ce import CE
+from methods.feddecorr import FedDecorr, correlation
 from task import Compute, build_model, classifier, derived_generator
 from tests.batches_of import Y, Z, batch_of, visit_of
 
@@ -45,9 +45,9 @@ def test_both_forms_are_those_of_the_correlation_matrix(n: int, d: int) -> None:
 def test_the_loss_is_cross_entropy_and_zeta_times_it(form: str) -> None:
     features = X[:2] + torch.tensor([[0.0, 0.3], [0.1, 0.0]])
     batch = batch_of(Y, Z, features=features)
-    loss = Decorrelation(zeta=0.4, form=form).loss(batch, visit_of(Y))
+    loss = FedDecorr(zeta=0.4, form=form).loss(batch, visit_of(Y))
     torch.testing.assert_close(loss, cross_entropy(Z, Y) + 0.4 * correlation(features, form))
-    assert Decorrelation() == Decorrelation(zeta=0.1, form="paper")
+    assert FedDecorr() == FedDecorr(zeta=0.1, form="paper")
 
 
 @pytest.mark.parametrize("form", ["paper", "fnbench"])
@@ -59,7 +59,7 @@ def test_gradients_are_those_of_small_differences(form: str, n: int, d: int) -> 
 
 def test_a_batch_of_one_image_has_cross_entropy_alone() -> None:
     logits, features = Z[:1].clone().requires_grad_(), X[:1].clone().requires_grad_()
-    loss = Decorrelation().loss(batch_of(Y[:1], logits, features=features), visit_of(Y))
+    loss = FedDecorr().loss(batch_of(Y[:1], logits, features=features), visit_of(Y))
     loss.backward()
     assert loss.item() == pytest.approx(0.241311, abs=1e-5)
     assert features.grad is None or not features.grad.any()
@@ -88,7 +88,7 @@ def test_the_papers_form_lies_between_no_and_full_correlation_whatever_the_scale
     assert correlation(features * scale + shift, "paper").item() == pytest.approx(value, rel=1e-3)
 
 
-def _visit(method: CrossEntropy | Decorrelation) -> torch.Tensor:
+def _visit(method: CE | FedDecorr) -> torch.Tensor:
     """The features of all images after a visit, (24, 64)."""
     rng = np.random.default_rng(0)
     images = torch.from_numpy(rng.integers(0, 256, (24, 32, 32, 3), dtype=np.uint8))
@@ -103,7 +103,7 @@ def _visit(method: CrossEntropy | Decorrelation) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class _Watching(Decorrelation):
+class _Watching(FedDecorr):
     """Holds the features against the logits that the classifier makes of them."""
 
     def loss(self, batch: Batch, visit: Visit) -> torch.Tensor:
@@ -118,8 +118,8 @@ class _Watching(Decorrelation):
 
 
 def test_features_are_what_the_classifier_gets_and_training_decorrelates_them() -> None:
-    plain, pressed = _visit(CrossEntropy()), _visit(_Watching(zeta=5.0))
-    assert torch.equal(_visit(Decorrelation(zeta=0.0)), plain)
+    plain, pressed = _visit(CE()), _visit(_Watching(zeta=5.0))
+    assert torch.equal(_visit(FedDecorr(zeta=0.0)), plain)
     assert correlation(pressed, "paper") < 0.9 * correlation(plain, "paper")
 
 

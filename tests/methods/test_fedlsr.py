@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from config.run_config import RunConfig
 from learning.augmentation import stored_size
 from learning.training import train_locally
-from methods.fedlsr import LocalSelfRegularisation, jensen_shannon
+from methods.fedlsr import FedLSR, jensen_shannon
 from task import Compute, build_model, derived_generator
 from tests.batches_of import ZB, Y, Z, batch_of, visit_of
 
@@ -27,7 +27,7 @@ def lambda_is_3_tenths(monkeypatch: pytest.MonkeyPatch) -> None:
 def _loss(one: Tensor = Z, other: Tensor = ZB, server_round: int = 9, **values: Any) -> Tensor:
     """In the last round of ten, where gamma(t) is gamma."""
     visit = visit_of(Y, server_round=server_round, num_rounds=10)
-    return LocalSelfRegularisation(**values).loss(batch_of(Y, [one, other]), visit)
+    return FedLSR(**values).loss(batch_of(Y, [one, other]), visit)
 
 
 @pytest.mark.usefixtures("lambda_is_3_tenths")
@@ -99,7 +99,7 @@ def test_the_divergence_is_symmetric_and_at_most_log_2(seed: int) -> None:
 
 
 def test_the_mixture_is_drawn_from_the_visits_generator_for_each_batch() -> None:
-    method, batch = LocalSelfRegularisation(), batch_of(Y, [Z, ZB])
+    method, batch = FedLSR(), batch_of(Y, [Z, ZB])
     visits = [visit_of(Y, generator=torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
     losses = [[method.loss(batch, visit).item() for _ in range(3)] for visit in visits]
     assert losses[0] == losses[1]
@@ -107,10 +107,10 @@ def test_the_mixture_is_drawn_from_the_visits_generator_for_each_batch() -> None
 
 
 def test_gamma_rises_over_a_fifth_of_the_rounds() -> None:
-    method = LocalSelfRegularisation()
+    method = FedLSR()
     assert [method.gamma_at(1 + t, 40) for t in (0, 1, 4, 8, 39)] == pytest.approx([0, 0.05, 0.2, 0.4, 0.4])
-    assert LocalSelfRegularisation(warm_up_rounds=2).gamma_at(2, 40) == pytest.approx(0.2)
-    assert LocalSelfRegularisation(warm_up_rounds=0).gamma_at(1, 40) == 0.4
+    assert FedLSR(warm_up_rounds=2).gamma_at(2, 40) == pytest.approx(0.2)
+    assert FedLSR(warm_up_rounds=0).gamma_at(1, 40) == 0.4
     assert method.gamma_at(1, 1) == 0.4  # a fifth of one round is none
 
 
@@ -131,7 +131,7 @@ def test_the_first_round_has_no_divergence() -> None:
 @pytest.mark.parametrize(("count", "batch_size"), [(5, 8), (9, 4), (3, 1)])
 def test_one_visit(augmentation: str, second: str, count: int, batch_size: int) -> None:
     """Also of a partition smaller than a batch, of batches of one, and of a client with one class."""
-    assert LocalSelfRegularisation().views(augmentation) == [augmentation, second]
+    assert FedLSR().views(augmentation) == [augmentation, second]
     config = RunConfig(
         model="cnn", image_size=16, batch_size=batch_size, drop_last=False, augmentation=augmentation, local_epochs=2
     )
@@ -140,7 +140,7 @@ def test_one_visit(augmentation: str, second: str, count: int, batch_size: int) 
     labels = torch.full((count,), 2)
     reports = [
         train_locally(
-            build_model("cnn", 5, seed=3), images, labels, LocalSelfRegularisation(), config, CPU,
+            build_model("cnn", 5, seed=3), images, labels, FedLSR(), config, CPU,
             derived_generator(1, "t"), server_round=2,
         )
         for _ in range(2)
@@ -162,4 +162,4 @@ def test_one_visit(augmentation: str, second: str, count: int, batch_size: int) 
 )
 def test_bad_values_end_in_a_sentence(values: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        LocalSelfRegularisation(**values)
+        FedLSR(**values)

@@ -10,8 +10,8 @@ from torch.nn.functional import cross_entropy
 from config.run_config import ConfigError, RunConfig, build_named
 from learning.training import train_locally
 from methods import METHODS
-from methods.ce import CrossEntropy
-from methods.forward import ForwardCorrection
+from methods.ce import CE
+from methods.forward import Forward
 from task import Compute, build_model, derived_generator
 from tests.batches_of import Y, Z, batch_of, visit_of
 
@@ -23,7 +23,7 @@ UNIT = np.eye(3).tolist()
 def _loss(
     logits: torch.Tensor, labels: torch.Tensor = Y, matrix: list[list[float]] = T, **parameters: Any
 ) -> torch.Tensor:
-    method = ForwardCorrection(**parameters)
+    method = Forward(**parameters)
     flat = [value for row in matrix for value in row]
     visit = visit_of(labels, logits.shape[1], told={"transition": flat})
     method.begin(visit)
@@ -39,7 +39,7 @@ def test_worked_numbers(correction: str, images: list[float], mean: float) -> No
     for row, expected in enumerate(images):
         one = _loss(Z[row : row + 1], Y[row : row + 1], correction=correction)
         assert one.item() == pytest.approx(expected, abs=1e-5)
-    assert ForwardCorrection() == ForwardCorrection(transition="estimate", smoothing=1.0, correction="forward")
+    assert Forward() == Forward(transition="estimate", smoothing=1.0, correction="forward")
 
 
 @pytest.mark.parametrize("correction", ["forward", "backward"])
@@ -115,15 +115,15 @@ def test_a_visit_learns_what_the_server_told() -> None:
     labels = torch.from_numpy(rng.integers(0, 3, 8))
     config = RunConfig(model="cnn", image_size=32, batch_size=8)
 
-    def first_loss(method: CrossEntropy | ForwardCorrection, matrix: list[list[float]]) -> float:
+    def first_loss(method: CE | Forward, matrix: list[list[float]]) -> float:
         told = {"transition": [value for row in matrix for value in row]}
         model = build_model("cnn", 3, seed=3)
         report = train_locally(model, images, labels, method, config, CPU, derived_generator(1, "test"), told=told)
         return report.epoch_losses[0]
 
-    plain = first_loss(CrossEntropy(), UNIT)
-    assert first_loss(ForwardCorrection(), UNIT) == pytest.approx(plain, rel=1e-6)
-    assert abs(first_loss(ForwardCorrection(), T) - plain) > 1e-3
+    plain = first_loss(CE(), UNIT)
+    assert first_loss(Forward(), UNIT) == pytest.approx(plain, rel=1e-6)
+    assert abs(first_loss(Forward(), T) - plain) > 1e-3
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,13 @@ import pytest
 from config.run_config import ConfigError, RunConfig
 from data.noise.published import CONFUSION
 from data.release import open_release
-from methods import make_server_half
+from methods import build_method
 from tests.fakes import rounds_of, run_in_process
 
 
 def _told(sample: Path, args: str, **values: object) -> np.ndarray:
     config = RunConfig(method="forward", method_args=args, **values)  # type: ignore[arg-type]
-    half = make_server_half(config)
+    half = build_method(config).on_server()
     half.prepare(config, open_release(sample))
     return np.array(half.tell(3)["transition"]).reshape(14, 14)
 

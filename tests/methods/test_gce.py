@@ -6,12 +6,12 @@ from torch.nn.functional import cross_entropy
 
 from config.run_config import ConfigError, build_named
 from methods import METHODS
-from methods.gce import GeneralizedCrossEntropy
+from methods.gce import GCE
 from tests.batches_of import Y, Z, batch_of, visit_of
 
 
 def _loss(logits: torch.Tensor, labels: torch.Tensor = Y, **parameters: float) -> torch.Tensor:
-    return GeneralizedCrossEntropy(**parameters).loss(batch_of(labels, logits), visit_of(labels, logits.shape[1]))
+    return GCE(**parameters).loss(batch_of(labels, logits), visit_of(labels, logits.shape[1]))
 
 
 def test_worked_numbers() -> None:

@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 
 from config.run_config import ConfigError, build_named
 from methods import METHODS
-from methods.sce import SymmetricCrossEntropy
+from methods.sce import SCE
 from tests.batches_of import Y, Z, batch_of, visit_of
 
 
 def _loss(logits: torch.Tensor, labels: torch.Tensor = Y, **parameters: float) -> torch.Tensor:
-    return SymmetricCrossEntropy(**parameters).loss(batch_of(labels, logits), visit_of(labels, logits.shape[1]))
+    return SCE(**parameters).loss(batch_of(labels, logits), visit_of(labels, logits.shape[1]))
 
 
 @pytest.mark.parametrize(

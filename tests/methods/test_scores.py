@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from learning.method import Method
-from methods.ce import CrossEntropy
+from methods.ce import CE
 from methods.scores import counts
 from tests.batches_of import visit_of
 
@@ -35,4 +35,4 @@ def test_a_client_that_judged_nothing_believes_its_labels_and_sends_the_same_nam
 
 
 def test_methods_that_judge_nothing_send_nothing() -> None:
-    assert counts(CrossEntropy(), visit_of(GIVEN), TRUE) == {}
+    assert counts(CE(), visit_of(GIVEN), TRUE) == {}

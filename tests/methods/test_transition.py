@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config.run_config import ConfigError
-from methods.transition import TransitionSource, invert_transition, read_transition, transition_from_counts
+from methods.transition import check_source, invert_transition, read_transition, transition_from_counts
 
 T = np.array([[0.8, 0.2, 0.0], [0.1, 0.7, 0.2], [0.0, 0.3, 0.7]])
 
@@ -98,9 +98,9 @@ def test_the_inverse() -> None:
 
 
 def test_sources_are_checked() -> None:
-    assert TransitionSource("~/t.txt").smoothing == 1.0
+    check_source("~/t.txt", 1.0)
     for bad in ("", "t.txt", "Estimate"):
         with pytest.raises(ValueError, match="transition must be estimate, clothing1m, or the absolute path"):
-            TransitionSource(bad)
+            check_source(bad, 1.0)
     with pytest.raises(ValueError, match="smoothing must be a number at least 0"):
-        TransitionSource(smoothing=float("inf"))
+        check_source("estimate", float("inf"))

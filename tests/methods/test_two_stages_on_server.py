@@ -9,8 +9,8 @@ import pytest
 from flwr.app import ArrayRecord
 
 from config.run_config import ConfigError, RunConfig
-from methods import make_server_half
-from methods.server_half import ServerHalf
+from learning.server_half import ServerHalf
+from methods import build_method
 from methods.two_stages import BEGAN, NOISY, STAGE
 
 CLASSES = 4
@@ -18,7 +18,7 @@ CLASSES = 4
 
 def _half(args: str = "", rounds: int = 12, method: str = "fednoro") -> ServerHalf:
     config = RunConfig(method=method, method_args=args, num_server_rounds=rounds)
-    half = make_server_half(config)
+    half = build_method(config).on_server()
     half.prepare(config, None)  # type: ignore[arg-type]
     return half
 

@@ -17,8 +17,8 @@ from torch.nn.functional import cross_entropy
 
 from client_app.app import app as client_app
 from learning.method import Batch, Method, Visit
-from methods import METHODS, SERVER_HALVES
-from methods.server_half import ServerHalf, Value
+from learning.server_half import ServerHalf, Told
+from methods import METHODS
 from server_app.checkpoint_file import load_checkpoint
 from tests.fakes import outcome_of, rounds_of, run_in_process
 
@@ -165,13 +165,16 @@ class Telling(Method):
     def loss(self, batch: Batch, visit: Visit) -> Tensor:
         return cross_entropy(batch.logits, batch.labels)
 
+    def on_server(self) -> "Adding":
+        return Adding()
+
 
 class Adding(ServerHalf):
     """Tells each client how many labels it has heard of so far, and remembers it."""
 
     total = 0.0
 
-    def tell(self, partition: int) -> dict[str, Value]:
+    def tell(self, partition: int) -> dict[str, Told]:
         return {"number": 100 * partition + self.total}
 
     def heard(self, server_round: int, replies: Mapping[int, Mapping[str, Any]]) -> None:
@@ -194,7 +197,6 @@ def test_both_halves_of_a_method_talk_to_each_other(
 ) -> None:
     """30 images at each of four clients, all of which train in each of three rounds."""
     monkeypatch.setitem(METHODS, "telling", Telling)
-    monkeypatch.setitem(SERVER_HALVES, "telling", Adding)
     settings = {"method": "telling", "fraction_train": 1.0, "num_server_rounds": 3}
     if cut:
         with pytest.raises(CutOffError):

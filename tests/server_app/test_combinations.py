@@ -1,13 +1,11 @@
 """What `strategy = "auto"` stands for, and which settings are refused together, with the reason."""
 
-import dataclasses
 import re
 
 import pytest
 
 from config.run_config import ConfigError, RunConfig
-from methods import METHODS, SERVER_HALVES, make_server_half, with_own_strategy
-from methods.server_half import ServerHalf
+from methods import METHODS, build_method, with_own_strategy
 from server_app.combinations import check_combination
 from server_app.strategies import STRATEGIES
 from server_app.strategy import make_strategy
@@ -17,7 +15,7 @@ SUMS = [name for name, cls in STRATEGIES.items() if getattr(cls, "takes_one_mean
 
 def _check(**values: object) -> None:
     config = with_own_strategy(RunConfig(**values))  # type: ignore[arg-type]
-    check_combination(config, make_server_half(config), make_strategy(config))
+    check_combination(config, build_method(config), make_strategy(config))
 
 
 def test_auto_is_the_methods_own_strategy() -> None:
@@ -26,16 +24,11 @@ def test_auto_is_the_methods_own_strategy() -> None:
     assert with_own_strategy(RunConfig(method="fedelc", strategy="fedadam")).strategy == "fedadam"
 
 
-def test_both_halves_agree() -> None:
-    """On the number of networks, and on parameters, of which the server knows a part."""
-    assert SERVER_HALVES.keys() <= METHODS.keys()
-    for name, method in METHODS.items():
-        half = SERVER_HALVES.get(name, ServerHalf)
-        assert getattr(half, "networks") == getattr(method, "networks"), name  # noqa: B009 (Any)
-        if name in SERVER_HALVES and dataclasses.is_dataclass(half):
-            ours = {field.name: field.default for field in dataclasses.fields(half) if field.init}
-            theirs = {field.name: field.default for field in dataclasses.fields(method)}
-            assert ours.items() <= theirs.items(), name
+def test_an_unknown_method_is_refused_at_once() -> None:
+    with pytest.raises(ConfigError, match=r"'method' is 'cee'; it must be one of ce, co-teaching, "):
+        with_own_strategy(RunConfig(method="cee"))
+    with pytest.raises(ConfigError, match=r"'method-args' names 'q'; ce takes label-smoothing"):
+        with_own_strategy(RunConfig(method_args="q=1"))
 
 
 @pytest.mark.parametrize("method", list(METHODS))
@@ -80,6 +73,6 @@ def test_losses_of_classes_are_not_private() -> None:
     _check(method="elr", privacy="server-fixed", privacy_args=args)
 
 
-def test_a_bad_parameter_of_the_servers_half_is_refused_in_its_own_words() -> None:
+def test_a_bad_parameter_is_refused_in_the_methods_own_words() -> None:
     with pytest.raises(ConfigError, match=r"'method-args' is \"clients='some'\"; fednoro refuses it: clients must be"):
-        make_server_half(RunConfig(method="fednoro", method_args="clients='some'"))
+        build_method(RunConfig(method="fednoro", method_args="clients='some'"))

@@ -17,7 +17,7 @@ from torchvision.models.resnet import BasicBlock, ResNet
 from client_app.app import app as client_app
 from config.run_config import RunConfig
 from learning.training import train_locally
-from methods.ce import CrossEntropy
+from methods.ce import CE
 from server_app.stopping import RunStoppedError
 from server_app.strategies.batchnorm import is_counter, is_parameter
 from server_app.strategies.fedavg import StreamingFedAvg
@@ -186,7 +186,7 @@ def test_ten_rounds_of_training_residual_blocks(name: str) -> None:
             generator = torch.Generator().manual_seed(10 * server_round + client)
             images = torch.randint(256, (6, 16, 16, 3), dtype=torch.uint8, generator=generator)
             model.load_state_dict({key: torch.from_numpy(value.copy()) for key, value in arrays.items()})
-            train_locally(model, images, torch.arange(6) % 3, CrossEntropy(), config, compute, generator)
+            train_locally(model, images, torch.arange(6) % 3, CE(), config, compute, generator)
             replies.append(train_reply(state_of(model), 6))
         arrays = one_round(strategy, arrays, replies, server_round)
     assert all(np.isfinite(value).all() for value in arrays.values())

@@ -1,25 +1,24 @@
-"""What the server does for a method besides averaging; the default is nothing."""
+"""What the server does for a method besides averaging: hooks of the round loop, each of which does nothing by default.
+
+They are the other half of `learning.method`, and know as little of Flower: a model is a mapping of names to arrays.
+"""
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
-from flwr.app import ArrayRecord
 
 from config.run_config import RunConfig
 from data.release import Release
 
-Value = bool | int | float | str | list[float]
+Told = bool | int | float | str | list[float]
 # Sends the model to every client with an action of its ClientApp ("query.<action>"): the metrics of those that answer,
 # by partition.
-Ask = Callable[[str, ArrayRecord], Mapping[int, Mapping[str, Any]]]
+Ask = Callable[[str, Any], Mapping[int, Mapping[str, Any]]]
 
 
 class ServerHalf:
-    """Hooks of the round loop. Parameters are those of the client's half with the same names."""
-
-    networks: ClassVar[int] = 1  # as of the client's half
-    strategy: ClassVar[str] = "fedavg"  # what ``strategy = "auto"`` stands for
+    """Hooks of the round loop; `Method.on_server` makes the one of a run."""
 
     def prepare(self, config: RunConfig, release: Release) -> None:
         """Before the roll call: read what is needed of the server's own data.
@@ -28,10 +27,10 @@ class ServerHalf:
             ConfigError: It is not there.
         """
 
-    def before_round(self, server_round: int, arrays: ArrayRecord, ask: Ask) -> None:
-        """Before the messages of a round go out; `arrays` is the model that they carry."""
+    def before_round(self, server_round: int, arrays: Any, ask: Ask) -> None:
+        """Before the messages of a round go out; `arrays` is the model that they carry, for `ask` to send."""
 
-    def tell(self, partition: int) -> dict[str, Value]:
+    def tell(self, partition: int) -> dict[str, Told]:
         """What goes to one client with this round's message, as `Visit.told`."""
         return {}
 
