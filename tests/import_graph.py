@@ -1,11 +1,13 @@
 """Which room of the app imports which, read from the code without running it.
 
-    python -m tests.import_graph
+    python -m tests.import_graph [--mermaid]
 
-A room is a folder at the top, or task.py. The command prints one line for each, from the top layer down.
+A room is a folder at the top, or task.py. The command prints one line for each, from the top layer down, or the arrows
+of the picture in docs/architecture.md.
 """
 
 import ast
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,10 +72,32 @@ def imported(source: str) -> Iterator[tuple[int, str]]:
             yield node.lineno, node.module
 
 
+def graph(root: Path = ROOT) -> dict[str, set[str]]:
+    """What each room imports of the others, from the top layer down; one without a layer comes first."""
+    found, known = arrows(root), rooms(root)
+    order = sorted(known, key=lambda room: LAYERS.index(room) if room in LAYERS else len(LAYERS), reverse=True)
+    return {room: {arrow.target for arrow in found if arrow.room == room} & {*known} for room in order}
+
+
+def picture(imports: dict[str, set[str]]) -> list[str]:
+    """The arrows that do not follow from others, as lines of a Mermaid flowchart."""
+
+    def below(room: str) -> set[str]:
+        return imports[room].union(*map(below, imports[room]))
+
+    lines = []
+    for room, targets in imports.items():
+        direct = targets - {far for target in targets for far in below(target)}
+        if direct:
+            lines.append(f"{room} --> {' & '.join(sorted(direct))}")
+    return lines
+
+
 def main() -> None:
-    found, known = arrows(), rooms()
-    for room in sorted(known, key=lambda room: LAYERS.index(room) if room in LAYERS else len(LAYERS), reverse=True):
-        targets = {arrow.target for arrow in found if arrow.room == room} & {*known}
+    if sys.argv[1:] == ["--mermaid"]:
+        print("\n".join(picture(graph())))
+        return
+    for room, targets in graph().items():
         print(f"{room:<11}", " ".join(sorted(targets)) or "-")
 
 

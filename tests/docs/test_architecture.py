@@ -1,0 +1,28 @@
+"""The picture and the table of docs/architecture.md are those of the code."""
+
+import re
+
+from tests.docs.pages import ROOT
+from tests.import_graph import LAYERS, graph, picture
+
+PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+
+
+def test_the_picture_has_the_arrows_of_the_imports() -> None:
+    """`python -m tests.import_graph --mermaid` prints them."""
+    (chart,) = re.findall(r"```mermaid\n(.*?)```", PAGE, re.DOTALL)
+    drawn = [line.strip() for line in chart.splitlines() if "-->" in line]
+    assert drawn == picture({room: targets for room, targets in graph().items() if room != "benchmarks"})
+    assert set(re.findall(r"^ +(\w+)\[", chart, re.MULTILINE)) == {*LAYERS} - {"benchmarks"}
+
+
+def test_every_room_has_one_line_and_it_names_what_the_room_imports() -> None:
+    rows = dict(re.findall(r"^\| \[`([a-z_]+)(?:/|\.py)`\]\([^)]+\) \| .* \| (.*) \|$", PAGE, re.MULTILINE))
+    assert rows.keys() == {*LAYERS}
+    for room, targets in graph().items():
+        if not rows[room].startswith(("anything", "everything")):
+            assert set(re.findall(r"`(\w+)`", rows[room].split(";")[0])) == targets, room
+
+
+def test_arrows_that_follow_from_others_are_left_out() -> None:
+    assert picture({"c": {"a", "b"}, "b": {"a"}, "a": set(), "d": set()}) == ["c --> b", "b --> a"]
