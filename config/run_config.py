@@ -1,20 +1,32 @@
 """The run config: every key of ``[tool.flwr.app.config]`` as one typed, checked, frozen object.
 
-Precedence, lowest first: the defaults below (a test keeps them equal to pyproject.toml), the preset that `preset`
-names (a file of ``config/presets/``), what the user set with ``flwr run -c``. The server resolves this once and sends
-the result along with every message, so a client never has to guess which of its defaults the user meant.
+Precedence, lowest first: the defaults below (which `config.settings` writes into pyproject.toml), the preset that
+`preset` names (a file of ``config/presets/``), what the user set with ``flwr run -c``. The server resolves this once
+and sends the result along with every message, so a client never has to guess which of its defaults the user meant.
 """
 
 import dataclasses
 import inspect
-import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from config.rules import Rule, at_least, interval, one_of, path_or_empty
+from config import choices
+from config.rules import (
+    NAME,
+    RESUMABLE,
+    WEIGHTS,
+    Rule,
+    at_least,
+    choice,
+    described,
+    interval,
+    path_or_empty,
+    text,
+    true_or_false,
+)
 from data.arguments import parse_pairs
 
 Value = bool | int | float | str
@@ -25,135 +37,204 @@ class ConfigError(ValueError):
     """A bad run-config value, said in one sentence: the key, the value, and what is allowed."""
 
 
-ANY_TEXT = Rule("text", lambda value: True)
-NAME = Rule(
-    "a plain folder name of letters, digits, '.', '_' and '-'",
-    lambda value: re.fullmatch(r"(?!\.\.?$)[\w.-]*", value) is not None,
-)
-
-
-def _key(default: Value, rule: Rule, meaning: str) -> Any:
-    return dataclasses.field(default=default, metadata={"rule": rule, "meaning": meaning})
+def _key(group: str, default: Value, rule: Rule, meaning: str) -> Any:
+    """All there is to know of a key; `meaning` and the rule are Markdown, with links as from docs/settings.md."""
+    return dataclasses.field(default=default, metadata={"group": group, "rule": rule, "meaning": meaning})
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """One run, fully determined. Field `num_server_rounds` is the key `num-server-rounds`, and so on."""
+    """One run, fully determined. Field `num_server_rounds` is the key `num-server-rounds`, and so on.
 
-    preset: str = _key("", ANY_TEXT, "start from `config/presets/<preset>.toml`; what you set yourself wins")
-    seed: int = _key(1, at_least(0), "every random draw derives from it")
-    data_dir: str = _key(
-        "", path_or_empty(), "folder in Clothing1M's released layout, or a pack; empty: a sample is drawn"
-    )
-    output_dir: str = _key("", path_or_empty(), "where runs are written; empty: `~/clothing1m-fl-runs`")
-    run_name: str = _key("", NAME, "folder of this run under `output-dir`; empty: date and time")
-    resume: str = _key(
+    After a change here `python -m config.settings --write` writes docs/settings.md and pyproject.toml anew.
+    docs/adding-a-key.md adds one.
+    """
+
+    preset: str = _key(
+        "run",
         "",
-        Rule(
-            "auto, or the absolute path of a run's folder or of a checkpoint in it",
-            lambda value: value in ("", "auto") or Path(value).expanduser().is_absolute(),
-        ),
-        "go on with a run: `auto` (the one named `run-name`, or the newest unfinished one with this config) or a path",
+        text(described(choices.PRESETS)),
+        "a recipe to start from: `config/presets/<preset>.toml`; what you set yourself wins",
+    )
+    seed: int = _key("run", 1, at_least(0), "every random draw derives from it")
+    output_dir: str = _key("run", "", path_or_empty(), "where runs are written; empty: `~/clothing1m-fl-runs`")
+    run_name: str = _key("run", "", NAME, "this run's folder in `output-dir`; empty: date and time")
+    resume: str = _key(
+        "run",
+        "",
+        RESUMABLE,
+        "resume a run: `auto` (the one named `run-name`, or the newest unfinished one with this config) or a path",
     )
     tracking: str = _key(
+        "run",
         "none",
-        one_of("none", "tensorboard", "wandb", "trackio"),
-        "experiment tracker that gets each round's metrics, too",
+        choice(choices.TRACKERS),
+        "experiment tracker that gets each round's metrics as well ([docs/metrics.md](metrics.md#trackers))",
     )
-    cache_dir: str = _key("", path_or_empty(), "where decoded images are kept; empty: in the user's cache folder")
-    cache_gib: float = _key(
-        8.0, interval(0, float("inf")), "GiB of decoded images to keep on the disk of each machine; 0 keeps none"
-    )
-    state_dir: str = _key(
+    num_server_rounds: int = _key("run", 14, at_least(1), "how many federated rounds to train")
+
+    data_dir: str = _key(
+        "data",
         "",
         path_or_empty(),
-        "where clients keep what a method remembers of their images; empty: in the run's folder, on real nodes"
-        " `~/clothing1m-fl-state`",
+        "the dataset: a folder in Clothing1M's released layout, or a pack; empty: a sample is drawn",
     )
-    num_server_rounds: int = _key(14, at_least(1), "federated rounds")
-    fraction_train: float = _key(0.2, interval(0, 1, open_low=True), "share of the clients that trains in a round")
-    fraction_evaluate: float = _key(
-        0.0, interval(0, 1), "share of the clients that evaluates in a round, on its slice of clean val"
-    )
+    train_split: str = _key("data", "noisy", choice(choices.TRAIN_SPLITS), "which images the clients hold")
     val_split: str = _key(
-        "clean_val", one_of("clean_val", "clean_train", "none"), "clean list that picks the best model, never test"
+        "data", "clean_val", choice(choices.VAL_SPLITS), "clean list on which the best model is picked, never test"
+    )
+    partition: str = _key("data", "iid", text(described(choices.PARTITIONS)), "how images are dealt to clients")
+    partition_args: str = _key(
+        "data",
+        "",
+        text(
+            "dirichlet, quantity: `alpha`, `min-size`; shards: `shards-per-client`; bernoulli-dirichlet: `p`, `alpha`,"
+            " `min-size`; file: `path`"
+        ),
+        "parameters of the partition, for instance `alpha=0.5`",
+    )
+    label_noise: str = _key(
+        "data", "none", text(described(choices.LABEL_NOISES)), "wrong labels on top of the released ones"
+    )
+    label_noise_args: str = _key(
+        "data",
+        "",
+        text(
+            "`rate`, the same for all clients; or `min-rate` and `max-rate`, growing from client to client; or"
+            " `noisy-share` as well, then that share of the clients is noisy, each at a rate between the two; rates at"
+            " least 0 and below 1, the share from 0 to 1"
+        ),
+        "how many labels are wrong, for instance `rate=0.4`",
+    )
+
+    fraction_train: float = _key(
+        "federation", 0.2, interval(0, 1, open_low=True), "share of the clients that train in a round"
+    )
+    fraction_evaluate: float = _key(
+        "federation",
+        0.0,
+        interval(0, 1),
+        "share of the clients that evaluate in a round, each on its slice of clean val",
     )
     min_reply_fraction: float = _key(
-        0.5, interval(0, 1), "share of the sampled clients that must give a usable reply, or the run stops"
+        "federation",
+        0.5,
+        interval(0, 1),
+        "share of the sampled clients that must give a usable reply, or the run stops",
     )
     round_timeout: float = _key(
+        "federation",
         0.0,
         interval(0, float("inf")),
-        "seconds after which a round goes on without the clients that are late; 0: never",
+        "seconds after which a round continues without the clients that are late; 0: never",
     )
     strategy: str = _key(
+        "federation",
         "auto",
-        ANY_TEXT,
-        "how the server aggregates: a name in docs/strategies.md, or `module:Class`; `auto`: the method's own, mostly"
+        text(", ".join(("auto", *choices.STRATEGIES)) + ", or a class of your own as `module:Class`"),
+        "how the server aggregates ([docs/strategies.md](strategies.md)); `auto`: what the method calls for, mostly"
         " fedavg",
     )
-    strategy_args: str = _key("", ANY_TEXT, "its parameters, `key=value` pairs; docs/strategies.md lists them")
-    privacy: str = _key(
-        "none",
-        one_of("none", "server-fixed", "server-adaptive", "client-fixed", "client-adaptive"),
-        "differential privacy of the global model: who clips updates, at which norm",
-    )
-    privacy_args: str = _key("", ANY_TEXT, "its parameters, `key=value` pairs; docs/strategies.md lists them")
-    method: str = _key("ce", ANY_TEXT, "how clients learn from noisy labels: a name in docs/methods.md")
-    method_args: str = _key("", ANY_TEXT, "its parameters, `key=value` pairs; docs/methods.md lists them")
-    model: str = _key(
-        "resnet50",
-        one_of("cnn", "resnet18", "resnet34", "resnet50"),
-        "torchvision architecture; `cnn`: a tiny one for quick trials",
-    )
-    pretrained: str = _key(
-        "none",
-        Rule(
-            "none, imagenet, or the absolute path of a .safetensors, .pt or .pth file",
-            lambda value: (
-                value in ("none", "imagenet")
-                or (Path(value).suffix in (".safetensors", ".pt", ".pth") and Path(value).expanduser().is_absolute())
-            ),
+    strategy_args: str = _key(
+        "federation",
+        "",
+        text(
+            "those in [docs/strategies.md](strategies.md), and for every strategy `min-train-nodes`,"
+            " `min-evaluate-nodes`, `min-available-nodes`: whole numbers of at least 1"
         ),
-        "initial weights: `none`, `imagenet`, or a `.safetensors`, `.pt` or `.pth` file",
+        "parameters of the strategy, for instance `eta=0.03 min-train-nodes=2`",
+    )
+    privacy: str = _key(
+        "federation",
+        "none",
+        choice(choices.PRIVACY),
+        "differential privacy of the global model: who clips updates, at a fixed norm or one that adapts"
+        " ([docs/strategies.md](strategies.md#differential-privacy))",
+    )
+    privacy_args: str = _key(
+        "federation",
+        "",
+        text(
+            "`noise-multiplier`: at least 0; fixed: `clipping-norm`: above 0; adaptive: `initial-clipping-norm`,"
+            " `target-clipped-quantile`, `clip-norm-lr`, `clipped-count-stddev`"
+        ),
+        "parameters of `privacy`, for instance `noise-multiplier=1.0 clipping-norm=5.0`",
+    )
+    payload: str = _key(
+        "federation", "fp32", choice(choices.PAYLOADS), "number format in which models travel, both ways"
+    )
+
+    method: str = _key(
+        "method",
+        "ce",
+        text(", ".join(choices.METHODS)),
+        "how clients learn from noisy labels ([docs/methods.md](methods.md))",
+    )
+    method_args: str = _key(
+        "method",
+        "",
+        text("those in [docs/methods.md](methods.md)"),
+        "parameters of the method, for instance `label-smoothing=0.1`",
+    )
+
+    model: str = _key("model", "resnet50", choice(choices.MODELS), "the network: a ResNet of torchvision, or `cnn`")
+    pretrained: str = _key(
+        "model", "none", WEIGHTS, "initial weights ([docs/running.md](running.md#pretrained-weights))"
     )
     image_size: int = _key(
-        48, Rule("a whole number from 16 to 1024", lambda value: 16 <= value <= 1024), "side of the input in pixels"
+        "model",
+        48,
+        Rule("a whole number from 16 to 1024", lambda value: 16 <= value <= 1024),
+        "side of the network's square input, in pixels",
     )
-    train_split: str = _key(
-        "noisy", one_of("noisy", "noisy-mini", "clean"), "which images clients hold; `noisy-mini`: a fixed tenth"
+    normalization: str = _key(
+        "model",
+        "imagenet",
+        choice(choices.NORMALIZATIONS),
+        "whose mean and deviation of each colour channel inputs are normalised by",
     )
+
     augmentation: str = _key(
-        "none",
-        one_of("none", "flip", "crop-flip", "flip-jitter", "crop-flip-jitter"),
-        "random crop out of an image 8/7 the size, flip, colour jitter",
+        "training", "none", choice(choices.AUGMENTATIONS), "random changes to each image that a client trains on"
     )
-    normalization: str = _key("imagenet", one_of("imagenet", "clothing1m"), "whose channel mean and deviation")
-    local_epochs: int = _key(1, at_least(1), "passes of a client over its images in one visit")
-    batch_size: int = _key(16, at_least(1), "images per step")
-    drop_last: bool = _key(True, ANY_TEXT, "leave out an epoch's incomplete last batch")
-    learning_rate: float = _key(0.004, interval(0, float("inf"), open_low=True), "of SGD, constant")
-    momentum: float = _key(0.9, interval(0, 1, open_high=True), "of SGD, within one visit")
-    weight_decay: float = _key(5e-4, interval(0, float("inf")), "of SGD")
+    local_epochs: int = _key("training", 1, at_least(1), "how often a client goes through its images in one visit")
+    batch_size: int = _key("training", 16, at_least(1), "images in each training step")
+    drop_last: bool = _key("training", True, true_or_false(), "leave out an epoch's incomplete last batch")
+    learning_rate: float = _key(
+        "training", 0.004, interval(0, float("inf"), open_low=True), "learning rate of SGD, the same in every step"
+    )
+    momentum: float = _key(
+        "training", 0.9, interval(0, 1, open_high=True), "momentum of SGD, which starts from zero in each visit"
+    )
+    weight_decay: float = _key("training", 5e-4, interval(0, float("inf")), "weight decay of SGD")
+
     precision: str = _key(
-        "auto",
-        one_of("auto", "fp32", "tf32", "bf16", "fp16"),
-        "autocast; `auto`: bf16 where the hardware has it; `tf32`: fp32 whose products a GPU rounds to 10 bits",
+        "machine", "auto", choice(choices.PRECISIONS), "number format in which models compute, by autocast"
     )
     autotune: bool = _key(
+        "machine",
         True,
-        ANY_TEXT,
-        "let cuDNN try which convolutions are fastest on this GPU; they may change last bits of a result",
+        true_or_false(),
+        "let cuDNN try which convolutions are fastest on this GPU; the last bits of a result may change",
     )
-    compile: bool = _key(False, ANY_TEXT, "`torch.compile` the model on clients; needs a C++ compiler there")
-    payload: str = _key(
-        "fp32", one_of("fp32", "bf16", "fp16"), "numbers that travel; bf16 and fp16 send half the bytes, both ways"
+    compile: bool = _key(
+        "machine", False, true_or_false(), "`torch.compile` the model on clients, which needs a C++ compiler there"
     )
-    partition: str = _key("iid", ANY_TEXT, "how images are dealt to clients")
-    partition_args: str = _key("", ANY_TEXT, 'its parameters, for instance `"alpha=0.5"`')
-    label_noise: str = _key("none", ANY_TEXT, "wrong labels on top of the released ones")
-    label_noise_args: str = _key(
-        "", ANY_TEXT, "its level: one rate, one that grows from client to client, or one for each of some clients"
+    cache_dir: str = _key(
+        "machine", "", path_or_empty(), "where decoded images are kept; empty: in the user's cache folder"
+    )
+    cache_gib: float = _key(
+        "machine",
+        8.0,
+        interval(0, float("inf")),
+        "GiB of decoded images to keep on the disk of each machine; 0: none are kept",
+    )
+    state_dir: str = _key(
+        "machine",
+        "",
+        path_or_empty(),
+        "where clients keep what a method remembers of their images; empty: in the run's folder, on real nodes in"
+        " `~/clothing1m-fl-state`",
     )
 
     def __post_init__(self) -> None:
@@ -255,6 +336,5 @@ def _checked(field: dataclasses.Field[Any], value: Any) -> Value:
     if wanted is float and type(value) is int:
         value = float(value)
     if type(value) is not wanted or not rule.holds(value):
-        allowed = "true or false" if wanted is bool else rule.allowed
-        raise ConfigError(f"run config: '{_kebab(field.name)}' is {value!r}; it must be {allowed}.")
+        raise ConfigError(f"run config: '{_kebab(field.name)}' is {value!r}; it must be {rule.allowed}.")
     return cast(Value, value)

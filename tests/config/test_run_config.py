@@ -16,38 +16,6 @@ ROOT = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["flwr"]["app"]["config"]
 
 
-def test_keys_and_defaults_equal_pyproject() -> None:
-    assert RunConfig().to_flat() == PYPROJECT
-    assert list(RunConfig().to_flat()) == list(PYPROJECT)
-
-
-def test_the_settings_page_lists_every_key_once_with_its_default_and_the_readme_ten_of_them() -> None:
-    def rows(text: str) -> list[tuple[str, str]]:
-        return re.findall(r"^\| `([a-z-]+)` \| `([^`]*)` \|", text, re.MULTILINE)
-
-    page = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
-    groups = re.findall(r"^<!-- settings:(\w+) -->\n(.*?)^<!-- /settings:\1 -->$", page, re.MULTILINE | re.DOTALL)
-    assert [name for name, _ in groups] == ["run", "data", "federation", "method", "model", "training", "machine"]
-    listed = [row for _, table in groups for row in rows(table)]
-    expected = {key: _shown(value) for key, value in PYPROJECT.items()}
-    assert sorted(listed) == sorted(expected.items())
-    ten = rows((ROOT / "README.md").read_text(encoding="utf-8"))
-    assert len(ten) == 10
-    assert set(ten) <= set(listed)
-
-
-def test_what_the_settings_page_sets_is_allowed() -> None:
-    page = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
-    examples = re.findall(r"^\| [a-z][^|]* \| `([a-z-]+=[^`]*)` \|$", page, re.MULTILINE)
-    assert len(examples) == 10
-    for example in examples:
-        assert resolve({key.replace("_", "-"): value for key, value in parse_args("-c", example).items()})
-
-
-def _shown(value: object) -> str:
-    return f'"{value}"' if isinstance(value, str) else str(value).lower()
-
-
 @pytest.mark.parametrize(
     ("key", "value", "allowed"),
     [

@@ -1,0 +1,79 @@
+"""The names that keys of the run config can take, each with a few words for the settings page.
+
+What a name does is written where PyTorch, Flower or NumPy are at hand, which this module must not import: in a table
+with the same names in the same order. A test compares the two.
+"""
+
+PRESETS = {
+    "notebook": "the published FedAvg run",
+    "clothing1m": "the recipe we recommend",
+}
+TRACKERS = {  # server_app.callbacks.tracking
+    "none": "",
+    "tensorboard": "files in the run's folder",
+    "wandb": "Weights & Biases",
+    "trackio": "Hugging Face's",
+}
+TRAIN_SPLITS = {  # data.release
+    "noisy": "noisy train",
+    "noisy-mini": "a fixed tenth of it",
+    "clean": "clean train",
+}
+VAL_SPLITS = {"clean_val": "", "clean_train": "", "none": ""}
+PARTITIONS = {  # data.partition
+    "iid": "equal shares at random",
+    "dirichlet": "uneven classes",
+    "shards": "few classes each",
+    "bernoulli-dirichlet": "uneven classes, some of them missing",
+    "quantity": "uneven sizes",
+    "file": "as saved in a file",
+}
+LABEL_NOISES = {  # data.noise.synthetic
+    "none": "",
+    "symmetric": "any other class",
+    "pairflip": "the class before",
+    "confusion": "Clothing1M's published matrix",
+}
+STRATEGIES = (  # server_app.strategies; docs/strategies.md says what they do
+    "fedavg", "fedavgm", "fedprox", "fedadagrad", "fedadam", "fedyogi", "fedexp", "qfedavg", "fedmedian",
+    "fedtrimmedavg", "krum", "multikrum", "bulyan", "rfa", "daagg",
+)  # fmt: skip
+PRIVACY = {  # server_app.privacy.clipping_norms
+    "none": "",
+    "server-fixed": "",
+    "server-adaptive": "",
+    "client-fixed": "",
+    "client-adaptive": "",
+}
+PAYLOADS = {  # messages.payload
+    "fp32": "exact",
+    "bf16": "half the bytes, 8 significant bits",
+    "fp16": "half the bytes, 11 significant bits, up to 65,504",
+}
+METHODS = (  # methods; docs/methods.md says what they do
+    "ce", "sce", "gce", "forward", "feddecorr", "elr", "fedlsr", "co-teaching", "fednoro", "fedelc",
+)  # fmt: skip
+MODELS = {  # task
+    "cnn": "a tiny one for quick trials",
+    "resnet18": "11 million parameters",
+    "resnet34": "21 million",
+    "resnet50": "24 million",
+}
+NORMALIZATIONS = {  # task
+    "imagenet": "what torchvision's pretrained weights expect",
+    "clothing1m": "the dataset's own",
+}
+AUGMENTATIONS = {  # learning.augmentation
+    "none": "",
+    "flip": "mirrored, half of the time",
+    "crop-flip": "cropped out of an image 8/7 the size, and mirrored",
+    "flip-jitter": "mirrored, and colours changed",
+    "crop-flip-jitter": "all three",
+}
+PRECISIONS = {  # task
+    "auto": "bf16 where the hardware has it; else fp16 on a GPU, fp32 on a CPU",
+    "fp32": "",
+    "tf32": "fp32 whose products are rounded to 10 bits, on a GPU only",
+    "bf16": "",
+    "fp16": "on a GPU only",
+}
