@@ -9,6 +9,7 @@ import hashlib
 import math
 import sys
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -19,7 +20,8 @@ from torch import Tensor, nn
 
 from config.run_config import ConfigError
 
-# Channel mean and standard deviation of RGB in [0, 1].
+# Channel mean and standard deviation of RGB in [0, 1]. `config.choices` has the same names, as for `PRECISIONS` and
+# `MODELS`.
 NORMALIZATIONS = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # torchvision's pretrained weights expect these
     "clothing1m": ((0.6959, 0.6537, 0.6371), (0.3113, 0.3192, 0.3214)),  # DivideMix and its successors
@@ -64,36 +66,61 @@ class Compute:
         return f"{self.device.type} {'tf32' if self.tf32 else str(self.dtype).removeprefix('torch.')}"
 
 
+@dataclass(frozen=True)
+class Precision:
+    """One precision that can be asked for.
+
+    Attributes:
+        dtype: What autocast computes in; None leaves it to the hardware.
+        tf32: See `Compute`.
+        needs_gpu: Whether it is refused on a CPU.
+    """
+
+    dtype: torch.dtype | None
+    tf32: bool = False
+    needs_gpu: bool = False
+
+
+PRECISIONS = {
+    "auto": Precision(None),
+    "fp32": Precision(torch.float32),
+    "tf32": Precision(torch.float32, tf32=True, needs_gpu=True),
+    "bf16": Precision(torch.bfloat16),
+    "fp16": Precision(torch.float16, needs_gpu=True),  # CPUs emulate its convolutions, slower than fp32
+}
+
+
 def pick_compute(precision: str, autotune: bool = False) -> Compute:
     """The GPU if there is one; `auto` is bf16 where the hardware computes in it, else fp16 on a GPU and fp32 on a CPU.
 
     Args:
-        precision: The run config's.
+        precision: A key of `PRECISIONS`.
         autotune: Whether cuDNN may time its algorithms on the first batch of each shape and keep the fastest. Which
             one that is, and with it the last bits of a result, can differ from run to run.
 
     Raises:
-        ConfigError: fp16 or tf32 without a GPU that has them: convolutions in half precision are emulated on CPUs,
-            slower than fp32.
+        ConfigError: A precision that needs a GPU, without one.
     """
+    wanted = PRECISIONS[precision]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if precision == "auto":
-        if device.type == "cuda":
-            dtype = torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-        else:
-            dtype = torch.bfloat16 if _cpu_has_bf16() else torch.float32
-    else:
-        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
-    if precision in ("fp16", "tf32") and device.type == "cpu":
+    if wanted.needs_gpu and device.type == "cpu":
+        others = ", ".join(name for name, one in PRECISIONS.items() if not one.needs_gpu)
         raise ConfigError(
-            f"run config: 'precision' is '{precision}', which needs a GPU; on a CPU it must be auto, fp32 or bf16."
+            f"run config: 'precision' is '{precision}', which needs a GPU; on a CPU it must be one of {others}."
         )
-    compute = Compute(device, dtype, tf32=precision == "tf32")
+    compute = Compute(device, wanted.dtype or _best_dtype(device), wanted.tf32)
     if device.type == "cuda":
         torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = autotune, not autotune
         # PyTorch's own default would round convolutions, and convolutions alone.
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = compute.tf32
     return compute
+
+
+def _best_dtype(device: torch.device) -> torch.dtype:
+    """The fastest that the hardware computes in without emulating it."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return torch.bfloat16 if _cpu_has_bf16() else torch.float32
 
 
 def _cpu_has_bf16() -> bool:
@@ -133,25 +160,22 @@ def build_model(name: str, num_classes: int, seed: int, networks: int = 1) -> nn
     """A model with fresh weights, in channels-last layout on the CPU; `Networks` if there are to be several.
 
     The first network is the one that is built alone; the others have other weights.
+
+    Args:
+        name: A key of `MODELS`.
+        num_classes: Outputs of each network.
+        seed: The run's.
+        networks: How many.
     """
     built = [_build_network(name, num_classes, seed, number) for number in range(networks)]
     return built[0] if networks == 1 else Networks(built)
 
 
 def _build_network(name: str, num_classes: int, seed: int, number: int) -> nn.Module:
-    """A torchvision ResNet or `small_cnn`.
-
-    The last BatchNorm of each residual block starts at zero (Goyal et al., 2017, section 5.1), which makes a ResNet-50
-    trained from scratch learn within a few hundred steps; pretrained weights overwrite it. Initial weights are drawn
-    from torch's global generator; it is seeded inside a scope and put back.
-    """
+    """Initial weights are drawn from torch's global generator; it is seeded inside a scope and put back."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(seed, "initial weights", *([number] if number else [])))
-        model: nn.Module = (
-            small_cnn(num_classes)
-            if name == "cnn"
-            else torchvision.models.get_model(name, weights=None, num_classes=num_classes, zero_init_residual=True)
-        )
+        model = MODELS[name](num_classes)
     return model.to(memory_format=torch.channels_last)
 
 
@@ -167,6 +191,31 @@ def small_cnn(num_classes: int) -> nn.Module:
         layers[f"relu{stage}"] = nn.ReLU(inplace=True)
     layers |= {"pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(), "fc": nn.Linear(64, num_classes)}
     return nn.Sequential(layers)
+
+
+def resnet(name: str) -> Callable[[int], nn.Module]:
+    """What builds one of torchvision's ResNets.
+
+    The last BatchNorm of each residual block starts at zero (Goyal et al., 2017, section 5.1), which makes a ResNet-50
+    trained from scratch learn within a few hundred steps; pretrained weights overwrite it.
+    """
+
+    def build(num_classes: int) -> nn.Module:
+        model: nn.Module = torchvision.models.get_model(
+            name, weights=None, num_classes=num_classes, zero_init_residual=True
+        )
+        return model
+
+    return build
+
+
+# From the number of classes to a network with fresh weights.
+MODELS: dict[str, Callable[[int], nn.Module]] = {
+    "cnn": small_cnn,
+    "resnet18": resnet("resnet18"),
+    "resnet34": resnet("resnet34"),
+    "resnet50": resnet("resnet50"),
+}
 
 
 def to_input(images: Tensor, compute: Compute, normalization: str) -> Tensor:

@@ -14,7 +14,7 @@ from data.pack_writer import Packing, write_pack
 from data.partition.file import deal, save_partition
 from data.partition.schemes import PARTITIONS
 from data.progress_bar import cpus, progress_bar
-from data.release import open_release, training_split
+from data.release import TRAIN_SPLITS, open_release, training_split
 from data.sample import SampleSize, draw_sample
 from data.summary import as_table, summarize
 
@@ -130,7 +130,7 @@ def partition_(
     clients: Annotated[int, typer.Option(help="Number of clients.")],
     scheme: Annotated[str, typer.Option("--partition", help=f"One of {', '.join(PARTITIONS)}, file.")] = "iid",
     partition_args: Annotated[str, typer.Option(help='Its parameters: "alpha=0.3 min-size=64".')] = "",
-    train_split: Annotated[str, typer.Option(help="noisy, noisy-mini or clean.")] = "noisy",
+    train_split: Annotated[str, typer.Option(help=f"One of {', '.join(TRAIN_SPLITS)}.")] = "noisy",
     seed: Annotated[int, typer.Option(help="As the run's.")] = 1,
     out: Annotated[Path | None, typer.Option(help="Also write the partition into this file.")] = None,
     plot: Plot = None,

@@ -4,7 +4,7 @@ It opens a folder in the released layout (`data.layout.finding`) or one file mad
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -153,19 +153,27 @@ def training_split(release: Release, name: str) -> Split:
 
     Args:
         release: Where to read from.
-        name: ``noisy`` (noisy train), ``noisy-mini`` (a tenth of it, the same for every run and seed, in the list's
-            order, at least one image) or ``clean`` (clean train).
+        name: A key of `TRAIN_SPLITS`.
 
     Raises:
         DataError: An unknown name, or whatever `Release.split` refuses.
     """
-    if name == "clean":
-        return release.split("clean_train")
-    if name == "noisy":
-        return release.split("noisy_train")
-    if name != "noisy-mini":
-        raise DataError(f"there is no training split '{name}'; it must be one of noisy, noisy-mini, clean.")
+    if name not in TRAIN_SPLITS:
+        raise DataError(f"there is no training split '{name}'; it must be one of {', '.join(TRAIN_SPLITS)}.")
+    return TRAIN_SPLITS[name](release)
+
+
+def _noisy_mini(release: Release) -> Split:
+    """A tenth of noisy train, the same for every run and seed, in the list's order, at least one image."""
     full = release.split("noisy_train")
     count = max(1, len(full.keys) // 10)
     rows = np.sort(np.random.default_rng(MINI_SEED).permutation(len(full.keys))[:count])
     return replace(full.take(rows), name="noisy_train_mini")
+
+
+# `config.choices` has the same names.
+TRAIN_SPLITS: dict[str, Callable[[Release], Split]] = {
+    "noisy": lambda release: release.split("noisy_train"),
+    "noisy-mini": _noisy_mini,
+    "clean": lambda release: release.split("clean_train"),
+}

@@ -7,10 +7,20 @@ from torch import Tensor
 
 from learning.colour import distort
 
+# The steps of each, `config.choices` has the same names; ``crop`` and ``flip`` are the recipe of L_DMI, FedCorr and
+# FedELC on Clothing1M.
+AUGMENTATIONS: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "flip": ("flip",),
+    "crop-flip": ("crop", "flip"),
+    "flip-jitter": ("flip", "jitter"),
+    "crop-flip-jitter": ("crop", "flip", "jitter"),
+}
+
 
 def stored_size(augmentation: str, image_size: int) -> int:
     """Side in pixels at which images are kept: 8/7 of the input for random crops (256 for 224), else the input's."""
-    return round(image_size * 8 / 7) if "crop" in augmentation.split("-") else image_size
+    return round(image_size * 8 / 7) if "crop" in AUGMENTATIONS[augmentation] else image_size
 
 
 def augment(images: Tensor, augmentation: str, image_size: int, generator: torch.Generator) -> Tensor:
@@ -18,16 +28,15 @@ def augment(images: Tensor, augmentation: str, image_size: int, generator: torch
 
     Args:
         images: (n, s, s, 3) uint8, on any device, with s of at least `image_size`.
-        augmentation: ``none``, or steps joined by hyphens: ``crop`` (placed uniformly; with ``flip`` the recipe of
-            L_DMI, FedCorr and FedELC on Clothing1M; without it the centre is taken), ``flip`` (mirror each image with
-            probability 1/2), ``jitter`` (see `learning.colour`).
+        augmentation: A key of `AUGMENTATIONS`. Its steps are ``crop`` (placed uniformly; without it the centre is
+            taken), ``flip`` (mirror each image with probability 1/2), ``jitter`` (see `learning.colour`).
         image_size: Side of the result.
         generator: On the CPU.
 
     Returns:
         (n, image_size, image_size, 3) uint8.
     """
-    steps = augmentation.split("-")
+    steps = AUGMENTATIONS[augmentation]
     if "crop" in steps:
         room = images.shape[1] - image_size + 1
         top, left = torch.randint(room, (2, len(images), 1), generator=generator).flatten(1)

@@ -42,10 +42,10 @@ def load_pretrained(model: nn.Module, name: str, source: str) -> None:
 
 
 def _download(name: str) -> dict[str, Tensor]:
-    if name == "cnn":
+    if name not in torchvision.models.list_models():
         raise ConfigError(
-            "run config: 'pretrained' is 'imagenet', but nobody has trained a 'model' of cnn on it; it must be none or"
-            " a file, or the 'model' a ResNet."
+            f"run config: 'pretrained' is 'imagenet', but nobody has trained a 'model' of {name} on it; it must be none"
+            " or a file, or the 'model' a ResNet."
         )
     weights = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
     try:

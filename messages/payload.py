@@ -13,7 +13,7 @@ Only float32 arrays are rounded, BatchNorm's statistics among them; whole number
 are. bfloat16 bits are kept as uint16, since NumPy has no such type.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from flwr.app import Array, ArrayRecord
@@ -22,7 +22,6 @@ from safetensors.numpy import load, save
 
 from messages.arrays import as_numpy
 
-KINDS = ("fp32", "bf16", "fp16")
 PIECE = "piece-"
 PIECE_BYTES = 5 << 20  # Flower cuts larger arrays into pieces of this size itself
 
@@ -85,21 +84,36 @@ def shorten(value: np.ndarray, kind: str, name: str) -> np.ndarray:
     Raises:
         OverflowError: A finite value has no place in `kind`.
     """
-    if value.dtype != np.float32 or kind == "fp32":
+    rounded = PAYLOADS[kind]
+    if value.dtype != np.float32 or rounded is None:
         return value
-    short: np.ndarray
-    if kind == "fp16":
-        with np.errstate(over="ignore"):
-            short = value.astype(np.float16)
-        too_large = bool((np.isinf(short) & np.isfinite(value)).any())
-    else:
-        bits = np.ascontiguousarray(value).view(np.uint32).reshape(value.shape)
-        rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
-        short = np.where(np.isnan(value), np.uint32(0x7FC0), rounded).astype(np.uint16)
-        too_large = bool((((short & 0x7FFF) == 0x7F80) & np.isfinite(value)).any())
-    if too_large:
+    short, infinite = rounded(value)
+    if (infinite & np.isfinite(value)).any():
         raise OverflowError(f"{name!r} holds {np.abs(value).max():g}, which is too large for {kind}")
     return short
+
+
+def _as_bf16(value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """float32 to bfloat16's bits as uint16, of the same shape, and where they are infinite (bool)."""
+    bits = np.ascontiguousarray(value).view(np.uint32).reshape(value.shape)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    short = np.where(np.isnan(value), np.uint32(0x7FC0), rounded).astype(np.uint16)
+    return short, (short & 0x7FFF) == 0x7F80
+
+
+def _as_fp16(value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """float32 to float16, of the same shape, and where it is infinite (bool)."""
+    with np.errstate(over="ignore"):
+        short = value.astype(np.float16)
+    return short, np.isinf(short)
+
+
+# How float32 is rounded, None: not at all; `config.choices` has the same names. `lengthen` must tell results by dtype.
+PAYLOADS: dict[str, Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]] | None] = {
+    "fp32": None,
+    "bf16": _as_bf16,
+    "fp16": _as_fp16,
+}
 
 
 def lengthen(value: np.ndarray) -> np.ndarray:

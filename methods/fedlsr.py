@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, nll_loss
 
+from learning.augmentation import AUGMENTATIONS
 from learning.method import Batch, Method, Visit, rounds_of
 
 SHARPER = 3.0  # factor on logits before views are compared; the inverse of a temperature
@@ -60,7 +61,7 @@ class FedLSR(Method):
             raise ValueError("form must be 'paper' or 'reference'")
 
     def views(self, augmentation: str) -> list[str]:
-        cropped = "crop" in augmentation.split("-")
+        cropped = "crop" in AUGMENTATIONS[augmentation]
         return [augmentation, "crop-flip-jitter" if cropped else "flip-jitter"]
 
     def gamma_at(self, server_round: int, num_rounds: int) -> float:

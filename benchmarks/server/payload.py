@@ -17,7 +17,7 @@ import typer
 
 from benchmarks.tools.processes import deployment, pairs
 from benchmarks.tools.report import report
-from messages.payload import KINDS
+from messages.payload import PAYLOADS
 
 ROOT = Path(__file__).parents[2]
 FEDERATION = "num-supernodes=10 client-resources-num-cpus=1"
@@ -38,7 +38,7 @@ def main(
     rounds: Annotated[int, typer.Option(help="Of each run.")] = 14,
 ) -> None:
     seeds = seed or [1, 2, 3]
-    found: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    found: dict[str, list[float]] = {kind: [] for kind in PAYLOADS}
     with tempfile.TemporaryDirectory() as temporary, deployment(Path(temporary) / "home", [], {}) as started:
         for one in seeds:
             for kind, values in found.items():

@@ -6,7 +6,7 @@ A resumed run continues its record. What goes wrong in a tracker is logged once 
 
 import contextlib
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from logging import WARNING
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +18,6 @@ from server_app.callbacks import Callback, History, RoundResult
 from server_app.callbacks.metrics_file import as_json
 
 PROJECT = "clothing1m-fl"
-PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio"}
 
 
 class Tracker(Protocol):
@@ -51,7 +50,8 @@ class TensorBoard:
 class WandbLike:
     """A run named like its folder, in the project clothing1m-fl; where it goes is the tracker's own setting."""
 
-    def __init__(self, package: str, run_dir: Path, config: RunConfig) -> None:
+    def __init__(self, run_dir: Path, config: RunConfig, next_round: int) -> None:
+        package = config.tracking
         self._module: Any = importlib.import_module(package)
         # Trackio continues a run by its name, Weights & Biases by its id.
         identity = {"id": run_dir.name, "dir": str(run_dir)} if package == "wandb" else {}
@@ -64,6 +64,15 @@ class WandbLike:
         self._module.finish()
 
 
+# What opens a tracker before a round; `config.choices` has the same names, which are those of the packages.
+TRACKERS: dict[str, Callable[[Path, RunConfig, int], Tracker | None]] = {
+    "none": lambda run_dir, config, next_round: None,
+    "tensorboard": TensorBoard,
+    "wandb": WandbLike,
+    "trackio": WandbLike,
+}
+
+
 class Tracking(Callback):
     """All single numbers of a round, under their names in metrics.jsonl; the step is the round."""
 
@@ -73,7 +82,7 @@ class Tracking(Callback):
 
     def on_start(self, history: History) -> None:
         with self._never_failing():
-            self._tracker = open_tracker(self._run_dir, self._config, history.last_round + 1)
+            self._tracker = TRACKERS[self._config.tracking](self._run_dir, self._config, history.last_round + 1)
 
     def after_round(self, result: RoundResult) -> None:
         with self._never_failing():
@@ -95,28 +104,19 @@ class Tracking(Callback):
             log(WARNING, "%s stopped tracking this run: %s. metrics.jsonl goes on.", self._config.tracking, error)
 
 
-def open_tracker(run_dir: Path, config: RunConfig, next_round: int) -> Tracker | None:
-    """The tracker that `tracking` names."""
-    if config.tracking == "none":
-        return None
-    if config.tracking == "tensorboard":
-        return TensorBoard(run_dir, config, next_round)
-    return WandbLike(config.tracking, run_dir, config)
-
-
 def check_tracking(config: RunConfig) -> None:
     """Said before anything is computed.
 
     Raises:
         ConfigError: The tracker is not installed.
     """
-    package = PACKAGES.get(config.tracking)
-    if package is None:
+    package = config.tracking
+    if package == "none":
         return
     try:
         importlib.import_module(package)
     except ImportError as error:
         raise ConfigError(
             f"run config: 'tracking' is {config.tracking!r}, but it cannot be imported ({error}); `pip install"
-            f" {package}` where the server runs, or take one of none, tensorboard, wandb, trackio."
+            f" {package}` where the server runs, or take one of {', '.join(TRACKERS)}."
         ) from None

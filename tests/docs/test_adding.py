@@ -100,14 +100,17 @@ def test_every_metric_has_a_row() -> None:
     assert [key for key in line if f"`{key}`" not in text] == []
 
 
-def test_a_model() -> None:
-    run(DOCS / "adding-a-model.md")["test_tiny_vgg_learns"]()
+def test_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    names, task = run(DOCS / "adding-a-model.md"), _module("task.py")
+    names["test_tiny_vgg_learns"]()
+    monkeypatch.setitem(task.MODELS, "tiny_vgg", names["tiny_vgg"])
+    assert task.classifier(task.build_model("tiny_vgg", 5, seed=1)).out_features == 5
 
 
-def test_other_resnets_need_only_their_name() -> None:
+def test_other_resnets_need_only_their_name(monkeypatch: pytest.MonkeyPatch) -> None:
     task = _module("task.py")
-    model = task.build_model("wide_resnet50_2", 5, seed=1)
-    assert task.classifier(model).out_features == 5
+    monkeypatch.setitem(task.MODELS, "wide_resnet50_2", task.resnet("wide_resnet50_2"))
+    assert task.classifier(task.build_model("wide_resnet50_2", 5, seed=1)).out_features == 5
 
 
 def test_a_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,48 @@
+"""Names that the config knows are those that are implemented, in the same order."""
+
+from collections.abc import Iterable
+
+import pytest
+
+from config import choices
+from config.run_config import PRESETS
+from data.noise.synthetic import NOISES
+from data.partition.schemes import PARTITIONS
+from data.release import TRAIN_SPLITS
+from learning.augmentation import AUGMENTATIONS
+from messages.payload import PAYLOADS
+from methods import METHODS
+from server_app.callbacks.tracking import TRACKERS
+from server_app.privacy.clipping_norms import PRIVACY
+from server_app.strategies import STRATEGIES
+from task import MODELS, NORMALIZATIONS, PRECISIONS
+
+IMPLEMENTED = {
+    "AUGMENTATIONS": AUGMENTATIONS,
+    "LABEL_NOISES": NOISES,
+    "METHODS": METHODS,
+    "MODELS": MODELS,
+    "NORMALIZATIONS": NORMALIZATIONS,
+    "PARTITIONS": [*PARTITIONS, "file"],
+    "PAYLOADS": PAYLOADS,
+    "PRECISIONS": PRECISIONS,
+    "PRIVACY": PRIVACY,
+    "STRATEGIES": STRATEGIES,
+    "TRACKERS": TRACKERS,
+    "TRAIN_SPLITS": TRAIN_SPLITS,
+}
+LISTED = {name: value for name, value in vars(choices).items() if name.isupper()}
+
+
+@pytest.mark.parametrize("name", IMPLEMENTED)
+def test_what_is_implemented_can_be_chosen_and_nothing_else(name: str) -> None:
+    listed: Iterable[str] = LISTED[name]
+    assert list(listed) == list(IMPLEMENTED[name])
+
+
+def test_no_list_is_left_out() -> None:
+    assert LISTED.keys() - {"PRESETS", "VAL_SPLITS"} == IMPLEMENTED.keys()
+
+
+def test_presets_are_the_files() -> None:
+    assert set(choices.PRESETS) == {path.stem for path in PRESETS.glob("*.toml")}
