@@ -1,16 +1,19 @@
 """The code of docs/adding-*.md does what the pages promise."""
 
 import importlib
+import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from flwr.app import ArrayRecord
+from flwr.app import ArrayRecord, ConfigRecord
 from PIL import Image
 
 from server_app.callbacks import History, RoundResult
@@ -98,6 +101,46 @@ def test_every_metric_has_a_row() -> None:
     line = _module("server_app/callbacks/metrics_file.py").as_json(_result(evaluation, 1))
     text = (DOCS / "metrics.md").read_text(encoding="utf-8")
     assert [key for key in line if f"`{key}`" not in text] == []
+
+
+def test_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The field that the page quotes, under another name: it is all that a key needs to be known everywhere."""
+    page, settings = DOCS / "adding-a-key.md", _module("config/settings.py")
+    (field,) = [code for source, code in quotes(page) if source == "config/run_config.py"]
+    source = (ROOT / "config" / "run_config.py").read_text(encoding="utf-8")
+    assert source.count(field) == 1
+    changed: Any = ModuleType("changed")
+    changed.__file__ = _module("config/run_config.py").__file__
+    monkeypatch.setitem(sys.modules, "changed", changed)  # dataclasses look their module up
+    exec(
+        compile(source.replace(field, field + field.replace("drop_last", "drop_first")), page.name, "exec"),
+        vars(changed),
+    )
+
+    keys = settings.keys_of(changed.RunConfig)
+    files = {name: write((ROOT / name).read_text(encoding="utf-8"), keys) for name, write in settings.WRITTEN.items()}
+    assert (
+        "| `drop-first` | `true` | leave out an epoch's incomplete last batch | true or false |"
+        in files["docs/settings.md"]
+    )
+    written = tomllib.loads(files["pyproject.toml"])["tool"]["flwr"]["app"]["config"]
+    assert list(written.items()) == list(changed.RunConfig().to_flat().items())
+    assert written["drop-first"] is True
+
+    sent = ConfigRecord(changed.RunConfig(drop_first=False).to_flat())
+    assert changed.RunConfig.from_flat(dict(sent)).drop_first is False
+    text = page.read_text(encoding="utf-8")
+    with pytest.raises(changed.ConfigError) as caught:
+        changed.RunConfig(drop_last=1)
+    assert f"\n{caught.value}\n" in text
+
+
+def test_the_rules_that_the_page_on_keys_names_allow_what_it_says() -> None:
+    names = {**vars(_module("config/rules.py")), "choices": _module("config/choices.py")}
+    text = (DOCS / "adding-a-key.md").read_text(encoding="utf-8")
+    made = re.findall(r"^\| `(\w+\(.*\))` \|", text.split("## How it is checked")[1], re.MULTILINE)
+    assert len(made) == 7
+    assert all(isinstance(eval(rule, names), names["Rule"]) for rule in made)
 
 
 def test_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
