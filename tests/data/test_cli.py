@@ -92,7 +92,7 @@ def test_check_tells_problems_by_its_exit_code(tiny_sample: Path, tmp_path: Path
     out = tmp_path / "findings.tsv"
     sound = _data("check", str(tiny_sample), "--out", str(out))
     assert sound.returncode == 0, sound.stderr
-    assert sound.stdout.startswith("192 images are there; reading each of them.\n")
+    assert sound.stdout.startswith("192 images found; reading each of them.\n")
     assert sound.stdout.endswith(f"{tiny_sample}: complete and sound. All findings: {out}\n")
 
     root = tmp_path / "damaged"
@@ -129,7 +129,7 @@ def test_ctrl_c_stops_a_check_in_one_sentence_and_the_next_one_goes_on(tiny_samp
     _, said = child.communicate(timeout=60)
     assert child.returncode == 1
     assert re.fullmatch(
-        r"python -m data: stopped after \d+ of 192 images; the same `check` command goes on from there\.\n", said
+        r"python -m data: stopped after \d+ of 192 images; to resume, repeat the same `check` command\.\n", said
     )
     done = _data("check", str(tiny_sample), "--out", str(out))
     assert done.returncode == 0
@@ -141,7 +141,7 @@ def test_pack_partition_and_show_work_together(tiny_sample: Path, tmp_path: Path
     first = _data("pack", str(tiny_sample), "--out", str(pack))
     assert first.returncode == 0, first.stderr
     assert re.fullmatch(rf"{pack}: 192 images, 0\.\d MiB\.\n", first.stdout)
-    assert _data("pack", str(tiny_sample), "--out", str(pack)).stdout.endswith("it was there already.\n")
+    assert _data("pack", str(tiny_sample), "--out", str(pack)).stdout.endswith("it already existed.\n")
     shown = [_data("show", str(place)).stdout for place in (tiny_sample, pack)]
     assert shown[0] == shown[1] != ""
 

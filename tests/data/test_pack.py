@@ -76,7 +76,7 @@ def test_pixels_are_those_of_the_folder(folder: Release, tmp_path: Path) -> None
     write_pack(folder, out, Packing(image_size=24, decoded=True))
     packed, keys = open_release(out), folder.split("clean_test").keys
     assert np.array_equal(load_images(packed, keys, 24, threads=2), load_images(folder, keys, 24))
-    with pytest.raises(DataError, match=r"holds pixels of 24 x 24; images of 32 are asked for .* pack at 32"):
+    with pytest.raises(DataError, match=r"holds pixels of 24 x 24; images of 32 are needed .* pack at 32"):
         load_images(packed, keys, 32)
     with pytest.raises(DataError, match="holds pixels, not image files; it cannot be packed again"):
         write_pack(packed, tmp_path / "again.pack", Packing())
@@ -158,7 +158,7 @@ def test_another_version_is_refused(pack: Path, tmp_path: Path) -> None:
 
 def test_another_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8\xff" * 100)
-    assert "is a file that is no safetensors file" in refusal(tmp_path / "photo.jpg")
+    assert "is a file that is not a safetensors file" in refusal(tmp_path / "photo.jpg")
 
 
 def test_a_key_that_is_not_there(pack: Path) -> None:
@@ -236,7 +236,7 @@ def test_two_processes_do_not_write_one_pack(folder: Release, tmp_path: Path) ->
 
 def test_a_pack_that_cannot_be_written(folder: Release, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(DataError, match=r"cannot be written: .*; there must be room and permission"):
+    with pytest.raises(DataError, match=r"cannot be written: .*; there must be enough space, and permission"):
         write_pack(folder, tmp_path / "file" / "out.pack", Packing())
 
 

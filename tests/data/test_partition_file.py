@@ -59,10 +59,10 @@ def test_the_hash_is_the_same_on_any_machine(split: Split, tmp_path: Path) -> No
     ("change", "sentence"),
     [
         (lambda data: data[:-1], "is short: it has"),
-        (lambda data: data[:-1] + bytes([data[-1] ^ 1]), "is damaged: its hash does not fit"),
+        (lambda data: data[:-1] + bytes([data[-1] ^ 1]), "is damaged: its hash does not match"),
         (lambda data: b"", "is empty"),
-        (lambda data: b"a partition, honestly", "is no safetensors file"),
-        (lambda data: data.replace(b"clothing1m-fl partition 1", b"clothing1m-fl partition 2"), "is no partition"),
+        (lambda data: b"a partition, honestly", "is not a safetensors file"),
+        (lambda data: data.replace(b"clothing1m-fl partition 1", b"clothing1m-fl partition 2"), "is not a partition"),
     ],
 )
 def test_a_damaged_file_is_refused(split: Split, saved: Path, change: object, sentence: str) -> None:

@@ -145,7 +145,7 @@ def test_a_link_is_followed_and_the_current_folder_refused(tmp_path: Path, monke
 
 def test_the_loser_of_a_race_removes_its_copy(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with pytest.raises(DataError, match="written by somebody else"), complete_or_absent(out):
+    with pytest.raises(DataError, match="written by another process"), complete_or_absent(out):
         out.mkdir()
         (out / "theirs").write_text("")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
