@@ -29,7 +29,7 @@ def _contents(folder: Path) -> dict[str, bytes]:
 def test_init_writes_a_folder_for_each_machine(tmp_path: Path) -> None:
     done = _deploy("init", tmp_path / "new" / "keys", *INIT, "--port", "8443", "--also", "10.0.0.5", "--days", "30")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.endswith(f"{tmp_path / 'new' / 'keys' / 'README.md'} says what to do with them.\n")
+    assert done.stdout.endswith(f"{tmp_path / 'new' / 'keys' / 'README.md'} explains what to do with them.\n")
     server = {"ca.crt", "server.crt", "server.key", "start.sh", "gateway.sh", "gateway.conf"}
     node = {"ca.crt", "node.key", "node.pub", "start.sh"}
     operator = {"ca.crt", "config.toml", "flwr.sh", "register.sh", "unregister.sh"}
@@ -137,7 +137,7 @@ def test_add_node_adds_one_and_changes_no_other(copied: Path) -> None:
     assert "9103" in (copied / "hospital-b" / "start.sh").read_text()
     again = _deploy("add-node", copied, "hospital-b")
     assert again.returncode == 1
-    assert "is a node already; for a new key of it, use `rotate`" in again.stderr
+    assert "is a node already; to give it a new key, use `rotate`" in again.stderr
 
 
 def test_rotate_changes_one_key_pair_even_where_its_folder_is_gone(copied: Path) -> None:
