@@ -55,7 +55,9 @@ def test_old_files_without_step_counters_are_fine(tmp_path: Path, weights: dict[
 def test_the_small_network_takes_a_file_that_fits_and_has_no_imagenet_weights(tmp_path: Path) -> None:
     trained = {name: value.clone() for name, value in build_model("cnn", 9, seed=8).state_dict().items()}
     model, untouched = build_model("cnn", 14, seed=1), build_model("cnn", 14, seed=1)
-    with pytest.raises(ConfigError, match="'pretrained' is 'imagenet', but nobody has trained a 'model' of cnn on it"):
+    with pytest.raises(
+        ConfigError, match="'pretrained' is 'imagenet', but there are no such weights for the 'model' cnn"
+    ):
         load_pretrained(model, "cnn", "imagenet")
     load_pretrained(model, "cnn", str(_save(trained, tmp_path / "cnn.safetensors")))
     for name, value in model.state_dict().items():
