@@ -103,7 +103,7 @@ def test_backward_refuses_a_matrix_without_inverse_and_forward_does_not() -> Non
 
 
 def test_a_matrix_of_another_size_or_none_is_refused() -> None:
-    with pytest.raises(ConfigError, match="told 4 numbers of a transition matrix; for 3 classes it must be 9"):
+    with pytest.raises(ConfigError, match="sent 4 numbers of a transition matrix; for 3 classes there must be 9"):
         _loss(Z, matrix=[[1.0, 0.0], [0.0, 1.0]])
     with pytest.raises(ConfigError, match="told 0 numbers"):
         _loss(Z, matrix=[])

@@ -123,7 +123,7 @@ def test_among_alike_clients_nobody_stands_out(clients: int, low: int, high: int
         found = detect(*_federation(rng, _sizes(rng, clients, low, high), [share] * clients))
         assert not found.stands_out, found
         assert not found.noisy.any()
-        assert "taken as clean: " in found.reason
+        assert "count as clean: " in found.reason
         assert "set clients='all-noisy' in 'method-args'." in found.reason
 
 

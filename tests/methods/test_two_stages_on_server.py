@@ -88,7 +88,7 @@ def test_it_says_so_when_no_client_stands_out(caplog: pytest.LogCaptureFixture) 
     with caplog.at_level(logging.INFO, "flwr"):
         half.before_round(3, ArrayRecord(), Clients(noisy=0.55))
     (said,) = caplog.messages
-    assert said.startswith("Stage 2 begins in round 3. No client stands out, and all are taken as clean: ")
+    assert said.startswith("Stage 2 begins in round 3. No client stands out, and all count as clean: ")
     assert "clients='all-noisy'" in said
     assert not any(half.tell(k)[NOISY] for k in range(10))
 
@@ -105,7 +105,7 @@ def test_a_round_in_which_nobody_answers_finds_nobody(caplog: pytest.LogCaptureF
     half = _half()
     with caplog.at_level(logging.WARNING, "flwr"):
         half.before_round(3, ArrayRecord(), lambda action, arrays: {})
-    assert caplog.messages == ["Stage 2 begins in round 3. No client answered, and all are taken as clean."]
+    assert caplog.messages == ["Stage 2 begins in round 3. No client answered, and all count as clean."]
     assert half.tell(2) == {STAGE: 2, NOISY: False, BEGAN: 3}
 
 
