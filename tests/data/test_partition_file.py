@@ -83,17 +83,17 @@ def test_another_list_or_number_of_clients_is_refused(split: Split, saved: Path,
 
 
 @pytest.mark.parametrize("args", [{}, {"path": 3}, {"path": "x", "alpha": 1}])
-def test_arguments_of_the_scheme_file(split: Split, args: dict[str, object]) -> None:
+def test_bad_arguments_of_the_scheme_file_are_refused(split: Split, args: dict[str, object]) -> None:
     with pytest.raises(DataError, match="'file' needs the argument 'path'"):
         deal(split, "file", 6, 1, **args)
 
 
-def test_unknown_schemes_list_the_file(split: Split) -> None:
+def test_the_refusal_of_unknown_schemes_lists_file(split: Split) -> None:
     with pytest.raises(DataError, match=r"no partition scheme 'files'; it must be one of iid, .*, file\."):
         deal(split, "files", 6, 1)
 
 
-def test_a_place_that_cannot_be_written(split: Split, tmp_path: Path) -> None:
+def test_a_path_that_cannot_be_written_is_refused(split: Split, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be written"):
         save_partition(tmp_path / "absent" / "parts", split.keys, [np.arange(120)], {})
 

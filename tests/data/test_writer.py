@@ -34,7 +34,7 @@ def _labels(folder: Path, file: str) -> dict[bytes, int]:
     return {key: int(label) for key, label in pairs}
 
 
-def test_the_files_are_the_released_ones_and_one_of_ours(drawn: Path) -> None:
+def test_the_files_are_the_released_ones_and_the_true_labels(drawn: Path) -> None:
     assert {path.name for path in drawn.iterdir()} == {
         "category_names_eng.txt", "category_names_chn.txt", "clean_label_kv.txt", "noisy_label_kv.txt",
         "noisy_train_key_list.txt", "clean_train_key_list.txt", "clean_val_key_list.txt", "clean_test_key_list.txt",

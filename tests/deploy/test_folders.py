@@ -44,7 +44,7 @@ def test_init_writes_a_folder_for_each_machine(tmp_path: Path) -> None:
     assert not [name for name, content in found.items() if b"@" in content.replace(b"$@", b"").replace(b"@e", b"")]
 
 
-def test_secrets_are_for_their_owner_alone(written: Path) -> None:
+def test_only_their_owner_can_read_secrets(written: Path) -> None:
     for path in (written, *written.rglob("*")):
         mode = path.stat().st_mode & 0o777
         if path.is_dir() or path.suffix == ".sh":
@@ -53,7 +53,7 @@ def test_secrets_are_for_their_owner_alone(written: Path) -> None:
             assert mode == (0o600 if path.suffix == ".key" else 0o644), path
 
 
-def test_each_private_key_is_in_one_folder_alone(written: Path) -> None:
+def test_each_private_key_is_in_one_folder_only(written: Path) -> None:
     keys = [path for path in _contents(written).items() if b"PRIVATE KEY" in path[1]]
     assert sorted(name for name, _ in keys) == [
         "authority/ca.key", "node-1/node.key", "node-2/node.key", "superlink/server.key",
@@ -74,8 +74,8 @@ def test_init_overwrites_nothing(tmp_path: Path) -> None:
     (tmp_path / "keys" / "mine").write_text("x")
     done = _deploy("init", tmp_path / "keys", *INIT)
     assert done.returncode == 1
-    said = f"python -m deploy: DIR is {tmp_path / 'keys'}, which exists; it must be a new folder, or an empty one.\n"
-    assert done.stderr == said
+    refusal = f"python -m deploy: DIR is {tmp_path / 'keys'}, which exists; it must be a new folder, or an empty one.\n"
+    assert done.stderr == refusal
     assert [path.name for path in tmp_path.rglob("*")] == ["keys", "mine"]
 
 

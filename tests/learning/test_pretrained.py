@@ -1,4 +1,4 @@
-"""Initial weights from files, and what is said about files that hold none."""
+"""Initial weights from files, and the errors about files that hold none."""
 
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,7 @@ def test_another_architecture_is_refused_and_changes_nothing(tmp_path: Path, wei
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
 @pytest.mark.parametrize("content", [b"", b"not weights at all", b"\x00" * 64])
-def test_files_that_are_no_weights_are_refused_in_one_sentence(tmp_path: Path, suffix: str, content: bytes) -> None:
+def test_files_that_are_not_weights_are_refused_in_one_sentence(tmp_path: Path, suffix: str, content: bytes) -> None:
     path = tmp_path / f"weights{suffix}"
     path.write_bytes(content)
     with pytest.raises(ConfigError, match="which cannot be read as weights") as caught:
@@ -96,7 +96,7 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-def test_without_network_the_error_says_how_to_pass_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_internet_the_error_explains_how_to_pass_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     from urllib.error import URLError
 
     def offline(*_: Any, **__: Any) -> Any:

@@ -97,7 +97,7 @@ def test_the_inverse() -> None:
             invert_transition(singular)
 
 
-def test_sources_are_checked() -> None:
+def test_transition_parameters_are_checked() -> None:
     check_source("~/t.txt", 1.0)
     for bad in ("", "t.txt", "Estimate"):
         with pytest.raises(ValueError, match="transition must be estimate, clothing1m, or the absolute path"):
