@@ -1,4 +1,4 @@
-"""`python -m data`: check, pack and look at a release, deal it to clients, draw a sample, or import photos."""
+"""`python -m data`: check, pack or inspect a release, deal it to clients, draw a sample, or import photos."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -51,7 +51,7 @@ def import_(
     val: Annotated[float, typer.Option(help="Share for clean val.")] = 0.1,
     test: Annotated[float, typer.Option(help="Share for clean test.")] = 0.2,
     noise_rate: Annotated[float, typer.Option(help="Share of wrong labels in noisy train.")] = 0.0,
-    seed: Annotated[int, typer.Option(help="Of splits, keys and noise.")] = 1,
+    seed: Annotated[int, typer.Option(help="Decides splits, keys and noise.")] = 1,
 ) -> None:
     """Turn a folder of your own images into the released layout."""
     done = import_folder(folder, out, Shares(clean_train, val, test), noise_rate, seed)
@@ -63,8 +63,8 @@ def import_(
 
 
 Release_ = Annotated[Path, typer.Argument(metavar="DIR", help="A folder in the released layout, or a pack.")]
-Threads = Annotated[int, typer.Option(help="Images worked on at a time; 0: one for each processor.", min=0)]
-Plot = Annotated[Path | None, typer.Option(help="Also draw a picture into this .png, .svg or .pdf file.")]
+Threads = Annotated[int, typer.Option(help="Images processed at a time; 0: one per processor.", min=0)]
+Plot = Annotated[Path | None, typer.Option(help="Also save a picture to this .png, .svg or .pdf file.")]
 
 
 @app.command()
@@ -76,7 +76,7 @@ def show(folder: Release_, plot: Plot = None) -> None:
         from data.plots import draw_matrix  # matplotlib takes a second to import
 
         if not summary.double_labelled:
-            raise DataError(f"{folder} has no image with both labels; there is no noise matrix for --plot to draw.")
+            raise DataError(f"{folder} has no image with both labels, so there is no noise matrix for --plot to draw.")
         title = f"{summary.double_labelled:,} images with both labels: {summary.agreement:.1%} agree"
         figure = draw_matrix(summary.confusion, summary.class_names, title, rows="clean label", columns="noisy label")
         _save(figure, plot)
@@ -88,9 +88,9 @@ def check(
     out: Annotated[Path, typer.Option(help="Where to write all findings.")] = Path("findings.tsv"),
     threads: Threads = 0,
 ) -> None:
-    """Look for whatever is missing, damaged or misplaced; exit code 1 if something is."""
+    """Find whatever is missing, damaged or misplaced; exit code 1 if anything is."""
     started = begin_check(folder)
-    typer.echo(f"{len(started.present):,} images are there; reading each of them.")
+    typer.echo(f"{len(started.present):,} images found; reading each of them.")
     with progress_bar("images", len(started.present), "check") as advance:
         started.images(out.with_name(f"{out.name}.progress"), threads or cpus(), advance)
     for line in started.findings.summary():
@@ -115,13 +115,13 @@ def pack(
     decoded: Annotated[bool, typer.Option("--decoded", help="Store pixels of --image-size x --image-size.")] = False,
     threads: Threads = 0,
 ) -> None:
-    """Put a release into one file; the same command goes on after a stop."""
+    """Put a release into one file; to resume after a stop, repeat the command."""
     release = open_release(folder)
     total = len(release.index.keys)
     with progress_bar("images", total, "pack") as advance:
         fresh = write_pack(release, out, Packing(image_size, decoded), threads or cpus(), advance)
     size = out.stat().st_size / 2**20
-    typer.echo(f"{out.resolve()}: {total:,} images, {size:,.1f} MiB" + ("." if fresh else "; it was there already."))
+    typer.echo(f"{out.resolve()}: {total:,} images, {size:,.1f} MiB" + ("." if fresh else "; it already existed."))
 
 
 @app.command(name="partition")
@@ -131,8 +131,8 @@ def partition_(
     scheme: Annotated[str, typer.Option("--partition", help=f"One of {', '.join(PARTITIONS)}, file.")] = "iid",
     partition_args: Annotated[str, typer.Option(help='Its parameters: "alpha=0.3 min-size=64".')] = "",
     train_split: Annotated[str, typer.Option(help=f"One of {', '.join(TRAIN_SPLITS)}.")] = "noisy",
-    seed: Annotated[int, typer.Option(help="As the run's.")] = 1,
-    out: Annotated[Path | None, typer.Option(help="Also write the partition into this file.")] = None,
+    seed: Annotated[int, typer.Option(help="The run's seed.")] = 1,
+    out: Annotated[Path | None, typer.Option(help="Also write the partition to this file.")] = None,
     plot: Plot = None,
 ) -> None:
     """Show what each client of a run with these settings holds."""

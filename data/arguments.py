@@ -1,4 +1,4 @@
-"""`key=value` pairs, as they are written on a command line: ``"alpha=0.5 min-size=10"``."""
+"""`key=value` pairs, as written on a command line: ``"alpha=0.5 min-size=10"``."""
 
 import re
 import tomllib
@@ -8,7 +8,7 @@ _PAIR = re.compile(r"""([\w-]+)\s*=\s*("[^"]*"|'[^']*'|\[[^\]]*\]|[^\s"'\[]+)"""
 
 
 def parse_pairs(text: str) -> dict[str, Any]:
-    """Read pairs separated by blanks or commas; values are TOML, names may use hyphens.
+    """Read pairs separated by spaces or commas; values are TOML, names may use hyphens.
 
     Returns:
         Python names (``min_size``) to values.

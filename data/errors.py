@@ -1,5 +1,5 @@
-"""The one exception that this room raises on purpose."""
+"""The one exception this package raises deliberately."""
 
 
 class DataError(ValueError):
-    """Bad data, said in one sentence: the file, key or flag that is wrong, and what is allowed."""
+    """Bad data, in one sentence: the file, key or flag that is wrong, and what is allowed."""

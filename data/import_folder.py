@@ -14,12 +14,12 @@ from data.layout.writer import Labelled, complete_or_absent, draw_keys, write_an
 from data.noise.published import flip_symmetrically
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
-QUALITY = 95  # of images that are no JPEGs yet
+QUALITY = 95  # of images that are not JPEGs yet
 
 
 @dataclass(frozen=True)
 class Shares:
-    """Shares of each class that go to the clean lists; what is left is noisy train."""
+    """Shares of each class that go to the clean lists; the rest is noisy train."""
 
     clean_train: float = 0.1
     val: float = 0.1
@@ -47,7 +47,7 @@ class Imported:
 
     Attributes:
         counts: Number of images of each list.
-        skipped: Files that are not hidden and have no suffix of `SUFFIXES`.
+        skipped: Number of files that are not hidden and have none of `SUFFIXES`.
     """
 
     counts: dict[str, int]
@@ -60,11 +60,11 @@ def import_folder(folder: Path, out: Path, shares: Shares, noise_rate: float, se
     JPEGs are copied byte for byte, other images are saved as JPEG. Hidden files and folders are skipped.
 
     Args:
-        folder: Holds one folder a class; images may lie in folders below it.
-        out: A folder that does not exist yet, or an empty one, outside of `folder`.
+        folder: Holds one folder per class; images may lie in folders below it.
+        out: A folder that does not exist yet, or an empty one, outside `folder`.
         shares: How each class is split.
         noise_rate: Probability that a noisy training image gets one of the other labels, uniformly.
-        seed: Of splits, keys and noise.
+        seed: Decides splits, keys and noise.
 
     Raises:
         DataError: Fewer than two classes, fewer than four images of a class, an unreadable image, a bad flag.
@@ -104,7 +104,7 @@ def import_folder(folder: Path, out: Path, shares: Shares, noise_rate: float, se
 
 
 def _find_classes(folder: Path) -> tuple[dict[str, list[Path]], int]:
-    """Class names to their sorted image files, and how many files are no images."""
+    """Class names to their sorted image files, and how many files are not images."""
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; it must hold one folder of images per class.")
     folders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
@@ -116,7 +116,7 @@ def _find_classes(folder: Path) -> tuple[dict[str, list[Path]], int]:
         )
     for name, files in classes.items():
         if name != name.strip() or not name.isprintable():
-            raise DataError(f"class folder {name!r} must have a plain name without blanks at its ends.")
+            raise DataError(f"class folder {name!r} must have a plain name without leading or trailing spaces.")
         if len(files) < 4:
             raise DataError(f"class {name} has {len(files)} images; it must have at least 4, one for each list.")
     return classes, sum(map(len, below.values())) - sum(map(len, classes.values()))

@@ -1,7 +1,7 @@
 """Writes a pack: in order, resumable after a kill at any instant, complete or absent.
 
-Images go to ``FILE.partial``; lengths and checksums of those that are safely on disk to ``FILE.partial.rows``. A new
-start keeps what both files agree on and goes on from there, so that the result is the same to the byte.
+Images go to ``FILE.partial``; lengths and checksums of those that are safely on disk to ``FILE.partial.rows``. A
+restart keeps what both files agree on and continues from there, so that the result is the same byte for byte.
 """
 
 import fcntl
@@ -31,17 +31,17 @@ from data.stores.pack import BLANK, FORMAT, VERSION, index_checksum, open_pack
 from data.tensors import ALIGNMENT, header
 
 CHUNK = 512  # images in flight
-READERS = 16  # threads that wait for the disk, which answers many questions in the time of one
+READERS = 16  # threads that wait for the disk, which serves many requests in the time of one
 SYNC_BYTES = 64 << 20  # written at most between two syncs, which is what a kill may cost ...
 SYNC_SECONDS = 2.0  # ... or the work of this time, whichever is less
-JPEG = {"quality": 95, "subsampling": 0}  # of images that are made smaller
+JPEG = {"quality": 95, "subsampling": 0}  # of images that are downsized
 ROW = np.dtype([("length", "<u4"), ("checksum", "<u4")])
 IDENTITY = 32  # bytes at the head of the rows file
 
 
 @dataclass(frozen=True)
 class Packing:
-    """What is done to an image on its way into the pack.
+    """How an image is stored in the pack.
 
     Attributes:
         image_size: 0 keeps files as they are. Otherwise the shorter side of a re-encoded JPEG; smaller images stay as
@@ -94,13 +94,13 @@ def write_pack(
 
     Args:
         release: A folder, or a pack of image files.
-        out: The file to write; if it is there already it must be this very pack.
+        out: The file to write; if it exists, it must be this same pack.
         packing: What to store.
-        threads: How many images are converted at a time, or read if that is more; the result does not depend on it.
-        progress: Called with a number of images that are done, those of an earlier start first.
+        threads: How many images are read and converted at a time, at least `READERS`; does not affect the result.
+        progress: Called with the number of images just done, first with those of an earlier start.
 
     Returns:
-        False if the pack was there already.
+        False if the pack already existed.
 
     Raises:
         DataError: `out` is something else, cannot be written, is being written by another process, or was begun from
@@ -126,12 +126,12 @@ def write_pack(
             rows.unlink()
     except OSError as error:
         reason = error.strerror or error
-        raise DataError(f"{out} cannot be written: {reason}; there must be room and permission.") from None
+        raise DataError(f"{out} cannot be written: {reason}; there must be enough space, and permission.") from None
     return True
 
 
 def _identity(release: Release, packing: Packing) -> bytes:
-    """Of the lists, labels and options: what must be the same for a begun pack to be gone on with."""
+    """A hash of lists, labels and options, which must be the same to resume a partial pack."""
     seen = hashlib.sha256(repr((VERSION, packing, release.class_names)).encode())
     for name, array in release.index.to_tensors().items():
         seen.update(name.encode())
@@ -156,7 +156,7 @@ def _lock(file: BinaryIO, out: Path) -> None:
 
 
 def _recover(row_file: BinaryIO, image_file: BinaryIO, identity: bytes, start: int, out: Path) -> np.ndarray:
-    """Rows of the images that an earlier start has left complete; both files end right behind them afterwards."""
+    """Rows of the images that an earlier start completed; truncates both files right after them."""
     row_file.seek(0)
     known = row_file.read(IDENTITY)
     size = image_file.seek(0, os.SEEK_END)
@@ -181,7 +181,7 @@ def _recover(row_file: BinaryIO, image_file: BinaryIO, identity: bytes, start: i
 
 
 def _converted(release: Release, packing: Packing, first: int, threads: int) -> Iterator[list[bytes]]:
-    """The stored bytes of the images from `first` on, in order, in chunks; the next one is made meanwhile."""
+    """The stored bytes of the images from `first` on, in order, in chunks; the next is prepared meanwhile."""
     keys = release.index.keys
     with ThreadPoolExecutor(max(READERS, threads)) as pool:
         ahead: Iterator[bytes] = iter(())
@@ -198,7 +198,7 @@ def _append(
     converted: Iterator[list[bytes]],
     progress: Callable[[int], None] | None,
 ) -> np.ndarray:
-    """Write images, and their rows once they are safe; all rows in the end."""
+    """Write images, and their rows once they are safely on disk; returns all rows."""
     known: list[np.ndarray] = [done]
     fresh: list[tuple[int, int]] = []
     unsynced, synced = 0, time.monotonic()
@@ -227,7 +227,7 @@ def _append(
 
 
 def _finish(file: BinaryIO, release: Release, packing: Packing, identity: bytes, rows: np.ndarray) -> None:
-    """Write the index behind the images and the header before them."""
+    """Write the index after the images and the header before them."""
     size = int(rows["length"].sum(dtype=np.int64))
     padding = -size % ALIGNMENT
     ends = np.cumsum(rows["length"], dtype=np.int64)
@@ -243,7 +243,7 @@ def _finish(file: BinaryIO, release: Release, packing: Packing, identity: bytes,
     for array in arrays.values():
         file.write(array.tobytes())
     file.flush()
-    # A file that is open for appending takes every write at its end: the header needs a handle of its own.
+    # A file opened for appending takes every write at its end: the header needs a separate handle.
     with Path(file.name).open("r+b") as head:
         head.write(_header(release, packing, identity, size + padding, checksum))
         head.flush()
@@ -251,7 +251,7 @@ def _finish(file: BinaryIO, release: Release, packing: Packing, identity: bytes,
 
 
 def _shapes(release: Release, packing: Packing, size: int) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
-    """All arrays in the order of the file: after the images those of the widest items, which keeps them aligned."""
+    """All arrays in the file's order: after the images, widest items first, which keeps them aligned."""
     keys, side = release.index.keys, packing.image_size
     count = len(keys)
     shapes = {
@@ -280,5 +280,5 @@ def _header(release: Release, packing: Packing, identity: bytes, size: int, chec
         "classes": json.dumps(release.class_names),
         "image-size": str(packing.image_size),
     }
-    length = len(json.dumps(metadata)) + 2048  # room for the arrays' entries
+    length = len(json.dumps(metadata)) + 2048  # space for the arrays' entries
     return header(_shapes(release, packing, size), metadata, -(-length // 4096) * 4096)

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 INK = "#222222"
-CELL_LABELS_UP_TO = 30  # classes; beyond, numbers in cells cannot be read
+CELL_LABELS_UP_TO = 30  # classes; beyond that, numbers in cells are unreadable
 
 
 def draw_matrix(counts: np.ndarray, class_names: tuple[str, ...], title: str, rows: str, columns: str) -> Figure:

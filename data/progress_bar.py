@@ -15,12 +15,12 @@ def progress_bar(what: str, total: int, command: str) -> Iterator[Callable[[int]
     """Show a bar on the error stream, if that is a terminal.
 
     Args:
-        what: Is counted.
-        total: How many there are.
-        command: Goes on when it is typed again after a stop.
+        what: What is counted.
+        total: How many of them there are.
+        command: What to repeat to resume after a stop.
 
     Yields:
-        A function to call with a number of things that are done.
+        A function to call with the number of things just done.
 
     Raises:
         DataError: Ctrl-C.
@@ -34,7 +34,7 @@ def progress_bar(what: str, total: int, command: str) -> Iterator[Callable[[int]
     except KeyboardInterrupt:
         done = bar.tasks[task].completed
         raise DataError(
-            f"stopped after {done:,.0f} of {total:,} {what}; the same `{command}` command goes on from there."
+            f"stopped after {done:,.0f} of {total:,} {what}; to resume, repeat the same `{command}` command."
         ) from None
 
 

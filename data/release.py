@@ -1,6 +1,7 @@
-"""A release: class names, the four lists with their labels, and where the images are.
+"""A release: class names, the four lists with their labels, and where the images are. Start here to read one.
 
-It opens a folder in the released layout (`data.layout.finding`) or one file made from it (`data.stores.pack`).
+`open_release` opens a folder in the released layout (`data.layout.finding`) or a pack of it (`data.stores.pack`), and
+`training_split` gives the list that clients share. `data.images.loading` turns keys into pixels.
 """
 
 import hashlib
@@ -61,13 +62,13 @@ class Split:
         return digest.hexdigest()[:16]
 
     def with_labels(self, labels: np.ndarray) -> "Split":
-        """The same images under other labels; what they show stays."""
+        """The same images with other labels; `true` stays."""
         return replace(self, labels=labels)
 
 
 @dataclass(frozen=True)
 class Release:
-    """A folder in the released layout, or a pack of one. Splits are kept once asked for: treat them as read-only.
+    """A folder in the released layout, or a pack of one. Splits are read once and kept: treat them as read-only.
 
     Attributes:
         root: The folder or file as it was given.
@@ -96,7 +97,7 @@ class Release:
         """Keys and labels of one of `SPLITS`.
 
         Raises:
-            DataError: An unknown name, an empty list, missing images among 200 that are looked for, or what `index`
+            DataError: An unknown name, an empty list, missing images among the 200 looked for, or what `index`
                 refuses.
         """
         if name not in LIST_FILES:
@@ -116,7 +117,7 @@ class Release:
         """The listed images that carry both labels, 37,497 in the full release, none of them in noisy train.
 
         Args:
-            splits: The lists to look in, some of `SPLITS`; what is learned from must leave ``clean_test`` out.
+            splits: The lists to look in, some of `SPLITS`; without ``clean_test`` for anything that is learned from.
 
         Returns:
             Keys (n,) bytes, clean labels (n,) int32, noisy labels (n,) int32.
@@ -138,7 +139,7 @@ def open_release(root: Path) -> Release:
     Reads the class names only; a pack's index is checked as well.
 
     Raises:
-        DataError: The folder is no release (the sentence says what it is), the category file is malformed, or the
+        DataError: The folder is not a release (the message names what it is), the category file is malformed, or the
             pack is damaged.
     """
     if is_pack(root):
@@ -149,7 +150,7 @@ def open_release(root: Path) -> Release:
 
 
 def training_split(release: Release, name: str) -> Split:
-    """What the clients share out among them.
+    """The list that is divided among the clients.
 
     Args:
         release: Where to read from.

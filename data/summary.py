@@ -31,7 +31,7 @@ class Summary:
 
 
 def summarize(release: Release) -> Summary:
-    """Count a release; reads all of its text files and none of its images but the few that are looked for.
+    """Count a release; reads all of its text files, and looks for a few of its images.
 
     Raises:
         DataError: What `Release.split` refuses.

@@ -26,7 +26,7 @@ def header(
 
     Args:
         shapes: Dtype and shape of each array.
-        metadata: Text under text, stored beside them.
+        metadata: Strings by name, stored beside them.
         length: Total length to pad to; 0 pads to a multiple of 8.
 
     Raises:
@@ -51,13 +51,13 @@ def map_tensors(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
         Metadata, and arrays that are read-only views of the file.
 
     Raises:
-        ValueError: Why the file is none of these, as the end of a sentence.
+        ValueError: Why the file cannot be mapped, as the end of a sentence.
     """
     try:
         raw = np.memmap(path, np.uint8, mode="r")
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from None
-    except ValueError:  # nothing can be mapped of an empty file
+    except ValueError:  # an empty file cannot be mapped
         raise ValueError("is empty") from None
     try:
         length = int.from_bytes(raw[:8].tobytes(), "little")
@@ -67,7 +67,7 @@ def map_tensors(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
         metadata = {str(key): str(value) for key, value in entries.pop("__metadata__", {}).items()}
         spans = {name: _span(entry) for name, entry in entries.items()}
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise ValueError("is no safetensors file, or its header is damaged") from None
+        raise ValueError("is not a safetensors file, or its header is damaged") from None
     begin, end = 8 + length, 8 + length + max((span[3] for span in spans.values()), default=0)
     if len(raw) != end:
         state = "short" if len(raw) < end else "too long"
@@ -79,7 +79,7 @@ def map_tensors(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
 
 
 def _span(entry: Mapping[str, Any]) -> tuple[np.dtype, tuple[int, ...], int, int]:
-    """Dtype, shape, first and past-the-last byte of one array; ValueError if they do not fit together."""
+    """Dtype, shape, first and past-the-last byte of one array; ValueError if they do not match."""
     dtype, shape = np.dtype(DTYPES[entry["dtype"]]), tuple(int(side) for side in entry["shape"])
     start, stop = (int(offset) for offset in entry["data_offsets"])
     if min((*shape, start), default=start) < 0 or stop - start != int(np.prod(shape, dtype=np.int64)) * dtype.itemsize:

@@ -1,4 +1,4 @@
-"""Where this app keeps what it can always make again: below the user's cache folder."""
+"""Where this app keeps what it can always recreate: below the user's cache folder."""
 
 import os
 from pathlib import Path

@@ -32,7 +32,7 @@ def init(
     nodes: Annotated[int, typer.Option(help="Number of nodes.", min=1, max=1000)],
     port: Annotated[int, typer.Option(help="The SuperLink's port.", min=1, max=65534)] = 8000,
     also: Also = None,
-    name: Annotated[str, typer.Option(help="Of the Flower connection.")] = "sites",
+    name: Annotated[str, typer.Option(help="Name of the Flower connection.")] = "sites",
     days: Days = TWO_YEARS,
 ) -> None:
     """Write certificates, keys and scripts for a SuperLink, its nodes and its operator."""
@@ -54,12 +54,12 @@ def init(
     table.add_row("operator", "whoever starts runs")
     table.add_row("authority", "nowhere: keep it offline")
     Console().print(table)
-    typer.echo(f"{folder / 'README.md'} says what to do with them.")
+    typer.echo(f"{folder / 'README.md'} explains what to do with them.")
 
 
 @app.command()
 def add_node(
-    folder: Dir, node: Annotated[str, typer.Argument(metavar="NAME", help="Of the new node and its folder.")]
+    folder: Dir, node: Annotated[str, typer.Argument(metavar="NAME", help="Name of the new node and its folder.")]
 ) -> None:
     """Write one more node's folder and key."""
     folders.add_node(folder, Deployment.read(folder), check_name("NAME", node))
@@ -77,7 +77,7 @@ def rotate(folder: Dir, node: Annotated[str, typer.Argument(metavar="NAME", help
     folders.rotate(folder, Deployment.read(folder), node)
     public = folder / "operator" / "nodes" / f"{node}.pub"
     typer.echo(
-        f"1. Operator: operator/unregister.sh {node}    (shuts the old key out, and ends the node)\n"
+        f"1. Operator: operator/unregister.sh {node}    (shuts out the old key and stops the node)\n"
         f"2. Copy {public} into the operator's nodes/, {folder / node / 'node.key'} to the site.\n"
         f"3. Operator: operator/register.sh {node}\n"
         f"4. Site: {node}/start.sh DATA"
@@ -93,7 +93,7 @@ def renew(folder: Dir, also: Also = None, days: Days = TWO_YEARS) -> None:
     typer.echo(
         f"Valid for {days} days, for {names}.\n"
         f"1. Copy server.crt and server.key from {folder / 'superlink'} to the server's folder.\n"
-        "2. Server: stop and start superlink/start.sh, and gateway.sh; nodes connect again by themselves."
+        "2. Server: stop and start superlink/start.sh, and gateway.sh; nodes reconnect by themselves."
     )
 
 

@@ -1,4 +1,4 @@
-"""A certificate authority of one's own, and the server certificates that it signs.
+"""A private certificate authority, and the server certificates that it signs.
 
 Elliptic curve P-256 throughout. Whoever has the authority's key can pose as the server, so it stays offline; whoever
 has its certificate can only check.
@@ -23,7 +23,7 @@ from deploy.errors import DeployError
 from deploy.hosts import Host
 
 AUTHORITY_DAYS = 3653  # ten years
-CLOCK_SKEW = timedelta(days=1)  # a machine whose clock is late must not refuse a new certificate
+CLOCK_SKEW = timedelta(days=1)  # a machine whose clock is slow must not refuse a new certificate
 
 
 class Authority:
@@ -35,7 +35,7 @@ class Authority:
 
     @classmethod
     def create(cls, name: str) -> "Authority":
-        """A new one, valid for ten years; it may sign servers, and no further authority."""
+        """A new one, valid for ten years; it may sign servers but no further authorities."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = _subject(f"{name} authority")
         builder = _builder(subject, subject, key.public_key(), AUTHORITY_DAYS)
@@ -55,13 +55,13 @@ class Authority:
             certificate = x509.load_pem_x509_certificate((folder / "ca.crt").read_bytes())
         except OSError as error:
             raise DeployError(
-                f"{error.filename} cannot be read ({error.strerror}); bring the authority's folder back from where it"
+                f"{error.filename} cannot be read ({error.strerror}); restore the authority's folder from where it"
                 " is kept."
             ) from None
         except ValueError:
             raise DeployError(f"{folder} must hold ca.key and ca.crt as PEM; one of them is damaged.") from None
         if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
-            raise DeployError(f"{folder}: ca.key is not the key of ca.crt; bring the right pair back.")
+            raise DeployError(f"{folder}: ca.key is not the key of ca.crt; restore the right pair.")
         return cls(key, certificate)
 
     def files(self) -> dict[str, bytes]:
@@ -71,7 +71,7 @@ class Authority:
         """A new key and certificate for a server, as ``server.key`` and ``server.crt``.
 
         Args:
-            name: Shown as the certificate's common name; clients look at `hosts` alone.
+            name: Shown as the certificate's common name; clients check only `hosts`.
             hosts: Every name and address under which clients may reach it.
             days: How long it is valid.
 

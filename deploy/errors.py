@@ -1,5 +1,5 @@
-"""The one exception that this room raises on purpose."""
+"""The one exception this package raises deliberately."""
 
 
 class DeployError(ValueError):
-    """A bad flag or folder, said in one sentence: which, and what is allowed."""
+    """A bad flag or folder, in one sentence: which, and what is allowed."""

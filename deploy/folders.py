@@ -23,10 +23,10 @@ _PRIVATE = 0o600
 
 
 def init(folder: Path, deployment: Deployment, days: int) -> None:
-    """Write all of it into a folder that is not there yet, or empty.
+    """Write a whole deployment into a new or empty folder.
 
     Args:
-        folder: Gets its name at the end, by one rename; until then a hidden folder beside it is written.
+        folder: Appears at the end, by one rename; until then a hidden folder beside it is written.
         deployment: What to write.
         days: How long the server certificate is valid.
 
@@ -51,13 +51,13 @@ def init(folder: Path, deployment: Deployment, days: int) -> None:
 
 
 def add_node(folder: Path, deployment: Deployment, node: str) -> Deployment:
-    """Write a further node's folder and key, and name it everywhere; the deployment as it is then.
+    """Write one more node's folder and key, and name it everywhere; returns the new deployment.
 
     Raises:
-        DeployError: There is a node of that name already.
+        DeployError: There is already a node of that name.
     """
     if node in deployment.nodes:
-        raise DeployError(f"NAME is {node!r}, which is a node already; for a new key of it, use `rotate`.")
+        raise DeployError(f"NAME is {node!r}, which is a node already; to give it a new key, use `rotate`.")
     more = replace(deployment, nodes=(*deployment.nodes, node))
     _write_node(folder, more, node)
     _write_shared(folder, more)
@@ -134,21 +134,21 @@ def _write_node(folder: Path, deployment: Deployment, node: str) -> None:
 
 
 def _write_shared(folder: Path, deployment: Deployment) -> None:
-    """What names every node; ``deployment.toml`` last, so that a command that was cut off can be repeated."""
+    """What names every node; ``deployment.toml`` last, so that an interrupted command can be repeated."""
     readme, services = fill("README.md", deployment), compose(deployment)
     _write(folder, {"README.md": readme, "compose.yaml": services})
     _write(folder, {FILE: deployment.to_toml()})
 
 
 def requirements(flwr: str) -> str:
-    """What the app imports, out of its ``pyproject.toml``, as lines for pip; Flower at the image's own version."""
+    """What the app imports, from its ``pyproject.toml``, as lines for pip; Flower at the image's own version."""
     project = tomllib.loads((APP / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     wanted = [line for line in project["dependencies"] if not re.match(r"flwr\b", line)]
     return "\n".join([f"flwr=={flwr}", *wanted]) + "\n"
 
 
 def _write(folder: Path, files: Mapping[str, bytes | str]) -> None:
-    """Write files, each whole or not at all, readable to their owner alone where they are secret."""
+    """Write files, each whole or not at all, readable only by their owner where they are secret."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name, content in files.items():
         data = content.encode() if isinstance(content, str) else content

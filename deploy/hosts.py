@@ -1,4 +1,4 @@
-"""Names and addresses under which machines are reached, as certificates and Flower's flags want them."""
+"""Names and addresses under which machines are reached, as certificates and Flower's flags need them."""
 
 import re
 from ipaddress import IPv4Address, IPv6Address, ip_address

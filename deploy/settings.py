@@ -1,4 +1,4 @@
-"""What is remembered of a deployment between `init` and later commands: ``deployment.toml``."""
+"""What is kept of a deployment between `init` and later commands: ``deployment.toml``."""
 
 import re
 import tomllib
@@ -47,7 +47,7 @@ class Deployment:
 
     @property
     def server_hosts(self) -> tuple[Host, ...]:
-        """All that the server certificate must name; loopback because the ServerApp connects from beside it."""
+        """All that the server certificate must name; loopback because the ServerApp connects from the same machine."""
         return (self.host, *self.also, *LOOPBACK)
 
     def node_port(self, node: str) -> int:
@@ -67,8 +67,10 @@ class Deployment:
 
     @classmethod
     def read(cls, folder: Path) -> "Deployment":
-        """Raises:
-        DeployError: There is none, or it does not hold what `to_toml` wrote.
+        """Read back what `to_toml` wrote.
+
+        Raises:
+            DeployError: There is no such file, or it is damaged.
         """
         path = folder / FILE
         try:
@@ -88,7 +90,7 @@ class Deployment:
 
 
 def check_name(flag: str, name: str) -> str:
-    """A name for a folder, a connection, a service and a shell's argument alike.
+    """Check a name that serves as folder, connection, service and shell argument alike.
 
     Raises:
         DeployError: Anything but lower-case letters, digits and single hyphens, or the name of another folder.

@@ -11,9 +11,9 @@ _WORD = re.compile(r"@([A-Z_]+)@")
 
 
 def fill(template: str, deployment: Deployment, node: str = "") -> str:
-    """One template's text for a deployment, and for one of its nodes where it speaks of one.
+    """One template's text for a deployment, and for one of its nodes if it is about one.
 
-    Names and hosts were checked when they came in, so that none needs quoting in a shell, TOML, YAML or nginx.
+    Names and hosts were checked on input, so none needs quoting in a shell, TOML, YAML or nginx.
     """
     text = (FOLDER / template).read_text(encoding="utf-8")
     words = _words(deployment)

@@ -2,8 +2,8 @@
 
 The C library's allocator gives large blocks back to the system as soon as they are freed, and gets the same ones again
 a few milliseconds later, as pages that the system must first fill with zeros: 459,000 pages for one step of a ResNet-50
-on 64 images of 224 pixels, more than a quarter of the step's time. What stays is what the largest step needed, and
-some of it in pieces; `python -m probe` counts it.
+on 64 images of 224 pixels, more than a quarter of the step's time. The process keeps what its largest step needed, and
+some fragmentation; `python -m probe` counts it.
 """
 
 import ctypes
@@ -17,7 +17,7 @@ PAD_BYTES = 64 << 20  # by which the heap grows at a time
 
 @cache
 def keep_freed_memory() -> bool:
-    """From now on, large blocks come from the heap, and it does not shrink; whether the C library could be told so."""
+    """From now on, take large blocks from the heap and never shrink it; False if the C library cannot be told so."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):  # not glibc

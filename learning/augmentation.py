@@ -38,8 +38,8 @@ def augment(images: Tensor, augmentation: str, image_size: int, generator: torch
     """
     steps = AUGMENTATIONS[augmentation]
     if "crop" in steps:
-        room = images.shape[1] - image_size + 1
-        top, left = torch.randint(room, (2, len(images), 1), generator=generator).flatten(1)
+        places = images.shape[1] - image_size + 1
+        top, left = torch.randint(places, (2, len(images), 1), generator=generator).flatten(1)
         images = crop(images, image_size, top, left)
     elif images.shape[1] > image_size:
         start = (images.shape[1] - image_size) // 2
@@ -50,7 +50,7 @@ def augment(images: Tensor, augmentation: str, image_size: int, generator: torch
 
 
 def views(images: Tensor, augmentations: Sequence[str], image_size: int, generator: torch.Generator) -> list[Tensor]:
-    """Several views of one batch, for methods that compare them: each drawn by itself, see `augment`."""
+    """Several views of one batch, for methods that compare them: each drawn independently, see `augment`."""
     return [augment(images, augmentation, image_size, generator) for augmentation in augmentations]
 
 
@@ -86,7 +86,7 @@ def gather_windows(images: Tensor, size: int, top: Tensor, left: Tensor) -> Tens
 
 
 def mirror(images: Tensor, mirrored: Tensor) -> Tensor:
-    """Mirror the images, (n, s, s, 3), where (n,) bool `mirrored`, on the CPU, says so; the others stay."""
+    """Mirror the images, (n, s, s, 3), that `mirrored` selects, (n,) bool on the CPU; the others stay."""
     if images.device.type != "cpu":
         return torch.where(mirrored.to(images.device)[:, None, None, None], images.flip(2), images)
     result = images.clone()

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def epoch_batches(count: int, batch_size: int, drop_last: bool, generator: torch.Generator) -> Iterator[Tensor]:
-    """One epoch's shuffled index batches, each (batch,) int64; the incomplete last one may be left out."""
+    """One epoch's shuffled index batches, each (batch,) int64; the incomplete last one may be dropped."""
     order = torch.randperm(count, generator=generator)
     stop = count - count % batch_size if drop_last else count
     for start in range(0, stop, batch_size):
@@ -16,7 +16,7 @@ def epoch_batches(count: int, batch_size: int, drop_last: bool, generator: torch
 
 
 def feed(images: Tensor, batches: Iterator[Tensor], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches that index batches name.
+    """Turn index batches into batches of images.
 
     Args:
         images: (n, height, width, 3) uint8, on the CPU or on `device`.
@@ -24,10 +24,10 @@ def feed(images: Tensor, batches: Iterator[Tensor], device: torch.device) -> Ite
         device: Where the results go.
 
     Yields:
-        Images of one batch (batch, height, width, 3), and which they are (batch,), on `device`.
+        Images of one batch (batch, height, width, 3), and their indices (batch,), on `device`.
     """
     rows = list(batches)
-    # One transfer an epoch instead of one a step.
+    # One transfer per epoch instead of one per step.
     moved = torch.cat(rows).to(device).split([len(part) for part in rows]) if rows else ()  # type: ignore[no-untyped-call]
     here = images.device.type == device.type
     chosen = (images.index_select(0, part) for part in moved) if here else ahead(images, rows, device)
@@ -39,13 +39,13 @@ def ahead(images: Tensor, rows: list[Tensor], device: torch.device, cuda: Any = 
     """Batches of images that stay in the host's memory, each copied while the device works on the one before.
 
     Two pinned buffers take turns, so that the copy needs neither the host nor the stream that computes. A buffer is
-    written again once its last copy has left it, which the host alone waits for.
+    reused once its last copy is complete, and only the host waits for that.
 
     Args:
         images: (n, height, width, 3) uint8, on the CPU.
         rows: Index batches on the CPU.
         device: A GPU.
-        cuda: Its module; `torch.cpu` has the same names, where everything happens at once.
+        cuda: The GPU's module; `torch.cpu` has the same names and does everything synchronously.
     """
     largest = max(map(len, rows), default=0)
     pinned = device.type == "cuda"
@@ -69,6 +69,6 @@ def ahead(images: Tensor, rows: list[Tensor], device: torch.device, cuda: Any = 
             stream = cuda.current_stream()
             stream.wait_event(copied[(number - 1) % 2])
             if pinned:
-                ready.record_stream(stream)  # its memory is the side stream's, which may have it back after this step
+                ready.record_stream(stream)  # its memory is the side stream's, which may reuse it after this step
             yield ready
         ready = coming

@@ -1,10 +1,10 @@
-"""Random colours of a whole batch at once: SimCLR's colour distortion, drawn for each image by itself.
+"""Random colours of a whole batch at once: SimCLR's colour distortion, drawn for each image independently.
 
 Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations", ICML 2020, appendix A, at strength
 1, which FedLSR uses as well (Jiang et al., CIKM 2022): brightness, contrast and saturation within 0.8 of 1 and hue
 within 0.2 of a turn, with probability 0.8; grey with probability 0.2. The four changes come in this order, where
-torchvision shuffles them. FedLSR's code draws once for a batch, after normalisation, where torchvision then clips
-half of all values to zero; here colours change before it.
+torchvision shuffles them. FedLSR's code draws once per batch, after normalisation, where torchvision then clips
+half of all values to zero; here colours change before normalisation.
 """
 
 import torch
@@ -16,7 +16,7 @@ LUMA = (0.2989, 0.587, 0.114)  # of ITU-R BT.601, as torchvision rounds them
 
 
 def distort(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Distort the colours of each image in its own way.
+    """Distort the colours of each image independently.
 
     Args:
         images: (n, height, width, 3) uint8, on any device.

@@ -1,4 +1,4 @@
-"""Quality of a model on a set of images, on both sides alike."""
+"""Quality of a model on a set of images, measured alike on server and clients."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from learning.batches import ahead
 from task import Compute, to_input
 
-EVALUATION_BATCH = 256  # the notebook's; at most, since GPUs want large batches
-# Pixels of an evaluation batch on a CPU, whose caches hold a layer of so many: a ResNet-50 evaluates 90 images of 224
+EVALUATION_BATCH = 256  # at most, and the notebook's: GPUs want large batches
+# Pixels of an evaluation batch on a CPU, whose caches hold a layer of that many: a ResNet-50 evaluates 90 images of 224
 # pixels a second in batches of 8, 36 in batches of 256.
 EVALUATION_PIXELS = 400_000
 
@@ -85,7 +85,7 @@ def evaluate(
 
 
 def evaluation_batch(image_size: int, device: torch.device) -> int:
-    """How many images at once are evaluated fastest; BatchNorm uses its running statistics, so each is judged alone."""
+    """How many images at once are evaluated fastest; with BatchNorm's running statistics none affects another."""
     fits = EVALUATION_PIXELS // image_size**2 if device.type == "cpu" else EVALUATION_BATCH
     return max(1, min(EVALUATION_BATCH, fits))
 

@@ -1,4 +1,4 @@
-"""Answers of a network on a client's own images, without gradients and without leaving a trace in the network."""
+"""Runs a network on a client's own images, without gradients or side effects."""
 
 import contextlib
 import copy
@@ -18,7 +18,7 @@ class Inference:
     """What a visit needs to ask a network about its images.
 
     Attributes:
-        images: (n, side, side, 3) uint8, all that the client holds; only their centre counts if they are stored
+        images: (n, side, side, 3) uint8, all that the client holds; only their centre is used if they are stored
             larger than the input.
         image_size: Side of the input.
         compute: Device and precision.
@@ -39,7 +39,7 @@ class Inference:
         return torch.cat(parts)
 
     def frozen(self, network: nn.Module) -> Callable[[Tensor], Tensor]:
-        """A copy of `network` as it is now: it turns inputs (b, 3, h, w) into logits (b, C) float32."""
+        """A copy of `network` as it is now, as a function of inputs (b, 3, h, w) to logits (b, C) float32."""
         kept = copy.deepcopy(network).eval().requires_grad_(False)
 
         def answer(inputs: Tensor) -> Tensor:
@@ -60,7 +60,7 @@ class Inference:
 
 @contextlib.contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode, in which BatchNorm's statistics neither count nor change, and then the mode that was."""
+    """Evaluation mode, in which BatchNorm uses its running statistics and keeps them; then restores the mode."""
     was_training = network.training
     network.eval()
     try:

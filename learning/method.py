@@ -1,9 +1,9 @@
 """What a method is: hooks over the one training loop, each with a default.
 
-A method is a frozen dataclass whose fields are its parameters (`method-args`). It writes the loss of a batch, and
-overrides what else it needs. What changes during a visit is in the `Visit`, which each hook is handed; what must last
-until the client's next visit goes into ``visit.state``. Most methods need nothing of the server but an average; one
-that does returns its other half from `on_server`.
+A method is a frozen dataclass whose fields are its parameters (`method-args`). It defines the loss of a batch, and
+overrides whatever else it needs. What changes during a visit is in the `Visit`, which each hook receives; what must
+last until the client's next visit goes into ``visit.state``. Most methods need only averaging from the server; one that
+needs more returns its server half from `on_server`.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from config.run_config import rounds_of as rounds_of  # the lengths that methods have in rounds
+from config.run_config import rounds_of as rounds_of  # re-exported: lengths of methods in rounds
 from learning.inference import Inference
 from learning.server_half import ServerHalf as ServerHalf
 from learning.server_half import Told as Told
@@ -39,9 +39,9 @@ class Batch:
     """What a step computes its loss from; all of it on the visit's device.
 
     Attributes:
-        rows: (batch,) int64, which of the client's images these are: places in 0..n-1, the same at every visit.
+        rows: (batch,) int64, which of the client's images these are: 0 to n-1, the same at every visit.
         labels: (batch,) int64, as the client knows them.
-        views: First by network, then by view.
+        views: By network, then by view.
     """
 
     rows: Tensor
@@ -63,16 +63,16 @@ class Visit:
         num_classes: C.
         server_round: From 1.
         num_rounds: Of the whole run; what `rounds_of` scales warm-ups with.
-        told: What the server's half of the method tells this client; empty for most.
+        told: What the server half of the method tells this client; empty for most.
         generator: On the CPU; source of every random draw of this visit.
         networks: In training; one for most methods.
         inference: Answers of networks on the local images; `predict` and `frozen` are its short forms.
         state: Tensors by name that the client keeps for its next visit, on the visit's device.
         scratch: What the hooks keep for each other during this visit; nobody else reads it.
         metrics: Numbers, or lists of numbers, that travel with the weights; the same names at every client.
-        corrected: (n,) int64 labels to believe instead of the given ones, if the method has such; for scoring, and to
-            be exported.
-        suspected: (n,) bool, images whose label the method takes for wrong, if it judges them; for scoring.
+        corrected: (n,) int64 labels to believe instead of the given ones, if the method has any; for scoring and
+            export.
+        suspected: (n,) bool, images whose label the method thinks is wrong, if it judges them; for scoring.
     """
 
     labels: Tensor
@@ -106,7 +106,7 @@ class Method:
     Class attributes tell the app what to expect of a method:
 
     Attributes:
-        networks: Trained side by side; each is averaged by itself (see `task.Networks`).
+        networks: How many are trained side by side; each is averaged separately (see `task.Networks`).
         features: Whether `View.features` is needed.
         remembers: Whether `visit.state` lasts from visit to visit.
         corrects: Whether visits may leave `corrected` labels.
@@ -114,7 +114,7 @@ class Method:
         strategy: What ``strategy = "auto"`` stands for.
         finds_noisy_clients: Whether its server half tells noisy clients from clean ones, and what clients train on
             depends on it, so that their losses cannot be compared.
-        loss_may_be_negative: As a pull towards something may make it.
+        loss_may_be_negative: Whether it may be, as with a pull towards targets.
     """
 
     networks: ClassVar[int] = 1
@@ -136,7 +136,7 @@ class Method:
     def loss(self, batch: Batch, visit: Visit) -> Tensor:
         """The loss of one batch: a scalar, averaged over the batch.
 
-        It is called once a step, so that per-example state may be brought up to date here; it must not wait for the
+        It is called once a step, so that per-example state may be updated here; it must not wait for the
         device (no ``item()``, no ``if tensor``).
         """
         raise NotImplementedError
@@ -148,5 +148,5 @@ class Method:
         """After the last epoch."""
 
     def on_server(self) -> ServerHalf:
-        """What the server does for this method in one run, whose parameters are the method's."""
+        """The server half of this method, for one run."""
         return ServerHalf()

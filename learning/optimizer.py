@@ -1,16 +1,16 @@
-"""SGD whose buffers a process keeps: every visit clears them, none allocates them again.
+"""SGD whose buffers a process keeps: every visit clears them, none reallocates them.
 
-PyTorch's fused kernel updates a weight in one pass over memory instead of four. It wants plain rows, and copies weights
-in channels-last layout into rows and back, which takes longer than the update. SGD treats every number by itself, so
-each parameter is handed to it as the run of memory that it is.
+PyTorch's fused kernel updates a weight in one pass over memory instead of four. It expects contiguous tensors, and
+copies weights in channels-last layout back and forth, which takes longer than the update. SGD is elementwise, so each
+parameter is handed to it as the run of memory that it is.
 """
 
 import torch
 from torch import Tensor, nn
 
-# On the CPU the fused kernel rounds as the plain one does, but for what is left at the end of a tensor that is no
-# multiple of its vectors: there it multiplies and adds in one rounding. Such tensors, biases of the last layer, go to
-# the plain kernel.
+# On the CPU the fused kernel rounds as the plain one does, except at the end of a tensor whose length is not a multiple
+# of its vectors: there it multiplies and adds in one rounding. Such tensors, biases of the last layer, go to the plain
+# kernel.
 WHOLE = 16  # float32 numbers
 
 
@@ -50,16 +50,16 @@ class LocalSGD(torch.optim.SGD):
             run.grad = None if gradient is None else gradient.as_strided(run.shape, (1,))
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Drop all gradients; best right after a step, so that they are not there while the next batch needs room."""
+        """Drop all gradients; best right after a step, so that they are gone when the next batch needs memory."""
         for parameter, run in zip(self._parameters, self._runs, strict=True):
             parameter.grad = run.grad = None
 
 
 def _run_of_memory(value: Tensor) -> Tensor:
-    """All numbers of a dense tensor in the order in which they lie in memory, (n,), sharing it.
+    """All numbers of a dense tensor in memory order, (n,), as a view.
 
     Raises:
-        ValueError: There are gaps, or numbers that are used twice.
+        ValueError: It has gaps or overlaps.
     """
     order = sorted(range(value.dim()), key=value.stride, reverse=True)
     if not value.permute(order).is_contiguous():

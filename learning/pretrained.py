@@ -25,7 +25,7 @@ def load_pretrained(model: nn.Module, name: str, source: str) -> None:
             of a ``.safetensors``, ``.pt`` or ``.pth`` file that holds a state dict of the same architecture.
 
     Raises:
-        ConfigError: No network, no such file, not a state dict, another architecture, or one without ImageNet weights.
+        ConfigError: No internet, no such file, not a state dict, another architecture, or one without ImageNet weights.
     """
     if source == "none":
         return
@@ -44,7 +44,7 @@ def load_pretrained(model: nn.Module, name: str, source: str) -> None:
 def _download(name: str) -> dict[str, Tensor]:
     if name not in torchvision.models.list_models():
         raise ConfigError(
-            f"run config: 'pretrained' is 'imagenet', but nobody has trained a 'model' of {name} on it; it must be none"
+            f"run config: 'pretrained' is 'imagenet', but there are no such weights for the 'model' {name}; it must be none"
             " or a file, or the 'model' a ResNet."
         )
     weights = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]

@@ -23,9 +23,9 @@ class Replica:
 
 @lru_cache(maxsize=1)
 def kept_replica(name: str, num_classes: int, device: torch.device, compiled: bool, networks: int = 1) -> Replica:
-    """This process's model; one at a time, since all that a visit leaves in it is overwritten by the next.
+    """This process's model; only one, since the next visit overwrites all that a visit leaves in it.
 
-    A compiled model is compiled at its first batch. Its names and its memory stay those of the plain one.
+    A compiled model is compiled at its first batch. Its parameters keep their names and memory.
     """
     model = build_model(name, num_classes, seed=0, networks=networks).to(device)
     if compiled:
@@ -35,7 +35,7 @@ def kept_replica(name: str, num_classes: int, device: torch.device, compiled: bo
 
 
 def check_compiler() -> None:
-    """See whether `torch.compile` finds what it needs on this machine.
+    """Check that `torch.compile` finds what it needs on this machine.
 
     Raises:
         ConfigError: There is no C++ compiler.

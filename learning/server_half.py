@@ -1,6 +1,7 @@
 """What the server does for a method besides averaging: hooks of the round loop, each of which does nothing by default.
 
-They are the other half of `learning.method`, and know as little of Flower: a model is a mapping of names to arrays.
+They are the counterpart of `learning.method`, and like it know nothing of Flower: a model is a mapping of names to
+arrays.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,19 +13,19 @@ from config.run_config import RunConfig
 from data.release import Release
 
 Told = bool | int | float | str | list[float]
-# Sends the model to every client with an action of its ClientApp ("query.<action>"): the metrics of those that answer,
-# by partition.
+# Sends the model to every client and runs an action of its ClientApp ("query.<action>"); returns the metrics of those
+# that answer, by partition.
 Ask = Callable[[str, Any], Mapping[int, Mapping[str, Any]]]
 
 
 class ServerHalf:
-    """Hooks of the round loop; `Method.on_server` makes the one of a run."""
+    """Hooks of the round loop; `Method.on_server` makes one per run."""
 
     def prepare(self, config: RunConfig, release: Release) -> None:
-        """Before the roll call: read what is needed of the server's own data.
+        """Before the roll call: read what is needed from the server's own data.
 
         Raises:
-            ConfigError: It is not there.
+            ConfigError: Something needed is missing.
         """
 
     def before_round(self, server_round: int, arrays: Any, ask: Ask) -> None:
@@ -35,7 +36,7 @@ class ServerHalf:
         return {}
 
     def heard(self, server_round: int, replies: Mapping[int, Mapping[str, Any]]) -> None:
-        """After aggregation: the metrics of each good reply, by partition, among them what the client's half sent."""
+        """After aggregation: the metrics of each usable reply, by partition, including what the client half sent."""
 
     def metrics(self, server_round: int) -> dict[str, float]:
         """What this half adds to the round's line in metrics.jsonl."""
@@ -46,4 +47,4 @@ class ServerHalf:
         return {}
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
-        """Take over what `state` gave."""
+        """Restore what `state` returned."""

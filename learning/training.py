@@ -52,21 +52,21 @@ def train_locally(
 ) -> TrainingReport:
     """Train `model` in place for ``config.local_epochs`` epochs.
 
-    Nothing in a step waits for the device: batches come ahead of it, and losses stay there until an epoch ends.
+    Nothing in a step waits for the device: batches are sent ahead, and losses stay on it until an epoch ends.
 
     Args:
         model: On ``compute.device``, channels-last, with the `Method.networks` networks; parameters in float32.
         images: (n, height, width, 3) uint8, on the CPU or on ``compute.device``.
         labels: (n,) int64.
-        method: Turns what the networks answer into a loss.
+        method: Turns the networks' answers into a loss.
         config: Epochs, batch size, SGD, augmentation, normalisation.
         compute: Device and precision.
         generator: On the CPU; source of every random draw of this visit.
         proximal_mu: mu of FedProx; the reported losses leave its term out.
-        optimizer: This model's, from an earlier visit, so that its buffers are used again.
+        optimizer: This model's, from an earlier visit, so that its buffers are reused.
         server_round: From 1, for methods whose loss depends on it.
-        told: What the server's half of the method says to this client.
-        state: What the method kept at the client's last visit; left as it is.
+        told: What the server half of the method tells this client.
+        state: What the method kept at the client's last visit; not written into.
 
     Raises:
         FloatingPointError: The loss of an epoch is not finite.
@@ -155,16 +155,16 @@ class ProximalTerm:
 
     @torch.no_grad()
     def add_gradient(self) -> None:
-        """Add to the gradients of the loss, which are there and not scaled."""
+        """Add to the gradients of the loss, which must be there and unscaled."""
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
-        # One kernel for all tensors, as torch's optimisers do it.
+        # One kernel for all tensors, as in torch's optimisers.
         away = torch._foreach_sub(self._parameters, self._start)
         torch._foreach_add_(gradients, away, alpha=self._mu)
 
 
 @contextlib.contextmanager
 def features_of(network: nn.Module, *, wanted: bool) -> Iterator[list[Tensor]]:
-    """What goes into the classifier of a forward pass in this block, (batch, d) float32, if it is wanted."""
+    """Collects what enters the classifier in this block, (batch, d) float32 per forward pass, if wanted."""
     found: list[Tensor] = []
     if not wanted:
         yield found

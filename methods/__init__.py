@@ -1,6 +1,6 @@
 """How clients learn from noisy labels: one file per method, with both of its halves, and the table of their names.
 
-docs/adding-a-method.md adds one. A class is named as its paper names the method.
+docs/adding-a-method.md walks through adding one. Classes are named as papers name their methods.
 """
 
 from dataclasses import replace
@@ -32,7 +32,7 @@ METHODS: dict[str, type[Method]] = {
     "fednoro": FedNoRo,
     "fedelc": FedELC,
 }
-AUTO = "auto"  # of `strategy`
+AUTO = "auto"  # a value of `strategy`
 
 
 def build_method(config: RunConfig) -> Method:
@@ -46,7 +46,7 @@ def build_method(config: RunConfig) -> Method:
 
 
 def with_own_strategy(config: RunConfig) -> RunConfig:
-    """The config with `strategy` named: the method's own, if it was left to it.
+    """The config with the method's own strategy in place of ``auto``.
 
     Raises:
         ConfigError: There is no such method.

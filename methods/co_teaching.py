@@ -5,14 +5,14 @@ cross-entropy are kept: ``I_1`` by network 1, ``I_2`` by network 2.
 
 ``loss_1 = mean of CE_1 over I_2``, ``loss_2 = mean of CE_2 over I_1``.
 
-tau_t rises in a line from 0 in the first round to tau in the last of the T_w warm-up rounds, then stays. The paper has
-10 epochs for T_w and the true share of wrong labels for tau (some 0.38 on Clothing1M); FNBench, whose steps are rounds,
-has 0.2 of them and 0.2, the defaults here. The authors' code divides the mean loss by R once more, as if the learning
-rate were divided by it; here as in FNBench it is the mean.
+tau_t rises linearly from 0 in the first round to tau in the last of the T_w warm-up rounds, then stays. The paper has
+10 epochs for T_w and the true share of wrong labels for tau (about 0.38 on Clothing1M); FNBench, which counts in
+rounds, has 0.2 of them and tau = 0.2, the defaults here. The authors' code divides the mean loss by R again, as if the
+learning rate were divided by R; here, as in FNBench, it is the mean.
 
-Both networks are arrays of one model (`task.Networks`), so that every strategy that works number by number averages
-each with its own kind. Each sees views of its own, where the paper shows both the same:
-networks that start from the same pretrained weights would else hardly differ.
+Both networks are arrays of one model (`task.Networks`), so that every elementwise strategy averages each network with
+its counterparts. Each sees its own views, where the paper shows both the same: otherwise networks that start from the
+same pretrained weights would hardly differ.
 """
 
 import math
@@ -53,7 +53,7 @@ class CoTeaching(Method):
             raise ValueError("warm-up-rounds must be a whole number of at least 0, or -1 for the share warm-up")
 
     def forget_rate_at(self, server_round: int, num_rounds: int) -> float:
-        """tau_t in a round from 1, which is t = 0."""
+        """tau_t; rounds count from 1, which is t = 0."""
         warm_up, t = rounds_of(self.warm_up, self.warm_up_rounds, num_rounds), server_round - 1
         return self.forget_rate * t / max(1, warm_up - 1) if t < warm_up else self.forget_rate
 

@@ -1,13 +1,13 @@
 """FedELR: early-learning regularisation at every client (Liu et al., NeurIPS 2020; Pu et al., Neural Networks 2025).
 
 A network learns what is right before it memorises what is wrong. Each image i keeps a target t_i, the running mean of
-what the network said about it; the loss draws predictions to the targets, and so away from labels learned late.
+what the network predicted for it; the loss pulls predictions to the targets, and so away from labels learned late.
 
-``t_i <- beta t_i + (1 - beta) p_i / sum_c p_ic``, without gradient, and from 0 at first;
+``t_i <- beta t_i + (1 - beta) p_i / sum_c p_ic``, without gradient, starting from 0;
 ``loss = CE + lambda * mean log(1 - <t_i, p_i>)``, with ``p = softmax(logits)`` clamped to [1e-4, 1 - 1e-4], which keeps
 1 - <t_i, p_i> above 1e-4 as well.
 
-The second term is below zero and may outweigh the first: a negative loss is no fault. Targets last from visit to visit.
+The second term is below zero and may outweigh the first: a negative loss is no error. Targets last from visit to visit.
 The defaults are ELR's on Clothing1M, beta = 0.7 and lambda = 3; Pu et al.'s later code has 0.1 and 2.
 """
 

@@ -1,14 +1,14 @@
-"""FedDecorr (Shi et al., ICLR 2023, arXiv 2210.00226): cross-entropy, and features that are not all alike.
+"""FedDecorr (Shi et al., ICLR 2023, arXiv 2210.00226): cross-entropy with decorrelated features.
 
-Unequal data let features collapse into few directions. Of a batch of n, the features X (n, d) that enter the classifier
-are z-scored by column, with variances over n - 1 and 1e-8 added to them; then
+Heterogeneous data lets features collapse into few directions. In a batch of n, the features X (n, d) that enter the
+classifier are z-scored by column, with variances over n - 1 and 1e-8 added to them; then
 
     loss = CE + zeta L,    R = X^T X / (n - 1),    L = ||R||_F^2 / d^2                       form = "paper"
                            G = X^T X,              L = mean of the squared G_ij, i != j, / n   form = "fnbench"
 
 FNBench's form is not divided by n before it is squared, so that it grows with the batch: for the same features it is
-about (n - 1)^2 / n times the mean R_ij^2, and a zeta for it holds for one batch size. Its zeta is the paper's 0.1 all
-the same. A batch of one image has no correlation: L = 0.
+about (n - 1)^2 / n times the mean R_ij^2, and a zeta suits only one batch size. FNBench still uses the paper's 0.1. A
+batch of one image has no correlation: L = 0.
 """
 
 import math

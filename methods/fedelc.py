@@ -1,7 +1,7 @@
-"""FedELC: where labels are noisy, they are learned (Jiang et al., CIKM 2024, arXiv 2408.04301).
+"""FedELC: noisy clients also learn their labels (Jiang et al., CIKM 2024, arXiv 2408.04301).
 
 Stage 1, and clean clients in stage 2: ``LA = CE(z + log pi, y)``, see `logit_adjustment`. A noisy client in stage 2
-keeps label logits Y (n, C), at first K_p onehot(y). With p = softmax(z) and y_d = softmax(Y):
+keeps label logits Y (n, C), initially K_p onehot(y). With p = softmax(z) and y_d = softmax(Y):
 
     L = L_c / C + alpha L_o + beta L_e / C
     L_c = mean KL(p || y_d),    L_o = -mean log y_d[y],    L_e = mean of the entropy of p
@@ -14,8 +14,8 @@ After the last epoch Y <- K_p (y_d + p_end) / 2, where p_end are the probabiliti
 
 The paper's alpha = 0.2 and beta = 0.5 are the defaults; its code has them the other way round. The code takes p_end in
 training mode on augmented images, which changes BatchNorm's statistics; here the network is in evaluation mode, on the
-images as they are. Because dL/dY has B in it, eta fits the paper's B = 64 (with C = 14 a label moves by
-1.1 (p - y_d) an epoch), and other batch sizes ask for another.
+images as they are. Because dL/dY contains B, eta fits the paper's B = 64 (with C = 14 a label moves by
+1.1 (p - y_d) per epoch); other batch sizes need another.
 """
 
 import math
@@ -37,10 +37,10 @@ class FedELC(TwoStages):
     A noisy client's ``visit.state["label_logits"]`` is Y, (n, C) float32.
 
     Attributes:
-        alpha: Weight of L_o, which holds labels to the given ones; at least 0.
+        alpha: Weight of L_o, which keeps labels near the given ones; at least 0.
         beta: Weight of L_e, which makes predictions certain; at least 0.
         sharpness: K_p, above 0.
-        label_rate: eta, above 0; the paper takes 5000 for CIFAR-100 and for labels that people got wrong.
+        label_rate: eta, above 0; the paper takes 5000 for CIFAR-100 and for labels mistaken by people.
         adjustment: tau, the weight of log pi in LA; 0 switches it off.
     """
 
@@ -72,7 +72,7 @@ class FedELC(TwoStages):
         if "label_logits" not in visit.state:
             zeros = torch.zeros(len(visit.labels), visit.num_classes, device=visit.labels.device)
             visit.state["label_logits"] = zeros.scatter_(1, visit.labels[:, None], self.sharpness)
-        # What no batch writes stays 0: images that an epoch leaves out keep their labels in it.
+        # What no batch writes stays 0: images that an epoch drops keep their labels in it.
         visit.scratch["label_gradients"] = torch.zeros_like(visit.state["label_logits"])
 
     def loss(self, batch: Batch, visit: Visit) -> Tensor:

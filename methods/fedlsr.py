@@ -1,7 +1,7 @@
-"""FedLSR: local self-regularisation (Jiang et al., CIKM 2022): two views of each image must agree, and be sure.
+"""FedLSR: local self-regularisation (Jiang et al., CIKM 2022): two views of each image must agree, and confidently.
 
-The network answers z_1 to an image as the run augments it and z_2 to one that is mirrored and whose colours are
-distorted as well. With ``p_i = softmax(z_i)`` and ``q_i = softmax(3 z_i)``, at least 1e-6:
+The network gives logits z_1 for an image as the run augments it, and z_2 for one that is mirrored and colour-distorted
+as well. With ``p_i = softmax(z_i)`` and ``q_i = softmax(3 z_i)``, at least 1e-6:
 
 - ``L_cls = -mean log p_s[y]``: ``p = lambda p_1 + (1 - lambda) p_2``, with lambda ~ Beta(1, 1), that is, uniform, drawn
   for each batch; sharpened, ``p_s = p^2 / sum_c p_c^2``.
@@ -12,11 +12,12 @@ distorted as well. With ``p_i = softmax(z_i)`` and ``q_i = softmax(3 z_i)``, at 
 Defaults: gamma = 0.4, T_w = 0.2 of the rounds, and lambda_e = 0.6 as in the authors' repository; their later FNBench
 has 0.3. Their code differs from their formulas; ``form = "reference"`` computes its loss:
 
-- L_cls is a cross-entropy that takes p_s for logits, so that it cannot leave a narrow band;
+- L_cls is a cross-entropy that takes p_s as logits, so that it cannot leave a narrow band;
 - L_reg is also divided by the number of classes;
-- L_e is the entropy of ``softmax(q_1)``, which is nearly uniform; the second view does not count.
+- L_e is the entropy of ``softmax(q_1)``, which is nearly uniform; the second view is ignored.
 
-It also distorts colours after normalisation, a whole batch alike, which is not offered: see `learning.colour`.
+It also distorts colours after normalisation, the same for a whole batch, which is not offered here: see
+`learning.colour`.
 """
 
 from dataclasses import dataclass
@@ -37,8 +38,8 @@ class FedLSR(Method):
     """Sharpened cross-entropy on a mixture of two views that must agree.
 
     Attributes:
-        gamma: Of the divergence between views, at least 0.
-        entropy: lambda_e, at least 0.
+        gamma: Weight of the divergence between views, at least 0.
+        entropy: lambda_e, the weight of L_e, at least 0.
         warm_up: T_w as a share of the run's rounds, from 0 to 1.
         warm_up_rounds: T_w itself; -1 leaves it to the share.
         form: ``paper`` or ``reference``.
@@ -65,12 +66,12 @@ class FedLSR(Method):
         return [augmentation, "crop-flip-jitter" if cropped else "flip-jitter"]
 
     def gamma_at(self, server_round: int, num_rounds: int) -> float:
-        """gamma(t) in a round from 1, which is t = 0."""
+        """gamma(t); rounds count from 1, which is t = 0."""
         warm_up = rounds_of(self.warm_up, self.warm_up_rounds, num_rounds)
         return self.gamma * min(1.0, (server_round - 1) / warm_up) if warm_up else self.gamma
 
     def loss(self, batch: Batch, visit: Visit) -> Tensor:
-        # A number on the CPU, which takes part in a GPU's operations as it is.
+        # A scalar on the CPU, which operations on a GPU accept.
         share = torch.rand((), generator=visit.generator)
         one, other = (view.logits for view in batch.views[0])
         compared = [(SHARPER * logits).softmax(dim=1).clamp_min(SMALLEST) for logits in (one, other)]
@@ -87,7 +88,7 @@ class FedLSR(Method):
 
 
 def mixed(one: Tensor, other: Tensor, share: Tensor) -> Tensor:
-    """Logarithm of the mixture of two distributions, given theirs: `share` of the one, the rest of the other."""
+    """Log of the mixture of two distributions, given their logs: `share` of the one, the rest of the other."""
     return torch.logaddexp(one + share.log(), other + (-share).log1p())
 
 

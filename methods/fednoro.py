@@ -1,4 +1,4 @@
-"""FedNoRo: where labels are noisy, it distils the global model (Wu et al., IJCAI 2023, arXiv 2305.05230).
+"""FedNoRo: noisy clients distil the global model (Wu et al., IJCAI 2023, arXiv 2305.05230).
 
 Stage 1, and clean clients in stage 2: ``LA = CE(z + log pi, y)``, see `logit_adjustment`. Noisy clients in stage 2,
 with z_g from the global model as it was received:
@@ -6,7 +6,7 @@ with z_g from the global model as it was received:
     L = w KL(softmax(z_g / T) || softmax(z + log pi)) + (1 - w) LA
     w(t) = w_max exp(-5 (1 - (clip(t, b, e) - b) / (e - b))^2),    t from 0
 
-The server finds out who is noisy after stage 1, and aggregates stage 2 by distance; see `two_stages`.
+The server detects noisy clients after stage 1, and aggregates stage 2 by distance; see `two_stages`.
 
 Reference code: 10 of 100 rounds in stage 1 and b = 10, e = 49; FNBench 20 of 120 and b = 20, e = 120, which is the
 default here, as shares. The teacher sees the augmented images that the student sees, in evaluation mode. Classes that a
@@ -57,7 +57,7 @@ class FedNoRo(TwoStages):
             raise ValueError("adjustment must be at least 0")
 
     def weight(self, server_round: int, began: int, num_rounds: int) -> float:
-        """Of distillation, w, in a round of stage 2, which began in round `began`; both count from 1."""
+        """w, the weight of distillation, in a round of stage 2, which began in round `began`; both count from 1."""
         b, e = began - 1, rounds_of(self.ramp_end, self.ramp_end_round, num_rounds)
         progress = 1.0 if e <= b else (min(max(server_round - 1, b), e) - b) / (e - b)
         return self.distillation * math.exp(-5 * (1 - progress) ** 2)

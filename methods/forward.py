@@ -5,13 +5,13 @@ With T[i, j] = P(given label j | true class i) and p the softmax of the logits, 
     forward:   -log (T^T p)_y = -log sum_i p_i T[i, y]
     backward:  sum_j T^-1[y, j] (-log p_j)
 
-Forward compares the given labels with what the model, whose p are the true classes, says they should be. Backward is
-what the cross-entropy on true labels is in expectation, at the price of a high variance; it can be negative. The paper
-finds forward better throughout, hence the default.
+Forward compares the given labels with those to expect if p is right about the true classes. Backward equals the
+cross-entropy on true labels in expectation, at the price of high variance; it can be negative. The paper finds forward
+better throughout, hence the default.
 
-The server tells T. The paper estimates it from a model trained on noisy labels; here it is counted on images that carry
+The server sends T. The paper estimates it from a model trained on noisy labels; here it is counted on images that carry
 both labels, with one added to each count, or given (see `methods.transition`). T describes the labels of noisy train as
-they were released: not those of clean train, nor noise that the run adds.
+released: not those of clean train, nor noise that the run adds.
 """
 
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ class Forward(Method):
         transition: Where T comes from. ``estimate``: counted by the server on its images with both labels;
             ``clothing1m``: the published counts; else the path of a text file on the server, see
             `transition.read_transition`.
-        smoothing: Added to each count, so that what was not counted is not impossible.
+        smoothing: Added to each count, so that pairs that were not counted are not impossible.
         correction: One of `CORRECTIONS`.
     """
 
@@ -56,7 +56,7 @@ class Forward(Method):
         """Keep what the visit's losses need: log T, or T^-1, (C, C) float32.
 
         Raises:
-            ConfigError: The server told no matrix of C classes, it rules out a label that the client holds, or it has
+            ConfigError: The server sent no matrix of C classes, it rules out a label that the client holds, or it has
                 no inverse and one is needed.
         """
         matrix = self._told(visit)
@@ -82,21 +82,21 @@ class Forward(Method):
         return -(log_p + log_transition.T[batch.labels]).logsumexp(dim=1).mean()
 
     def _told(self, visit: Visit) -> np.ndarray:
-        """(C, C) float64: T, as the server told it."""
+        """(C, C) float64: T, as the server sent it."""
         told = cast(list[float], visit.told.get(TOLD, []))
         if len(told) != visit.num_classes**2:
             raise ConfigError(
-                f"the server told {len(told)} numbers of a transition matrix; for {visit.num_classes} classes it must"
-                f" be {visit.num_classes**2}."
+                f"the server sent {len(told)} numbers of a transition matrix; for {visit.num_classes} classes there"
+                f" must be {visit.num_classes**2}."
             )
         return np.array(told, np.float64).reshape(visit.num_classes, -1)
 
-    def on_server(self) -> "MatrixTeller":
-        return MatrixTeller(self)
+    def on_server(self) -> "ForwardOnServer":
+        return ForwardOnServer(self)
 
 
-class MatrixTeller(ServerHalf):
-    """Gets the transition matrix and tells it to every client."""
+class ForwardOnServer(ServerHalf):
+    """Reads or estimates the transition matrix, and tells it to every client."""
 
     def __init__(self, method: Forward) -> None:
         self._method = method
@@ -106,8 +106,8 @@ class MatrixTeller(ServerHalf):
         """Read or estimate T.
 
         Raises:
-            ConfigError: What `estimate_transition` refuses, or labels that are not the release's noisy ones, of which
-                the matrix would not be.
+            ConfigError: What `estimate_transition` refuses, or labels that are not the release's noisy ones, which the
+                matrix does not describe.
         """
         source = self._method.transition
         if source in ("estimate", "clothing1m"):

@@ -2,16 +2,16 @@
 
     L_q = (1 - p_y^q) / q;    truncated: L_q(k) = (1 - k^q) / q where p_y <= k
 
-averaged over the batch. q towards 0 gives cross-entropy, q = 1 gives 1 - p_y, which noise hardly moves and which learns
-slowly. The gradient by the logits is p_y^q (p - onehot(y)): the less an image fits its label, the less it counts.
-Truncated, it does not count at all where p_y <= k.
+averaged over the batch. q towards 0 gives cross-entropy, q = 1 gives 1 - p_y, which noise hardly affects but which
+learns slowly. The gradient by the logits is p_y^q (p - onehot(y)): the less an image fits its label, the less it
+counts. Truncated, it does not count at all where p_y <= k.
 
-q = 0.7 and, when truncated, k = 0.5 are the paper's. Its code truncates from epoch 40 on and by the best model so far,
-which it asks every 10 epochs; here each batch is judged by the model in training, in every round. Start a truncated run
-from weights that know the classes: a fresh network has p_y = 1 / C for all images, and with k above that never learns.
+q = 0.7 and, when truncated, k = 0.5 are the paper's. Its code truncates from epoch 40 on, by the best model so far and
+anew every 10 epochs; here each batch is judged by the model in training, in every round. Start a truncated run from
+weights that know the classes: a fresh network has p_y = 1 / C for all images, and with k above that never learns.
 
-Codes clamp p_y to 1e-7 or so, since its power has no gradient at 0; here the power is taken in the logarithm, where
-value and gradient are right for any p_y.
+Other code clamps p_y to 1e-7 or so, since its power has no gradient at 0; here the power is computed from the
+logarithm, where value and gradient are right for any p_y.
 """
 
 from dataclasses import dataclass

@@ -3,14 +3,14 @@
     LA = CE(z + tau log pi, y),    pi_c = share of class c among the labels that the client was given
 
 The network learns logits z as if all classes were equally frequent at every client. A class that a client lacks has
-pi_c = 0; FedNoRo's code adds -inf to its logit, here pi_c is at least 1e-8, so that no number is infinite.
+pi_c = 0; FedNoRo's code adds -inf to its logit, here pi_c is at least 1e-8, so that all numbers are finite.
 """
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-SMALLEST_SHARE = 1e-8  # below that of one image among ten million
+SMALLEST_SHARE = 1e-8  # below that of one image in ten million
 
 
 def shares(labels: Tensor, num_classes: int) -> Tensor:

@@ -1,11 +1,11 @@
-"""Which clients hold noisy labels, told from their losses (FedNoRo: Wu et al., IJCAI 2023, arXiv 2305.05230, stage 1).
+"""Which clients hold noisy labels, judged by their losses (FedNoRo: Wu et al., IJCAI 2023, arXiv 2305.05230, stage 1).
 
     l_kc = mean loss of the global model on client k's images of given class c
     columns of l scaled to [0, 1]; a mixture of two Gaussians over the clients' rows; the higher component is noisy
 
 The paper fits nine mixtures and takes the set of noisy clients that comes up most often. It always finds two groups,
-also where all clients are alike and only chance tells them apart, as with any IID split of Clothing1M. So a finding
-counts only if the groups differ by more than chance explains, in the loss that is left when classes are evened out:
+even where all clients are alike and differ only by chance, as with any IID split of Clothing1M. So a finding counts
+only if the groups differ by more than chance explains, in loss beyond what their classes explain:
 
     e_k = sum_c n_kc (l_kc - l_c) / n_k,    l_c the mean over all images of class c in the federation
     gap = median e of the noisy group - median e of the clean group
@@ -23,11 +23,12 @@ Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 FITS = 9
-# A gap is chance unless it is larger than so many standard errors of one client's excess loss, taken in the group where
-# the error is larger, since a group may be one small client. The best split of equal clients in two gives about 1.6;
-# the largest of 2,400 simulated federations of alike clients of unlike sizes was 3.9, and 5.1 with very heavy tails.
+# A gap is chance unless it is larger than this many standard errors of one client's excess loss, taken in the group
+# where the error is larger, since a group may be one small client. The best split of equal clients in two gives about
+# 1.6; the largest of 2,400 simulated federations of alike clients of unlike sizes was 3.9, and 5.1 with very heavy
+# tails.
 ERRORS = 5.0
-LEAST_SPREAD = 0.1  # shares of wrong labels that lie closer together are taken as equal
+LEAST_SPREAD = 0.1  # shares of wrong labels that lie closer together count as equal
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def detect(losses: Floats, variances: Floats, counts: npt.NDArray[np.int64], *, 
         variances: (clients, classes), variance of these losses, the squares divided by the number of images; likewise.
         counts: (clients, classes), numbers of images. A client without any, such as one that did not answer, takes no
             part and counts as clean.
-        least_gap: A smaller gap, as a share of the federation's mean loss, is no finding however sure it is.
+        least_gap: A smaller gap, as a share of the federation's mean loss, does not count, however certain it is.
 
     Raises:
         ValueError: The shapes differ, or a loss or variance is missing where there are images.
@@ -93,7 +94,7 @@ def detect(losses: Floats, variances: Floats, counts: npt.NDArray[np.int64], *, 
 
 def _nobody(noisy: Bools, gap: float, error: float, why: str) -> Detection:
     reason = (
-        f"No client stands out, and all are taken as clean: {why};"
+        f"No client stands out, and all count as clean: {why};"
         " if all labels are noisy alike, set clients='all-noisy' in 'method-args'."
     )
     return Detection(np.zeros_like(noisy), False, gap, error, reason)
@@ -119,7 +120,7 @@ def split_in_two(rows: Floats) -> Bools:
     """The clients of the higher of two groups: (clients,) bool, all False where there are no two.
 
     Nine mixtures are fitted; of each, the component whose mean has the larger sum is the higher. The set that comes up
-    most often wins, the earlier one if two do. With fewer than two clients per class a full covariance cannot be
+    most often wins, or the earlier of two. With fewer than two clients per class a full covariance cannot be
     estimated, so a diagonal one is.
 
     Args:
@@ -128,13 +129,13 @@ def split_in_two(rows: Floats) -> Bools:
     clients, classes = rows.shape
     if len(np.unique(rows, axis=0)) < 2:
         return np.zeros(clients, dtype=bool)
-    from sklearn.exceptions import ConvergenceWarning  # a second to import, for those who need it
+    from sklearn.exceptions import ConvergenceWarning  # takes a second to import, and few runs need it
     from sklearn.mixture import GaussianMixture
 
     covariance = "diag" if clients < 2 * classes else "full"
     votes: list[tuple[bool, ...]] = []
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # one fit that is not yet there loses the vote
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a fit that did not converge loses the vote
         for seed in range(FITS):
             mixture = GaussianMixture(2, covariance_type=covariance, random_state=seed).fit(rows)
             higher = mixture.means_.sum(axis=1).argmax()
@@ -167,9 +168,9 @@ def excess_losses(losses: Floats, variances: Floats, counts: npt.NDArray[np.int6
 
 
 def client_scores(noisy: Bools, wrong_share: Floats) -> dict[str, float]:
-    """How good a finding is, where the truth is known.
+    """How right a finding is, where the truth is known.
 
-    A client is truly noisy if its share of wrong labels lies above the middle between the least and the most noisy
+    A client is truly noisy if its share of wrong labels lies above the midpoint of the least and the most noisy
     client; none is if these two are less than 0.1 apart.
 
     Args:

@@ -1,8 +1,8 @@
 """How right a method's judgement of single images is, where their true labels are known: as counts that add up.
 
-The server adds the counts of a round's clients up and divides (`methods.scores`). True labels are those of a
-drawn sample, of imported folders, and of clean lists with noise on top; of the million nobody knows them. They are
-used for nothing else.
+Clients send `counts`; the server adds up a round's and divides (`image_scores`). True labels are those of a drawn
+sample, of imported folders, and of clean lists with noise on top; nobody knows those of the million. They are used for
+nothing else.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,7 +19,7 @@ def counts(method: Method, visit: Visit, true: np.ndarray) -> dict[str, float]:
 
     Args:
         method: Which judgements it makes.
-        visit: With what it left behind; a client without judgement believes the given labels.
+        visit: With what the method left in it; a client without judgement believes the given labels.
         true: (n,) int32, -1 where unknown.
 
     Returns:
@@ -48,7 +48,7 @@ def image_scores(replies: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     """Shares over the round's images whose true labels are known.
 
     Args:
-        replies: Metrics of each good reply.
+        replies: Metrics of each usable reply.
 
     Returns:
         ``label-accuracy`` of the given labels, ``corrected-label-accuracy``, ``suspects-precision`` and

@@ -14,19 +14,19 @@ from data.noise.published import CONFUSION
 from data.release import Release
 
 SUM_TOLERANCE = 1e-3  # of a row in a file, so that three decimals are enough
-LISTS = ("clean_train", "clean_val")  # never clean test, whose labels are for the score alone
-LARGEST_CONDITION = 1e6  # float32 losses through the inverse of a matrix beyond have no digit left
+LISTS = ("clean_train", "clean_val")  # never clean test, whose labels are only for scoring
+LARGEST_CONDITION = 1e6  # beyond it, float32 losses through the inverse have no correct digit left
 
 
 def check_source(transition: str, smoothing: float) -> None:
-    """See whether a matrix can come from there; both are parameters of a method.
+    """Check a method's parameters `transition` and `smoothing`.
 
     Args:
         transition: ``estimate``, ``clothing1m``, or the path of a text file on the server.
         smoothing: Added to each count.
 
     Raises:
-        ValueError: What is wrong with which.
+        ValueError: Which of them is wrong, and what it must be.
     """
     named = isinstance(transition, str) and (
         transition in ("estimate", "clothing1m") or transition.startswith("~") or Path(transition).is_absolute()
@@ -37,10 +37,10 @@ def check_source(transition: str, smoothing: float) -> None:
 
 
 def transition_from_counts(counts: np.ndarray, smoothing: float) -> np.ndarray:
-    """The matrix that counts speak for.
+    """The matrix that counts suggest.
 
     Args:
-        counts: (C, C), of images by true class (rows) and given label.
+        counts: (C, C) numbers of images by true class (rows) and given label.
         smoothing: Added to each of them.
 
     Returns:
@@ -58,7 +58,7 @@ def transition_from_counts(counts: np.ndarray, smoothing: float) -> np.ndarray:
 
 
 def read_transition(path: Path, num_classes: int) -> np.ndarray:
-    """A matrix from a text file: C lines of C numbers, separated by blanks or commas; empty lines do not count.
+    """A matrix from a text file: C lines of C numbers, separated by blanks or commas; empty lines are skipped.
 
     Returns:
         (C, C) float64, rows of sum 1: they may be off by `SUM_TOLERANCE` in the file.
@@ -74,7 +74,7 @@ def read_transition(path: Path, num_classes: int) -> np.ndarray:
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}; it must be a text file of {form}.") from None
     except UnicodeDecodeError:
-        raise ConfigError(f"{path} is no text; it must be a text file of {form}.") from None
+        raise ConfigError(f"{path} is not text; it must be a text file of {form}.") from None
     rows = [_row(f"{path}, line {number}", line, num_classes) for number, line in enumerate(lines, 1) if line.strip()]
     if len(rows) != num_classes:
         raise ConfigError(f"{path} has {len(rows)} lines of numbers; it must have {num_classes}, one for each class.")
@@ -96,7 +96,7 @@ def _row(where: str, line: str, num_classes: int) -> list[float]:
         if not 0 <= row[-1] < math.inf:
             raise ConfigError(f"{where} has {word!r}; it must be a number from 0 to 1.")
     if abs(sum(row) - 1) > SUM_TOLERANCE:
-        raise ConfigError(f"{where} has the sum {sum(row):g}; it must be 1, give or take {SUM_TOLERANCE:g}.")
+        raise ConfigError(f"{where} sums to {sum(row):g}; it must sum to 1, give or take {SUM_TOLERANCE:g}.")
     return row
 
 
@@ -110,21 +110,21 @@ def invert_transition(matrix: np.ndarray) -> np.ndarray:
     if not condition <= LARGEST_CONDITION:
         raise ConfigError(
             "run config: 'method-args': the transition matrix is singular, or nearly so: some classes get their labels"
-            " in the same proportions; with it correction must be 'forward'."
+            " in the same proportions; correction must be 'forward' with it."
         )
     inverse: np.ndarray = np.linalg.inv(matrix)
     return inverse
 
 
 def estimate_transition(transition: str, smoothing: float, release: Release) -> np.ndarray:
-    """The matrix that `source` names, for the classes of `release`.
+    """The matrix that `transition` names, for the classes of `release`.
 
     Returns:
         (C, C) float64; T[i, j] = P(given label j | true class i), rows of sum 1.
 
     Raises:
-        ConfigError: The release has no images with both labels, or not the published classes; counts leave a class out
-            that smoothing does not make up for; or the file holds no such matrix.
+        ConfigError: The release has no images with both labels, or not the published classes; a class has no counts and
+            smoothing is 0; or the file holds no such matrix.
         DataError: Lists that cannot be read.
     """
     num_classes = len(release.class_names)

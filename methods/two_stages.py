@@ -1,11 +1,11 @@
 """Methods in two stages: train everybody alike, then tell noisy clients from clean ones and train them differently.
 
-FedNoRo (Wu et al., IJCAI 2023, arXiv 2305.05230) and FedELC (Jiang et al., CIKM 2024, arXiv 2408.04301) do so.
+These are FedNoRo (Wu et al., IJCAI 2023, arXiv 2305.05230) and FedELC (Jiang et al., CIKM 2024, arXiv 2408.04301).
 
 The papers give stage 1 as rounds of their protocols (10 of 100, 20 of 120); here it is a share of the run's rounds,
 unless it is given in rounds. Before the first round of stage 2 every client reports how well the global model fits its
-labels, class by class. The tags that `noisy_clients.detect` makes of that stay for the rest of the run. The authors'
-code does this on the server, which holds all images there. Stage 2 is aggregated by distance (`daagg`).
+labels, class by class. The tags that `noisy_clients.detect` derives from that hold for the rest of the run. The
+authors' code does this on the server, which holds all images there. Stage 2 is aggregated by distance (`daagg`).
 """
 
 import math
@@ -34,12 +34,12 @@ SHOWN = 12  # clients named in the log
 
 @dataclass(frozen=True)
 class TwoStages(Method):
-    """A method in two stages, whose loss is still to be written.
+    """A method in two stages; subclasses add the loss.
 
     Attributes:
         warm_up: Length of stage 1 as a share of the run's rounds, above 0 and below 1; a sixth is 20 rounds of 120.
         warm_up_rounds: The same in rounds, at least 1; -1 leaves it to `warm_up`.
-        clients: Who is noisy in stage 2: ``detect`` asks the losses of the global model on each client's labels;
+        clients: Who is noisy in stage 2: ``detect`` judges by the global model's losses on each client's labels;
             ``all-noisy`` and ``all-clean`` ask nobody, for data where all clients are alike.
         least_gap: Detection calls nobody noisy unless the two groups' losses differ by this share of the mean loss.
     """
@@ -68,7 +68,7 @@ class TwoStages(Method):
         A run of one round is all stage 1.
 
         Raises:
-            ConfigError: `warm_up_rounds` are as many as the run's rounds, or more.
+            ConfigError: `warm_up_rounds` is not below the run's rounds.
         """
         if self.warm_up_rounds >= max(2, num_rounds):
             raise ConfigError(
@@ -77,16 +77,16 @@ class TwoStages(Method):
             )
         return max(1, min(rounds_of(self.warm_up, self.warm_up_rounds, num_rounds), num_rounds - 1))
 
-    def on_server(self) -> "TaggingServer":
-        return TaggingServer(self)
+    def on_server(self) -> "TwoStagesOnServer":
+        return TwoStagesOnServer(self)
 
 
 def learns_as_noisy(told: Mapping[str, object]) -> bool:
-    """Whether the server calls this client noisy, and stage 2 has begun; one that is told nothing is in stage 1."""
+    """Whether stage 2 has begun and the server calls this client noisy; one that is told nothing is in stage 1."""
     return told.get(STAGE, 1) == 2 and bool(told.get(NOISY, False))
 
 
-class TaggingServer(ServerHalf):
+class TwoStagesOnServer(ServerHalf):
     """Tags the clients once, when stage 2 begins, and tells each client its tag."""
 
     def __init__(self, method: TwoStages) -> None:
@@ -94,7 +94,7 @@ class TaggingServer(ServerHalf):
         self._length = 0  # of stage 1, in rounds
         self._began = 0  # first round of stage 2; 0 in stage 1
         self._noisy: set[int] = set()  # partitions of the noisy clients
-        self._scores: dict[str, float] = {}  # how right that is, where it is known; for the metrics of each round
+        self._scores: dict[str, float] = {}  # how right the tags are, if known; for each round's metrics
 
     def prepare(self, config: RunConfig, release: Release) -> None:
         self._length = self._method.first_stage(config.num_server_rounds)
@@ -105,12 +105,12 @@ class TaggingServer(ServerHalf):
             return
         self._began = server_round
         if self._method.clients != "detect":
-            said = "noisy" if self._method.clients == "all-noisy" else "clean"
-            log(INFO, "Stage 2 begins in round %d; 'clients' says that all are %s.", server_round, said)
+            tag = "noisy" if self._method.clients == "all-noisy" else "clean"
+            log(INFO, "Stage 2 begins in round %d. All clients count as %s, by 'method-args'.", server_round, tag)
             return
         answers = ask("class_losses", arrays)
         if not answers:
-            log(WARNING, "Stage 2 begins in round %d. No client answered, and all are taken as clean.", server_round)
+            log(WARNING, "Stage 2 begins in round %d. No client answered, and all count as clean.", server_round)
             return
         partitions = sorted(answers)
         counts, sums, squares = (

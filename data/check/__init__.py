@@ -1,4 +1,4 @@
-"""Is this copy of Clothing1M complete and sound? Everything that can be told without training on it."""
+"""Is this copy of Clothing1M complete and sound? Checks all that can be checked without training on it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from data.layout.key_files import read_class_names
 from data.stores.folder import FolderStore, Store
 from data.stores.pack import is_pack, open_pack
 
-# Of the release by Xiao et al. (CVPR 2015); data/README.md has them as a table.
+# Sizes of the lists released by Xiao et al. (CVPR 2015); data/README.md has them as a table.
 PUBLISHED = {"noisy_train": 1_000_000, "clean_train": 47_570, "clean_val": 14_313, "clean_test": 10_526}
 
 
@@ -25,7 +25,7 @@ class Check:
     """A check that has read text and folders, and is about to decode images.
 
     Attributes:
-        findings: So far.
+        findings: Those so far.
         lists: Keys of each list, (n,) bytes in byte order.
         present: (n,) keys whose images are there.
     """
@@ -51,7 +51,7 @@ def begin_check(root: Path) -> Check:
     """Check text files and folders of a release, or the index of a pack.
 
     Raises:
-        DataError: `root` is no release at all, or its category file is malformed.
+        DataError: `root` is not a release at all, or its category file is malformed.
     """
     findings = Findings()
     if is_pack(root):
@@ -70,7 +70,7 @@ def begin_check(root: Path) -> Check:
 
 
 def _compare_counts(lists: Mapping[str, np.ndarray], findings: Findings) -> None:
-    """Published counts are asked of what is recognisably Clothing1M: one count right, or half a million images."""
+    """Expect the published counts of what is recognisably Clothing1M: one count is right, or half a million images."""
     counts = {split: len(keys) for split, keys in lists.items()}
     is_clothing1m = len(lists["noisy_train"]) > PUBLISHED["noisy_train"] // 2
     is_clothing1m |= any(counts[split] == PUBLISHED[split] for split in SPLITS)

@@ -1,9 +1,9 @@
-"""What a check finds: problems, which make a release unfit as it is, and notes, which one should know."""
+"""What a check finds: problems, which make a release unfit for use, and notes, which are worth knowing."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# In the order in which they are told. Notes are no reason to fail: loaders cope with them, or the release is so.
+# In the order of reports. Notes do not fail a check: loaders cope with them, or the release itself is like that.
 PROBLEMS = (
     "count",
     "malformed line",
@@ -44,7 +44,7 @@ class Findings:
         return sum(len(self.found.get(kind, [])) for kind in PROBLEMS)
 
     def summary(self) -> list[str]:
-        """Lines for people: every kind with its number and the first few of it."""
+        """Lines to print: each kind with its count and its first few findings."""
         lines = []
         for kind in (*PROBLEMS, *NOTES):
             entries = self.found.get(kind, [])

@@ -1,4 +1,4 @@
-"""Reads, hashes and decodes every image; stoppable, and goes on where it stopped."""
+"""Reads, hashes and decodes every image; can be stopped and resumed."""
 
 import hashlib
 import io
@@ -22,7 +22,7 @@ from data.stores.folder import Store
 from data.stores.pack import PackStore
 
 CHUNK = 512  # images in flight, and between two writes of the journal
-READERS = 16  # threads that wait for the disk, which answers many questions in the time of one
+READERS = 16  # threads that wait for the disk, which serves many requests in the time of one
 GOOD = np.dtype([("row", "<u4"), ("mode", "S8"), ("digest", "u1", 16)])
 IDENTITY = 32  # bytes at the head of the journal
 
@@ -42,10 +42,10 @@ def check_images(
         store: Where the images are.
         lists: Keys of each list.
         present: (n,) keys to look at.
-        journal: Remembers good images while this runs, so that a stopped check goes on; bad ones are looked at again.
+        journal: Records good images, so that a stopped check can resume; bad ones are read again.
         threads: How many images are decoded at a time.
-        findings: Grows by zero-byte, truncated, unreadable and non-RGB images, and by same bytes in two lists.
-        progress: Called with a number of images that are done.
+        findings: Gains zero-byte, truncated, unreadable and non-RGB images, and same bytes under two keys.
+        progress: Called with the number of images just done.
 
     Raises:
         OSError: The journal cannot be written.
@@ -77,7 +77,7 @@ def check_images(
 
 
 def _read_journal(file: io.BufferedRandom, identity: bytes, count: int) -> np.ndarray:
-    """Records of an earlier start on the same keys; the file ends behind them afterwards."""
+    """Records of an earlier start on the same keys; truncates the file right after them."""
     file.seek(0)
     if file.read(IDENTITY) != identity:
         file.truncate(0)

@@ -1,4 +1,4 @@
-"""All that is wrong with the text files of a release, not only the first thing."""
+"""Everything wrong with the text files of a release, not just the first problem."""
 
 import itertools
 import re
@@ -18,13 +18,13 @@ Table = tuple[np.ndarray, np.ndarray]
 
 
 def check_text(text: Path, num_classes: int, findings: Findings) -> dict[str, np.ndarray]:
-    """Read all lists and label files, and go on after whatever is wrong in them.
+    """Read all lists and label files, continuing past whatever is wrong in them.
 
     Args:
         text: The folder of the text files.
         num_classes: Labels go from 0 to one less.
-        findings: Grows by malformed lines, labels out of range, keys that come twice, keys in two lists, and keys
-            without label.
+        findings: Gains malformed lines, labels out of range, duplicate keys, keys in two lists, and keys without
+            label.
 
     Returns:
         The good keys of each list, each key once in each list, (n,) bytes in byte order.
@@ -81,14 +81,14 @@ def _labels(path: Path, num_classes: int, findings: Findings) -> np.ndarray:
 
 def _key_problem(key: bytes) -> str | None:
     if not KEY.fullmatch(key):
-        return f"is not a key that starts with images/ and has {MAX_KEY_BYTES} bytes at most"
+        return f"is not a key that starts with images/ and has at most {MAX_KEY_BYTES} bytes"
     if b"/.." in key or b"//" in key:
         return "leads out of the release"
     return None
 
 
 def _once(keys: np.ndarray, path: Path, findings: Findings) -> np.ndarray:
-    """`keys` without those that came before."""
+    """`keys` without duplicates, in byte order."""
     unique, counts = np.unique(keys, return_counts=True)
     for key, count in zip(unique[counts > 1], counts[counts > 1], strict=True):
         findings.add("duplicate key", show(key), f"{count} times in {path.name}")

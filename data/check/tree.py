@@ -1,4 +1,4 @@
-"""Which image files are where the keys say, and which files are nobody's."""
+"""Which image files are where their keys say, and which belong to no key."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -14,13 +14,13 @@ _IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
 
 
 def check_tree(root: Path, images: Path, lists: Mapping[str, np.ndarray], findings: Findings) -> np.ndarray:
-    """Walk the image folders once, which is much faster than asking for a million files.
+    """Walk the image folders once, which is much faster than looking up a million files.
 
     Args:
         root: The release.
         images: The folder of ``0`` to ``9``.
         lists: Keys of each list.
-        findings: Grows by missing images, images at the wrong folder level, stray and unlisted files.
+        findings: Gains missing images, images at the wrong folder level, stray and unlisted files.
 
     Returns:
         The keys whose files are there, each once, in byte order.

@@ -1,0 +1,1 @@
+"""Encoded images to pixels: decoding, loading many at once, and the cache of decoded ones."""

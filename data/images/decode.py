@@ -1,4 +1,4 @@
-"""The bytes of one image file to pixels of the asked size.
+"""Turns the bytes of one image file into pixels of a given size.
 
 Measured (benchmarks/RESULTS.md): simplejpeg decodes about twice as fast as Pillow, pixel for pixel the same, since
 both are libjpeg-turbo; PyTorch's antialiased uint8 resize is three to five times as fast as Pillow's and differs from
@@ -18,9 +18,9 @@ except ImportError:  # no wheel for this platform: Pillow alone gives the same p
     simplejpeg = None
 
 MAX_PIXELS = 50_000_000  # per image as stored; a product photo has far fewer, a decompression bomb more
-DECODER = "simplejpeg or Pillow, antialiased bilinear, 1"  # a new text makes caches of decoded pixels start anew
+DECODER = "simplejpeg or Pillow, antialiased bilinear, 1"  # changing this text invalidates caches of decoded pixels
 
-# What Pillow raises on bytes that are no image, or not the whole of one.
+# What Pillow raises on bytes that are not an image, or not a whole one.
 DAMAGE = (
     OSError,
     SyntaxError,
@@ -40,7 +40,7 @@ def decode(data: bytes) -> np.ndarray:
         (height, width, 3) uint8.
 
     Raises:
-        DAMAGE: The bytes are no image, not the whole of one, or one of more than `MAX_PIXELS` pixels.
+        DAMAGE: The bytes are not an image, not a whole one, or one of more than `MAX_PIXELS` pixels.
     """
     if not data:
         raise ValueError("it is empty")
@@ -50,7 +50,7 @@ def decode(data: bytes) -> np.ndarray:
             if height * width <= MAX_PIXELS and space in ("YCbCr", "Gray"):
                 return np.asarray(simplejpeg.decode_jpeg(data, "RGB"))
         except ValueError:
-            pass  # strict about everything odd in a file; Pillow has the last word on what is damage
+            pass  # it is strict about everything odd in a file; Pillow has the last word on what is damage
     with Image.open(io.BytesIO(data)) as image:
         if image.width * image.height > MAX_PIXELS:
             raise ValueError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")
@@ -70,7 +70,7 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """
     if image.shape[:2] == (height, width):
         return image
-    import torch  # commands that only look at text files start without it
+    import torch  # slow to import, and not needed to read text files
 
     batch = torch.from_numpy(image)[None].permute(0, 3, 1, 2)  # in this order PyTorch sees, and keeps, channels-last
     resized = torch.nn.functional.interpolate(batch, (height, width), mode="bilinear", antialias=True)
@@ -80,6 +80,6 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
 def _to_rgb(image: Image.Image) -> Image.Image:
     """Any mode to RGB, alpha dropped as every published loader does."""
     if image.mode == "P" and "transparency" in image.info:
-        # The same colours; the straight way to RGB warns for this mode.
+        # The same colours; converting straight to RGB warns for this mode.
         return image.convert("RGBA").convert("RGB")
     return image.convert("RGB")

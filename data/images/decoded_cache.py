@@ -1,8 +1,9 @@
-"""Decoded images on disk, shared by every process of a machine, and by its next run.
+"""Decoded images on disk, shared by all processes of a machine and by later runs.
 
 One file holds the pixels of one list of images at one size and is mapped into memory: the operating system keeps in RAM
 what is used, gives it back when memory is short, and all Ray actors share one copy. In deployment, where each message
-is a new process, the next message finds them. Least recently used files make room; more than the bound is never held.
+starts a new process, the next one finds them there. The least recently used files are evicted before the bound is
+exceeded.
 """
 
 import contextlib
@@ -30,10 +31,10 @@ def _boot() -> str:
         return ""
 
 
-# Part of every name. A power failure can leave a file of zeros behind unless it waited for the disk, which takes longer
-# than decoding; so files are trusted until the next boot, and where nobody knows about boots they do wait.
+# Part of every name. A power failure can leave a file of zeros unless it was flushed to disk, which takes longer than
+# decoding. So files are trusted until the next boot; where boots have no id, files are flushed.
 BOOT = _boot()
-MADV_POPULATE_WRITE = 23  # Linux 5.14: all pages at once, five times as fast as one fault for each; madvise(2)
+MADV_POPULATE_WRITE = 23  # Linux 5.14: all pages at once, five times as fast as one fault per page; madvise(2)
 MIN_FREE_BYTES = 1 << 30  # of the disk; below that nothing is cached, whatever the bound
 
 
@@ -41,11 +42,11 @@ class DecodedCache:
     """A folder of decoded images that never holds more than `max_bytes`."""
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
-        """Nothing is created before the first image is kept; `max_bytes` of 0 keeps none."""
+        """Creates nothing until the first image is cached; a `max_bytes` of 0 caches none."""
         self.folder = folder
         self.max_bytes = max_bytes
         self._names: dict[tuple[str, bytes, int], str] = {}
-        self._has_looked = False  # at what is in the folder
+        self._has_scanned = False  # the folder's files
 
     @staticmethod
     def place(folder: str) -> Path:
@@ -53,21 +54,22 @@ class DecodedCache:
         return Path(folder).expanduser() if folder else cache_folder("decoded")
 
     def images(self, release: Release, keys: np.ndarray, size: int, threads: int = 1) -> np.ndarray:
-        """Like `data.images.loading.load_images`, but decoded at most once while there is room.
+        """Like `data.images.loading.load_images`, but each list is decoded at most once while the cache can hold it.
 
-        Image files must not change while this process lives: they are only looked at (sizes and times) when it asks for
-        a list for the first time.
+        Image files must not change while this process runs: their sizes and times are only checked when it first asks
+        for a list.
 
         Returns:
-            (n, size, size, 3) uint8; a private mapping of a file, or an array when nothing could be kept.
+            (n, size, size, 3) uint8; a private mapping of a file, or an array if it could not be cached.
 
         Raises:
             DataError: What `load_images` refuses.
         """
         shape = (len(keys), size, size, 3)
         needed = len(keys) * size * size * 3
-        as_it_is = isinstance(release.store, PackStore) and release.store.decoded_size  # a copy would win nothing
-        if as_it_is or not 0 < needed <= self.max_bytes:
+        # Caching a copy of decoded pixels would gain nothing.
+        already_decoded = isinstance(release.store, PackStore) and release.store.decoded_size
+        if already_decoded or not 0 < needed <= self.max_bytes:
             return load_images(release, keys, size, threads)
         path = self.folder / self._name(release, keys, size)
         found = _open(path, shape)
@@ -75,7 +77,7 @@ class DecodedCache:
             return found
         try:
             file = self._reserve(needed)
-        except OSError:  # no permission, or a disk that is full
+        except OSError:  # no permission, or a full disk
             file = None
         if file is None:
             return load_images(release, keys, size, threads)
@@ -105,9 +107,9 @@ class DecodedCache:
         return self._names[known]
 
     def _reserve(self, needed: int) -> BinaryIO | None:
-        """A new file of `needed` bytes, locked as long as it is open, or None if there is no room for it.
+        """A new file of `needed` bytes, locked as long as it is open, or None if it does not fit.
 
-        Space is set aside before anything is written: a mapped file that runs out of disk would kill the process.
+        Space is allocated before anything is written: a mapped file that runs out of disk would kill the process.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "lock").open("a+b") as lock:
@@ -125,25 +127,25 @@ class DecodedCache:
             return file
 
     def _make_room(self, needed: int, ledger: BinaryIO) -> bool:
-        """Whether `needed` bytes fit, after deleting what must go.
+        """Whether `needed` bytes fit, after evicting what must go.
 
-        The ledger says how many bytes there are at most: looking at the files of 10,000 clients takes longer than
+        The ledger holds an upper bound on the bytes in use: scanning the files of 10,000 clients takes longer than
         decoding the images of one.
         """
         ledger.seek(0)
         noted = ledger.read()
-        held = int(noted) if self._has_looked and noted.isdigit() else self.max_bytes
+        held = int(noted) if self._has_scanned and noted.isdigit() else self.max_bytes
         if held + needed > self.max_bytes:
-            held = self._delete_until_there_is_room(needed)
-            self._has_looked = True
+            held = self._evict(needed)
+            self._has_scanned = True
         status = os.statvfs(self.folder)
         fits = held + needed <= self.max_bytes and status.f_bavail * status.f_frsize >= needed + MIN_FREE_BYTES
         ledger.truncate(0)
         ledger.write(b"%d" % (held + needed if fits else held))
         return fits
 
-    def _delete_until_there_is_room(self, needed: int) -> int:
-        """Delete what killed processes left behind, and the least recently used files; how many bytes are left."""
+    def _evict(self, needed: int) -> int:
+        """Delete what killed processes left, and the least recently used files; returns the bytes still in use."""
         files = {}
         for path in self.folder.iterdir():
             if path.suffix == ".filling" and _abandoned(path):
@@ -163,7 +165,7 @@ class DecodedCache:
 
 
 def _open(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
-    """Map a kept file and mark it as used now; None if it is not there."""
+    """Map a cached file and mark it as just used; None if it is not there."""
     try:
         if path.stat().st_size != int(np.prod(shape, dtype=np.int64)):
             return None
@@ -175,7 +177,7 @@ def _open(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
 
 
 def _abandoned(path: Path) -> bool:
-    """Whether no living process fills this file."""
+    """Whether no running process is filling this file."""
     with contextlib.suppress(OSError), path.open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return True

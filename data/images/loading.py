@@ -1,4 +1,4 @@
-"""Keys to pixels: every image as RGB at one size, in one array."""
+"""Loads the pixels of keys: every image as RGB at one size, in one array."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -19,12 +19,12 @@ READERS = 8  # threads that wait for the disk
 def load_images(
     release: Release, keys: np.ndarray, size: int, threads: int = 1, out: np.ndarray | None = None
 ) -> np.ndarray:
-    """Decode, convert to RGB and resize, as torchvision's ``Resize((size, size))`` does, to one level in 255.
+    """Decode, convert to RGB and resize as torchvision's ``Resize((size, size))`` does, within one level in 255.
 
     Both sides become `size`, whatever the aspect ratio; orientation tags are not applied, as in the published loaders.
 
     Args:
-        release: Where the images lie.
+        release: Where the images are.
         keys: (n,) bytes.
         size: Side in pixels.
         threads: How many decode at a time; the result does not depend on it.
@@ -42,7 +42,7 @@ def load_images(
     decoded = isinstance(store, PackStore) and store.decoded_size
     if decoded and decoded != size:
         raise DataError(
-            f"{release.root} holds pixels of {decoded} x {decoded}; images of {size} are asked for (crops take 8/7 of"
+            f"{release.root} holds pixels of {decoded} x {decoded}; images of {size} are needed (crops take 8/7 of"
             f" 'image-size'), so pack at {size}, or without --decoded."
         )
 
@@ -59,8 +59,8 @@ def load_images(
             for row, data in zip(rows, read, strict=False):
                 images[row] = _pixels(store, keys[row], data, size)
 
-    # Files are read while others are decoded, several at a time: a cold disk answers one question in a millisecond, and
-    # many in the same time. Both libraries decode and resize without the interpreter lock.
+    # Files are read while others are decoded, several at a time: a cold disk serves one request in a millisecond, and
+    # many in the same time. Both libraries release the interpreter lock while they decode and resize.
     with ThreadPoolExecutor(max(READERS, threads)) as pool:
         for _ in pool.map(load_block, range(0, len(keys), BLOCK)):
             pass
@@ -68,7 +68,7 @@ def load_images(
 
 
 def _read(store: Store, keys: np.ndarray) -> list[bytes | DataError]:
-    """Bytes of each image, up to the first that cannot be read, in whose place is the reason."""
+    """Bytes of each image up to the first that cannot be read, which is replaced by the reason."""
     read: list[bytes | DataError] = []
     for key in keys:
         try:

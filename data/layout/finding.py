@@ -1,4 +1,4 @@
-"""Find a release on disk: which folder holds its text files, which its images, or why a folder is no release."""
+"""Finds a release on disk: which folder holds its text files, which its images, or why a folder is not a release."""
 
 import os
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ LIST_FILES = {split: f"{split}_key_list.txt" for split in SPLITS}
 NOISY_LABELS = "noisy_label_kv.txt"
 CLEAN_LABELS = "clean_label_kv.txt"
 CATEGORIES = "category_names_eng.txt"
-TRUE_LABELS = "true_label_kv.txt"  # ours, not the release's: what noisy training images that were drawn really show
+TRUE_LABELS = "true_label_kv.txt"  # not released, this app's own: what drawn noisy training images really show
 TEXT_FILES = (CATEGORIES, NOISY_LABELS, CLEAN_LABELS, *LIST_FILES.values())  # category_names_chn.txt is not read
 
 TEXT_FOLDERS = ("", "annotations", "label")  # as released; PLC, PES and L_DMI; DISC
@@ -40,10 +40,10 @@ class Layout:
 
 
 def find_layout(root: Path) -> Layout:
-    """Accept the released layout and its common variants, refuse every other folder.
+    """Accept the released layout and its common variants, and refuse every other folder.
 
     Raises:
-        DataError: `root` is no release; the sentence says what was found there and what to do about it.
+        DataError: `root` is not a release; the message names what was found there and what to do about it.
     """
     names = _names(root)
     if not names:
@@ -61,7 +61,7 @@ def find_layout(root: Path) -> Layout:
 
 
 def why_all_missing(root: Path, images: Path, key: str) -> str:
-    """Guess the folder level that was got wrong when the image of `key` and of every other key is missing."""
+    """Guess which folder level is wrong when the image of `key` and of every other key is missing."""
     leaf, file = key.removeprefix("images/").split("/", 1)[0], key.removeprefix("images/")
     mistakes = {
         images / "images" / file: f"move what is in {images / 'images'} up into {images}",
@@ -128,9 +128,9 @@ def _why_no_images(root: Path, names: list[str]) -> str:
 
 
 def _archive_advice(root: Path, name: str) -> str | None:
-    """What to do about the download `name`, or None if it is none."""
+    """What to do about the download `name`, or None if it is not one."""
     if name.endswith(".npz"):
-        return "a re-upload of 64-pixel images without keys, clean train and val, which cannot be used; get the release"
+        return "a re-upload of 64-pixel images without keys, clean train and clean val, of no use here; get the release"
     if name.endswith((".tar.gz", ".tgz")):
         return "unpack it, then annotations.zip, then each tar inside images/"
     if name == "annotations.zip":
@@ -171,7 +171,7 @@ def _names(folder: Path) -> list[str]:
 
 
 def _names_or_none(folder: Path, limit: int | None = None) -> list[str]:
-    """Like `_names`, but nothing for what is no folder; `limit` bounds the look into a folder of a million files."""
+    """Like `_names`, but empty for what is not a folder; `limit` bounds how much is read of a million files."""
     if not _is_dir(folder):
         return []
     if limit is None:

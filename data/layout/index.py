@@ -1,6 +1,6 @@
 """Keys and labels of a release as compact arrays, with a cache on disk.
 
-Reading two million lines takes some two seconds, which every Ray actor and, in deployment, every message would pay.
+Reading two million lines takes about two seconds, which every Ray actor and, in deployment, every message would pay.
 The arrays are therefore kept in the user's cache folder and mapped from there until one of the text files changes.
 """
 
@@ -23,7 +23,7 @@ from data.tensors import map_tensors
 from data.user_cache import cache_folder
 
 VERSION = "1"  # of the arrays below; another version is read anew
-SETTLED = 2.0  # seconds; a file changed more recently could change again without a trace, as git's index knows too
+SETTLED = 2.0  # seconds; a file changed more recently could change again unnoticed; git's index has the same rule
 MAX_CLASSES = 32_767  # labels are int16
 
 
@@ -69,7 +69,7 @@ class Index:
         """The inverse of `to_tensors`.
 
         Raises:
-            ValueError: Arrays are missing or do not fit together.
+            ValueError: Arrays are missing or do not match.
         """
         try:
             keys, noisy, clean, true, counts = (tensors[name] for name in ("keys", "noisy", "clean", "true", "counts"))
@@ -82,10 +82,10 @@ class Index:
 
 
 def read_index(text: Path, num_classes: int) -> Index:
-    """The index of the text files in `text`: out of the cache, or read and then cached.
+    """The index of the text files in `text`: from the cache, or read and then cached.
 
     Raises:
-        DataError: An unreadable file, a malformed line, a key twice in a file, or a listed key without label.
+        DataError: An unreadable file, a malformed line, a key twice in a file, or a listed key without a label.
     """
     stamp = _stamp(text, num_classes)
     cached = cache_folder("index", f"{hashlib.sha256(os.fsencode(text.resolve())).hexdigest()[:16]}.safetensors")
@@ -102,7 +102,7 @@ def read_index(text: Path, num_classes: int) -> Index:
 def build_index(text: Path, num_classes: int, stamp: str) -> Index:
     """Read the text files. Labels are looked up by key: label files are shuffled and cover more than the lists."""
     if num_classes > MAX_CLASSES:
-        raise DataError(f"{text} has {num_classes} classes; at most {MAX_CLASSES:,} can be told apart.")
+        raise DataError(f"{text} has {num_classes} classes; it must have at most {MAX_CLASSES:,}.")
     tables = {name: _sorted_labels(text / name, num_classes) for name in (NOISY_LABELS, CLEAN_LABELS)}
     keys, noisy, clean = [], [], []
     for split, file in LIST_FILES.items():
@@ -131,7 +131,7 @@ def build_index(text: Path, num_classes: int, stamp: str) -> Index:
 
 
 def _true(text: Path, keys: list[np.ndarray], clean: np.ndarray, num_classes: int) -> np.ndarray:
-    """Clean labels, and for noisy train what `TRUE_LABELS` says, a file that drawn and imported releases have."""
+    """Clean labels, and for noisy train those in `TRUE_LABELS`, a file that drawn and imported releases have."""
     true = clean.copy()
     if (text / TRUE_LABELS).exists():
         noisy_train = keys[SPLITS.index("noisy_train")]
@@ -178,7 +178,7 @@ def _last_change(text: Path) -> float:
 
 
 def _save(path: Path, index: Index) -> None:
-    """Write the cache; without room or permission there is none, and the next process reads the text again."""
+    """Write the cache if space and permissions allow; otherwise the next process reads the text again."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:

@@ -1,4 +1,4 @@
-"""The released text files, byte level: lines to arrays, and the line that is named when one is malformed.
+"""Reads the released text files as bytes: lines to arrays, or an error that names the malformed line.
 
 Vectorised: no Python object per key, because the full release has two million lines.
 """
@@ -13,12 +13,12 @@ from data.errors import DataError
 PREFIX = b"images/"
 MAX_KEY_BYTES = 255  # released keys have at most 37; a bound keeps a garbage line from widening the whole array
 MAX_LABEL_DIGITS = 9  # fits int32
-BLOCK = 65_536  # lines cut at a time: keeps the peak near the size of the result
+BLOCK = 65_536  # lines cut at a time: keeps peak memory near the size of the result
 NEWLINE, SPACE = 10, 32
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:
-    """The category file: one name a line, in the order of their labels."""
+    """The category file: one name per line, in the order of their labels."""
     data = _read(path)
     if not data:
         raise DataError(f"{path} is empty; it must have at least one line.")
@@ -52,7 +52,7 @@ def read_labels(path: Path, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
         return np.empty(0, "S1"), np.empty(0, np.int32)
     text = np.frombuffer(data, np.uint8)
     allowed = f"a key, one space and a label from 0 to {num_classes - 1}"
-    # A well-formed file has a space in each line, and a newline between them, and no other blank or control byte.
+    # A well-formed file has one space in each line, a newline between lines, and no other blank or control byte.
     separators = np.append(np.flatnonzero(text <= SPACE), len(data))
     expected = np.where(np.arange(len(separators)) % 2, NEWLINE, SPACE)
     wrong = np.flatnonzero(text[separators[:-1]] != expected[:-1])
@@ -71,7 +71,7 @@ def _read(path: Path) -> bytes:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise DataError(f"{path} is missing; the release has it.") from None
+        raise DataError(f"{path} is missing; it is part of the release.") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}; it must be a readable text file.") from None
     data = data.removeprefix(b"\xef\xbb\xbf")
@@ -87,7 +87,7 @@ def _after(separators: np.ndarray) -> np.ndarray:
 
 def _cut_keys(path: Path, data: bytes, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
     """The keys at data[starts:ends] as (n,) bytes."""
-    allowed = f"a key that starts with images/ and has {MAX_KEY_BYTES} bytes at most"
+    allowed = f"a key that starts with images/ and has at most {MAX_KEY_BYTES} bytes"
     lengths = ends - starts
     bad = np.flatnonzero((lengths <= len(PREFIX)) | (lengths > MAX_KEY_BYTES))
     if bad.size:
@@ -124,7 +124,7 @@ def _parse_numbers(text: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> tu
 
 
 def unique_order(keys: np.ndarray, path: Path) -> np.ndarray:
-    """The order that sorts `keys`; refuses a key that comes twice."""
+    """The order that sorts `keys`; refuses duplicates."""
     if (keys[1:] > keys[:-1]).all():  # the released lists are sorted already
         return np.arange(len(keys))
     order = np.argsort(keys, kind="stable")
@@ -134,13 +134,13 @@ def unique_order(keys: np.ndarray, path: Path) -> np.ndarray:
         line = int(order[twice + 1].min())
         first = int(np.flatnonzero(keys == keys[line])[0])
         raise DataError(
-            f"{path}, line {line + 1}: {show(keys[line])} is in line {first + 1} already; a key must come once."
+            f"{path}, line {line + 1}: {show(keys[line])} is in line {first + 1} already; a key must appear once."
         )
     return order
 
 
 def find(keys: np.ndarray, table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of `keys` in `table` and whether they are there; both are sorted, which makes the search run in cache."""
+    """Rows of `keys` in `table` and whether they are there; both are sorted, which keeps the search in cache."""
     rows = np.minimum(np.searchsorted(table, keys), len(table) - 1)
     return rows, table[rows] == keys
 
@@ -155,5 +155,5 @@ def _refuse_line(path: Path, data: bytes, position: int, allowed: str) -> NoRetu
 
 
 def show(text: bytes) -> str:
-    """Bytes of a file as text for a message, whatever they are."""
+    """Any bytes as text for a message."""
     return bytes(text).decode("utf-8", "backslashreplace")

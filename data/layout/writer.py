@@ -49,7 +49,7 @@ def write_annotations(
 ) -> None:
     """Write the eight released text files, and `TRUE_LABELS` beside them.
 
-    As released: key lists are sorted by byte and end without newline, as does the English category file; label files
+    As released: key lists are sorted by byte and end without a newline, as does the English category file; label files
     are shuffled and end with one; they cover more than the lists, because images of the clean lists can carry a noisy
     label as well.
 
@@ -87,7 +87,7 @@ def _write(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def complete_or_absent(out: Path) -> Iterator[Path]:
-    """A temporary folder beside `out` that takes its name when the block ends well and is removed when it does not.
+    """A temporary folder beside `out`: renamed to it if the block succeeds, removed if not.
 
     Raises:
         DataError: `out` exists and is not an empty folder, is the current folder, or its parent cannot be written to.
@@ -108,9 +108,11 @@ def complete_or_absent(out: Path) -> Iterator[Path]:
         try:
             os.rename(temporary, out)  # noqa: PTH104 (replaces an empty folder and refuses a full one, in one step)
         except OSError:
-            raise DataError(f"{out} was written by somebody else in the meantime; nothing there was changed.") from None
+            raise DataError(
+                f"{out} was written by another process in the meantime; nothing there was changed."
+            ) from None
     except OSError as error:  # a full disk, above all
         reason = error.strerror or error
-        raise DataError(f"{out} cannot be written: {reason}; there must be room and permission.") from None
+        raise DataError(f"{out} cannot be written: {reason}; there must be enough space, and permission.") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

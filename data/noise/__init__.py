@@ -1,0 +1,1 @@
+"""Label noise: Clothing1M's as published, and synthetic noise on the labels that a client holds."""

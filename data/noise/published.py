@@ -3,7 +3,7 @@
 `CONFUSION` counts the 32,102 images of clean train and clean val that carry both labels: 61.68 % agree. It was
 tallied from published annotation lists of Clothing1M (Xiao et al., CVPR 2015); only the aggregate is given here.
 
-Two marginals of the release cannot both be kept, because the double-labelled images are no random draw from the
+Two marginals of the release cannot both be kept, because the double-labelled images are not a random sample of the
 million. The noisy training images keep the million's noisy class counts, ``NOISY_TRAIN_COUNTS``, and P(true | noisy)
 of the matrix: their agreement is then 60.5 %. The clean lists keep their class counts, and which of their images carry
 a noisy label too depends on the class as in the release, so that these images have the matrix itself: 61.7 %.

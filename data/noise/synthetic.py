@@ -4,10 +4,10 @@ Levels as in FNBench: one `rate` for all clients alike, or levels that grow from
 of ``n`` gets ``min_rate + i * (max_rate - min_rate) / n``.
 
 Or, with a `noisy_share` rho, as in FedCorr (Xu et al., CVPR 2022) and FedNoRo (Wu et al., IJCAI 2023): some clients are
-noisy, each at a level of its own from ``U(min_rate, max_rate)``, and the others are clean. There a client is noisy with
-probability rho; here exactly ``round(rho * n)`` of them are, so that no run happens to have none. The reference code
-draws a replacement uniformly from 0 to 9, which may be the true label and never is a class above 9; here a changed
-label is always another class, out of all there are.
+noisy, each at its own level from ``U(min_rate, max_rate)``, and the others are clean. In the papers a client is noisy
+with probability rho; here exactly ``round(rho * n)`` of them are, so that no run ends up with none. The reference code
+draws a replacement uniformly from 0 to 9, which may be the true label and is never a class above 9; here a changed
+label is always another class, out of all classes.
 
 Exactly ``floor(n_i * rate_i)`` of a client's ``n_i`` labels are changed, picked at random. The files on disk keep the
 released labels.
@@ -20,8 +20,8 @@ import numpy as np
 from data.errors import DataError
 from data.noise.published import CONFUSION, draw_from_rows
 
-PURPOSE = 0x6E6F6973  # "nois": keeps these draws apart from every other one that derives from the run's seed
-LEVELS_PURPOSE = 0x6C657665  # "leve": who is noisy and how much, which every client draws alike
+PURPOSE = 0x6E6F6973  # "nois": keeps these draws apart from all others that derive from the run's seed
+LEVELS_PURPOSE = 0x6C657665  # "leve": who is noisy and how much: every client draws the same
 NOISES = ("none", "symmetric", "pairflip", "confusion")
 LEVELS = ("rate", "min_rate", "max_rate", "noisy_share")
 
@@ -57,7 +57,9 @@ def corrupt(
     rng = np.random.default_rng([seed, PURPOSE, client])
     if scheme == "confusion":
         if num_classes != len(CONFUSION):
-            raise DataError(f"label noise confusion is Clothing1M's and needs its 14 classes; here are {num_classes}.")
+            raise DataError(
+                f"label noise confusion is Clothing1M's and needs its 14 classes; there are {num_classes} here."
+            )
         return draw_from_rows(CONFUSION, labels, rng)
     changed = labels.copy()
     if scheme != "none":

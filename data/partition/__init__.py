@@ -1,0 +1,1 @@
+"""Which client holds which images: schemes, and partitions in files."""

@@ -1,4 +1,4 @@
-"""A partition in one file, to publish with a paper, to repeat a run on, or to bring from elsewhere.
+"""A partition in one file: to publish with a paper, to repeat a run, or to import from elsewhere.
 
 A safetensors file: ``rows``, i64, the rows of the training list client by client; ``sizes``, i64, how many each client
 holds; and two hashes in its metadata: ``keys`` is the SHA-256 of the list's lines (``sha256sum`` of the released file
@@ -26,10 +26,10 @@ def save_partition(path: Path, keys: np.ndarray, parts: Sequence[np.ndarray], ab
     """Write a partition.
 
     Args:
-        path: Replaced if it is there.
+        path: Replaced if it exists.
         keys: (n,) bytes of the training list.
-        parts: Of each client, (m,) int64 rows of `keys`.
-        about: What it was made from, for people; stored as text.
+        parts: For each client, (m,) int64 rows of `keys`.
+        about: What it was made from, for the record; stored as text.
 
     Returns:
         Its hash, in hex, also stored in the file.
@@ -47,7 +47,7 @@ def save_partition(path: Path, keys: np.ndarray, parts: Sequence[np.ndarray], ab
             (Path(folder) / "partition").write_bytes(save({"rows": rows, "sizes": sizes}, metadata))
             (Path(folder) / "partition").replace(path)
     except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror}; its folder must be there and writable.") from None
+        raise DataError(f"{path} cannot be written: {error.strerror}; its folder must exist and be writable.") from None
     return digest
 
 
@@ -60,25 +60,25 @@ def load_partition(path: Path, keys: np.ndarray, num_partitions: int) -> list[np
         num_partitions: Number of clients of the run.
 
     Returns:
-        Of each client, (m,) int64 rows of `keys`.
+        For each client, (m,) int64 rows of `keys`.
 
     Raises:
-        DataError: The file is missing, damaged or no partition, was made for another list, or has another number of
+        DataError: The file is missing, damaged or not a partition, was made for another list, or has another number of
             clients.
     """
     try:
         metadata, arrays = map_tensors(path)
         if metadata.get("format") != FORMAT:
-            raise ValueError("is no partition")
+            raise ValueError("is not a partition")
         rows, sizes = arrays["rows"], arrays["sizes"]
         if metadata["keys"] != _hash_of_keys(keys):
             raise ValueError("was made for another list of images")
         if metadata["sha256"] != _hash_of_all(metadata["keys"], rows, sizes) or sizes.sum() != len(rows):
-            raise ValueError("is damaged: its hash does not fit")
+            raise ValueError("is damaged: its hash does not match")
         if len(sizes) != num_partitions:
             raise ValueError(f"has {len(sizes)} clients, not {num_partitions}")
     except KeyError:
-        raise DataError(f"{path} is no partition; `python -m data partition --out FILE` writes one.") from None
+        raise DataError(f"{path} is not a partition; `python -m data partition --out FILE` writes one.") from None
     except ValueError as error:
         raise DataError(
             f"{path} {error}; it must be a file of `python -m data partition --out FILE` for this list."
@@ -97,7 +97,7 @@ def deal(split: Split, scheme: str, num_partitions: int, seed: int, **args: Any)
     if scheme != "file":
         raise DataError(f"there is no partition scheme '{scheme}'; it must be one of {', '.join(PARTITIONS)}, file.")
     if args.keys() != {"path"} or not isinstance(args["path"], str):
-        raise DataError("partition scheme 'file' needs the argument 'path', a text, and no other.")
+        raise DataError("partition scheme 'file' needs the argument 'path', a string, and no other.")
     return load_partition(Path(args["path"]).expanduser(), split.keys, num_partitions)
 
 

@@ -1,4 +1,4 @@
-"""Which client holds which images: schemes that cut one labelled set into disjoint parts, complete together."""
+"""Which client holds which images: schemes that divide one labelled set into disjoint parts."""
 
 import inspect
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import numpy as np
 
 from data.errors import DataError
 
-PURPOSE = 0x70617274  # "part": keeps this draw apart from every other one that derives from the run's seed
+PURPOSE = 0x70617274  # "part": keeps this draw apart from all others that derive from the run's seed
 
 Parts = list[np.ndarray]
 
@@ -17,7 +17,7 @@ def iid(labels: np.ndarray, num_partitions: int, rng: np.random.Generator) -> Pa
     """One permutation cut into near-equal parts, whose sizes differ by at most one.
 
     Source: McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", AISTATS 2017,
-    section 3. The Clothing1M_FedAvg notebook and FNBench draw the same, but leave the remainder out.
+    section 3. The Clothing1M_FedAvg notebook and FNBench draw the same, but drop the remainder.
     """
     return np.array_split(rng.permutation(len(labels)), num_partitions)
 
@@ -29,8 +29,8 @@ def dirichlet(
 
     Source: Hsu et al., "Measuring the Effects of Non-Identical Data Distribution", 2019, in the per-class form of
     Li et al., "Federated Learning on Non-IID Data Silos", ICDE 2022, which FNBench uses. They zero q for full clients,
-    renormalise, and start over until the smallest client is large enough, which need not end. Here q is drawn for
-    the open clients only (the renormalised part of a Dirichlet draw is one itself), and clients that end below
+    renormalise, and start over until the smallest client is large enough, which may never happen. Here q is drawn for
+    the open clients only (the renormalised part of a Dirichlet draw is itself one), and clients that end below
     `min_size` are filled up from the largest ones.
 
     Args:
@@ -56,10 +56,10 @@ def dirichlet(
 
 
 def shards(labels: np.ndarray, num_partitions: int, rng: np.random.Generator, *, shards_per_client: int = 5) -> Parts:
-    """Few classes a client: images sorted by label, cut into near-equal shards, of which each client draws some.
+    """Few classes per client: images sorted by label, cut into near-equal shards, of which each client draws some.
 
-    Source: McMahan et al., AISTATS 2017, section 3, with 2 shards a client; FNBench deals 5, the default here. Images
-    within a class are shuffled first, and no remainder is left out: shards differ by at most one image.
+    Source: McMahan et al., AISTATS 2017, section 3, with 2 shards per client; FNBench deals 5, the default here. Images
+    within a class are shuffled first, and no remainder is dropped: shards differ by at most one image.
 
     Args:
         labels: (n,) integers.
@@ -148,7 +148,7 @@ PARTITIONS: dict[str, Callable[..., Parts]] = {
 
 
 def partition(scheme: str, labels: np.ndarray, num_partitions: int, seed: int, **args: Any) -> Parts:
-    """Cut a set of images into `num_partitions` disjoint parts that are complete together.
+    """Divide a set of images into `num_partitions` disjoint parts that together cover it.
 
     Args:
         scheme: A key of `PARTITIONS`.
@@ -214,7 +214,7 @@ def _check_whole(scheme: str, name: str, value: Any, num_partitions: int, num_im
 
 
 def _fill_up(parts: Parts, min_size: int, rng: np.random.Generator) -> Parts:
-    """Bring each part to `min_size`, lowest number first, with random images of whichever part is then the largest.
+    """Bring each part to `min_size`, lowest number first, with random images from whichever part is largest then.
 
     A donor gives at most half of what it can spare at a time, so that the next donor may be another.
     """

@@ -81,7 +81,7 @@ def draw_sample(out: Path, *, train: int, clean_train: int, val: int, test: int,
         index = 0
         for part in splits.values():
             for key, label in zip(part.keys, part.true.tolist(), strict=True):
-                index += 1  # a generator an image: what one draws does not shift the next
+                index += 1  # one generator per image: what one draws does not shift the next
                 _draw_file(folder / key, label, image_size, np.random.default_rng([seed, index]))
 
 

@@ -48,8 +48,8 @@ class Canvas:
         self._matrix = scale * rotation @ np.diag([stretch, 1 / stretch])
         if rng.random() < 0.5:
             self._matrix[:, 0] *= -1
-        room = (np.array(self._full) - scale) / 2
-        self._centre = np.array(self._full) / 2 + rng.uniform(-0.5, 0.5, 2) * np.maximum(room, 0.04 * scale)
+        margin = (np.array(self._full) - scale) / 2
+        self._centre = np.array(self._full) / 2 + rng.uniform(-0.5, 0.5, 2) * np.maximum(margin, 0.04 * scale)
         self.unit = scale
 
     def at(self, points: Sequence[Point]) -> list[Point]:

@@ -1,6 +1,6 @@
-"""Fourteen drawn garments, one function each, told apart as people do: by silhouette and by what is typical of them.
+"""Fourteen drawn garments, one function each, told apart as people do: by silhouette and typical details.
 
-Colour only leans: suits tend to be dark, underwear pale, chiffon light and flowery, but any garment can have most
+Colour is only a hint: suits tend to be dark, underwear pale, chiffon light and flowery, but any garment can have most
 colours. Knitwear and Sweater are close on purpose: in Clothing1M they are the pair that even web shops mix up.
 """
 

@@ -1,4 +1,4 @@
-"""Where the encoded images of a release lie: in folders, as released, or in a pack."""
+"""Where the encoded images of a release are: the `Store` protocol, and image folders as released."""
 
 import hashlib
 import os
@@ -12,11 +12,11 @@ from data.errors import DataError
 from data.layout.finding import why_all_missing
 from data.layout.key_files import PREFIX, show
 
-PRESENCE_SAMPLE = 200  # keys whose images are looked for when a split is first asked for
+PRESENCE_SAMPLE = 200  # images looked for when a split is first read
 
 
 class Store(Protocol):
-    """What a release asks of the place that its images are in."""
+    """What a release needs from the place that its images are in."""
 
     def encoded(self, key: bytes) -> bytes:
         """The bytes of one image file.
@@ -75,7 +75,7 @@ class FolderStore:
             try:
                 status = self.path(key).stat()
             except OSError:
-                continue  # decoding will say so
+                continue  # decoding will report it
             seen.update(b"%d %d %d " % (status.st_size, status.st_mtime_ns, status.st_ino))
         return seen.digest()
 
@@ -88,7 +88,7 @@ class FolderStore:
         if len(missing) == len(rows):
             advice = why_all_missing(self.root, self.images, show(missing[0]))
         raise DataError(
-            f"{len(missing)} of the {len(rows)} images looked for out of {name} are missing, the first at"
+            f"{len(missing)} of the {len(rows)} images looked for from {name} are missing, the first at"
             f" {self.path(missing[0])}; {advice}."
         )
 

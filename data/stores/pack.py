@@ -8,7 +8,7 @@ verified when a pack is opened, an image's own whenever it is read. `data.pack_w
 array          dtype, shape        content
 =============  ==================  =============================================================================
 images         u8 (bytes,)         files end to end, zeros up to a multiple of eight; or (n, size, size, 3) pixels
-offsets        i64 (n + 1,)        where each file begins, and the end of the last; not there for pixels
+offsets        i64 (n + 1,)        where each file begins, and the end of the last; absent for pixels
 counts         i64 (4,)            images of each of `SPLITS`, in whose order all arrays are
 checksums      u32 (n,)            CRC-32 of each image's bytes
 order          i32 (n,)            rows in byte order of their keys
@@ -41,13 +41,13 @@ class PackStore:
     Attributes:
         path: The file.
         class_names: In the order of their labels.
-        identity: Of the lists and options it was made from, in hex.
+        identity: Hash of the lists and options it was made from, in hex.
         index: Keys and labels.
         decoded_size: Side of the pixels, or 0 when image files are kept.
     """
 
     def __init__(self, path: Path, metadata: dict[str, str], arrays: dict[str, np.ndarray]) -> None:
-        """Take over a mapped file whose checksum is right."""
+        """Wrap a mapped file whose checksum is right."""
         self.path = path
         self.class_names = tuple(json.loads(metadata["classes"]))
         self.identity = metadata["identity"]
@@ -62,7 +62,7 @@ class PackStore:
         return str(self.path)
 
     def encoded(self, key: bytes) -> bytes:
-        """The file as it was packed; refuses a damaged one and, in a pack of pixels, every one."""
+        """The file as it was packed; refuses a damaged one, and any in a pack of pixels."""
         if self._offsets is None:
             raise DataError(f"{self.path} holds pixels, not image files; it cannot be packed again.")
         row = self._row(key)
@@ -102,20 +102,20 @@ class PackStore:
 
 
 def is_pack(path: Path) -> bool:
-    """Whether `path` can only be meant as a pack: a file, and no archive."""
+    """Whether `path` can only be meant as a pack: a file that is not an archive."""
     return path.is_file() and path.suffix not in _ARCHIVES
 
 
 def open_pack(path: Path) -> PackStore:
-    """Map a pack and check all of it but its images.
+    """Map a pack and check everything in it but the images.
 
     Raises:
-        DataError: It is unreadable, no pack, short, damaged, or of another version.
+        DataError: It is unreadable, not a pack, short, damaged, or of another version.
     """
     try:
         metadata, arrays = map_tensors(path)
         if metadata.get("format") != FORMAT:
-            raise ValueError("is no pack")
+            raise ValueError("is not a pack")
     except ValueError as error:
         raise DataError(
             f"{path} is a file that {error}; it must be a folder in Clothing1M's released layout, or a whole file"

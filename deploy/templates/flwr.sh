@@ -6,7 +6,7 @@ here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
 umask 077
 export FLWR_HOME="$here" FLWR_DISABLE_UPDATE_CHECK=1 FLWR_TELEMETRY_ENABLED=0
 certificate=${here//\\/\\\\}/ca.crt
-# Flower wants an absolute path there, and this folder may have been moved.
+# Flower needs an absolute path here, and this folder may have been moved.
 cat >"$here/config.toml.$$" <<END
 [superlink]
 default = "@NAME@"

@@ -3,8 +3,8 @@
 #   DATA       the site's images: a folder in the released layout, or a pack
 #   KEY=VALUE  more of the node's config: cache-gib=20, cache-dir="'/big disk'", or partition-id=0 num-partitions=3
 #              where sites share one copy of the data
-# NODE_PORT sets another port for the SuperNode's own API, which listens on this machine alone; NODE_RETRY_SECONDS how
-# long to wait before a SuperNode that ended is started again.
+# NODE_PORT sets another port for the SuperNode's own API, which listens on this machine only; NODE_RETRY_SECONDS sets
+# how long to wait before a SuperNode that ended is restarted.
 set -euo pipefail
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
 if [[ $# -eq 0 || ! -e $1 ]]; then
@@ -21,8 +21,8 @@ umask 077
 export FLWR_HOME="$here/flwr-home" FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1
 export FLWR_DISABLE_UPDATE_CHECK=1 FLWR_TELEMETRY_ENABLED=0
 
-# A SuperNode reconnects for ever, but ends where the SuperLink refuses it: not registered yet, or after a crash still
-# taken for online. Such an end is tried again; a stop, or being unregistered, ends the script.
+# A SuperNode reconnects forever, but ends if the SuperLink refuses it: not registered yet, or still thought online after
+# a crash. It is then restarted; a stop, or being unregistered, ends the script.
 set -m
 stopped="" node=""
 stop() {
@@ -53,7 +53,7 @@ until [[ $stopped ]]; do
     if [[ $stopped || $code -eq 0 || $code -eq 2 ]]; then
         exit "$code"
     fi
-    echo "start.sh: the SuperNode ended with code $code; it is started again in ${NODE_RETRY_SECONDS:-15} seconds" >&2
+    echo "start.sh: the SuperNode ended with code $code; restarting it in ${NODE_RETRY_SECONDS:-15} seconds" >&2
     sleep "${NODE_RETRY_SECONDS:-15}" &
     node=$!
     wait "$node" || true

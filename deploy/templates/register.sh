@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Lets nodes join: ./register.sh [NODE ...]; without names, all whose public key is in nodes/.
-# Flower lists nodes by number alone, so registered/ keeps which number is whose.
+# Lets nodes join: ./register.sh [NODE ...]; without names, all whose public keys are in nodes/.
+# Flower lists nodes only by number, so registered/ records which number is whose.
 set -euo pipefail
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
 umask 077
@@ -13,7 +13,7 @@ fi
 failed=0
 for node in "$@"; do
     if [[ -e $here/registered/$node ]]; then
-        echo "$node: is registered already, as $(<"$here/registered/$node")"
+        echo "$node: already registered as $(<"$here/registered/$node")"
         continue
     fi
     if [[ ! -e $here/nodes/$node.pub ]]; then

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Starts the SuperLink with TLS, open to registered nodes alone. Arguments are added to flower-superlink's, and win:
-# ./start.sh --host @LOOPBACK@ --port @INNER_PORT@ puts it behind ./gateway.sh.
+# Starts the SuperLink with TLS, open only to registered nodes. Arguments are added after flower-superlink's own and
+# override them: ./start.sh --host @LOOPBACK@ --port @INNER_PORT@ puts it behind ./gateway.sh.
 set -euo pipefail
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
 umask 077

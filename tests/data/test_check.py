@@ -1,4 +1,4 @@
-"""Every kind of damage is found, told in words, and does not keep the others from being found."""
+"""Every kind of damage is found and described, and hides no other."""
 
 import os
 import shutil
@@ -41,7 +41,7 @@ def key(root: Path, split: str = "noisy_train", row: int = 3) -> str:
 
 
 def edit(path: Path, change: Callable[[list[str]], object]) -> None:
-    """Change the lines of a text file, which keeps its kind of end."""
+    """Change the lines of a text file but not how it ends."""
     text = path.read_text()
     lines = text.splitlines()
     change(lines)
@@ -224,7 +224,7 @@ def test_text_files_in_the_root_with_the_image_folders(root: Path) -> None:
     assert check(root).num_problems == 0
 
 
-def test_published_counts_are_asked_of_clothing1m_only(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_published_counts_are_expected_of_clothing1m_only(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counts = dict(zip(SPLITS, (120, 20, 12, 40), strict=True))
     monkeypatch.setattr(check_module, "PUBLISHED", counts)
     assert set(check(root).found) <= {"non-RGB image"}
@@ -233,7 +233,7 @@ def test_published_counts_are_asked_of_clothing1m_only(root: Path, monkeypatch: 
     assert sum(PUBLISHED.values()) == 1_072_409
 
 
-def test_a_stopped_check_goes_on_and_looks_at_bad_images_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_check_resumes_and_reads_bad_images_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     zero_bytes(root)
     expected = check(root).found
     looked_at: list[bytes] = []
@@ -262,12 +262,12 @@ def test_a_journal_of_other_images_is_not_used(root: Path) -> None:
     assert check(root).num_problems == 0
 
 
-def test_a_journal_that_cannot_be_written(root: Path) -> None:
+def test_a_journal_that_cannot_be_written_is_refused(root: Path) -> None:
     with pytest.raises(DataError, match=r"cannot be written: .*; give another --out"):
         begin_check(root).images(root / "absent" / "journal", threads=1)
 
 
-def test_summary_and_file_tell_problems_first(tmp_path: Path) -> None:
+def test_summary_and_file_list_problems_first(tmp_path: Path) -> None:
     findings = Findings()
     for number in range(5):
         findings.add("stray file", f"images/{number}", "ignored")

@@ -19,7 +19,7 @@ def _data(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
 
 
-def test_sample_says_where_and_how_many(tmp_path: Path) -> None:
+def test_sample_reports_where_and_how_many(tmp_path: Path) -> None:
     sizes = ["--train", "30", "--clean-train", "5", "--val", "4", "--test", "6", "--image-size", "16", "--seed", "3"]
     done = _data("sample", "--out", str(tmp_path / "s"), *sizes)
     assert done.returncode == 0, done.stderr
@@ -35,7 +35,7 @@ def test_sample_says_where_and_how_many(tmp_path: Path) -> None:
     assert again.stderr.count("\n") == 1
 
 
-def test_import_says_where_and_how_many(tmp_path: Path) -> None:
+def test_import_reports_where_and_how_many(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / "photos" / name).mkdir(parents=True)
         for index in range(10):
@@ -69,7 +69,7 @@ def test_show_counts_labels_and_draws_the_noise_matrix(tiny_sample: Path, tmp_pa
     assert "Traceback" not in nothing.stderr
 
 
-def test_partition_tells_who_holds_what(tiny_sample: Path, tmp_path: Path) -> None:
+def test_partition_shows_who_holds_what(tiny_sample: Path, tmp_path: Path) -> None:
     arguments = ["partition", str(tiny_sample), "--clients", "6", "--partition", "dirichlet"]
     done = _data(*arguments, "--partition-args", "alpha=0.3 min-size=4", "--plot", str(tmp_path / "clients.png"))
     assert done.returncode == 0, done.stderr
@@ -88,11 +88,11 @@ def test_partition_tells_who_holds_what(tiny_sample: Path, tmp_path: Path) -> No
         assert "Traceback" not in refused.stderr
 
 
-def test_check_tells_problems_by_its_exit_code(tiny_sample: Path, tmp_path: Path) -> None:
+def test_check_reports_problems_by_its_exit_code(tiny_sample: Path, tmp_path: Path) -> None:
     out = tmp_path / "findings.tsv"
     sound = _data("check", str(tiny_sample), "--out", str(out))
     assert sound.returncode == 0, sound.stderr
-    assert sound.stdout.startswith("192 images are there; reading each of them.\n")
+    assert sound.stdout.startswith("192 images found; reading each of them.\n")
     assert sound.stdout.endswith(f"{tiny_sample}: complete and sound. All findings: {out}\n")
 
     root = tmp_path / "damaged"
@@ -112,7 +112,7 @@ def test_check_tells_problems_by_its_exit_code(tiny_sample: Path, tmp_path: Path
     assert nothing.stderr.count("\n") == 1
 
 
-def test_ctrl_c_stops_a_check_in_one_sentence_and_the_next_one_goes_on(tiny_sample: Path, tmp_path: Path) -> None:
+def test_ctrl_c_stops_a_check_in_one_sentence_and_the_next_one_resumes(tiny_sample: Path, tmp_path: Path) -> None:
     slow = (
         "import runpy, time; from data.check import images as c; look = c._look_at; c.CHUNK = 2\n"
         "def slowly(*args):\n    time.sleep(0.05)\n    return look(*args)\n"
@@ -126,10 +126,10 @@ def test_ctrl_c_stops_a_check_in_one_sentence_and_the_next_one_goes_on(tiny_samp
         assert child.poll() is None
         time.sleep(0.02)
     child.send_signal(signal.SIGINT)
-    _, said = child.communicate(timeout=60)
+    _, printed = child.communicate(timeout=60)
     assert child.returncode == 1
     assert re.fullmatch(
-        r"python -m data: stopped after \d+ of 192 images; the same `check` command goes on from there\.\n", said
+        r"python -m data: stopped after \d+ of 192 images; to resume, repeat the same `check` command\.\n", printed
     )
     done = _data("check", str(tiny_sample), "--out", str(out))
     assert done.returncode == 0
@@ -141,7 +141,7 @@ def test_pack_partition_and_show_work_together(tiny_sample: Path, tmp_path: Path
     first = _data("pack", str(tiny_sample), "--out", str(pack))
     assert first.returncode == 0, first.stderr
     assert re.fullmatch(rf"{pack}: 192 images, 0\.\d MiB\.\n", first.stdout)
-    assert _data("pack", str(tiny_sample), "--out", str(pack)).stdout.endswith("it was there already.\n")
+    assert _data("pack", str(tiny_sample), "--out", str(pack)).stdout.endswith("it already existed.\n")
     shown = [_data("show", str(place)).stdout for place in (tiny_sample, pack)]
     assert shown[0] == shown[1] != ""
 
@@ -159,7 +159,7 @@ def test_pack_partition_and_show_work_together(tiny_sample: Path, tmp_path: Path
     assert decoded.stderr == "python -m data: --decoded needs --image-size, the side of the pixels to keep.\n"
 
 
-def test_a_pack_that_is_killed_at_ten_random_moments_is_the_same_to_the_byte(tiny_sample: Path, tmp_path: Path) -> None:
+def test_a_pack_killed_at_ten_random_moments_is_the_same_byte_for_byte(tiny_sample: Path, tmp_path: Path) -> None:
     _data("pack", str(tiny_sample), "--out", str(tmp_path / "undisturbed"))
     slow = (
         "import os, runpy, time; from data import pack_writer as p; p.CHUNK, p.SYNC_BYTES = 2, 1\n"

@@ -29,7 +29,7 @@ def lists(release: Release) -> list[np.ndarray]:
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Grows by the number of images of each decoding."""
+    """How many images each decoding had, in order."""
     counts: list[int] = []
 
     def counting(release: Release, keys: np.ndarray, *args: object, **kwargs: object) -> np.ndarray:
@@ -53,7 +53,7 @@ def use(cache: DecodedCache, release: Release, keys: np.ndarray, moment: int) ->
     return images
 
 
-def test_the_least_recently_used_list_makes_room(
+def test_the_least_recently_used_list_is_evicted(
     release: Release, lists: list[np.ndarray], decoded: list[int], tmp_path: Path
 ) -> None:
     cache = DecodedCache(tmp_path, 2 * BYTES)
@@ -87,7 +87,7 @@ def test_a_nearly_full_disk_is_left_alone(
     assert held(tmp_path) == 0
 
 
-def test_a_folder_that_cannot_be_written_is_no_failure(
+def test_a_folder_that_cannot_be_written_is_not_a_failure(
     release: Release, lists: list[np.ndarray], tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("in the way")
@@ -95,7 +95,7 @@ def test_a_folder_that_cannot_be_written_is_no_failure(
     assert np.array_equal(images, load_images(release, lists[0], SIZE))
 
 
-def test_space_is_set_aside_before_anything_is_written(
+def test_space_is_allocated_before_anything_is_written(
     release: Release, lists: list[np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(descriptor: int, offset: int, length: int) -> None:
@@ -136,7 +136,7 @@ def test_a_damaged_image_leaves_nothing_behind(tiny_sample: Path, tmp_path: Path
     assert held(tmp_path / "cache") == 0
 
 
-def test_what_a_killed_process_left_is_cleared_and_what_a_living_one_fills_is_not(
+def test_what_a_killed_process_left_is_cleared_and_what_a_running_one_fills_is_not(
     release: Release, lists: list[np.ndarray], tmp_path: Path
 ) -> None:
     (tmp_path / "1-dead.filling").write_bytes(bytes(BYTES))
@@ -151,7 +151,7 @@ def test_what_a_killed_process_left_is_cleared_and_what_a_living_one_fills_is_no
         assert held(tmp_path) == 2 * BYTES
 
 
-def test_while_there_is_room_a_process_looks_at_the_folder_once(
+def test_while_the_cache_has_space_a_process_scans_the_folder_once(
     release: Release, lists: list[np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks: list[Path] = []

@@ -119,7 +119,7 @@ def test_no_keys(release: Release) -> None:
 
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "reason"),
     [
         (lambda data: b"", "it is empty"),
         (lambda data: data[: len(data) // 2], "truncated"),
@@ -129,7 +129,7 @@ def test_no_keys(release: Release) -> None:
     ],
 )
 def test_damaged_images_are_named(
-    release: Release, save: Save, damage: Callable[[bytes], bytes], said: str, threads: int
+    release: Release, save: Save, damage: Callable[[bytes], bytes], reason: str, threads: int
 ) -> None:
     keys = [save(noise("RGB"), number) for number in range(3)]
     path = Path(release.store.place(keys[1]))
@@ -139,7 +139,7 @@ def test_damaged_images_are_named(
     sentence = str(caught.value)
     assert keys[1].decode() in sentence
     assert str(path) in sentence
-    assert said in sentence
+    assert reason in sentence
     assert sentence.endswith(".")
     assert "\n" not in sentence
 

@@ -14,12 +14,12 @@ from data.release import open_release
 Into = Callable[..., None]
 
 
-def refusal(root: Path, *said: str) -> str:
+def refusal(root: Path, *expected: str) -> str:
     with pytest.raises(DataError) as caught:
         open_release(root)
     sentence = str(caught.value)
     assert str(root) in sentence
-    for words in said:
+    for words in expected:
         assert words in sentence
     assert sentence.endswith(".")
     assert "\n" not in sentence

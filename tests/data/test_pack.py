@@ -1,4 +1,4 @@
-"""Packs: the same images from one file, and every damage told in one sentence."""
+"""Packs: the same images from one file, and every kind of damage reported in one sentence."""
 
 import fcntl
 import json
@@ -52,8 +52,8 @@ def test_a_pack_holds_what_the_folder_holds(folder: Release, pack: Path) -> None
         keys = folder.split(name).keys
         assert np.array_equal(load_images(packed, keys, 24), load_images(folder, keys, 24))
         assert all(packed.store.encoded(key) == folder.store.encoded(key) for key in keys)
-    for ours, theirs in zip(packed.double_labelled(), folder.double_labelled(), strict=True):
-        assert np.array_equal(ours, theirs)
+    for one, other in zip(packed.double_labelled(), folder.double_labelled(), strict=True):
+        assert np.array_equal(one, other)
 
 
 def test_a_pack_is_a_safetensors_file(folder: Release, pack: Path) -> None:
@@ -76,7 +76,7 @@ def test_pixels_are_those_of_the_folder(folder: Release, tmp_path: Path) -> None
     write_pack(folder, out, Packing(image_size=24, decoded=True))
     packed, keys = open_release(out), folder.split("clean_test").keys
     assert np.array_equal(load_images(packed, keys, 24, threads=2), load_images(folder, keys, 24))
-    with pytest.raises(DataError, match=r"holds pixels of 24 x 24; images of 32 are asked for .* pack at 32"):
+    with pytest.raises(DataError, match=r"holds pixels of 24 x 24; images of 32 are needed .* pack at 32"):
         load_images(packed, keys, 32)
     with pytest.raises(DataError, match="holds pixels, not image files; it cannot be packed again"):
         write_pack(packed, tmp_path / "again.pack", Packing())
@@ -122,7 +122,7 @@ def test_a_flipped_bit_is_refused_or_changes_nothing(folder: Release, pack: Path
         told = str(error)
         assert str(path) in told
         assert told.endswith(".")
-    else:  # only the zeros behind the images are nobody's
+    else:  # only the padding after the images belongs to nothing
         assert end_of_images - 8 <= spot < end_of_images
 
 
@@ -158,10 +158,10 @@ def test_another_version_is_refused(pack: Path, tmp_path: Path) -> None:
 
 def test_another_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8\xff" * 100)
-    assert "is a file that is no safetensors file" in refusal(tmp_path / "photo.jpg")
+    assert "is a file that is not a safetensors file" in refusal(tmp_path / "photo.jpg")
 
 
-def test_a_key_that_is_not_there(pack: Path) -> None:
+def test_a_missing_key_is_refused(pack: Path) -> None:
     release = open_release(pack)
     for key in (b"images/1/11/1,111.jpg", b"images/9/99/" + b"9" * 300):
         with pytest.raises(DataError, match="is not in"):
@@ -234,9 +234,9 @@ def test_two_processes_do_not_write_one_pack(folder: Release, tmp_path: Path) ->
             write_pack(folder, tmp_path / "out.pack", Packing())
 
 
-def test_a_pack_that_cannot_be_written(folder: Release, tmp_path: Path) -> None:
+def test_a_pack_that_cannot_be_written_is_refused(folder: Release, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(DataError, match=r"cannot be written: .*; there must be room and permission"):
+    with pytest.raises(DataError, match=r"cannot be written: .*; there must be enough space, and permission"):
         write_pack(folder, tmp_path / "file" / "out.pack", Packing())
 
 
@@ -258,7 +258,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, images: int) -> None:
 
 @pytest.mark.parametrize("stops", [[1], [0, 100], [5, 50, 100, 30], [191], [192]])
 @pytest.mark.parametrize("torn", [0, 1, 1000])
-def test_a_stopped_packing_goes_on_to_the_same_bytes(
+def test_a_stopped_packing_resumes_to_the_same_bytes(
     folder: Release, pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stops: list[int], torn: int
 ) -> None:
     out = tmp_path / "out.pack"

@@ -223,7 +223,7 @@ def test_arguments_with_hyphens() -> None:
 
 
 @pytest.mark.parametrize(
-    ("scheme", "count", "args", "said"),
+    ("scheme", "count", "args", "expected"),
     [
         ("random", 2, {}, ("'random'", "iid, dirichlet")),
         ("iid", 11, {}, ("11 partitions", "10 images")),
@@ -251,10 +251,10 @@ def test_arguments_with_hyphens() -> None:
         ("dirichlet", 3, {"alpha": 1.0, "min_size": 4}, ("'min-size'", "3 partitions", "10 images", "at most 3")),
     ],
 )
-def test_refusals(scheme: str, count: int, args: dict[str, object], said: tuple[str, ...]) -> None:
+def test_refusals(scheme: str, count: int, args: dict[str, object], expected: tuple[str, ...]) -> None:
     with pytest.raises(DataError) as caught:
         partition(scheme, labels_of(10), count, 1, **args)
-    for words in said:
+    for words in expected:
         assert words in str(caught.value)
 
 

@@ -59,10 +59,10 @@ def test_the_hash_is_the_same_on_any_machine(split: Split, tmp_path: Path) -> No
     ("change", "sentence"),
     [
         (lambda data: data[:-1], "is short: it has"),
-        (lambda data: data[:-1] + bytes([data[-1] ^ 1]), "is damaged: its hash does not fit"),
+        (lambda data: data[:-1] + bytes([data[-1] ^ 1]), "is damaged: its hash does not match"),
         (lambda data: b"", "is empty"),
-        (lambda data: b"a partition, honestly", "is no safetensors file"),
-        (lambda data: data.replace(b"clothing1m-fl partition 1", b"clothing1m-fl partition 2"), "is no partition"),
+        (lambda data: b"a partition, honestly", "is not a safetensors file"),
+        (lambda data: data.replace(b"clothing1m-fl partition 1", b"clothing1m-fl partition 2"), "is not a partition"),
     ],
 )
 def test_a_damaged_file_is_refused(split: Split, saved: Path, change: object, sentence: str) -> None:
@@ -83,17 +83,17 @@ def test_another_list_or_number_of_clients_is_refused(split: Split, saved: Path,
 
 
 @pytest.mark.parametrize("args", [{}, {"path": 3}, {"path": "x", "alpha": 1}])
-def test_arguments_of_the_scheme_file(split: Split, args: dict[str, object]) -> None:
+def test_bad_arguments_of_the_scheme_file_are_refused(split: Split, args: dict[str, object]) -> None:
     with pytest.raises(DataError, match="'file' needs the argument 'path'"):
         deal(split, "file", 6, 1, **args)
 
 
-def test_unknown_schemes_list_the_file(split: Split) -> None:
+def test_the_refusal_of_unknown_schemes_lists_file(split: Split) -> None:
     with pytest.raises(DataError, match=r"no partition scheme 'files'; it must be one of iid, .*, file\."):
         deal(split, "files", 6, 1)
 
 
-def test_a_place_that_cannot_be_written(split: Split, tmp_path: Path) -> None:
+def test_a_path_that_cannot_be_written_is_refused(split: Split, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be written"):
         save_partition(tmp_path / "absent" / "parts", split.keys, [np.arange(120)], {})
 

@@ -208,13 +208,13 @@ def test_empty_files_are_refused(write_release: Write, file: str, content: str) 
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "reason"),
     [("Kilt\n\nPoncho", "line 2: ''"), ("Kilt\nAnorak\nKilt", "line 3: 'Kilt'"), (b"\xff\xfe", "UTF-8")],
 )
-def test_class_names_are_distinct_text(write_release: Write, content: str | bytes, said: str) -> None:
+def test_class_names_are_distinct_text(write_release: Write, content: str | bytes, reason: str) -> None:
     sentence = refusal(write_release(category_names_eng=content))
     assert "category_names_eng.txt" in sentence
-    assert said in sentence
+    assert reason in sentence
 
 
 def test_a_folder_in_place_of_a_file_is_refused(write_release: Write) -> None:
@@ -223,7 +223,7 @@ def test_a_folder_in_place_of_a_file_is_refused(write_release: Write) -> None:
     assert "noisy_label_kv.txt cannot be read" in refusal(root)
 
 
-def test_unknown_splits_list_the_known_ones(write_release: Write) -> None:
+def test_the_refusal_of_unknown_splits_lists_the_known_ones(write_release: Write) -> None:
     release = open_release(write_release())
     with pytest.raises(DataError, match=r"'train'.*noisy_train, clean_train, clean_val, clean_test"):
         release.split("train")

@@ -33,14 +33,14 @@ def _digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_other_ones(tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path: Path) -> None:
     for name, seed in (("one", 1), ("again", 1), ("other", 2)):
         draw_sample(tmp_path / name, **SMALL, seed=seed)
     assert _digest(tmp_path / "one") == _digest(tmp_path / "again")
     assert _digest(tmp_path / "one") != _digest(tmp_path / "other")
 
 
-def test_the_reader_reads_it(tmp_path: Path) -> None:
+def test_the_reader_reads_the_sample(tmp_path: Path) -> None:
     draw_sample(tmp_path / "sample", **SMALL, seed=1)
     release = open_release(tmp_path / "sample")
     assert release.class_names == sample.NAMES

@@ -144,5 +144,5 @@ def test_refusals(scheme: str, args: dict[str, Any], sentence: str) -> None:
 
 
 def test_the_published_matrix_needs_its_classes() -> None:
-    with pytest.raises(DataError, match="needs its 14 classes; here are 10"):
+    with pytest.raises(DataError, match="needs its 14 classes; there are 10 here"):
         corrupt(_labels(10, 10), "confusion", 10, 0, 1, 1)

@@ -34,7 +34,7 @@ def _labels(folder: Path, file: str) -> dict[bytes, int]:
     return {key: int(label) for key, label in pairs}
 
 
-def test_the_files_are_the_released_ones_and_one_of_ours(drawn: Path) -> None:
+def test_the_files_are_the_released_ones_and_the_true_labels(drawn: Path) -> None:
     assert {path.name for path in drawn.iterdir()} == {
         "category_names_eng.txt", "category_names_chn.txt", "clean_label_kv.txt", "noisy_label_kv.txt",
         "noisy_train_key_list.txt", "clean_train_key_list.txt", "clean_val_key_list.txt", "clean_test_key_list.txt",
@@ -145,7 +145,7 @@ def test_a_link_is_followed_and_the_current_folder_refused(tmp_path: Path, monke
 
 def test_the_loser_of_a_race_removes_its_copy(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with pytest.raises(DataError, match="written by somebody else"), complete_or_absent(out):
+    with pytest.raises(DataError, match="written by another process"), complete_or_absent(out):
         out.mkdir()
         (out / "theirs").write_text("")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

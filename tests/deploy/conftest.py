@@ -22,7 +22,7 @@ DEPLOYMENT = Deployment(
 
 @pytest.fixture(scope="session")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Not to be changed."""
+    """Shared: tests must not change it."""
     folder = tmp_path_factory.mktemp("deploy") / "it's a $HOME of keys"
     init(folder, DEPLOYMENT, days=730)
     return folder
@@ -30,5 +30,5 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copied(written: Path, tmp_path: Path) -> Path:
-    """Free to change."""
+    """A copy that the test may change."""
     return Path(shutil.copytree(written, tmp_path / "a copy of keys"))

@@ -133,7 +133,7 @@ def test_addresses_come_back_as_they_are(address: Host) -> None:
     "bad", ["", "https://fl.example.org", "fl.example.org:8000", "a..b", "-a", "10.0.0.300", "*.example.org", "a b",
             "a_b", "bücher.example", "0.0.0.0", "::", "a" * 64, "x;rm", "fe80::1%eth0"],
 )  # fmt: skip
-def test_what_is_no_host_is_refused(bad: str) -> None:
+def test_what_is_not_a_host_is_refused(bad: str) -> None:
     with pytest.raises(DeployError, match=r"--superlink-host is .* without scheme and port"):
         parse_host("--superlink-host", bad)
 

@@ -1,4 +1,4 @@
-"""``compose.yaml`` and the image, as far as they can be held against something without a container engine."""
+"""``compose.yaml`` and the image, as far as they can be checked without a container engine."""
 
 import subprocess
 import sys
@@ -36,7 +36,7 @@ def test_there_is_a_service_for_each_machine(services: dict[str, Any]) -> None:
 
 
 def test_services_run_the_scripts_of_the_folders_they_mount(written: Path, services: dict[str, Any]) -> None:
-    """Scripts whose flags test_scripts.py holds against Flower's parsers; there are no others in the file."""
+    """Scripts whose flags test_scripts.py checks with Flower's parsers; there are no others in the file."""
     for name, service in services.items():
         host, _, inside = service["volumes"][0].partition(":")
         (script,) = service["entrypoint"]

@@ -1,4 +1,4 @@
-"""Commands of docs/deployment.md, as they stand there."""
+"""Commands of docs/deployment.md, as written there."""
 
 import re
 import shlex

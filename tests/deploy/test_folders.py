@@ -29,7 +29,7 @@ def _contents(folder: Path) -> dict[str, bytes]:
 def test_init_writes_a_folder_for_each_machine(tmp_path: Path) -> None:
     done = _deploy("init", tmp_path / "new" / "keys", *INIT, "--port", "8443", "--also", "10.0.0.5", "--days", "30")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.endswith(f"{tmp_path / 'new' / 'keys' / 'README.md'} says what to do with them.\n")
+    assert done.stdout.endswith(f"{tmp_path / 'new' / 'keys' / 'README.md'} explains what to do with them.\n")
     server = {"ca.crt", "server.crt", "server.key", "start.sh", "gateway.sh", "gateway.conf"}
     node = {"ca.crt", "node.key", "node.pub", "start.sh"}
     operator = {"ca.crt", "config.toml", "flwr.sh", "register.sh", "unregister.sh"}
@@ -44,7 +44,7 @@ def test_init_writes_a_folder_for_each_machine(tmp_path: Path) -> None:
     assert not [name for name, content in found.items() if b"@" in content.replace(b"$@", b"").replace(b"@e", b"")]
 
 
-def test_secrets_are_for_their_owner_alone(written: Path) -> None:
+def test_only_their_owner_can_read_secrets(written: Path) -> None:
     for path in (written, *written.rglob("*")):
         mode = path.stat().st_mode & 0o777
         if path.is_dir() or path.suffix == ".sh":
@@ -53,7 +53,7 @@ def test_secrets_are_for_their_owner_alone(written: Path) -> None:
             assert mode == (0o600 if path.suffix == ".key" else 0o644), path
 
 
-def test_each_private_key_is_in_one_folder_alone(written: Path) -> None:
+def test_each_private_key_is_in_one_folder_only(written: Path) -> None:
     keys = [path for path in _contents(written).items() if b"PRIVATE KEY" in path[1]]
     assert sorted(name for name, _ in keys) == [
         "authority/ca.key", "node-1/node.key", "node-2/node.key", "superlink/server.key",
@@ -74,8 +74,8 @@ def test_init_overwrites_nothing(tmp_path: Path) -> None:
     (tmp_path / "keys" / "mine").write_text("x")
     done = _deploy("init", tmp_path / "keys", *INIT)
     assert done.returncode == 1
-    said = f"python -m deploy: DIR is {tmp_path / 'keys'}, which exists; it must be a new folder, or an empty one.\n"
-    assert done.stderr == said
+    refusal = f"python -m deploy: DIR is {tmp_path / 'keys'}, which exists; it must be a new folder, or an empty one.\n"
+    assert done.stderr == refusal
     assert [path.name for path in tmp_path.rglob("*")] == ["keys", "mine"]
 
 
@@ -137,7 +137,7 @@ def test_add_node_adds_one_and_changes_no_other(copied: Path) -> None:
     assert "9103" in (copied / "hospital-b" / "start.sh").read_text()
     again = _deploy("add-node", copied, "hospital-b")
     assert again.returncode == 1
-    assert "is a node already; for a new key of it, use `rotate`" in again.stderr
+    assert "is a node already; to give it a new key, use `rotate`" in again.stderr
 
 
 def test_rotate_changes_one_key_pair_even_where_its_folder_is_gone(copied: Path) -> None:

@@ -1,4 +1,4 @@
-"""The written scripts, run for real with stand-ins for Flower's commands that keep what they were called with."""
+"""The written scripts, run for real with stand-ins for Flower's commands that record their calls."""
 
 import json
 import os
@@ -38,7 +38,7 @@ if answers.exists():
 
 
 class Bench:
-    """Runs scripts of one deployment among stand-ins."""
+    """Runs scripts of one deployment with stand-ins."""
 
     def __init__(self, folder: Path, place: Path) -> None:
         self.folder = folder
@@ -147,7 +147,7 @@ def test_a_node_starts_with_its_key_and_its_data(bench: Bench, site: Path) -> No
     assert call["environment"]["FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"] == "1"
 
 
-def test_a_nodes_data_may_be_named_from_where_one_is(bench: Bench) -> None:
+def test_a_nodes_data_may_be_a_relative_path(bench: Bench) -> None:
     (bench.place / "here.pack").touch()
     bench.run("node-1/start.sh", "here.pack", NODE_PORT="9777")
     args = _parse_args_run_supernode().parse_args(bench.call()["arguments"])
@@ -163,16 +163,16 @@ def test_a_node_without_data_or_with_a_path_flower_cannot_take_is_refused(bench:
     assert bench.calls() == []
 
 
-def test_a_refused_node_tries_again_until_it_is_let_in(bench: Bench, site: Path) -> None:
+def test_a_refused_node_retries_until_it_is_let_in(bench: Bench, site: Path) -> None:
     bench.answer("1 [code: 2004]", "137", "0")
-    said = bench.run("node-1/start.sh", site, NODE_RETRY_SECONDS="0")
-    assert said.count("it is started again") == 2
-    assert "the SuperLink shut this node out: it was unregistered, or this machine's clock is wrong" in said
+    output = bench.run("node-1/start.sh", site, NODE_RETRY_SECONDS="0")
+    assert output.count("restarting it in") == 2
+    assert "the SuperLink shut this node out: it was unregistered, or this machine's clock is wrong" in output
     first, *others = (call["arguments"] for call in bench.calls())
     assert others == [first, first]
 
 
-def test_wrong_flags_are_not_tried_again(bench: Bench, site: Path) -> None:
+def test_wrong_flags_are_not_retried(bench: Bench, site: Path) -> None:
     bench.answer("2 usage", "0")
     bench.run("node-1/start.sh", site, code=2)
     assert len(bench.calls()) == 1
@@ -194,16 +194,16 @@ def test_stopping_the_script_stops_the_supernode(bench: Bench, site: Path) -> No
         os.kill(int(pid_file.read_text()), 0)
 
 
-def test_register_keeps_which_number_is_whose(bench: Bench) -> None:
+def test_register_records_which_number_is_whose(bench: Bench) -> None:
     bench.answer("0 SuperNode 111 registered successfully.", "1 [code: 23] Public key already in use.")
-    said = bench.run("operator/register.sh", code=1)
-    assert "node-1: registered as 111" in said
-    assert "node-2: was not registered:\n[code: 23] Public key already in use." in said
+    output = bench.run("operator/register.sh", code=1)
+    assert "node-1: registered as 111" in output
+    assert "node-2: was not registered:\n[code: 23] Public key already in use." in output
     key = str(bench.folder / "operator" / "nodes" / "node-1.pub")
     assert bench.calls()[0]["arguments"] == ["supernode", "register", key, "sites", "--name", "node-1"]
     bench.answer("0 SuperNode 222 registered successfully.")
-    said = bench.run("operator/register.sh")
-    assert "node-1: is registered already, as 111\nnode-2: registered as 222" in said
+    output = bench.run("operator/register.sh")
+    assert "node-1: already registered as 111\nnode-2: registered as 222" in output
     assert "there is no" in bench.run("operator/register.sh", "node-9", code=1)
 
 

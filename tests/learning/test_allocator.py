@@ -29,8 +29,8 @@ print(kept, first, faults())
 """
 
 
-def test_large_blocks_are_used_again_instead_of_being_filled_with_zeros_by_the_system() -> None:
-    """Counted in a process of its own, since it cannot be taken back."""
+def test_large_blocks_are_reused_instead_of_being_zeroed_by_the_system() -> None:
+    """Counted in a separate process, since it cannot be undone."""
     found = subprocess.run(
         [sys.executable, "-c", FAULTS], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True
     )

@@ -29,14 +29,14 @@ def test_colours_are_torchvisions(brightness: float, contrast: float, saturation
         torch.tensor([value, 1.0 if index < 3 else 0.0])
         for index, value in enumerate((brightness, contrast, saturation, hue))
     ]
-    ours = channels_first(colour.adjust(images, *amounts))
-    theirs = channels_first(images)[0]
-    theirs = functional.adjust_brightness(theirs, brightness)
-    theirs = functional.adjust_contrast(theirs, contrast)
-    theirs = functional.adjust_saturation(theirs, saturation)
-    theirs = functional.adjust_hue(theirs, hue)
-    assert torch.allclose(ours[0], theirs, atol=2e-4)
-    assert torch.allclose(ours[1], channels_first(images)[1], atol=2e-6)  # one image's amounts are not another's
+    adjusted = channels_first(colour.adjust(images, *amounts))
+    expected = channels_first(images)[0]
+    expected = functional.adjust_brightness(expected, brightness)
+    expected = functional.adjust_contrast(expected, contrast)
+    expected = functional.adjust_saturation(expected, saturation)
+    expected = functional.adjust_hue(expected, hue)
+    assert torch.allclose(adjusted[0], expected, atol=2e-4)
+    assert torch.allclose(adjusted[1], channels_first(images)[1], atol=2e-6)  # one image's amounts are not another's
 
 
 def test_hue_turns_red_to_green_to_blue() -> None:
@@ -71,7 +71,7 @@ def test_the_same_generator_gives_the_same_views_and_each_view_is_its_own() -> N
     ("augmentation", "size"),
     [("none", 224), ("flip", 224), ("flip-jitter", 224), ("crop-flip", 256), ("crop-flip-jitter", 256)],
 )
-def test_crops_need_more_pixels(augmentation: str, size: int) -> None:
+def test_images_are_stored_larger_for_crops(augmentation: str, size: int) -> None:
     assert stored_size(augmentation, 224) == size
     images = pictures(3, side=stored_size(augmentation, 21))
     assert augment(images, augmentation, 21, derived_generator(1, "x")).shape == (3, 21, 21, 3)

@@ -23,7 +23,7 @@ def test_batches_cover_an_epoch_once() -> None:
 
 
 @given(st.integers(1, 20), st.integers(1, 6), st.booleans(), st.integers(0, 99))
-def test_fed_batches_are_those_that_the_index_names(count: int, size: int, drop_last: bool, seed: int) -> None:
+def test_feed_gives_the_images_that_the_index_names(count: int, size: int, drop_last: bool, seed: int) -> None:
     images = _images(count)
     rows = list(epoch_batches(count, size, drop_last, derived_generator(seed, "x")))
     fed = list(feed(images, iter(rows), torch.device("cpu")))
@@ -35,7 +35,7 @@ def test_fed_batches_are_those_that_the_index_names(count: int, size: int, drop_
 
 @given(st.integers(0, 20), st.integers(1, 6))
 def test_batches_sent_ahead_are_the_same(count: int, size: int) -> None:
-    """On the CPU's stand-ins for streams; all are looked at once the last was sent, when both buffers were reused."""
+    """On the CPU's stand-ins for streams; compared after the last was sent, when both buffers had been reused."""
     images = _images(count)
     rows = list(torch.arange(count).split(size)) if count else []
     sent = list(ahead(images, rows, torch.device("cpu"), torch.cpu))
@@ -43,7 +43,7 @@ def test_batches_sent_ahead_are_the_same(count: int, size: int) -> None:
 
 
 class Recorder:
-    """`torch.cpu` that writes down who waits for what."""
+    """`torch.cpu` that records who waits for what."""
 
     def __init__(self) -> None:
         self.log: list[str] = []

@@ -1,7 +1,7 @@
 """Losses of fixed visits, checked in: a change that moves them changes results, and must say so.
 
-Written anew by ``python -m tests.learning.test_golden_losses``. Processors add up in different orders, so losses of
-other machines differ in late digits, in bf16 in earlier ones; each case says how far they may.
+``python -m tests.learning.test_golden_losses`` rewrites them. Processors sum in different orders, so losses on other
+machines differ in late digits, in bf16 in earlier ones; each case states its tolerance.
 """
 
 import json
@@ -65,15 +65,15 @@ def test_losses_are_what_they_were(case: str) -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("case", CASES)
-def test_a_gpu_loses_as_much(case: str) -> None:
+def test_a_gpu_gives_the_same_losses(case: str) -> None:
     golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
     changes, tolerance = CASES[case]
     pick_compute("fp32")  # no TF32, which would round what golden losses did not
     assert _losses(changes, "cuda") == pytest.approx(golden[case], rel=tolerance)
 
 
-def test_the_cases_differ_by_more_than_they_may() -> None:
-    """Or a setting that stopped acting would go unnoticed."""
+def test_the_cases_differ_by_more_than_their_tolerance() -> None:
+    """Otherwise a setting that stopped acting would go unnoticed."""
     golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
     assert golden.keys() == CASES.keys()
     base = golden["resnet18"]

@@ -1,4 +1,4 @@
-"""What a visit may ask a network about its images, and that asking leaves no trace."""
+"""What a visit can ask a network about its images, without side effects."""
 
 import copy
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The kept optimiser against PyTorch's own, to the bit."""
+"""The kept optimiser against PyTorch's own, bit for bit."""
 
 import copy
 
@@ -20,7 +20,7 @@ class Weights(nn.Module):
 
 
 def _tensors(seed: int) -> list[Tensor]:
-    """Biases of odd lengths, and convolutions in both layouts, with and without numbers left over a vector."""
+    """Biases of odd lengths, and convolutions in both layouts, with and without a remainder after whole vectors."""
     generator = torch.Generator().manual_seed(seed)
     shapes = [(1,), (5,), (14,), (16,), (100,), (14, 64), (8, 4, 3, 3), (16, 1, 3, 3), (32, 8, 1, 1), (5, 3, 7, 7)]
     values = [torch.randn(shape, generator=generator) for shape in shapes]
@@ -42,16 +42,16 @@ def _train(model: Weights, optimizer: torch.optim.SGD, seed: int, steps: int = 3
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**20), st.sampled_from([0.0, 0.5, 0.9]), st.sampled_from([0.0, 5e-4]))
-def test_visits_with_kept_buffers_equal_new_optimisers_to_the_bit(seed: int, momentum: float, decay: float) -> None:
-    ours = Weights(*_tensors(seed))
-    plain = copy.deepcopy(ours)
-    kept = LocalSGD(ours)
+def test_visits_with_kept_buffers_equal_new_optimisers_bit_for_bit(seed: int, momentum: float, decay: float) -> None:
+    model = Weights(*_tensors(seed))
+    plain = copy.deepcopy(model)
+    kept = LocalSGD(model)
     for visit in (0, 1):
         kept.begin(0.01, momentum, decay)
-        _train(ours, kept, seed + visit)
+        _train(model, kept, seed + visit)
         new = torch.optim.SGD(plain.parameters(), lr=0.01, momentum=momentum, weight_decay=decay)
         _train(plain, new, seed + visit)
-    for one, other in zip(ours.all, plain.all, strict=True):
+    for one, other in zip(model.all, plain.all, strict=True):
         assert torch.equal(one, other)
 
 
@@ -73,13 +73,13 @@ def test_a_first_step_that_grad_scaler_skips_leaves_no_trace() -> None:
     """fp16 starts with a scale that is too large more often than not."""
     torch.use_deterministic_algorithms(True)  # fills whatever is allocated and not written with NaN
     try:
-        ours = Weights(*(value for value in _tensors(3) if value.numel() % 16 == 0))
-        plain = copy.deepcopy(ours)
-        kept = LocalSGD(ours)
+        fused = Weights(*(value for value in _tensors(3) if value.numel() % 16 == 0))
+        plain = copy.deepcopy(fused)
+        kept = LocalSGD(fused)
         kept._step_supports_amp_scaling = True  # as on a GPU, where the fused kernel skips the step
         kept.begin(0.01, 0.9, 5e-4)
         new = torch.optim.SGD(plain.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
-        for model, optimizer in ((ours, kept), (plain, new)):
+        for model, optimizer in ((fused, kept), (plain, new)):
             scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, growth_interval=1000)
             for factor in (1e3, 1e-3, 1e-3):  # the first overflows
                 loss = sum((value * value).sum() * factor for value in model.all)
@@ -92,14 +92,14 @@ def test_a_first_step_that_grad_scaler_skips_leaves_no_trace() -> None:
                 optimizer.zero_grad()
                 if factor > 1:
                     assert all(torch.equal(one, other) for one, other in zip(before, model.all, strict=True))
-        for one, other in zip(ours.all, plain.all, strict=True):
+        for one, other in zip(fused.all, plain.all, strict=True):
             assert one.isfinite().all()
             torch.testing.assert_close(one, other, rtol=1e-6, atol=0)
     finally:
         torch.use_deterministic_algorithms(False)
 
 
-def test_a_weight_without_a_gradient_stays_and_a_frozen_one_is_none_of_its_business() -> None:
+def test_a_weight_without_a_gradient_and_a_frozen_one_stay() -> None:
     model = Weights(torch.ones(16), torch.ones(16), torch.ones(3))
     model.all[2].requires_grad_(False)
     optimizer = LocalSGD(model)

@@ -1,4 +1,4 @@
-"""Initial weights from files, and what is said about files that hold none."""
+"""Initial weights from files, and the errors about files that hold none."""
 
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,9 @@ def test_old_files_without_step_counters_are_fine(tmp_path: Path, weights: dict[
 def test_the_small_network_takes_a_file_that_fits_and_has_no_imagenet_weights(tmp_path: Path) -> None:
     trained = {name: value.clone() for name, value in build_model("cnn", 9, seed=8).state_dict().items()}
     model, untouched = build_model("cnn", 14, seed=1), build_model("cnn", 14, seed=1)
-    with pytest.raises(ConfigError, match="'pretrained' is 'imagenet', but nobody has trained a 'model' of cnn on it"):
+    with pytest.raises(
+        ConfigError, match="'pretrained' is 'imagenet', but there are no such weights for the 'model' cnn"
+    ):
         load_pretrained(model, "cnn", "imagenet")
     load_pretrained(model, "cnn", str(_save(trained, tmp_path / "cnn.safetensors")))
     for name, value in model.state_dict().items():
@@ -75,7 +77,7 @@ def test_another_architecture_is_refused_and_changes_nothing(tmp_path: Path, wei
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
 @pytest.mark.parametrize("content", [b"", b"not weights at all", b"\x00" * 64])
-def test_files_that_are_no_weights_are_refused_in_one_sentence(tmp_path: Path, suffix: str, content: bytes) -> None:
+def test_files_that_are_not_weights_are_refused_in_one_sentence(tmp_path: Path, suffix: str, content: bytes) -> None:
     path = tmp_path / f"weights{suffix}"
     path.write_bytes(content)
     with pytest.raises(ConfigError, match="which cannot be read as weights") as caught:
@@ -94,7 +96,7 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-def test_without_network_the_error_says_how_to_pass_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_internet_the_error_explains_how_to_pass_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     from urllib.error import URLError
 
     def offline(*_: Any, **__: Any) -> Any:

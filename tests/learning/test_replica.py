@@ -15,7 +15,7 @@ from task import Compute, derived_generator
 CPU = Compute(torch.device("cpu"), torch.float32)
 
 
-def test_one_is_kept_until_another_is_wanted() -> None:
+def test_one_replica_is_kept_until_another_is_needed() -> None:
     first = kept_replica("resnet18", 5, CPU.device, False)
     assert kept_replica("resnet18", 5, CPU.device, False) is first
     assert kept_replica("resnet18", 6, CPU.device, False).model.fc.out_features == 6  # type: ignore[union-attr]

@@ -1,4 +1,4 @@
-"""One client's training against loops written independently, to the bit."""
+"""One client's training against loops written independently, bit for bit."""
 
 import copy
 from typing import Any
@@ -45,12 +45,12 @@ def _normalized(images: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("drop_last", [True, False])
-def test_training_equals_a_plain_loop_to_the_bit(drop_last: bool) -> None:
+def test_training_equals_a_plain_loop_bit_for_bit(drop_last: bool) -> None:
     images, labels = _images(29)
-    ours = build_model("resnet18", 5, seed=3)
-    plain = copy.deepcopy(ours)
+    model = build_model("resnet18", 5, seed=3)
+    plain = copy.deepcopy(model)
     config = _config(drop_last=drop_last)
-    report = train_locally(ours, images, labels, CE(), config, CPU, derived_generator(1, "test"))
+    report = train_locally(model, images, labels, CE(), config, CPU, derived_generator(1, "test"))
 
     generator = derived_generator(1, "test")
     optimizer = torch.optim.SGD(plain.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
@@ -67,17 +67,17 @@ def test_training_equals_a_plain_loop_to_the_bit(drop_last: bool) -> None:
             optimizer.step()
             epoch += [loss.item()] * len(rows)
         losses.append(sum(epoch) / len(epoch))
-    _assert_same_state(ours, plain)
+    _assert_same_state(model, plain)
     assert report.epoch_losses == pytest.approx(losses, rel=1e-6)
     assert report.images_seen == (48 if drop_last else 58)
 
 
 def test_the_notebook_preset_takes_the_notebooks_steps() -> None:
-    """The notebook rebuilds SGD(momentum=0.9) for every batch; the preset's momentum 0 must be the same to the bit."""
+    """The notebook rebuilds SGD(momentum=0.9) for every batch; the preset's momentum 0 must be the same bit for bit."""
     images, labels = _images(24)
-    ours = build_model("resnet18", 5, seed=3)
-    notebook = copy.deepcopy(ours)
-    train_locally(ours, images, labels, CE(), _config(momentum=0.0), CPU, derived_generator(1, "test"))
+    model = build_model("resnet18", 5, seed=3)
+    notebook = copy.deepcopy(model)
+    train_locally(model, images, labels, CE(), _config(momentum=0.0), CPU, derived_generator(1, "test"))
 
     generator = derived_generator(1, "test")
     notebook.train()
@@ -88,7 +88,7 @@ def test_the_notebook_preset_takes_the_notebooks_steps() -> None:
             optimizer.zero_grad()
             nn.functional.cross_entropy(notebook(_normalized(images[rows])), labels[rows]).backward()
             optimizer.step()
-    _assert_same_state(ours, notebook)
+    _assert_same_state(model, notebook)
 
 
 def test_momentum_acts_across_batches_and_not_across_visits() -> None:
@@ -168,7 +168,7 @@ def test_label_smoothing_by_hand() -> None:
         CE(label_smoothing=1.0)
 
 
-def test_images_go_to_the_gpu_if_they_leave_room_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_go_to_the_gpu_if_they_leave_enough_memory_free(monkeypatch: pytest.MonkeyPatch) -> None:
     class Images:
         nbytes = 600
         moved: Any = None

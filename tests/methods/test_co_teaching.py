@@ -1,4 +1,4 @@
-"""Co-teaching: worked numbers, whom each network's gradient comes from, its schedule, and what it suspects."""
+"""Co-teaching: worked numbers, where each network's gradient comes from, its schedule, and what it suspects."""
 
 from fractions import Fraction
 from typing import Any
@@ -79,7 +79,7 @@ def test_what_network_1_left_out_of_the_last_epoch_is_suspected() -> None:
     method.end_epoch(visit)
     assert visit.suspected is not None
     assert visit.suspected.nonzero().flatten().tolist() == [2]
-    # Network 1 finds image 6 hard now; image 2 is not seen again, and so not suspected any more.
+    # Network 1 finds image 6 hard now; image 2 is not seen again, so it is no longer suspected.
     method.loss(batch_of(NOUGHTS, _logits(ONE[::-1]), _logits(OTHER), rows=torch.tensor([6, 5, 4, 3, 1])), visit)
     method.end_epoch(visit)
     assert visit.suspected.nonzero().flatten().tolist() == [6]
@@ -115,7 +115,7 @@ def test_how_many_are_kept_is_exact(thousandths: int, count: int) -> None:
     assert kept(thousandths / 1000, count) == max(1, exact)
 
 
-def test_one_image_of_a_batch_is_kept_at_least() -> None:
+def test_at_least_one_image_of_a_batch_is_kept() -> None:
     assert kept(0.99, 5) == kept(0.2, 1) == 1
     method, label = CoTeaching(forget_rate=0.9), torch.zeros(1, dtype=torch.int64)
     loss = method.loss(batch_of(label, _logits([0.3]), _logits([0.5])), _begun(method, label))
@@ -151,7 +151,7 @@ def test_batches_of_one_are_learned_by_both() -> None:
     assert not report.visit.suspected.any()
 
 
-def test_networks_that_start_alike_see_views_of_their_own_and_part() -> None:
+def test_networks_that_start_alike_see_their_own_views_and_diverge() -> None:
     images = torch.randint(256, (8, 16, 16, 3), generator=derived_generator(1, "x"), dtype=torch.uint8)
     for augmentation, part in (("none", False), ("flip", True)):
         twins = Networks([build_model("cnn", 5, seed=3) for _ in range(2)])

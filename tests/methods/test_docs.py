@@ -35,9 +35,9 @@ def test_every_method_has_a_row_in_the_tables_order() -> None:
 @pytest.mark.parametrize("name", list(METHODS))
 def test_rows_list_parameters_with_their_defaults(name: str) -> None:
     cls: Any = METHODS[name]
-    ours = {field.name.replace("_", "-"): field.default for field in dataclasses.fields(cls)}
-    said = {key: _value(value) for key, value in re.findall(r"`([a-z-]+)` = ([^;]+)", ROWS[name][1])}
-    assert said == ours
+    defaults = {field.name.replace("_", "-"): field.default for field in dataclasses.fields(cls)}
+    documented = {key: _value(value) for key, value in re.findall(r"`([a-z-]+)` = ([^;]+)", ROWS[name][1])}
+    assert documented == defaults
     kept, server, paper = ROWS[name][3:]
     assert (kept != "nothing") == cls.remembers
     assert re.fullmatch(r"\[.+ \d{4}\]\(https://arxiv\.org/abs/\d{4}\.\d{5}\)", paper)

@@ -67,7 +67,7 @@ def test_the_gradient_is_that_of_a_target_held_fixed() -> None:
 
 @given(st.integers(2, 14), st.floats(0, 1000), st.floats(0, 0.99), st.integers(0, 999))
 def test_the_pull_is_bounded_however_certain_the_network_is(classes: int, scale: float, beta: float, seed: int) -> None:
-    """1 - <t, p> stays above 1e-4 in float32, where its logarithm has a bottom, and gradients are finite."""
+    """1 - <t, p> stays above 1e-4 in float32, where its logarithm is bounded, and gradients are finite."""
     method = ELR(beta=beta)
     labels = torch.arange(6) % classes
     visit = _begun(method, labels, num_classes=classes)

@@ -42,7 +42,7 @@ def test_both_forms_are_those_of_the_correlation_matrix(n: int, d: int) -> None:
 
 
 @pytest.mark.parametrize("form", ["paper", "fnbench"])
-def test_the_loss_is_cross_entropy_and_zeta_times_it(form: str) -> None:
+def test_the_loss_is_cross_entropy_plus_zeta_times_the_correlation(form: str) -> None:
     features = X[:2] + torch.tensor([[0.0, 0.3], [0.1, 0.0]])
     batch = batch_of(Y, Z, features=features)
     loss = FedDecorr(zeta=0.4, form=form).loss(batch, visit_of(Y))
@@ -68,7 +68,7 @@ def test_a_batch_of_one_image_has_cross_entropy_alone() -> None:
 
 
 @pytest.mark.parametrize("form", ["paper", "fnbench"])
-def test_features_that_are_dead_do_no_harm(form: str) -> None:
+def test_dead_features_do_no_harm(form: str) -> None:
     features = torch.cat([X, torch.zeros(4, 3)], dim=1).float().requires_grad_()
     value = correlation(features, form)
     value.backward()
@@ -82,7 +82,7 @@ def test_the_papers_form_lies_between_no_and_full_correlation_whatever_the_scale
     n: int, d: int, seed: int, scale: float, shift: float
 ) -> None:
     features = _features(n, d, seed)
-    assume(features.var(dim=0).min() > 0.01)  # against the 1e-8 that are added
+    assume(features.var(dim=0).min() > 0.01)  # so that the added 1e-8 does not matter
     value = correlation(features, "paper").item()
     assert 1 / d - 1e-4 <= value <= 1 + 1e-9
     assert correlation(features * scale + shift, "paper").item() == pytest.approx(value, rel=1e-3)
@@ -104,7 +104,7 @@ def _visit(method: CE | FedDecorr) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class _Watching(FedDecorr):
-    """Holds the features against the logits that the classifier makes of them."""
+    """Compares the features with the logits that the classifier makes of them."""
 
     def loss(self, batch: Batch, visit: Visit) -> torch.Tensor:
         view = batch.views[0][0]

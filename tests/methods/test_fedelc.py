@@ -117,24 +117,24 @@ def test_gradients_are_those_of_the_written_loss(seed: int, size: int, classes: 
     method = FedELC(alpha=alpha, beta=beta)
     visit = visit_of(labels, classes, told=NOISY, state={"label_logits": label_logits})
     method.begin(visit)
-    ours = logits.clone().requires_grad_()
-    loss = method.loss(batch_of(labels[rows], ours, rows=rows), visit)
+    z = logits.clone().requires_grad_()
+    loss = method.loss(batch_of(labels[rows], z, rows=rows), visit)
     loss.backward()
 
-    theirs, table = logits.clone().requires_grad_(), label_logits.clone().requires_grad_()
-    written = _written(theirs, table[rows], labels[rows], alpha, beta)
+    z_written, table = logits.clone().requires_grad_(), label_logits.clone().requires_grad_()
+    written = _written(z_written, table[rows], labels[rows], alpha, beta)
     written.backward()
     torch.testing.assert_close(loss, written)
-    torch.testing.assert_close(ours.grad, theirs.grad)
+    torch.testing.assert_close(z.grad, z_written.grad)
     torch.testing.assert_close(visit.scratch["label_gradients"], table.grad)
     assert not visit.scratch["label_gradients"].requires_grad
 
 
 @pytest.mark.parametrize("told", [{}, {"stage": 1, "noisy": False}, {"stage": 2, "noisy": False, "stage-2-began": 2}])
-def test_in_stage_1_and_on_clean_clients_labels_are_believed(told: dict[str, Any]) -> None:
+def test_in_stage_1_and_on_clean_clients_labels_are_trusted(told: dict[str, Any]) -> None:
     labels = torch.tensor([0] * 50 + [1] * 30 + [2] * 20)
     method = FedELC()
-    visit = visit_of(labels, told=told, state={"label_logits": torch.zeros(100, 3)})  # of when it was called noisy
+    visit = visit_of(labels, told=told, state={"label_logits": torch.zeros(100, 3)})  # from when it was called noisy
     method.begin(visit)
     assert method.loss(batch_of(Y, Z), visit).item() == pytest.approx(1.025278, abs=1e-5)
     method.end_epoch(visit)
@@ -206,7 +206,7 @@ def _visit(model: Any, told: dict[str, Any], state: Any = None, *, server_round:
     )  # fmt: skip
 
 
-def test_two_visits_of_a_noisy_client_hand_their_labels_on() -> None:
+def test_a_noisy_client_passes_its_labels_on_to_the_next_visit() -> None:
     model = build_model("cnn", 5, seed=1)
     first = _visit(model, NOISY)
     assert set(first.visit.state) == {"label_logits"}
@@ -258,7 +258,7 @@ def test_a_visit_waits_for_the_device_once_an_epoch() -> None:
 
 
 def test_wrong_labels_are_found() -> None:
-    """Brightness tells the class and a quarter of the labels is wrong; some visits later most of those are right."""
+    """Brightness tells the class and a quarter of the labels is wrong; after some visits most of those are right."""
     truth = torch.arange(80) % 4
     images = (40 + 55 * truth.to(torch.uint8))[:, None, None, None].expand(80, 16, 16, 3).contiguous()
     labels = truth.clone()
@@ -278,7 +278,7 @@ def test_wrong_labels_are_found() -> None:
     assert (report.visit.corrected == truth).float().mean() > 0.85
 
 
-def test_it_says_what_it_keeps_and_corrects() -> None:
+def test_it_declares_what_it_remembers_and_corrects() -> None:
     assert FedELC.remembers
     assert FedELC.corrects
     assert (FedELC().alpha, FedELC().beta) == (0.2, 0.5)  # the paper's

@@ -65,10 +65,10 @@ def test_the_gradient_is_that_of_the_formula(form: str) -> None:
             doubt = -(r * r.log()).sum(1).mean()
         return fit + 0.4 * js + 0.6 * doubt
 
-    ours, plain = ([z.clone().requires_grad_() for z in (Z, ZB)] for _ in range(2))
-    _loss(ours[0], ours[1], form=form).backward()
+    logits, plain = ([z.clone().requires_grad_() for z in (Z, ZB)] for _ in range(2))
+    _loss(logits[0], logits[1], form=form).backward()
     formula(*plain).backward()
-    for one, other in zip(ours, plain, strict=True):
+    for one, other in zip(logits, plain, strict=True):
         torch.testing.assert_close(one.grad, other.grad, rtol=0, atol=1e-9)
 
 

@@ -68,7 +68,7 @@ def test_the_gradient_is_that_of_both_parts() -> None:
 
 
 @pytest.mark.parametrize("told", [{}, {"stage": 1, "noisy": False}, {"stage": 2, "noisy": False, "stage-2-began": 2}])
-def test_in_stage_1_and_on_clean_clients_labels_are_believed(told: dict[str, Any]) -> None:
+def test_in_stage_1_and_on_clean_clients_labels_are_trusted(told: dict[str, Any]) -> None:
     method = FedNoRo()
     visit = visit_of(LABELS, told=told, server_round=5, num_rounds=14)  # it has no networks to make a teacher of
     method.begin(visit)
@@ -94,7 +94,7 @@ def test_the_weight_of_distillation_by_hand(b: int, e: int, t: int, weight: floa
         assert FedNoRo().weight(t + 1, b + 1, 120) == method.weight(t + 1, b + 1, 120)
 
 
-def test_a_ramp_that_ends_before_it_begins_is_none() -> None:
+def test_a_ramp_that_ends_before_it_begins_is_no_ramp() -> None:
     assert FedNoRo(ramp_end_round=3).weight(server_round=4, began=4, num_rounds=10) == 0.8
     assert FedNoRo(ramp_end=0.2, distillation=0.5).weight(server_round=9, began=8, num_rounds=10) == 0.5
 
@@ -139,7 +139,7 @@ def _visit(
 
 
 def test_the_teacher_is_the_model_as_received_in_evaluation_mode_in_every_epoch() -> None:
-    """One batch of all images an epoch and nothing but distillation, so that each loss can be had from the networks."""
+    """One batch of all images an epoch and nothing but distillation, so that each loss follows from the networks."""
     method = FedNoRo(temperature=0.5, distillation=1.0, ramp_end_round=1, adjustment=0.0)
     values: dict[str, Any] = {"batch_size": 12, "classes": 5, "learning_rate": 0.1}
     _, report = _visit(method, NOISY, **values)

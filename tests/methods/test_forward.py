@@ -44,15 +44,15 @@ def test_worked_numbers(correction: str, images: list[float], mean: float) -> No
 
 @pytest.mark.parametrize("correction", ["forward", "backward"])
 def test_the_gradient_is_that_of_the_formula_in_probabilities(correction: str) -> None:
-    ours, plain = Z.clone().requires_grad_(), Z.clone().requires_grad_()
-    _loss(ours, correction=correction).backward()
+    logits, plain = Z.clone().requires_grad_(), Z.clone().requires_grad_()
+    _loss(logits, correction=correction).backward()
     p, matrix = plain.softmax(dim=1), torch.tensor(T, dtype=torch.float64)
     if correction == "forward":
         expected = -(p @ matrix).gather(1, Y[:, None]).log().mean()
     else:
         expected = (-p.log() @ torch.linalg.inv(matrix).T).gather(1, Y[:, None]).mean()
     expected.backward()
-    torch.testing.assert_close(ours.grad, plain.grad, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(logits.grad, plain.grad, atol=1e-6, rtol=1e-6)
 
 
 def test_rows_are_true_classes() -> None:
@@ -103,13 +103,13 @@ def test_backward_refuses_a_matrix_without_inverse_and_forward_does_not() -> Non
 
 
 def test_a_matrix_of_another_size_or_none_is_refused() -> None:
-    with pytest.raises(ConfigError, match="told 4 numbers of a transition matrix; for 3 classes it must be 9"):
+    with pytest.raises(ConfigError, match="sent 4 numbers of a transition matrix; for 3 classes there must be 9"):
         _loss(Z, matrix=[[1.0, 0.0], [0.0, 1.0]])
-    with pytest.raises(ConfigError, match="told 0 numbers"):
+    with pytest.raises(ConfigError, match="sent 0 numbers"):
         _loss(Z, matrix=[])
 
 
-def test_a_visit_learns_what_the_server_told() -> None:
+def test_a_visit_uses_the_matrix_that_the_server_sent() -> None:
     rng = np.random.default_rng(0)
     images = torch.from_numpy(rng.integers(0, 256, (8, 32, 32, 3), dtype=np.uint8))
     labels = torch.from_numpy(rng.integers(0, 3, 8))
@@ -141,6 +141,6 @@ def test_bad_parameters(args: str, sentence: str) -> None:
         build_named("method", METHODS, "forward", args)
 
 
-def test_a_path_is_the_servers_and_need_not_exist_here() -> None:
+def test_a_path_is_on_the_server_and_need_not_exist_here() -> None:
     args = "transition='/nowhere/t.txt' smoothing=0 correction='backward'"
     assert build_named("method", METHODS, "forward", args).transition == "/nowhere/t.txt"

@@ -1,4 +1,4 @@
-"""The server's half of forward: which matrix clients are told, and when it would be that of other labels."""
+"""The server half of forward: which matrix clients are told, and when it would not fit their labels."""
 
 from pathlib import Path
 

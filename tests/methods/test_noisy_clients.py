@@ -67,12 +67,12 @@ def test_excess_losses_by_hand() -> None:
     assert mean == pytest.approx(100 / 50)
 
 
-def test_two_groups_are_split_the_higher_one_is_noisy() -> None:
+def test_two_groups_are_split_and_the_higher_one_is_noisy() -> None:
     rows = np.array([[0.0, 0.1], [0.9, 1.0], [0.05, 0.0], [1.0, 0.95], [0.1, 0.05]])
     np.testing.assert_array_equal(split_in_two(rows), [False, True, False, True, False])
 
 
-def test_the_set_with_most_votes_wins_and_the_earlier_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_set_with_most_votes_wins_or_the_earlier_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first four fits find client 2 and the other five client 1; then they find 0, 1 and 2 in turn."""
     in_turn = False
     seen = []
@@ -101,7 +101,7 @@ def test_the_set_with_most_votes_wins_and_the_earlier_of_two(monkeypatch: pytest
 
 
 @pytest.mark.parametrize("rows", [[[0.3, 0.7]], [[0.0, 0.0]] * 5, [[0.5, 0.1]] * 40], ids=["one", "zeros", "equal"])
-def test_alike_rows_are_no_two_groups(rows: Any) -> None:
+def test_identical_rows_are_not_two_groups(rows: Any) -> None:
     assert not split_in_two(np.array(rows)).any()
 
 
@@ -123,11 +123,11 @@ def test_among_alike_clients_nobody_stands_out(clients: int, low: int, high: int
         found = detect(*_federation(rng, _sizes(rng, clients, low, high), [share] * clients))
         assert not found.stands_out, found
         assert not found.noisy.any()
-        assert "taken as clean: " in found.reason
+        assert "count as clean: " in found.reason
         assert "set clients='all-noisy' in 'method-args'." in found.reason
 
 
-def test_chance_alone_is_no_finding_however_small_the_least_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chance_alone_is_not_a_finding_however_small_the_least_gap(monkeypatch: pytest.MonkeyPatch) -> None:
     """With clients of unlike sizes; a rule of one standard error would be fooled."""
     fooled = 0
     for trial in range(TRIALS):
@@ -169,7 +169,7 @@ def test_a_noisy_group_is_found_exactly(clients: int, noisy: int, low: int, high
         assert scores == {"noisy-clients": noisy, "noisy-clients-precision": 1, "noisy-clients-recall": 1}
 
 
-def test_a_sure_but_small_gap_is_no_finding() -> None:
+def test_a_certain_but_small_gap_is_not_a_finding() -> None:
     rng = np.random.default_rng(1)
     federation = _federation(rng, [100_000] * 10, [0.40] * 6 + [0.44] * 4)
     found = detect(*federation)
@@ -180,7 +180,7 @@ def test_a_sure_but_small_gap_is_no_finding() -> None:
     assert detect(*federation, least_gap=0.01).noisy.sum() == 4
 
 
-def test_a_clients_classes_are_no_noise() -> None:
+def test_a_clients_classes_are_not_mistaken_for_noise() -> None:
     """Half of the clients hold the hard classes, which cost five times as much."""
     losses, counts = np.full((10, 4), NAN), np.zeros((10, 4), np.int64)
     losses[:5, :2], losses[5:, 2:] = 0.5, 2.5

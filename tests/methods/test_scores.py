@@ -1,4 +1,4 @@
-"""Counts over images whose true label is known, by hand."""
+"""Counts over images whose true label is known, and shares from counts, by hand."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ import torch
 
 from learning.method import Method
 from methods.ce import CE
-from methods.scores import counts
+from methods.scores import counts, image_scores
 from tests.batches_of import visit_of
 
 
@@ -36,3 +36,25 @@ def test_a_client_that_judged_nothing_believes_its_labels_and_sends_the_same_nam
 
 def test_methods_that_judge_nothing_send_nothing() -> None:
     assert counts(CE(), visit_of(GIVEN), TRUE) == {}
+
+
+ONE = {"images-known": 10.0, "labels-right": 6.0, "corrected-right": 8.0, "suspected": 5.0, "suspected-wrong": 3.0}
+OTHER = {"images-known": 30.0, "labels-right": 24.0, "corrected-right": 20.0, "suspected": 5.0, "suspected-wrong": 3.0}
+
+
+def test_counts_are_added_up_before_they_are_divided() -> None:
+    assert image_scores([ONE, OTHER]) == {
+        "label-accuracy": 0.75, "corrected-label-accuracy": 0.7, "suspects-precision": 0.6, "suspects-recall": 0.6,
+    }  # fmt: skip
+
+
+def test_judgements_that_a_method_does_not_make_are_left_out() -> None:
+    assert image_scores([{"images-known": 4.0, "labels-right": 4.0}]) == {"label-accuracy": 1.0}
+    assert image_scores([{"train-loss": 1.0}]) == {}
+    assert image_scores([]) == {}
+
+
+def test_shares_of_nothing_are_left_out() -> None:
+    nothing = {"images-known": 4.0, "labels-right": 4.0, "suspected": 0.0, "suspected-wrong": 0.0}
+    assert image_scores([nothing]) == {"label-accuracy": 1.0}
+    assert image_scores([dict.fromkeys(ONE, 0.0)]) == {}

@@ -71,8 +71,8 @@ def test_rounded_rows_are_made_to_sum_to_one(tmp_path: Path) -> None:
         ("1 0 0\n0 1 0\n-0.1 0.1 1", "line 3 has '-0.1'; it must be a number from 0 to 1."),
         ("1 0 0\n0 nan 0\n0 0 1", "line 2 has 'nan'; it must be a number from 0 to 1."),
         ("inf 0 0\n0 1 0\n0 0 1", "line 1 has 'inf'; it must be a number from 0 to 1."),
-        ("1 0 0\n0 0.998 0\n0 0 1", "line 2 has the sum 0.998; it must be 1, give or take 0.001."),
-        (b"\xff\xfe1", " is no text; it must be a text file of 3 lines of 3 numbers."),
+        ("1 0 0\n0 0.998 0\n0 0 1", "line 2 sums to 0.998; it must sum to 1, give or take 0.001."),
+        (b"\xff\xfe1", " is not text; it must be a text file of 3 lines of 3 numbers."),
     ],
 )
 def test_a_bad_file_is_named_with_its_line(tmp_path: Path, text: str | bytes, sentence: str) -> None:
@@ -97,7 +97,7 @@ def test_the_inverse() -> None:
             invert_transition(singular)
 
 
-def test_sources_are_checked() -> None:
+def test_transition_parameters_are_checked() -> None:
     check_source("~/t.txt", 1.0)
     for bad in ("", "t.txt", "Estimate"):
         with pytest.raises(ValueError, match="transition must be estimate, clothing1m, or the absolute path"):

@@ -47,7 +47,7 @@ def test_labels_of_clean_test_never_count() -> None:
         assert (seen(secret) == seen([])).all()
 
 
-def test_no_image_with_both_labels_says_what_to_do() -> None:
+def test_without_images_with_both_labels_the_error_explains_what_to_do() -> None:
     release = _release(noisy_train=[(0, 1)], clean_train=[(0, NONE)], clean_val=[(1, NONE)], clean_test=[(0, 1)])
     with pytest.raises(ConfigError) as caught:
         estimate_transition("estimate", 1.0, release)

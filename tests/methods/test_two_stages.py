@@ -26,7 +26,7 @@ from methods.two_stages import TwoStages, learns_as_noisy
         (1, {"warm_up_rounds": 1}, 1),
     ],
 )
-def test_the_first_stage_is_a_share_of_the_rounds_or_so_many(
+def test_the_first_stage_is_a_share_of_the_rounds_or_a_number(
     num_rounds: int, values: dict[str, Any], rounds: int
 ) -> None:
     assert TwoStages(**values).first_stage(num_rounds) == rounds
@@ -75,7 +75,7 @@ def test_bad_parameters_are_refused(method: str, args: str, sentence: str) -> No
     assert "\n" not in str(caught.value)
 
 
-def test_all_of_it_can_be_set() -> None:
+def test_all_parameters_can_be_set() -> None:
     args = "warm-up=0.25 warm-up-rounds=3 clients='all-noisy' least-gap=0"
     for name in ("fednoro", "fedelc"):
         method = build_named("method", METHODS, name, args)

@@ -1,4 +1,4 @@
-"""The server's half of fednoro and fedelc: when it asks, whom it tags, what it tells, and that it survives a resume."""
+"""The server half of fednoro and fedelc: when it asks, whom it tags, what it tells, and that it survives a resume."""
 
 import logging
 from collections.abc import Mapping
@@ -83,17 +83,17 @@ def test_a_resumed_server_asks_nobody_again() -> None:
     assert fresh.tell(2) == {STAGE: 1, NOISY: False}
 
 
-def test_it_says_so_when_no_client_stands_out(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_reports_when_no_client_stands_out(caplog: pytest.LogCaptureFixture) -> None:
     half = _half()
     with caplog.at_level(logging.INFO, "flwr"):
         half.before_round(3, ArrayRecord(), Clients(noisy=0.55))
-    (said,) = caplog.messages
-    assert said.startswith("Stage 2 begins in round 3. No client stands out, and all are taken as clean: ")
-    assert "clients='all-noisy'" in said
+    (message,) = caplog.messages
+    assert message.startswith("Stage 2 begins in round 3. No client stands out, and all count as clean: ")
+    assert "clients='all-noisy'" in message
     assert not any(half.tell(k)[NOISY] for k in range(10))
 
 
-def test_clients_that_do_not_answer_are_taken_as_clean() -> None:
+def test_clients_that_do_not_answer_count_as_clean() -> None:
     half, clients = _half(), Clients()
     half.before_round(
         3, ArrayRecord(), lambda action, arrays: {k: v for k, v in clients(action, arrays).items() if k != 5}
@@ -105,7 +105,7 @@ def test_a_round_in_which_nobody_answers_finds_nobody(caplog: pytest.LogCaptureF
     half = _half()
     with caplog.at_level(logging.WARNING, "flwr"):
         half.before_round(3, ArrayRecord(), lambda action, arrays: {})
-    assert caplog.messages == ["Stage 2 begins in round 3. No client answered, and all are taken as clean."]
+    assert caplog.messages == ["Stage 2 begins in round 3. No client answered, and all count as clean."]
     assert half.tell(2) == {STAGE: 2, NOISY: False, BEGAN: 3}
 
 
