@@ -44,8 +44,8 @@ def load_pretrained(model: nn.Module, name: str, source: str) -> None:
 def _download(name: str) -> dict[str, Tensor]:
     if name not in torchvision.models.list_models():
         raise ConfigError(
-            f"run config: 'pretrained' is 'imagenet', but there are no such weights for the 'model' {name}; it must be none"
-            " or a file, or the 'model' a ResNet."
+            f"run config: 'pretrained' is 'imagenet', but there are no such weights for the 'model' {name}; it must be"
+            " none or a file, or the 'model' a ResNet."
         )
     weights = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
     try:
