@@ -9,7 +9,7 @@ import pytest
 import torch
 from flwr.app import Context, RecordDict
 
-from client_app.app import answering_errors
+from client_app.app import errors_as_replies
 from config.run_config import ConfigError
 from messages.keys import REFUSED
 from simulation import share
@@ -117,7 +117,7 @@ def test_a_handler_holds_to_its_share_before_it_begins(monkeypatch: pytest.Monke
     _in_an_actor(monkeypatch, {"CPU": 1.0, "GPU": 0.5})
     seen: list[int] = []
 
-    @answering_errors
+    @errors_as_replies
     def handler(message: Any, context: Context) -> Any:
         seen.append(len(cuda.calls))
 
