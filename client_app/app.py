@@ -1,4 +1,4 @@
-"""One client, one message at a time: the ClientApp and its handlers."""
+"""The ClientApp and its handlers: one client, one message at a time."""
 
 import time
 import traceback
@@ -20,9 +20,8 @@ from learning.inference import Inference
 from learning.method import Told
 from learning.replica import check_compiler, kept_replica
 from learning.training import train_locally
-from messages.clipping import CLIPPING_NORM, NORM_BIT
+from messages import keys
 from messages.fingerprint import running_code
-from messages.keys import REFUSED, SITES
 from messages.payload import unpack
 from methods import build_method
 from methods.scores import counts
@@ -39,8 +38,8 @@ Handler = Callable[[Message, Context], Message]
 TRACEBACK_LINES = 12
 
 
-def answering_errors(handler: Handler) -> Handler:
-    """Turn whatever goes wrong into an error reply that says which client it was and why, in its first line."""
+def errors_as_replies(handler: Handler) -> Handler:
+    """Turn any exception into an error reply whose first line names the client and the cause."""
 
     def answer(message: Message, context: Context) -> Message:
         try:
@@ -49,14 +48,14 @@ def answering_errors(handler: Handler) -> Handler:
         except Exception as error:
             code: int = ErrorCode.CLIENT_APP_RAISED_EXCEPTION
             where = f" on {name}" if (name := machine()) else ""
-            reason = f"client {context.node_config.get('partition-id', context.node_id)}{where}: "
+            reason = f"client {context.node_config.get(keys.PARTITION_ID, context.node_id)}{where}: "
             if isinstance(error, (ConfigError, DataError)):
-                code = REFUSED
-                reason += str(error)  # already says all there is to say
+                code = keys.REFUSED
+                reason += str(error)  # written for the user: no traceback needed
             elif isinstance(error, torch.OutOfMemoryError):
-                # What this visit held, in frames that the traceback keeps, must not be missing from the next one.
+                # The traceback's frames keep this visit's tensors alive; the next visit needs that memory.
                 traceback.clear_frames(error.__traceback__)
-                kept_replica.cache_clear()  # it holds the gradients of the step that failed
+                kept_replica.cache_clear()  # it holds the gradients of the failed step
                 torch.cuda.empty_cache()
                 reason += out_of_memory(error)
             else:
@@ -68,11 +67,11 @@ def answering_errors(handler: Handler) -> Handler:
 
 
 @app.query()
-@answering_errors
+@errors_as_replies
 def query(message: Message, context: Context) -> Message:
-    """Roll call: who this client is, what it holds, which code it runs; no weights travel.
+    """Roll call: who this client is, what it holds and which code it runs. No weights travel.
 
-    Everything that training will need is checked here, so that a bad setting ends the run before it starts.
+    Everything that training needs is checked here, so that a bad setting ends the run before it starts.
     """
     config, site = _read(message, context)
     split = local_data.training_data(site, config)
@@ -89,97 +88,97 @@ def query(message: Message, context: Context) -> Message:
     names = local_data.class_names(site)
     facts = MetricRecord(
         {
-            "partition-id": site.partition_id,
-            "num-partitions": site.num_partitions,
-            "num-examples": len(split.labels),
-            "label-histogram": np.bincount(split.labels, minlength=len(names)).tolist(),
+            keys.PARTITION_ID: site.partition_id,
+            keys.NUM_PARTITIONS: site.num_partitions,
+            keys.NUM_EXAMPLES: len(split.labels),
+            keys.LABEL_HISTOGRAM: np.bincount(split.labels, minlength=len(names)).tolist(),
         }
     )
     about = ConfigRecord(
         {
-            "class-names": list(names),
-            "compute": str(pick_compute(config.precision)),
-            "data": split.digest,
-            "fingerprint": running_code(),
-            "deal": local_data.deal_digest(site, config),
-            "machine": machine(),
+            keys.CLASS_NAMES: list(names),
+            keys.COMPUTE: str(pick_compute(config.precision)),
+            keys.DATA: split.digest,
+            keys.FINGERPRINT: running_code(),
+            keys.DEAL: local_data.deal_digest(site, config),
+            keys.MACHINE: machine(),
         }
     )
     if share := hold_to_share():
-        about["cpus"], about["gpus"] = share.cpus, share.gpus
-    return Message(RecordDict({"facts": facts, "about": about}), reply_to=message)
+        about[keys.CPUS], about[keys.GPUS] = share.cpus, share.gpus
+    return Message(RecordDict({keys.FACTS: facts, keys.ABOUT: about}), reply_to=message)
 
 
 @app.train()
-@answering_errors
+@errors_as_replies
 def train(message: Message, context: Context) -> Message:
-    """Load the global model, train it on this client's images, send it back."""
+    """Load the global model, train it on this client's images, and send it back."""
     started = time.perf_counter()
     config, site = _read(message, context)
-    sent = message.content.config_records["config"]
-    server_round = cast(int, sent["server-round"])
+    sent = message.content.config_records[keys.CONFIG]
+    server_round = cast(int, sent[keys.SERVER_ROUND])
     split = local_data.training_data(site, config)
     images = torch.from_numpy(local_data.training_pixels(site, split, config))
     compute = pick_compute(config.precision, config.autotune)
     if compute.device.type == "cpu":
         keep_freed_memory()
     method = build_method(config)
-    ours = kept_replica(
+    replica = kept_replica(
         config.model, len(local_data.class_names(site)), compute.device, config.compile, method.networks
     )
-    sent_arrays = message.content.array_records["arrays"]
-    model_transport.load(ours.model, unpack(sent_arrays))
-    number = _number(sent, context, site)
-    told = message.content.config_records.get("visit", ConfigRecord())
-    last_round = cast(int, told.get("last-round", 0))
-    kept = ClientState.of(told, str(context.node_config.get("state-dir", "")), number, split.digest)
-    state = kept.load(last_round) if method.remembers and last_round else None
+    sent_arrays = message.content.array_records[keys.ARRAYS]
+    model_transport.load(replica.model, unpack(sent_arrays))
+    number = _client_number(sent, context, site)
+    about_visit = message.content.config_records.get(keys.VISIT, ConfigRecord())
+    last_round = cast(int, about_visit.get(keys.LAST_ROUND, 0))
+    client_state = ClientState.of(about_visit, str(context.node_config.get(keys.STATE_DIR, "")), number, split.digest)
+    state = client_state.load(last_round) if method.remembers and last_round else None
     report = train_locally(
-        ours.model,
+        replica.model,
         place(images, compute.device),
         torch.from_numpy(split.labels.astype(np.int64)),
         method,
         config,
         compute,
         derived_generator(config.seed, "local training", server_round, number + 1),
-        proximal_mu=cast(float, sent.get("proximal-mu", 0.0)),
-        optimizer=ours.optimizer,
+        proximal_mu=cast(float, sent.get(keys.PROXIMAL_MU, 0.0)),
+        optimizer=replica.optimizer,
         server_round=server_round,
-        told=cast(dict[str, Told], dict(message.content.config_records.get("method", ConfigRecord()))),
+        told=cast(dict[str, Told], dict(message.content.config_records.get(keys.METHOD, ConfigRecord()))),
         state=state,
     )
     visit = report.visit
     metrics = MetricRecord(
         {
-            "num-examples": len(split.labels),
-            "train-loss": sum(report.epoch_losses) / len(report.epoch_losses),
-            "epoch-losses": report.epoch_losses,
-            "images-seen": report.images_seen,
-            "train-seconds": report.seconds,
+            keys.NUM_EXAMPLES: len(split.labels),
+            keys.TRAIN_LOSS: sum(report.epoch_losses) / len(report.epoch_losses),
+            keys.EPOCH_LOSSES: report.epoch_losses,
+            keys.IMAGES_SEEN: report.images_seen,
+            keys.TRAIN_SECONDS: report.seconds,
             **visit.metrics,
             **counts(method, visit, split.true),
         }
     )
     if method.remembers:
-        kept.save(server_round, visit.state, split.keys, visit.labels, visit.corrected)
-        metrics["state-lost"] = int(last_round > 0 and state is None)
-    metrics["visit-seconds"] = time.perf_counter() - started
-    clipping_norm = sent.get(CLIPPING_NORM)
+        client_state.save(server_round, visit.state, split.keys, visit.labels, visit.corrected)
+        metrics[keys.STATE_LOST] = int(last_round > 0 and state is None)
+    metrics[keys.VISIT_SECONDS] = time.perf_counter() - started
+    clipping_norm = sent.get(keys.CLIPPING_NORM)
     if clipping_norm is None:
-        trained = model_transport.state_of(ours.model)
+        trained = model_transport.state_of(replica.model)
     else:
-        trained, within = model_transport.clipped(ours.model, unpack(sent_arrays), cast(float, clipping_norm))
-        metrics[NORM_BIT] = int(within)
+        trained, within = model_transport.clipped(replica.model, unpack(sent_arrays), cast(float, clipping_norm))
+        metrics[keys.NORM_BIT] = int(within)
     arrays = model_transport.answer(trained, sent_arrays, config.payload)
-    return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
+    return Message(RecordDict({keys.ARRAYS: arrays, keys.METRICS: metrics}), reply_to=message)
 
 
 @app.query("class_losses")
-@answering_errors
+@errors_as_replies
 def class_losses(message: Message, context: Context) -> Message:
-    """How well the global model fits this client's labels, class by class: what gives noisy clients away.
+    """How well the global model fits this client's labels, class by class: this gives noisy clients away.
 
-    For each of the C given labels: the number of images, and sum and sum of squares of their cross-entropies.
+    For each of the C given labels: the number of images, and the sum and sum of squares of their cross-entropies.
     """
     config, site = _read(message, context)
     split = local_data.training_data(site, config)
@@ -191,18 +190,18 @@ def class_losses(message: Message, context: Context) -> Message:
     labels = torch.from_numpy(split.labels.astype(np.int64))
     losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none").double().numpy()
     known = split.true >= 0
-    metrics = MetricRecord({"num-examples": len(labels)})
+    metrics = MetricRecord({keys.NUM_EXAMPLES: len(labels)})
     for name, weights in (("class-counts", None), ("class-losses", losses), ("class-squares", losses**2)):
         metrics[name] = np.bincount(split.labels, weights, minlength=classes).astype(float).tolist()
     metrics["images-known"], metrics["labels-wrong"] = (
         int(known.sum()),
         int((known & (split.labels != split.true)).sum()),
     )
-    return Message(RecordDict({"metrics": metrics}), reply_to=message)
+    return Message(RecordDict({keys.METRICS: metrics}), reply_to=message)
 
 
 @app.evaluate()
-@answering_errors
+@errors_as_replies
 def evaluate_locally(message: Message, context: Context) -> Message:
     """Evaluate the global model on this client's slice of clean val."""
     config, site = _read(message, context)
@@ -212,32 +211,36 @@ def evaluate_locally(message: Message, context: Context) -> Message:
     images = local_data.pixels(site, split, config.image_size)
     result = evaluate(model, images, split.labels, compute, config.normalization)
     metrics = MetricRecord(
-        {"num-examples": result.num_examples, "eval-loss": result.loss, "eval-accuracy": result.accuracy}
+        {
+            keys.NUM_EXAMPLES: result.num_examples,
+            keys.EVAL_LOSS: result.loss,
+            keys.EVAL_ACCURACY: result.accuracy,
+        }
     )
-    return Message(RecordDict({"metrics": metrics}), reply_to=message)
+    return Message(RecordDict({keys.METRICS: metrics}), reply_to=message)
 
 
 def _global_model(message: Message, config: RunConfig, classes: int, compute: Compute) -> torch.nn.Module:
-    """The model that came with a message, in this process's replica."""
+    """This process's replica, with the weights that came with a message."""
     method = build_method(config)
     model = kept_replica(config.model, classes, compute.device, config.compile, method.networks).model
-    model_transport.load(model, unpack(message.content.array_records["arrays"]))
+    model_transport.load(model, unpack(message.content.array_records[keys.ARRAYS]))
     return model
 
 
 def _read(message: Message, context: Context) -> tuple[RunConfig, local_data.Site]:
-    """The run config that the server resolved, and where this client's images are.
+    """The run config as the server resolved it, and where this client's images are.
 
-    Flower's strategies put keys of their own into the same record, such as "server-round" and "proximal-mu".
+    Flower's strategies add their own keys to the same record, such as "server-round" and "proximal-mu".
     """
     known = RunConfig().to_flat()
-    sent = message.content.config_records["config"]
+    sent = message.content.config_records[keys.CONFIG]
     config = RunConfig.from_flat({key: value for key, value in sent.items() if key in known})
     return config, local_data.Site.resolve(context.node_config, config)
 
 
-def _number(sent: ConfigRecord, context: Context, site: local_data.Site) -> int:
-    """This client's place among all: its partition, or where the server put a site with a folder of its own."""
+def _client_number(sent: ConfigRecord, context: Context, site: local_data.Site) -> int:
+    """This client's number among all: its partition, or for a site the position that the server gave it."""
     if site.partition_id >= 0:
         return site.partition_id
-    return cast(list[str], sent[SITES]).index(str(context.node_id))
+    return cast(list[str], sent[keys.SITES]).index(str(context.node_id))

@@ -1,9 +1,9 @@
-"""What a method remembers of a client's images between two visits, on that client's own disk.
+"""What a method remembers about a client's images between visits, on that client's own disk.
 
-It never travels: label estimates of single images are what federated learning keeps at home. One file a visit, named by
-its round. The server says with each message in which round this client's last good reply was, and the visit goes on
-from the state of exactly that round: what a visit left that did not count, because the run was killed or the reply was
-lost, is not used. A run that is resumed therefore goes on like one that was never stopped.
+It never travels: label estimates of single images are what federated learning keeps at home. Each visit writes one
+file, named by its round. Each message of the server names the round of this client's last good reply, and the visit
+continues from the state of exactly that round. The state of a visit that did not count, because the run was killed or
+the reply was lost, is ignored. A resumed run therefore continues like one that was never stopped.
 """
 
 import contextlib
@@ -20,10 +20,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from config.run_config import ConfigError
+from messages.keys import RUN, STATE_DIR
 
 FORMAT = "clothing1m-fl client state 1"
 DEFAULT = "~/clothing1m-fl-state"
-KEPT = 3  # rounds: what the newest two checkpoints of the server may ask for, and the visit under way
+KEPT = 3  # rounds: the two that the server's newest checkpoints may ask for, and the current one
 KEYS, GIVEN, CORRECTED, STATE = "keys", "given", "corrected", "state/"
 
 
@@ -32,30 +33,30 @@ class ClientState:
     """The files of one client in one run.
 
     Attributes:
-        folder: Made when the first one is saved.
-        digest: Of the keys and labels that the client trains on; state belongs to them.
+        folder: Created with the first file.
+        digest: Hash of the keys and labels that the client trains on, to which the state belongs.
     """
 
     folder: Path
     digest: str
 
     @classmethod
-    def of(cls, told: Mapping[str, Any], own_folder: str, number: int, digest: str) -> "ClientState":
+    def of(cls, about_visit: Mapping[str, Any], own_folder: str, number: int, digest: str) -> "ClientState":
         """Where this client keeps its state.
 
         Args:
-            told: What the server says about this visit: `run`, the run's identity, and `state-dir`, where clients of
-                this run keep their state unless they have a folder of their own; empty: below the user's home.
+            about_visit: From the server: `run`, the run's identity, and `state-dir`, where clients of this run keep
+                their state unless their node has its own folder; empty: under the user's home.
             own_folder: The node's own `state-dir`, or empty.
             number: The client's, from 0.
             digest: See above.
         """
-        run = str(told.get("run", "run"))
-        where = Path(own_folder or str(told.get("state-dir", "")) or DEFAULT).expanduser()
-        return cls(where / run / f"client-{number:05}", digest)
+        run = str(about_visit.get(RUN, "run"))
+        parent = Path(own_folder or str(about_visit.get(STATE_DIR, "")) or DEFAULT).expanduser()
+        return cls(parent / run / f"client-{number:05}", digest)
 
     def load(self, server_round: int) -> dict[str, Tensor] | None:
-        """The state after the visit of a round; None if there is none or it cannot be read.
+        """The state after the visit in a round; None if there is none or it cannot be read.
 
         Raises:
             ConfigError: It belongs to other images.
@@ -71,22 +72,22 @@ class ClientState:
             return None
         if metadata.get("digest") != self.digest:
             raise ConfigError(
-                f"{self._path(server_round)} was kept for other images or labels than this client holds now; the images"
-                " must stay the same during a run."
+                f"{self._path(server_round)} was saved for other images or labels than this client holds now; they must"
+                " stay the same during a run."
             )
         return found
 
     def save(
         self, server_round: int, state: Mapping[str, Tensor], keys: np.ndarray, given: Tensor, corrected: Tensor | None
     ) -> None:
-        """Keep what a visit left; it is on the disk when this returns, and older files make room.
+        """Save the state after a visit and delete old files; the state is on disk when this returns.
 
         Args:
             server_round: The visit's.
-            state: By name.
+            state: Tensors by name.
             keys: (n,) bytes, of the client's images in their order.
-            given: (n,) int64, the labels they came with.
-            corrected: (n,) int64, those that the method believes, if it does.
+            given: (n,) int64, the given labels.
+            corrected: (n,) int64, the labels that the method believes instead, if it corrects any.
 
         Raises:
             ConfigError: The folder cannot be written.
@@ -107,7 +108,7 @@ class ClientState:
             raise ConfigError(
                 f"run config: 'method' keeps state between visits, but {self.folder} cannot be written"
                 f" ({getattr(error, 'strerror', None) or error}); 'state-dir', of the run or of the node, must be a"
-                " folder with room that can be written to."
+                " writable folder with free space."
             ) from None
         finally:
             with contextlib.suppress(OSError):

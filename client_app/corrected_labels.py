@@ -1,4 +1,4 @@
-"""`python -m client_app.corrected_labels`: the labels that clients came to believe, out of their state into a file."""
+"""`python -m client_app.corrected_labels`: writes the labels that clients corrected, from their state, to a file."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,13 +21,13 @@ console = Console(width=120, highlight=False)
 
 @dataclass(frozen=True)
 class Corrected:
-    """Labels of the images that some clients judged.
+    """Labels of the images that clients have judged.
 
     Attributes:
         keys: (n,) bytes, in byte order.
-        given: (n,) int32, the labels that they came with.
-        believed: (n,) int32.
-        clients: How many they are from.
+        given: (n,) int32, the given labels.
+        believed: (n,) int32, the labels that the method believes instead.
+        clients: How many clients they come from.
     """
 
     keys: np.ndarray
@@ -37,26 +37,26 @@ class Corrected:
 
 
 def read_corrected(folder: Path) -> Corrected:
-    """What clients of one run left, each at its last visit.
+    """The corrected labels of one run's clients, each after its last visit.
 
     Args:
-        folder: A run's folder, or a folder that `state-dir` names, or one run's in it.
+        folder: A run's folder, or a folder that `state-dir` names, or one run's folder in that.
 
     Raises:
-        DataError: Clients of no run or of several, or a method that corrects no labels.
+        DataError: No run's clients or several runs', or a method that does not correct labels.
     """
     clients = sorted(folder.glob("**/client-[0-9]*"))
     runs = sorted({client.parent.name for client in clients})
     if not clients:
         raise DataError(
-            f"{folder} has no clients' state; it must be a run's folder, or what 'state-dir' named, and the method one"
-            " that corrects labels."
+            f"{folder} has no clients' state; it must be a run's folder, or that run's 'state-dir', and the method must"
+            " be one that corrects labels."
         )
     if len(runs) > 1:
         raise DataError(f"{folder} has clients of the runs {', '.join(runs)}; it must be the folder of one of them.")
     parts = list(_newest(clients))
     if not parts:
-        raise DataError(f"{folder} has clients' state without corrected labels; the method must be one that has such.")
+        raise DataError(f"{folder} has clients' state without corrected labels; the method must be one that corrects.")
     keys = np.concatenate([part[0] for part in parts])
     order = unique_order(keys, folder)
     given, believed = (np.concatenate([part[column] for part in parts])[order] for column in (1, 2))
@@ -82,14 +82,14 @@ def write_labels(corrected: Corrected, out: Path, base: Path | None = None) -> i
 
     Args:
         corrected: What to write.
-        out: A file that is not there yet.
-        base: A label file; all of its lines are written, with other labels where `corrected` has them.
+        out: A file that does not exist yet.
+        base: A label file; all of its lines are written, with the labels of `corrected` where it has any.
 
     Returns:
         The number of lines.
 
     Raises:
-        DataError: `out` exists or cannot be written, or `base` is no label file.
+        DataError: `out` exists or cannot be written, or `base` is not a label file.
     """
     keys, labels = corrected.keys, corrected.believed
     if base is not None:
@@ -102,7 +102,7 @@ def write_labels(corrected: Corrected, out: Path, base: Path | None = None) -> i
         with out.open("x", encoding="utf-8") as file:
             file.writelines(lines)
     except FileExistsError:
-        raise DataError(f"{out} exists already; it must be a file that does not exist yet.") from None
+        raise DataError(f"{out} already exists; it must be a file that does not exist yet.") from None
     except OSError as error:
         raise DataError(f"{out} cannot be written: {error.strerror}.") from None
     return len(lines)
@@ -110,22 +110,22 @@ def write_labels(corrected: Corrected, out: Path, base: Path | None = None) -> i
 
 @app.command()
 def labels(
-    folder: Annotated[Path, typer.Argument(help="A run's folder, or what `state-dir` named.")],
-    out: Annotated[Path, typer.Argument(help="File to write, in the form of noisy_label_kv.txt.")],
+    folder: Annotated[Path, typer.Argument(help="A run's folder, or its `state-dir`.")],
+    out: Annotated[Path, typer.Argument(help="File to write, in the format of noisy_label_kv.txt.")],
     base: Annotated[
         Path | None, typer.Option(help="A noisy_label_kv.txt: write all of its lines, corrected where possible.")
     ] = None,
 ) -> None:
-    """Write the labels that clients came to believe, by a method that corrects them (elr, fedelc).
+    """Write the labels that clients corrected, with a method that corrects labels (elr, fedelc).
 
-    Clients keep them to themselves: on real nodes, each site runs this on its own machine.
+    Corrected labels never leave a client: on real nodes, each site runs this on its own machine.
     """
     corrected = read_corrected(folder.expanduser())
     lines = write_labels(corrected, out.expanduser(), base)
     changed = int((corrected.given != corrected.believed).sum())
     console.print(
-        f"{corrected.clients} clients judged {len(corrected.keys):,} images and believe another label of {changed:,};"
-        f" {lines:,} lines are in {out}."
+        f"{corrected.clients} clients judged {len(corrected.keys):,} images and corrected the label of {changed:,};"
+        f" wrote {lines:,} lines to {out}."
     )
 
 

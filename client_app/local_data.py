@@ -1,4 +1,4 @@
-"""Which images this client holds, and their pixels, decoded once."""
+"""The images that this client holds, and their pixels, decoded once."""
 
 import hashlib
 from collections.abc import Mapping
@@ -19,6 +19,7 @@ from data.partition.schemes import partition
 from data.release import Release, Split, open_release, training_split
 from data.sample import default_sample
 from learning.augmentation import stored_size
+from messages.keys import NUM_PARTITIONS, PARTITION_ID
 
 
 @dataclass(frozen=True)
@@ -27,10 +28,10 @@ class Site:
 
     Attributes:
         root: A folder in the released layout, or a pack.
-        partition_id: Which slice of it, or -1 for all of it: a real site with a folder of its own.
-        num_partitions: How many slices there are; 1 for a site with a folder of its own.
+        partition_id: Which slice of it; -1 for all of it, at a real site with a folder of its own.
+        num_partitions: Number of slices; 1 for a site with a folder of its own.
         cache_dir: Where decoded images are kept.
-        cache_bytes: How much of them at most.
+        cache_bytes: Upper limit for them.
     """
 
     root: Path
@@ -41,8 +42,8 @@ class Site:
 
     @classmethod
     def resolve(cls, node_config: Mapping[str, Any], config: RunConfig) -> "Site":
-        """Simulated and real nodes alike: `partition-id` and `num-partitions` come from the node; `data-dir`,
-        `cache-dir` and `cache-gib` of the node go before the run's.
+        """Works for simulated and real nodes alike: `partition-id` and `num-partitions` come from the node; the node's
+        `data-dir`, `cache-dir` and `cache-gib` override the run's.
 
         Raises:
             DataError: Only one of `partition-id` and `num-partitions` is given, or the id is out of range.
@@ -50,12 +51,12 @@ class Site:
         root = str(node_config.get("data-dir") or config.data_dir)
         path = Path(root).expanduser() if root else default_sample()
         cache = _cache_of(node_config, config)
-        given = [key for key in ("partition-id", "num-partitions") if key in node_config]
+        given = [key for key in (PARTITION_ID, NUM_PARTITIONS) if key in node_config]
         if not given:
             return cls(path, -1, 1, *cache)
         if len(given) == 1:
             raise DataError(
-                f"node config: '{given[0]}' is given alone; it must be 'partition-id' and 'num-partitions'."
+                f"node config: '{given[0]}' is given alone; set both 'partition-id' and 'num-partitions', or neither."
             )
         partition_id, count = (int(node_config[key]) for key in given)
         if not 0 <= partition_id < count:
@@ -64,10 +65,11 @@ class Site:
 
 
 def training_data(site: Site, config: RunConfig) -> Split:
-    """Keys and labels that this client trains on; pixels are loaded by `pixels`.
+    """Keys and labels that this client trains on; `pixels` loads the images.
 
     Raises:
-        DataError: Unreadable release, more clients than images, or a batch larger than the partition.
+        DataError: The release cannot be read, there are more clients than images, or a batch is larger than the
+            partition.
     """
     split = training_split(_release(site.root), config.train_split)
     if site.partition_id >= 0:
@@ -84,10 +86,10 @@ def training_data(site: Site, config: RunConfig) -> Split:
 
 
 def evaluation_data(site: Site, config: RunConfig) -> Split:
-    """This client's even slice of clean val, the same images in every round.
+    """This client's equal share of clean val, the same images in every round.
 
     Raises:
-        DataError: There are fewer images in clean val than clients.
+        DataError: Clean val has fewer images than there are clients.
     """
     split = _release(site.root).split("clean_val")
     if site.partition_id < 0:
@@ -101,8 +103,9 @@ def evaluation_data(site: Site, config: RunConfig) -> Split:
 
 
 def deal_digest(site: Site, config: RunConfig) -> str:
-    """16 hex digits over the training list, its labels and who gets what of them; empty for a site with a folder of
-    its own. By it the server can tell whether machines that share a release out hold the same one.
+    """16 hex digits of a hash of the training list, its labels and who gets which part; empty for a site.
+
+    The server compares it to find machines that partition different copies of a release.
     """
     return _deal_digest(*_deal_of(site, config)) if site.partition_id >= 0 else ""
 
@@ -112,7 +115,7 @@ def class_names(site: Site) -> tuple[str, ...]:
 
 
 def pixels(site: Site, split: Split, size: int) -> np.ndarray:
-    """The split's images as (n, size, size, 3) uint8, decoded at most once while the cache has room."""
+    """The split's images as (n, size, size, 3) uint8, decoded at most once while the cache has space."""
     cache = _cache(site.cache_dir, site.cache_bytes)
     return cache.images(_release(site.root), split.keys, size, threads=torch.get_num_threads())
 
@@ -155,7 +158,7 @@ Deal = tuple[Path, str, int, int, str, str]
 
 
 def _deal_of(site: Site, config: RunConfig) -> Deal:
-    """All that decides who gets which images."""
+    """Everything that decides who gets which images."""
     return site.root, config.train_split, site.num_partitions, config.seed, config.partition, config.partition_args
 
 

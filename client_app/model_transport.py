@@ -1,5 +1,5 @@
-"""The model in and out of a client's messages; `messages.payload` says how it travels, `messages.clipping` how it is
-clipped before it leaves.
+"""Moves the model between messages and PyTorch; see `messages.payload` for how it travels, and `messages.clipping` for
+how it is clipped before it leaves.
 """
 
 from collections.abc import Mapping
@@ -16,10 +16,10 @@ from messages.payload import difference, is_packed, pack, unpack
 
 
 def load(model: nn.Module, received: Mapping[str, np.ndarray]) -> None:
-    """Copy the global model, as `unpack` read it, into the memory of `model`, on any device.
+    """Copy the global model, as `unpack` returned it, into the memory of `model`, on any device.
 
     Raises:
-        ValueError: The names or shapes are not the model's.
+        ValueError: Its names or shapes are not those of `model`.
     """
     state = model.state_dict()
     if state.keys() != received.keys():
@@ -28,7 +28,7 @@ def load(model: nn.Module, received: Mapping[str, np.ndarray]) -> None:
     for name, value in state.items():
         new = received[name]
         if new.shape != tuple(value.shape):
-            raise ValueError(f"{name!r} of the global model has the shape {new.shape} and not {tuple(value.shape)}")
+            raise ValueError(f"{name!r} of the global model has shape {new.shape} instead of {tuple(value.shape)}")
         if value.device.type == "cpu":
             np.copyto(value.numpy(), new)
         else:
@@ -36,12 +36,12 @@ def load(model: nn.Module, received: Mapping[str, np.ndarray]) -> None:
 
 
 def state_of(model: nn.Module) -> dict[str, np.ndarray]:
-    """All of a model's state by name; on the CPU without a copy."""
+    """A model's whole state by name; without a copy if it is on the CPU."""
     return {name: value.cpu().numpy() for name, value in model.state_dict().items()}
 
 
 def answer(arrays: Mapping[str, np.ndarray], message: ArrayRecord, kind: str) -> ArrayRecord:
-    """What to send for `arrays`, in the way in which the global model came in `message`.
+    """The record to send for `arrays`, packed if the global model in `message` was.
 
     Raises:
         ConfigError: An update is too large for the half precision `kind`.
@@ -61,7 +61,7 @@ def clipped(
 
     Args:
         model: After training, on any device.
-        received: The global model that training began with.
+        received: The global model that training started from.
         clipping_norm: C.
 
     Returns:

@@ -1,7 +1,7 @@
-"""Flower's arrays as NumPy's, without a copy: both sides handle every model more than once.
+"""Flower's arrays as NumPy arrays, without a copy: both sides handle every model more than once.
 
-An `Array` holds the bytes that `numpy.save` made. `numpy.load` would copy them, and parse the same few headers anew for
-each reply.
+An `Array` holds the bytes that `numpy.save` wrote. `numpy.load` would copy them, and parse the same few headers again
+for each reply.
 """
 
 import math
@@ -21,21 +21,21 @@ LENGTH = slice(8, 10)  # of the header that follows, little-endian
 def as_numpy(array: Array) -> np.ndarray:
     """The value, read-only, in the memory of `array`'s bytes.
 
-    What the bytes say counts; what `array.dtype` and `array.shape` claim does not.
+    The bytes decide; what `array.dtype` and `array.shape` claim is ignored.
 
     Raises:
-        ValueError: The bytes are not one whole array of numbers as `numpy.save` writes it.
+        ValueError: The bytes are not one complete array of numbers in the format of `numpy.save`.
     """
     data: bytes | memoryview = array.data if isinstance(array.data, bytes) else memoryview(array.data)
     if array.stype != "numpy.ndarray":
         raise ValueError(f"it is serialised as {array.stype!r}")
     if data[:8] != MAGIC:
-        raise ValueError("it does not begin like an array")
+        raise ValueError("it does not start like an array")
     start = 10 + int.from_bytes(data[LENGTH], "little")
     shape, fortran, dtype = _header(bytes(data[:start]))
     count = math.prod(shape)  # exact, whatever the header claims
     if len(data) - start != count * dtype.itemsize:
-        raise ValueError(f"it has {len(data) - start} bytes of values and not {count * dtype.itemsize}")
+        raise ValueError(f"it has {len(data) - start} bytes of values instead of {count * dtype.itemsize}")
     return np.frombuffer(data, dtype, count, start).reshape(shape, order="F" if fortran else "C")
 
 
@@ -55,7 +55,7 @@ def _header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype]:
 
 
 def as_array(value: np.ndarray) -> Array:
-    """What ``Array(value)`` gives, to the byte, with one copy instead of three."""
+    """The same bytes as ``Array(value)``, with one copy instead of three."""
     stream = BytesIO()
     npy.write_array_header_1_0(stream, npy.header_data_from_array_1_0(value))
     order: Literal["C", "F"] = "F" if value.flags.f_contiguous and not value.flags.c_contiguous else "C"
@@ -64,19 +64,19 @@ def as_array(value: np.ndarray) -> Array:
 
 
 def take_arrays(record: ArrayRecord) -> dict[str, np.ndarray]:
-    """The arrays of a record, which is empty then.
+    """Take the arrays out of a record, which is left empty.
 
-    Flower's records are part of reference cycles: what is left in one keeps its memory until Python's garbage collector
+    Flower's records are part of reference cycles: anything left in one stays in memory until Python's garbage collector
     happens to run.
     """
     return {name: as_numpy(record.pop(name)) for name in list(record)}
 
 
 def all_finite(value: np.ndarray) -> bool:
-    """Whether no number is NaN or infinite; integers always are."""
+    """Whether no number is NaN or infinite; integers never are."""
     if not np.issubdtype(value.dtype, np.inexact):
         return True
     with np.errstate(over="ignore", invalid="ignore"):
-        # NaN and infinity never leave a sum again, so a finite one proves it in half the time. Another may only be too
-        # large.
+        # NaN and infinity never leave a sum, so a finite sum proves it in half the time. One that is not finite may
+        # simply have overflowed.
         return bool(np.isfinite(np.sum(value)) or np.isfinite(value).all())

@@ -1,8 +1,8 @@
-"""Clipping of a client's update, the same on clients and on the server (McMahan et al., ICLR 2018, arXiv 1710.06963).
+"""Clips a client's update, identically on clients and on the server (McMahan et al., ICLR 2018, arXiv 1710.06963).
 
     Delta_k = w_k - w_t,    Delta_k <- Delta_k min(1, C / ||Delta_k||)
 
-The norm runs over all parameters together. BatchNorm's buffers take no part: they are neither counted nor clipped.
+The norm is that of all parameters together. BatchNorm's buffers are neither counted nor clipped.
 """
 
 import math
@@ -10,16 +10,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-CLIPPING_NORM = "clipping-norm"  # in a train message's config: C, for the client to clip at
-NORM_BIT = "norm-bit"  # in a reply's metrics: 1 if the update was no longer than that
-
 
 def clip_update(arrays: dict[str, np.ndarray], sent: Mapping[str, np.ndarray], clipping_norm: float) -> bool:
-    """Shorten the update to at most `clipping_norm`, up to rounding to the arrays' dtype; a shorter one stays as it is.
+    """Shorten the update to at most `clipping_norm`, up to rounding to the arrays' dtype; leave a shorter one as it is.
 
     Args:
         arrays: w_k, whose parameters are replaced if the update is too long.
-        sent: w_t, the parameters alone, in the order in which squares are added up.
+        sent: w_t, the parameters only, in the order in which squares are added up.
         clipping_norm: C, above 0.
 
     Returns:
@@ -35,6 +32,6 @@ def clip_update(arrays: dict[str, np.ndarray], sent: Mapping[str, np.ndarray], c
 
 
 def _difference(new: np.ndarray, old: np.ndarray) -> np.ndarray:
-    # In C order, since a client's convolutions lie channels-last and sums follow the memory: both sides must agree.
+    # C order: a client's convolutions are channels-last and sums follow memory order, but both sides must agree.
     difference: np.ndarray = np.subtract(new, old, dtype=np.float64, order="C")
     return difference

@@ -1,4 +1,54 @@
-"""Names and codes that both ends of a message know."""
+"""Names and codes that both ends of a message must agree on: changing a value breaks nodes that run older code.
 
-REFUSED = 1001  # error code of a client's reply when asking it again would change nothing; Flower's end below 1000
-SITES = "sites"  # in a train message's config: ids of nodes with folders of their own, as text, in partition order
+"Flower's" marks names that Flower's own strategies and simulation use; the others are this app's.
+"""
+
+REFUSED = 1001  # error code of a reply if a retry would change nothing; Flower's own codes are below 1000
+
+# Records of a message.
+ARRAYS = "arrays"  # Flower's: the model, both ways
+CONFIG = "config"  # Flower's: the run config, with the keys of a train message below
+METRICS = "metrics"  # Flower's: what a client reports besides the model
+VISIT = "visit"  # to a client that trains: which run this is, and its own last visit
+METHOD = "method"  # to a client that trains: what the method's server half tells it
+FACTS = "facts"  # reply to the roll call: numbers
+ABOUT = "about"  # reply to the roll call: text, and the client's share of its machine
+
+# In `CONFIG`, beside the run config's keys.
+SERVER_ROUND = "server-round"  # Flower's: from 1
+PROXIMAL_MU = "proximal-mu"  # Flower's: weight of FedProx's term
+CLIPPING_NORM = "clipping-norm"  # C, if the client has to clip its update
+SITES = "sites"  # ids of nodes with folders of their own, as text, in partition order
+
+# In `VISIT`.
+RUN = "run"  # the run's identity, which a resumed run keeps
+STATE_DIR = "state-dir"  # where clients keep their state; empty: each in its own place
+LAST_ROUND = "last-round"  # round of this client's last good reply; 0: none yet
+
+# In `METRICS` of a reply to a train message.
+NUM_EXAMPLES = "num-examples"  # Flower's: images of the client, its weight in the mean; in `FACTS` too
+TRAIN_LOSS = "train-loss"  # mean over the visit, in nats
+EPOCH_LOSSES = "epoch-losses"  # one mean per local epoch, in nats
+IMAGES_SEEN = "images-seen"  # that went through a training step
+TRAIN_SECONDS = "train-seconds"  # of the training loop
+VISIT_SECONDS = "visit-seconds"  # of the whole visit, decoding included
+STATE_LOST = "state-lost"  # 1 if the state of `LAST_ROUND` was not found
+NORM_BIT = "norm-bit"  # 1 if the update was no longer than C
+
+# In `METRICS` of a reply to an evaluate message.
+EVAL_LOSS = "eval-loss"  # in nats
+EVAL_ACCURACY = "eval-accuracy"  # from 0 to 1
+
+# In `FACTS`. Flower's simulation sets the first two in each node's config.
+PARTITION_ID = "partition-id"  # Flower's: from 0; -1 for a site with a folder of its own
+NUM_PARTITIONS = "num-partitions"  # Flower's
+LABEL_HISTOGRAM = "label-histogram"  # images per label
+
+# In `ABOUT`.
+CLASS_NAMES = "class-names"
+COMPUTE = "compute"  # device and precision
+DATA = "data"  # hash of the client's keys and labels
+FINGERPRINT = "fingerprint"  # hash of the code
+DEAL = "deal"  # hash of the training list and who holds which part of it; empty for a site
+MACHINE = "machine"  # name, in a simulation on several machines; else empty
+CPUS, GPUS = "cpus", "gpus"  # the client's share, in a simulation only

@@ -1,16 +1,16 @@
-"""The model as it travels over a network: a few pieces instead of hundreds of arrays, in half precision if asked for.
+"""The model as it travels over a network: a few pieces instead of hundreds of arrays, optionally in half precision.
 
-Flower makes a request of its own for every array of a record, at each of four hops: a ResNet-50 has 320. `pack` writes
+Flower makes a separate request for every array of a record, at each of four hops: a ResNet-50 has 320. `pack` writes
 them into pieces of about 5 MB instead, as safetensors.
 
-With ``payload = "bf16"`` or ``"fp16"`` weights travel at half their size, both ways. A client then sends its update,
-not its model, and the server adds it to the model that it sent, which it holds in float32 itself:
+With ``payload = "bf16"`` or ``"fp16"``, weights travel at half their size, both ways. A client then sends its update,
+not its model, and the server adds it to the model that it sent, of which it holds the float32 original:
 
     w_k = w_t + half(trained_k - half(w_t)),    training starts at half(w_t)
 
-Rounding the models themselves would lose every update shorter than half a step of the short format, round after round.
-Only float32 arrays are rounded, BatchNorm's statistics among them; whole numbers, such as its counters, travel as they
-are. bfloat16 bits are kept as uint16, since NumPy has no such type.
+Rounding the models themselves would lose every update smaller than half a step of the short format, round after round.
+Only float32 arrays are rounded, BatchNorm's statistics among them; integers, such as its counters, travel unchanged.
+bfloat16 bits are stored as uint16, since NumPy has no such type.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,11 +23,11 @@ from safetensors.numpy import load, save
 from messages.arrays import as_numpy
 
 PIECE = "piece-"
-PIECE_BYTES = 5 << 20  # Flower cuts larger arrays into pieces of this size itself
+PIECE_BYTES = 5 << 20  # Flower itself splits larger arrays into pieces of this size
 
 
 def is_packed(record: ArrayRecord) -> bool:
-    """Whether a record holds pieces, and not arrays by name."""
+    """Whether a record holds pieces rather than arrays by name."""
     return len(record) > 0 and all(name.startswith(PIECE) for name in record)
 
 
@@ -35,7 +35,7 @@ def pack(arrays: Mapping[str, np.ndarray], kind: str) -> ArrayRecord:
     """Write named arrays into pieces; float32 ones as `kind`.
 
     Raises:
-        OverflowError: A finite value has no place in `kind`.
+        OverflowError: A finite value is too large for `kind`.
     """
     record = ArrayRecord()
     piece: dict[str, np.ndarray] = {}
@@ -45,7 +45,7 @@ def pack(arrays: Mapping[str, np.ndarray], kind: str) -> ArrayRecord:
         if piece and size + short.nbytes > PIECE_BYTES:
             record[f"{PIECE}{len(record)}"] = _as_array(piece)
             piece, size = {}, 0
-        piece[f"{number} {name}"] = np.ascontiguousarray(short).reshape(short.shape)  # which makes 0 dimensions 1
+        piece[f"{number} {name}"] = np.ascontiguousarray(short).reshape(short.shape)  # it turns 0 dimensions into 1
         size += short.nbytes
     if piece:
         record[f"{PIECE}{len(record)}"] = _as_array(piece)
@@ -53,9 +53,9 @@ def pack(arrays: Mapping[str, np.ndarray], kind: str) -> ArrayRecord:
 
 
 def unpack(record: ArrayRecord) -> dict[str, np.ndarray]:
-    """The arrays of a packed or plain record in their order, float32 where they travelled shorter.
+    """The arrays of a packed or plain record in their order, half precision widened to float32.
 
-    Those of a plain one are read-only and lie where its bytes are.
+    Those of a plain record are read-only views of its bytes.
 
     Raises:
         ValueError: A piece cannot be read.
@@ -74,15 +74,15 @@ def unpack(record: ArrayRecord) -> dict[str, np.ndarray]:
 
 
 def difference(new: Mapping[str, np.ndarray], old: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """``new - old`` of float32 arrays; other ones are those of `new`."""
+    """``new - old`` of float32 arrays; other arrays are taken from `new`."""
     return {name: value - old[name] if value.dtype == np.float32 else value for name, value in new.items()}
 
 
 def shorten(value: np.ndarray, kind: str, name: str) -> np.ndarray:
-    """A float32 array as `kind`, rounded to nearest, ties to even; any other one as it is.
+    """A float32 array as `kind`, rounded to nearest, ties to even; any other array unchanged.
 
     Raises:
-        OverflowError: A finite value has no place in `kind`.
+        OverflowError: A finite value is too large for `kind`.
     """
     rounded = PAYLOADS[kind]
     if value.dtype != np.float32 or rounded is None:
@@ -117,7 +117,7 @@ PAYLOADS: dict[str, Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]] | None
 
 
 def lengthen(value: np.ndarray) -> np.ndarray:
-    """What `shorten` made, in float32."""
+    """Widen what `shorten` made to float32."""
     if value.dtype == np.uint16:
         return (value.astype(np.uint32) << 16).view(np.float32)
     return value.astype(np.float32) if value.dtype == np.float16 else value

@@ -1,4 +1,4 @@
-"""The server: config, data, roll call, strategy, rounds."""
+"""The ServerApp: config, data, roll call, strategy, rounds."""
 
 from dataclasses import replace
 from importlib.metadata import version
@@ -15,6 +15,7 @@ from config.run_config import ConfigError, RunConfig, resolve
 from data.release import Release, open_release
 from data.sample import default_sample
 from learning.pretrained import load_pretrained
+from messages import keys
 from messages.fingerprint import code_fingerprint
 from methods import build_method, with_own_strategy
 from server_app.callbacks import Callback, History
@@ -34,7 +35,7 @@ from server_app.model_transport import Packing
 from server_app.resume import CHECKPOINTS, begin, find_start, saved_config
 from server_app.roll_call import call_roll, roll_hash
 from server_app.rounds import RoundLoop
-from server_app.startup_log import gather, introduce, introduce_resources, roll_table
+from server_app.startup_log import gather, log_resources, log_run, roll_table
 from server_app.stopping import report_in_one_sentence, resumable
 from server_app.strategy import check_needs, make_strategy, restore, sampled_clients
 from task import build_model, networks_of, pick_compute
@@ -44,7 +45,7 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run one federated training; whatever is wrong with it is said before round 1."""
+    """Run one federated training; bad settings are reported before round 1."""
     report_in_one_sentence()
     config = resolved_config(grid, context)
     check_tracking(config)
@@ -65,16 +66,16 @@ def main(grid: Grid, context: Context) -> None:
     members = call_roll(grid, config, release.class_names, getattr(strategy, "min_available_nodes", 1))
     if checkpoint and checkpoint.roll != roll_hash(members):
         raise ConfigError(
-            f"run config: 'resume' is {config.resume!r}, but the clients are not those of that run: their number,"
-            " or what they hold, has changed."
+            f"run config: 'resume' is {config.resume!r}, but the clients are not those of that run: their number"
+            " or their images have changed."
         )
     check_needs(config, strategy, len(members), model)
     start = begin(config, start)
     run_dir = start.run_dir
     replace_file(run_dir / "config.toml", _as_toml(config, len(members)).encode())
-    introduce(config, release, run_dir, str(compute), roll_table(members, release.class_names))
+    log_run(config, release, run_dir, str(compute), roll_table(members, release.class_names))
     sampled = sampled_clients(strategy, len(members))
-    introduce_resources(gather(grid, members, sampled, config.fraction_train))
+    log_resources(gather(grid, members, sampled, config.fraction_train))
 
     arrays = checkpoint.arrays() if checkpoint else ArrayRecord(model.state_dict())
     if checkpoint:
@@ -98,12 +99,12 @@ def main(grid: Grid, context: Context) -> None:
     history = History(start.next_round - 1, start.metrics)
     if checkpoint:
         history = replace(history, best=checkpoint.best, visits=checkpoint.visits)
-    # On one machine all that belongs to a run is in its folder; real nodes keep their clients' state themselves.
+    # In a simulation, the run's folder holds everything; real nodes keep their clients' state themselves.
     state_dir = config.state_dir or ("" if is_remote(grid) else str(run_dir / "state"))
     with resumable(run_dir) as interrupted:
-        # In one process nothing is gained by packing, but half precision must do there what it does over a network.
+        # A simulation gains nothing by packing, but half precision must have the same effect there as over a network.
         packing = Packing(config.payload) if is_remote(grid) or config.payload != "fp32" else None
-        visit = {"run": start.run, "state-dir": state_dir}
+        visit = {keys.RUN: start.run, keys.STATE_DIR: state_dir}
         ids = [member.node_id for member in members]
         ordered = OrderedGrid(grid, ids, interrupted, packing=packing)
         loop = RoundLoop(ordered, strategy, members, clean_sets, config, callbacks, failures.record, half, visit)
@@ -112,12 +113,13 @@ def main(grid: Grid, context: Context) -> None:
 
 
 def resolved_config(grid: Grid, context: Context) -> RunConfig:
-    """pyproject.toml, then the preset, then what the user set for this run: Flower hands over the first fused with
-    the last, and the last alone.
+    """pyproject.toml, overridden by the preset, overridden by what the user set for this run.
+
+    Flower provides the first merged with the last, and the last by itself.
     """
     set_by_user: dict[str, Any] = dict(grid.run.override_config)
     defaults = {key: value for key, value in context.run_config.items() if key not in set_by_user}
-    # The config of the run to go on with counts as set by the user, and what is set now wins.
+    # The config of a run to resume counts as set by the user; what is set now overrides it.
     config = resolve({**saved_config(str(set_by_user.get("resume", ""))), **set_by_user}, defaults=defaults)
     return with_own_strategy(config)
 
@@ -126,15 +128,15 @@ def _open_data(config: RunConfig) -> Release:
     if config.data_dir:
         release = open_release(Path(config.data_dir).expanduser())
     else:
-        log(INFO, "'data-dir' is empty: using a sample in Clothing1M's layout, drawn now if it is not there yet.")
+        log(INFO, "'data-dir' is empty: using a sample in Clothing1M's layout, which is drawn once.")
         release = open_release(default_sample())
     for split in ("clean_test", config.val_split):
         if split != "none":
-            release.split(split)  # read now, so that a bad list ends the run before it starts
+            release.split(split)  # read now, so that a bad list stops the run before it starts
     return release
 
 
 def _as_toml(config: RunConfig, num_clients: int) -> str:
-    """The resolved config, under a comment with what else a repetition needs to be the same."""
+    """The resolved config, below a comment with everything else that an exact repetition needs."""
     versions = ", ".join(f"{name} {version(name)}" for name in ("flwr", "torch", "torchvision", "numpy"))
     return f"# {num_clients} clients, code {code_fingerprint()}, {versions}\n{tomli_w.dumps(config.to_flat())}"

@@ -1,9 +1,9 @@
-"""One file with all that a run needs to go on after a round: safetensors, plain data, one checksum over all of it.
+"""One file with everything a run needs to resume after a round: safetensors, plain data, one checksum over all of it.
 
-Tensors ``model/<name>`` are the global model, ``strategy/<name>`` and ``method/<name>`` what the strategy and the
-method's half on the server keep between rounds. The metadata holds the round, the run config, who took part and when
-last, the best round so far, and the SHA-256 of all that. What a method keeps of single images stays with the clients.
-No pickle is ever loaded.
+Tensors ``model/<name>`` are the global model; ``strategy/<name>`` and ``method/<name>`` are what the strategy and the
+method's server half keep between rounds. The metadata holds the round, the run config, who took part and when last, the
+best round so far, and the SHA-256 of all that. What a method keeps about single images stays on the clients. No pickle
+is ever loaded.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ FORMAT = "clothing1m-fl checkpoint 2"
 
 
 class BadCheckpointError(ValueError):
-    """A file that is no whole checkpoint, said as the end of a sentence that starts with its name."""
+    """A file is not a valid checkpoint; the message completes a sentence that starts with the file's name."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ class Checkpoint:
         server_round: From 1.
         model: The global model.
         config: The resolved run config under its kebab-case keys.
-        roll: Hash of who takes part, see `server_app.roll_call.roll_hash`.
+        roll: Hash of the clients that take part, see `server_app.roll_call.roll_hash`.
         strategy: What the strategy keeps between rounds.
         best: Round and clean-validation accuracy of the best model so far; None without validation.
-        method: What the method's half on the server keeps between rounds.
+        method: What the method's server half keeps between rounds.
         visits: By partition, the round of its last good reply.
         run: The run's identity, under which clients keep their state.
     """
@@ -60,7 +60,7 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint; whoever reads `path` at any moment finds a whole one, also after a power failure."""
+    """Write a checkpoint; a reader of `path` always finds a complete one, even after a power failure."""
     tensors = {f"model/{name}": value for name, value in checkpoint.model.items()}
     tensors |= {f"strategy/{name}": value for name, value in checkpoint.strategy.items()}
     tensors |= {f"method/{name}": value for name, value in checkpoint.method.items()}
@@ -72,22 +72,22 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "best": checkpoint.best,
         "visits": sorted(checkpoint.visits.items()),
         "run": checkpoint.run,
-        "order": list(tensors),  # of the model's arrays, which the format does not keep
+        "order": list(tensors),  # the format does not keep it
     }
     text = json.dumps(facts)
     metadata = {"format": FORMAT, "facts": text, "sha256": _checksum(text, tensors)}
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata)
-        temporary.chmod(0o644)  # the library's own files are private
+        temporary.chmod(0o644)  # safetensors makes files private
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint back.
+    """Read a checkpoint.
 
     Raises:
-        BadCheckpointError: It is missing, truncated, edited, or something else.
+        BadCheckpointError: It is missing, truncated, modified, or not a checkpoint.
     """
     try:
         with safe_open(path, framework="numpy") as file:
@@ -98,11 +98,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise BadCheckpointError(f"cannot be read ({str(error).splitlines()[0]})") from None
     if metadata.get("format") != FORMAT:
-        raise BadCheckpointError("is no checkpoint of this version")
+        raise BadCheckpointError("is not a checkpoint of this version")
     try:
         facts = json.loads(metadata["facts"])
         if metadata["sha256"] != _checksum(metadata["facts"], {name: tensors[name] for name in facts["order"]}):
-            raise BadCheckpointError("has changed since it was written: its checksum does not fit")
+            raise BadCheckpointError("has changed since it was written: its checksum does not match")
         best = facts["best"]
         of = {
             kind: {name[len(kind) :]: tensors[name] for name in facts["order"] if name.startswith(kind)}

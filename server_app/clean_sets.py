@@ -1,4 +1,4 @@
-"""Clean lists, decoded once, and the model that is evaluated on them after every round."""
+"""Clean lists, decoded once, on which the global model is evaluated after every round."""
 
 import numpy as np
 import torch
@@ -13,10 +13,10 @@ from task import Compute
 
 
 class CleanSet:
-    """Evaluates global models on one of the clean lists."""
+    """Evaluates global models on one clean list."""
 
     def __init__(self, release: Release, split: str, model: nn.Module, config: RunConfig, compute: Compute) -> None:
-        """Decode all of a list; `model` is moved to `compute.device` and overwritten at each evaluation."""
+        """Decode the whole list; `model` is moved to `compute.device` and overwritten at each evaluation."""
         listed = release.split(split)
         self._labels = listed.labels.astype(np.int64)
         cache = DecodedCache(DecodedCache.place(config.cache_dir), int(config.cache_gib * GIB))

@@ -1,4 +1,4 @@
-"""Which methods, strategies and other settings make no sense together, and why; said before a run starts."""
+"""Which methods, strategies and other settings do not go together, and why; checked before a run starts."""
 
 from flwr.serverapp.strategy import Strategy
 
@@ -7,18 +7,18 @@ from methods import METHODS, Method
 
 
 def check_combination(config: RunConfig, method: Method, strategy: Strategy) -> None:
-    """See whether the run's method goes with the rest of its config.
+    """Check that the run's method goes with the rest of its config.
 
     Raises:
-        ConfigError: It does not; the sentence says why, and what would.
+        ConfigError: It does not; the sentence names the reason, and what would work.
     """
     name = config.method
     if method.networks > 1 and not getattr(strategy, "by_number", True):
         _refuse_strategy(
             config,
             f"'method' is {name!r}, which trains {method.networks} networks that must not be mixed, and this strategy"
-            " measures how far whole models are apart; it must be one that works number by number, such as fedavg,"
-            " fedadam or fedmedian",
+            " measures distances between whole models; it must be one that works coordinate by coordinate, such as"
+            " fedavg, fedadam or fedmedian",
         )
     if config.strategy == "daagg" and not method.finds_noisy_clients:
         _refuse_strategy(
@@ -27,17 +27,17 @@ def check_combination(config: RunConfig, method: Method, strategy: Strategy) -> 
             f" the method {' or '.join(one for one, cls in METHODS.items() if cls.finds_noisy_clients)}",
         )
     if config.strategy == "qfedavg" and (method.loss_may_be_negative or method.finds_noisy_clients):
-        # It raises each client's loss to a power to weigh it.
-        why = "may be negative" if method.loss_may_be_negative else "is not the same function at all clients"
+        # It weights each client by a power of its loss.
+        why = "may be negative" if method.loss_may_be_negative else "is not the same function on all clients"
         _refuse_strategy(
             config,
-            f"'method' is {name!r}, whose loss {why}, and q-FedAvg weighs clients by a power of their loss; it must"
+            f"'method' is {name!r}, whose loss {why}, and q-FedAvg weights clients by a power of their loss; it must"
             " be another strategy",
         )
     if config.privacy != "none" and method.finds_noisy_clients:
         raise ConfigError(
-            f"run config: 'privacy' is {config.privacy!r}, but 'method' is {name!r}, for which clients send losses of"
-            " each class that no noise covers; it must be none, or another method."
+            f"run config: 'privacy' is {config.privacy!r}, but 'method' is {name!r}, for which clients send their loss"
+            " on each class without noise; 'privacy' must be none, or 'method' another one."
         )
 
 

@@ -1,4 +1,4 @@
-"""The run's folder, and files that are either complete or absent."""
+"""The run's folder, and writing files that are either complete or absent."""
 
 import contextlib
 import os
@@ -17,10 +17,10 @@ def output_folder(config: RunConfig) -> Path:
 
 
 def create_run_dir(config: RunConfig) -> Path:
-    """Make ``<output-dir>/<run-name>`` and return its absolute path; an existing run is never written into.
+    """Create ``<output-dir>/<run-name>`` and return its absolute path; an existing run is never overwritten.
 
     Raises:
-        ConfigError: It exists already, or cannot be made.
+        ConfigError: It already exists, or cannot be created.
     """
     parent = output_folder(config)
     name = config.run_name or datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
@@ -31,21 +31,21 @@ def create_run_dir(config: RunConfig) -> Path:
         except FileExistsError:
             if config.run_name or not parent.is_dir():
                 raise ConfigError(
-                    f"run config: 'run-name' is {name!r}, but {parent / name} exists already; choose another name."
+                    f"run config: 'run-name' is {name!r}, but {parent / name} already exists; choose another name."
                 ) from None
         except OSError as error:
             raise ConfigError(
-                f"run config: 'output-dir' is '{parent}', where no folder can be made ({error.strerror}); it must be"
+                f"run config: 'output-dir' is '{parent}', where no folder can be created ({error.strerror}); it must be"
                 " a folder that you may write to."
             ) from None
         else:
             return (parent / unique).resolve()
-    raise ConfigError(f"run config: 'output-dir' is '{parent}', which is full of runs of this second.")
+    raise ConfigError(f"run config: 'output-dir' is '{parent}', which already has 999 runs from this second.")
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends well, and goes away when it does not."""
+    """A temporary path beside `path` that replaces it if the block succeeds, and is deleted otherwise."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield temporary

@@ -1,4 +1,4 @@
-"""A Grid that answers in a fixed order, so that a run does not depend on random node ids or on who finishes first."""
+"""A Grid with a fixed order, so that a run does not depend on random node ids or on which client finishes first."""
 
 import threading
 import time
@@ -13,15 +13,15 @@ from flwr.superlink.grid.inmemory_grid import InMemoryGrid
 from server_app.model_transport import Packing
 from server_app.stopping import RunStoppedError
 
-POLL_SECONDS = 0.05, 0.25  # first and longest pause between two requests to a SuperLink
-LOCAL_POLL_SECONDS = 0.01, 0.01  # the same in a simulation, where it takes 0.03 ms to look
-LOST_SECONDS = 5.0  # between two looks at whether a node has been restarted
+POLL_SECONDS = 0.05, 0.25  # shortest and longest pause between two requests to a SuperLink
+LOCAL_POLL_SECONDS = 0.01, 0.01  # the same in a simulation, where a request takes 0.03 ms
+LOST_SECONDS = 5.0  # between two checks whether a node has been restarted
 OFFLINE = "its SuperNode is not connected"
-RESTARTED = "its SuperNode was started again while it worked"
+RESTARTED = "its SuperNode was restarted while it worked"
 
 
 def is_remote(grid: Grid) -> bool:
-    """Whether nodes are processes of their own, reached over a network; not in Flower's simulation."""
+    """Whether nodes are separate processes, reached over a network, and not Flower's simulation."""
     return not isinstance(grid, InMemoryGrid)
 
 
@@ -29,7 +29,7 @@ class OrderedGrid(Grid):
     """Wraps the runtime's Grid.
 
     `get_node_ids` lists nodes by partition, and `send_and_receive` yields replies one by one in the order of the
-    messages, each as soon as all before it have come.
+    messages, each as soon as all before it have arrived.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class OrderedGrid(Grid):
         self._node_ids = list(node_ids)
         self._interrupted = interrupted or threading.Event()
         self._packing = packing
-        self._restarts = is_remote(grid)  # nodes may be started again, and then know nothing of a message
+        self._restarts = is_remote(grid)  # real nodes may be restarted, and then know nothing of their message
         self._polls = POLL_SECONDS if self._restarts else LOCAL_POLL_SECONDS
 
     def set_run(self, run: Any) -> None:
@@ -66,7 +66,7 @@ class OrderedGrid(Grid):
         return self._grid.create_message(*args, **kwargs)
 
     def get_node_ids(self) -> Iterable[int]:
-        """Nodes of the roll call that are connected now, in partition order."""
+        """The nodes of the roll call that are connected now, in partition order."""
         connected = set(self._grid.get_node_ids())
         return [node_id for node_id in self._node_ids if node_id in connected]
 
@@ -77,13 +77,13 @@ class OrderedGrid(Grid):
         return self._grid.pull_messages(message_ids)
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
-        """Send now, then yield replies in the order of `messages`.
+        """Send at once, then yield replies in the order of `messages`.
 
-        With a `timeout` in seconds, replies that have not come by then are left out. A node that is not connected, or
-        was started again after it took the message, is answered for by an error.
+        With a `timeout` in seconds, replies that have not arrived by then are left out. For a node that is not
+        connected, or was restarted after it received the message, the reply is an error.
 
         Raises:
-            RunStoppedError: The SuperLink did not take a message.
+            RunStoppedError: The SuperLink did not accept a message.
         """
         messages = list(messages)
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -92,7 +92,7 @@ class OrderedGrid(Grid):
         ids = list(self._grid.push_messages(outgoing))
         if len(ids) < len(messages) or not all(ids):
             raise RunStoppedError(
-                "the SuperLink did not take all messages; the log above says why, or the SuperLink's own."
+                "the SuperLink did not accept all messages; the cause is in the log above or in the SuperLink's own."
             )
         return self._replies(list(zip(ids, messages, strict=True)), deadline, activations)
 
@@ -100,7 +100,7 @@ class OrderedGrid(Grid):
         self, sent: list[tuple[str, Message]], deadline: float | None, activations: dict[int, str]
     ) -> Iterator[Message]:
         for message_id, message in sent:
-            # Asked for alone: replies that are early wait in the SuperLink, not in this process's memory.
+            # One message at a time: early replies wait in the SuperLink, not in this process's memory.
             arrived = self._wait(message_id, message, deadline, activations)
             while arrived:
                 yield arrived.pop()
@@ -108,19 +108,19 @@ class OrderedGrid(Grid):
     def _wait(
         self, message_id: str, message: Message, deadline: float | None, activations: dict[int, str]
     ) -> list[Message]:
-        """The one reply, or an error in its place; nothing after the deadline."""
-        (pause, longest), looked = self._polls, time.monotonic()
+        """The one reply, or an error in its place; empty after the deadline."""
+        (pause, longest), checked = self._polls, time.monotonic()
         while not (arrived := list(self._grid.pull_messages([message_id]))):
             if deadline is not None and time.monotonic() > deadline:
                 return []
-            if time.monotonic() - looked > LOST_SECONDS:
+            if time.monotonic() - checked > LOST_SECONDS:
                 if self._was_restarted(message.metadata.dst_node_id, activations):
                     return [_lost(message, RESTARTED)]
-                looked = time.monotonic()
-            # Back off while nothing comes: each poll of a real SuperLink is a request over the network.
+                checked = time.monotonic()
+            # Back off while nothing arrives: each poll of a real SuperLink is a request over the network.
             pause = min(pause * 1.2, longest)
             self.pause(pause)
-        if arrived[0].metadata.src_node_id != message.metadata.dst_node_id:  # the SuperLink answers for the node
+        if arrived[0].metadata.src_node_id != message.metadata.dst_node_id:  # the SuperLink replies in the node's place
             error = arrived[0].error if arrived[0].has_error() else None
             offline = error is not None and error.code == ErrorCode.NODE_UNAVAILABLE
             return [_lost(message, OFFLINE if offline else str(error and error.reason))]
@@ -132,21 +132,21 @@ class OrderedGrid(Grid):
         """Wait.
 
         Raises:
-            RunStoppedError: The run was interrupted meanwhile.
+            RunStoppedError: The run was interrupted in the meantime.
         """
         if self._interrupted.wait(seconds):
             raise RunStoppedError("interrupted while clients were training.")
 
     def _activations(self) -> dict[int, str]:
-        """When each connected node was last started, as Flower writes it."""
+        """When each connected node was last started, as Flower records it."""
         if not self._restarts:
             return {}
         return {node.node_id: node.last_activated_at for node in self._grid.get_nodes()}
 
     def _was_restarted(self, node_id: int, activations: dict[int, str]) -> bool:
-        """Whether the node was started anew since `activations` were read.
+        """Whether the node was restarted after `activations` were read.
 
-        One that was not connected then counts from when it is seen first: its message waits in the SuperLink.
+        A node that was not connected then is judged from its first appearance: its message waits in the SuperLink.
         """
         now = self._activations().get(node_id)
         return now is not None and activations.setdefault(node_id, now) != now

@@ -1,4 +1,4 @@
-"""The model packed into messages and out of replies (`messages.payload`), so that nothing else on the server has to."""
+"""Packs the model into messages and unpacks it from replies (`messages.payload`), so that nothing else has to."""
 
 from collections.abc import Iterable
 
@@ -10,16 +10,16 @@ from messages.payload import is_packed, pack, unpack
 
 
 class Packing:
-    """Packs with the run's ``payload``."""
+    """Packing with the run's ``payload``."""
 
     def __init__(self, kind: str) -> None:
         self._kind = kind
 
     def outgoing(self, messages: Iterable[Message]) -> list[Message]:
-        """The messages with packed models; one that several of them share is packed once.
+        """The messages with packed models; a model that several messages share is packed once.
 
         Raises:
-            ConfigError: A weight is too large for the half precision asked for.
+            ConfigError: A weight is too large for the half precision of ``payload``.
         """
         packed: dict[int, ArrayRecord] = {}
         return [self._outgoing(message, packed) for message in messages]
@@ -42,13 +42,13 @@ class Packing:
             ) from None
 
     def unpack(self, reply: Message, sent: Message) -> None:
-        """Put whole float32 models in the place of packed ones, in place.
+        """Replace packed models by complete float32 ones, in place.
 
-        What cannot be unpacked stays, and is refused by whoever expects a model.
+        What cannot be unpacked stays packed, and fails the later checks of the reply.
 
         Args:
             reply: From a client.
-            sent: What it answers, before it was packed.
+            sent: The message that it answers, before packing.
         """
         if reply.has_error():
             return
@@ -65,5 +65,5 @@ class Packing:
                 for key, value in arrays.items():
                     old = as_numpy(start[key]) if key in start else value
                     if value.dtype == old.dtype == "float32" and value.shape == old.shape:
-                        value += old  # it came as an update
+                        value += old  # the client sent an update
             reply.content[name] = ArrayRecord({key: as_array(arrays.pop(key)) for key in list(arrays)})

@@ -1,4 +1,4 @@
-"""Where a run goes on: which folder, from which checkpoint, and why not from another one."""
+"""Where a run resumes: in which folder, from which checkpoint, and why a checkpoint does not fit."""
 
 import json
 import tomllib
@@ -15,8 +15,8 @@ from server_app.checkpoint_file import BadCheckpointError, Checkpoint, load_chec
 from server_app.files import create_run_dir, output_folder
 
 CHECKPOINTS = "checkpoints"
-# What may differ from the run that is resumed: where things are, and how long it goes on.
-FREE = frozenset(
+# Keys that may differ from the run that is resumed: where things are, and how long it trains.
+MAY_DIFFER = frozenset(
     {
         "num-server-rounds",
         "resume",
@@ -37,9 +37,9 @@ class Start:
 
     Attributes:
         run_dir: Its folder, which exists.
-        checkpoint: What to go on from; None at the very beginning.
+        checkpoint: Where to resume; None at the very beginning.
         metrics: The lines of metrics.jsonl up to there.
-        run: The run's identity, which a resumed one keeps: clients keep their state under it.
+        run: The run's identity, which resuming keeps: clients keep their state under it.
     """
 
     run_dir: Path
@@ -53,7 +53,7 @@ class Start:
 
 
 def saved_config(resume: str) -> dict[str, Any]:
-    """The config of the run that `resume` names by a path, so that nobody has to type it again; empty for ``auto``.
+    """The config of the run whose path is in `resume`, so that nobody has to retype it; empty for ``auto``.
 
     Raises:
         ConfigError: There is no run at that path.
@@ -71,12 +71,12 @@ def saved_config(resume: str) -> dict[str, Any]:
 
 
 def find_start(config: RunConfig) -> Start | None:
-    """What `resume` asks for; None for a new run, whose folder is made when nothing can go wrong any more.
+    """The start that `resume` asks for; None for a new run, whose folder is created after all checks.
 
-    ``auto`` takes the run named `run-name`, or without a name the newest unfinished one with the same config.
+    ``auto`` takes the run named `run-name`, or without a name the newest unfinished run with the same config.
 
     Raises:
-        ConfigError: No usable checkpoint where a path points, or another config than the run's.
+        ConfigError: The path has no usable checkpoint, or the config is not that of the run.
     """
     if not config.resume:
         return None
@@ -92,7 +92,7 @@ def find_start(config: RunConfig) -> Start | None:
 
 
 def begin(config: RunConfig, start: Start | None) -> Start:
-    """`start`, or a new run in a folder of its own."""
+    """`start`, or a new run in a new folder."""
     return start or Start(create_run_dir(config))
 
 
@@ -124,31 +124,33 @@ def _run_dir_of(path: Path) -> Path:
 
 
 def _newest(run_dir: Path, only: Path | None = None) -> Checkpoint | None:
-    """The newest checkpoint that can be read; those that cannot are told and passed over."""
+    """The newest readable checkpoint; unreadable ones are logged and skipped."""
     paths = [only] if only else sorted((run_dir / CHECKPOINTS).glob("round-*.safetensors"), reverse=True)
     for path in paths:
         try:
             return load_checkpoint(path)
         except BadCheckpointError as error:
-            log(WARNING, "%s %s; the checkpoint before it is used, if there is one.", path, error)
+            log(WARNING, "%s %s; using the checkpoint before it, if there is one.", path, error)
     return None
 
 
 def _differences(config: RunConfig, checkpoint: Checkpoint) -> list[str]:
-    ours = config.to_flat()
-    keys = sorted((ours.keys() | checkpoint.config.keys()) - FREE)
-    return [key for key in keys if ours.get(key) != checkpoint.config.get(key)]
+    current = config.to_flat()
+    compared = sorted((current.keys() | checkpoint.config.keys()) - MAY_DIFFER)
+    return [key for key in compared if current.get(key) != checkpoint.config.get(key)]
 
 
 def _check_config(config: RunConfig, checkpoint: Checkpoint) -> None:
-    ours = config.to_flat()
+    current = config.to_flat()
     if differing := _differences(config, checkpoint):
-        shown = ", ".join(f"'{key}' was {checkpoint.config.get(key)!r} and is {ours.get(key)!r}" for key in differing)
-        raise ConfigError(f"run config: 'resume' needs the config of the run it goes on with, but {shown}.")
+        shown = ", ".join(
+            f"'{key}' was {checkpoint.config.get(key)!r} and is now {current.get(key)!r}" for key in differing
+        )
+        raise ConfigError(f"run config: 'resume' needs the config of the resumed run, but {shown}.")
     if config.num_server_rounds < checkpoint.server_round:
         raise ConfigError(
-            f"run config: 'num-server-rounds' is {config.num_server_rounds}, but the run to go on with has done"
-            f" {checkpoint.server_round}; it must be at least that."
+            f"run config: 'num-server-rounds' is {config.num_server_rounds}, but the resumed run has finished"
+            f" {checkpoint.server_round} rounds; it must be at least that."
         )
 
 
@@ -159,7 +161,7 @@ def _start(run_dir: Path, checkpoint: Checkpoint | None) -> Start:
 
 
 def read_lines(path: Path, last_round: int) -> list[dict[str, Any]]:
-    """Lines of a JSON-lines file up to a round; a line that a kill cut off ends them."""
+    """Lines of a JSON Lines file up to a round; reading stops at a line that a kill truncated."""
     lines: list[dict[str, Any]] = []
     try:
         text = path.read_text(encoding="utf-8")

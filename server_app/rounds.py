@@ -1,4 +1,4 @@
-"""The round loop: configure, send, aggregate, evaluate, and tell the callbacks."""
+"""The round loop: configure, send, aggregate, evaluate, and call the callbacks."""
 
 import contextlib
 import math
@@ -15,9 +15,9 @@ from flwr.serverapp.strategy import Strategy
 
 from config.run_config import RunConfig
 from learning.server_half import ServerHalf
-from messages.keys import SITES
+from messages import keys
 from methods.scores import image_scores
-from server_app.callbacks import Callback, History, Kept, RoundResult
+from server_app.callbacks import Callback, History, RoundResult, RunState
 from server_app.clean_sets import CleanSet
 from server_app.grid import OrderedGrid
 from server_app.replies import Replies
@@ -27,15 +27,15 @@ from server_app.strategy import state_of
 from task import derived_seed
 
 LOST_STATE = (
-    "Client %d no longer has what it kept in round %d and starts anew; clients that move between machines need a"
+    "Client %d has lost its state from round %d and starts afresh; clients that move between machines need a"
     " 'state-dir' that these share."
 )
-RETURN_SECONDS = 30.0  # for a node that was lost in a round; one that is started again tries every few seconds
+RETURN_SECONDS = 30.0  # how long a lost node may take to come back; a restarted one reconnects within seconds
 
 
 @contextlib.contextmanager
 def sampling_from(seed: int) -> Iterator[None]:
-    """Flower's strategies sample clients with the global `random`; lend it our seed and put its state back."""
+    """Flower's strategies sample clients with the global `random`: seed it, and restore its state afterwards."""
     state = random.getstate()
     random.seed(seed)
     try:
@@ -46,21 +46,21 @@ def sampling_from(seed: int) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Sent:
-    """A round whose messages are on their way.
+    """A round whose messages have been sent.
 
     Attributes:
         server_round: From 1.
         messages: As the strategy made them.
-        replies: Come when they are asked for.
-        books: On these replies.
-        started: When, by `time.perf_counter`.
-        deadline: When the round goes on without those who are late, by `time.monotonic`.
+        replies: An iterator that waits for each reply.
+        tally: Which of these replies were usable.
+        started: By `time.perf_counter`.
+        deadline: When the round continues without late replies, by `time.monotonic`.
     """
 
     server_round: int
     messages: list[Message]
     replies: Iterable[Message]
-    books: Replies
+    tally: Replies
     started: float
     deadline: float
 
@@ -80,18 +80,18 @@ class RoundLoop:
         half: ServerHalf | None = None,
         visit: Mapping[str, str] | None = None,
     ) -> None:
-        """Wire a run.
+        """Set up a run.
 
         Args:
             grid: Reaches the members.
-            strategy: Flower's interface.
+            strategy: Of Flower's interface.
             members: In partition order.
             clean_sets: ``test``, and ``validation`` if there is one.
             config: The run's.
             callbacks: Called in this order.
-            on_failure: Told round, partition and reason of each training reply that is left out.
-            half: What the run's method does on the server.
-            visit: What every client is told of the run, see `client_app.client_state`.
+            on_failure: Called with round, partition and reason of each training reply that is left out.
+            half: The method's server half.
+            visit: What every client is told about the run, see `client_app.client_state`.
         """
         self._grid = grid
         self._strategy = strategy
@@ -103,16 +103,17 @@ class RoundLoop:
         self._half = half or ServerHalf()
         self._visit = dict(visit or {})
         self._visits: dict[int, int] = {}  # by partition, the round of its last good reply
-        # Or a strategy could not let what clients found in evaluation decide how the next round trains.
+        # Otherwise a strategy could not use evaluation results when it configures the next round.
         self._overlap = config.fraction_evaluate == 0
 
     def run(self, arrays: ArrayRecord, history: History | None = None) -> None:
-        """Train from `arrays`, after the rounds of `history`; callbacks end in any case, so that what is done is kept.
+        """Train from `arrays`, after the rounds of `history`.
 
-        Only the last global model is left; `arrays` and those in between are emptied.
+        Callbacks always get their `on_end`, so that finished rounds are kept. `arrays` and all global models but the
+        last are emptied.
 
         Raises:
-            RunStoppedError: No client gave a usable reply in some round, or a callback ended the run.
+            RunStoppedError: A round had no usable reply, or a callback stopped the run.
         """
         history = history or History()
         self._visits = dict(history.visits)
@@ -124,13 +125,13 @@ class RoundLoop:
                 sent = sent or self._send(server_round, arrays)
                 previous = arrays
                 arrays, metrics = self._aggregate(sent)
-                kept = Kept(state_of(self._strategy)(), self._half.state(), dict(self._visits))
+                state = RunState(state_of(self._strategy)(), self._half.state(), dict(self._visits))
                 trained = time.perf_counter()
-                # Clients train the next round while the server evaluates this one, unless it may be the last: see
-                # `callbacks.failure_gate`.
-                early = self._overlap and not sent.books.failures and server_round < self._config.num_server_rounds
+                # Clients train the next round while the server evaluates this one, unless `callbacks.failure_gate` may
+                # still stop the run.
+                early = self._overlap and not sent.tally.failures and server_round < self._config.num_server_rounds
                 following = self._send(server_round + 1, arrays) if early else None
-                result = self._evaluate(sent, arrays, metrics, kept, trained, done)
+                result = self._evaluate(sent, arrays, metrics, state, trained, done)
                 sent, done = following, done + result.seconds
                 for callback in self._callbacks:
                     callback.after_round(result)
@@ -148,103 +149,103 @@ class RoundLoop:
             messages = list(self._strategy.configure_train(server_round, arrays, self._message_config(), self._grid))
         for message in messages:
             self._address(message)
-        books = Replies(self._members, arrays, lambda *failure: self._on_failure(server_round, *failure))
+        tally = Replies(self._members, arrays, lambda *failure: self._on_failure(server_round, *failure))
         replies = self._grid.send_and_receive(messages, timeout=limit)
-        return Sent(server_round, messages, replies, books, started, deadline)
+        return Sent(server_round, messages, replies, tally, started, deadline)
 
     def _aggregate(self, sent: Sent) -> tuple[ArrayRecord, MetricRecord]:
         averaged, metrics = self._strategy.aggregate_train(sent.server_round, self._train_replies(sent))
         if averaged is None or metrics is None:
-            first = next(iter(sent.books.failures.values()), "no client was sampled.")
+            first = next(iter(sent.tally.failures.values()), "no client was sampled.")
             raise RunStoppedError(
                 f"round {sent.server_round}: none of {len(sent.messages)} clients gave a usable reply; {first}"
             )
-        for partition, values in sent.books.metrics.items():
-            if values.get("state-lost"):
+        for partition, values in sent.tally.metrics.items():
+            if values.get(keys.STATE_LOST):
                 log(WARNING, LOST_STATE, partition, self._visits.get(partition, 0))
             self._visits[partition] = sent.server_round
-        self._half.heard(sent.server_round, sent.books.metrics)
+        self._half.heard(sent.server_round, sent.tally.metrics)
         return averaged, metrics
 
     def _address(self, message: Message) -> None:
-        """Add what is for this client alone: strategies share one content among their messages."""
+        """Add what only this client gets; strategies share one content among all messages."""
         partition = self._members[message.metadata.dst_node_id].partition_id
         content = RecordDict(dict(message.content))
-        content["visit"] = ConfigRecord({**self._visit, "last-round": self._visits.get(partition, 0)})
+        content[keys.VISIT] = ConfigRecord({**self._visit, keys.LAST_ROUND: self._visits.get(partition, 0)})
         if told := self._half.tell(partition):
-            content["method"] = ConfigRecord({**told})
+            content[keys.METHOD] = ConfigRecord({**told})
         message.content = content
 
     def _ask(self, action: str, arrays: ArrayRecord) -> dict[int, dict[str, Any]]:
-        """Send the model to all clients with an action of theirs; what those that answer say, by partition."""
-        content = RecordDict({"arrays": arrays, "config": self._message_config()})
+        """Send the model to all clients with one of their actions; the metrics of usable replies, by partition."""
+        content = RecordDict({keys.ARRAYS: arrays, keys.CONFIG: self._message_config()})
         messages = [Message(content, node_id, f"{MessageType.QUERY}.{action}") for node_id in self._members]
-        books = Replies(self._members, reference=None)
+        tally = Replies(self._members, reference=None)
         limit = self._config.round_timeout or None
-        for _ in books.good(self._grid.send_and_receive(messages, timeout=limit), list(self._members)):
+        for _ in tally.good(self._grid.send_and_receive(messages, timeout=limit), list(self._members)):
             pass
-        return books.metrics
+        return tally.metrics
 
     def _evaluate(
         self,
         sent: Sent,
         averaged: ArrayRecord,
         metrics: MetricRecord,
-        kept: Kept,
+        state: RunState,
         trained: float,
         before: float,
     ) -> RoundResult:
-        """Evaluate what a round gave, which was there at `trained`; the round before was done at `before`."""
+        """Evaluate a round, whose model was ready at `trained`; the round before it ended at `before`."""
         began = time.perf_counter()
         quality = {name: clean_set.evaluate(averaged) for name, clean_set in self._clean_sets.items()}
         on_clients = self._evaluate_on_clients(sent.server_round, averaged)
         ended = time.perf_counter()
-        reports = sent.books.metrics.values()
-        seen = int(sum(values.get("images-seen", 0) for values in reports))
+        reports = sent.tally.metrics.values()
+        seen = int(sum(values.get(keys.IMAGES_SEEN, 0) for values in reports))
         return RoundResult(
             server_round=sent.server_round,
             arrays=averaged,
             test=quality["test"],
             validation=quality.get("validation"),
-            train_loss=float(metrics["train-loss"]),  # type: ignore[arg-type]
-            num_examples=int(sum(values["num-examples"] for values in reports)),
+            train_loss=float(metrics[keys.TRAIN_LOSS]),  # type: ignore[arg-type]
+            num_examples=int(sum(values[keys.NUM_EXAMPLES] for values in reports)),
             seconds=ended - before,
-            slowest_client_seconds=max(values.get("visit-seconds", 0.0) for values in reports),
-            slowest_training_seconds=max(values.get("train-seconds", 0.0) for values in reports),
+            slowest_client_seconds=max(values.get(keys.VISIT_SECONDS, 0.0) for values in reports),
+            slowest_training_seconds=max(values.get(keys.TRAIN_SECONDS, 0.0) for values in reports),
             evaluation_seconds=ended - began,
             images_seen=seen,
             images_per_second=seen / (trained - sent.started),
             sampled_partitions=[self._members[message.metadata.dst_node_id].partition_id for message in sent.messages],
-            failures=sent.books.failures,
+            failures=sent.tally.failures,
             on_clients=on_clients,
             of_strategy={
                 key: float(value)
                 for key, value in metrics.items()
-                if isinstance(value, (int, float)) and not any(key in theirs for theirs in reports)
+                if isinstance(value, (int, float)) and not any(key in report for report in reports)
             },
             of_method={**self._half.metrics(sent.server_round), **image_scores(reports)},
-            kept=kept,
+            state=state,
         )
 
     def _train_replies(self, sent: Sent) -> Iterator[Message]:
-        """Good replies in the order of the messages, then those of clients that failed and were asked once more."""
-        books = sent.books
-        yield from books.good(sent.replies, [message.metadata.dst_node_id for message in sent.messages])
+        """Usable replies in the order of the messages, then those of clients that failed and were retried."""
+        tally = sent.tally
+        yield from tally.good(sent.replies, [message.metadata.dst_node_id for message in sent.messages])
         again = [
             Message(message.content, message.metadata.dst_node_id, message.metadata.message_type)
             for message in sent.messages
-            if (partition := self._members[message.metadata.dst_node_id].partition_id) in books.failures
-            and partition not in books.hopeless
+            if (partition := self._members[message.metadata.dst_node_id].partition_id) in tally.failures
+            and partition not in tally.refused
         ]
-        again = self._reachable(again, books.lost, sent.deadline) if again else []
+        again = self._reachable(again, tally.lost, sent.deadline) if again else []
         left = sent.deadline - time.monotonic()
         if again and left > 0:
-            log(INFO, "Asking %d clients once more.", len(again))
+            log(INFO, "Retrying %d %s.", len(again), "client" if len(again) == 1 else "clients")
             replies = self._grid.send_and_receive(again, timeout=left if left < math.inf else None)
-            yield from books.good(replies, [message.metadata.dst_node_id for message in again])
+            yield from tally.good(replies, [message.metadata.dst_node_id for message in again])
 
     def _reachable(self, messages: list[Message], lost: set[int], deadline: float) -> list[Message]:
-        """Those whose node is connected; one that was lost has a while to come back."""
+        """Those whose node is connected, after lost nodes had some time to come back."""
         until = min(deadline, time.monotonic() + RETURN_SECONDS)
         waited_for = {message.metadata.dst_node_id for message in messages} & lost
         while not waited_for <= (connected := set(self._grid.get_node_ids())) and time.monotonic() < until:
@@ -252,21 +253,21 @@ class RoundLoop:
         return [message for message in messages if message.metadata.dst_node_id in connected]
 
     def _evaluate_on_clients(self, server_round: int, arrays: ArrayRecord) -> dict[str, float]:
-        """Federated evaluation, if `fraction-evaluate` asks for it: weighted means over the sampled clients."""
+        """Federated evaluation, if `fraction-evaluate` is above 0: weighted means over the sampled clients."""
         with sampling_from(derived_seed(self._config.seed, "evaluating clients", server_round)):
             config = self._message_config()
             messages = list(self._strategy.configure_evaluate(server_round, arrays, config, self._grid))
         if not messages:
             return {}
-        books = Replies(self._members, reference=None)
+        tally = Replies(self._members, reference=None)
         asked = [message.metadata.dst_node_id for message in messages]
         limit = self._config.round_timeout or None
-        replies = list(books.good(self._grid.send_and_receive(messages, timeout=limit), asked))
+        replies = list(tally.good(self._grid.send_and_receive(messages, timeout=limit), asked))
         metrics = self._strategy.aggregate_evaluate(server_round, replies)
         return {key: float(value) for key, value in (metrics or {}).items()}  # type: ignore[arg-type]
 
     def _message_config(self) -> ConfigRecord:
         record = ConfigRecord(dict(self._config.to_flat()))
         if sites := [str(member.node_id) for member in self._members.values() if member.own_folder]:
-            record[SITES] = sites
+            record[keys.SITES] = sites
         return record

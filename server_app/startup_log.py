@@ -1,4 +1,4 @@
-"""What the log says at the start: the run, its clients and what they hold, the machines, and what stays idle."""
+"""What a run logs at its start: its settings, its clients and their data, the machines, and what stays idle."""
 
 import sys
 from collections import Counter
@@ -18,9 +18,9 @@ from server_app.grid import is_remote
 from server_app.roll_call import Member
 from simulation.capacity import GIB, Share, clients_at_once, machines_of, memory_bytes
 
-ROLL_ROWS = 12  # larger federations are summed up
-IDLE = 0.2  # the part of the CPUs that may be idle without a warning
-ANY = 1e9  # more CPUs than anybody has
+ROLL_ROWS = 12  # larger federations are summarised
+IDLE = 0.2  # share of the CPUs that may be idle without a warning
+ANY = 1e9  # more CPUs than any machine has
 WHERE = "in --federation-config"
 
 
@@ -29,9 +29,9 @@ class Facts:
     """What is known once every client has answered.
 
     Attributes:
-        machines: What each machine of the simulation has; none of real nodes.
-        memory: Bytes of this machine; None if the system does not tell.
-        client: What each client was given; None of real nodes.
+        machines: What each machine of the simulation has; empty for real nodes.
+        memory: Bytes of this machine; None if the system does not report it.
+        client: Each client's share; None for real nodes.
         clients: How many there are.
         sampled: How many of them train in each round.
         on_gpu: Whether any of them trains on a GPU.
@@ -48,7 +48,7 @@ class Facts:
 
 
 def gather(grid: Grid, members: Sequence[Member], sampled: int, fraction_train: float) -> Facts:
-    """Ask Ray, which runs in the server's process in a simulation, and what clients said of themselves."""
+    """Collect the facts from Ray, which runs in the server's process in a simulation, and from the roll call."""
     ray: Any = sys.modules.get("ray")
     simulated = not is_remote(grid) and ray is not None and ray.is_initialized()
     client = members[0].share if simulated else None
@@ -58,66 +58,66 @@ def gather(grid: Grid, members: Sequence[Member], sampled: int, fraction_train: 
 
 
 def describe(facts: Facts) -> list[str]:
-    """Lines for the log."""
+    """Lines for the log about machines and clients."""
+    train = f"{facts.sampled} {'trains' if facts.sampled == 1 else 'train'} in each round"
     if facts.client is None:
-        return [f"Clients     {facts.clients}, {facts.sampled} in each round"]
+        return [f"Clients     {facts.clients}, {train}"]
     if len(facts.machines) == 1:
         memory = f", {facts.memory / GIB:.1f} GiB of memory" if facts.memory else ""
-        there = f"Machine     {facts.machines[0]}{memory}"
+        machines = f"Machine     {facts.machines[0]}{memory}"
     else:
-        there = f"Machines    {len(facts.machines)}, together {_together(facts.machines)}"
-    room = clients_at_once(facts.machines, facts.client)
-    clients = f"Clients     {facts.clients}, each with {facts.client}; {facts.sampled} in each round"
-    return [there, f"{clients}, room for {room} at once"]
+        machines = f"Machines    {len(facts.machines)}, together {_total(facts.machines)}"
+    capacity = clients_at_once(facts.machines, facts.client)
+    return [machines, f"Clients     {facts.clients}, each with {facts.client}; {train}, room for {capacity} at once"]
 
 
 def warnings(facts: Facts) -> list[str]:
-    """What stays idle, and the line that changes it, worst first."""
+    """What stays idle, and the setting that changes it, worst first."""
     if facts.client is None:
         return []
-    there, client = _together(facts.machines), facts.client
-    said = []
-    if there.gpus and not client.gpus:
-        said.append(
-            f"Idle: {there.gpus:g} GPU. Clients were given none; add client-resources-num-gpus=0.25 {WHERE}, or what"
-            " `python -m probe` finds."
+    total, client = _total(facts.machines), facts.client
+    lines = []
+    if total.gpus and not client.gpus:
+        lines.append(
+            f"Idle: {total.gpus:g} {'GPU' if total.gpus == 1 else 'GPUs'}. Clients were given none; add"
+            f" client-resources-num-gpus=0.25 {WHERE}, or the value that `python -m probe` recommends."
         )
     if client.gpus and not facts.on_gpu:
-        said.append(
-            f"Clients were given {client.gpus:g} GPU, but train on the CPU: this PyTorch sees no GPU. Install one that"
-            " is built for it, or look at the driver (nvidia-smi)."
+        lines.append(
+            f"Clients were given {client.gpus:g} GPU, but train on the CPU: this PyTorch sees no GPU. Install a build"
+            " for your GPU, or check the driver (nvidia-smi)."
         )
     if client.gpus > 1:
-        said.append(
-            f"A client computes on one GPU: of {client.gpus:g}, the others are idle. Use client-resources-num-gpus=1"
-            f" {WHERE}."
+        lines.append(
+            f"A client computes on one GPU, but was given {client.gpus:g}: the others are idle. Use"
+            f" client-resources-num-gpus=1 {WHERE}."
         )
-    room = clients_at_once(facts.machines, client)
+    capacity = clients_at_once(facts.machines, client)
     if client.gpus:
-        said += _gpus_that_wait_for_cpus(facts, client, room)
-    elif not there.gpus:
-        said += _idle_cpus(facts, client, room)
-    return said
+        lines += _gpus_that_wait_for_cpus(facts, client, capacity)
+    elif not total.gpus:
+        lines += _idle_cpus(facts, client, capacity)
+    return lines
 
 
-def _gpus_that_wait_for_cpus(facts: Facts, client: Share, room: int) -> list[str]:
-    room_on_gpus = clients_at_once([replace(machine, cpus=ANY) for machine in facts.machines], client)
-    wanted = min(room_on_gpus, facts.sampled)
-    if room >= wanted:
+def _gpus_that_wait_for_cpus(facts: Facts, client: Share, capacity: int) -> list[str]:
+    gpu_capacity = clients_at_once([replace(machine, cpus=ANY) for machine in facts.machines], client)
+    wanted = min(gpu_capacity, facts.sampled)
+    if capacity >= wanted:
         return []
-    cpus = int(_together(facts.machines).cpus / wanted)
+    cpus = int(_total(facts.machines).cpus / wanted)
     change = f"; use client-resources-num-cpus={cpus} {WHERE}" if cpus else ""
-    return [f"GPUs have room for {room_on_gpus} clients at once, CPUs for {room}{change}."]
+    return [f"GPUs have room for {gpu_capacity} clients at once, CPUs only for {capacity}{change}."]
 
 
-def _idle_cpus(facts: Facts, client: Share, room: int) -> list[str]:
-    total = _together(facts.machines).cpus
-    busy = min(room, facts.sampled)
+def _idle_cpus(facts: Facts, client: Share, capacity: int) -> list[str]:
+    total = _total(facts.machines).cpus
+    busy = min(capacity, facts.sampled)
     idle = total - busy * client.cpus
     if idle <= IDLE * total:
         return []
     text = f"Idle: {idle:g} of {total:g} CPUs, with {busy} {'client' if busy == 1 else 'clients'} at once"
-    if facts.sampled < room:
+    if facts.sampled < capacity:
         cpus = int(min(total / facts.sampled, max(machine.cpus for machine in facts.machines)))
         more = f"; use client-resources-num-cpus={cpus} {WHERE}, or a fraction-train above {facts.fraction_train:g}."
         return [text + more]
@@ -129,12 +129,12 @@ def _idle_cpus(facts: Facts, client: Share, room: int) -> list[str]:
     return [f"{text}; use client-resources-num-cpus={cpus} {WHERE}."]
 
 
-def _together(machines: Sequence[Share]) -> Share:
+def _total(machines: Sequence[Share]) -> Share:
     return Share(sum(machine.cpus for machine in machines), sum(machine.gpus for machine in machines))
 
 
 def roll_table(members: list[Member], class_names: tuple[str, ...]) -> list[str]:
-    """The roll as aligned lines for the log."""
+    """The members as a table for the log."""
     lines = [f"{'client':>6}  {'images':>8}  {'classes':>7}  most frequent label      compute"]
     for member in members[:ROLL_ROWS]:
         top = int(member.histogram.argmax())
@@ -154,7 +154,7 @@ def roll_table(members: list[Member], class_names: tuple[str, ...]) -> list[str]
 
 
 def _label_table(sites: list[Member], class_names: tuple[str, ...]) -> list[str]:
-    """Which node each site is, and how many of its images carry each label; slices of one copy are dealt, and known."""
+    """Which node each site is, and how many of its images carry each label; for slices, the scheme decides that."""
     if not sites:
         return []
     lines = [f"client {site.partition_id} is node {site.node_id}" for site in sites]
@@ -165,17 +165,18 @@ def _label_table(sites: list[Member], class_names: tuple[str, ...]) -> list[str]
     return lines
 
 
-def introduce(config: RunConfig, release: Release, run_dir: Path, compute: str, roll: list[str]) -> None:
+def log_run(config: RunConfig, release: Release, run_dir: Path, compute: str, roll: list[str]) -> None:
     log(INFO, "Run folder  %s", run_dir)
     log(INFO, "Data        %s (%d classes)", release.root, len(release.class_names))
     log(INFO, "Server      %s on %s", config.model, compute)
+    log(INFO, "Settings")
     for key, value in config.to_flat().items():
         log(INFO, "  %-18s %s", key, value if value != "" else '""')
     for line in roll:
         log(INFO, "%s", line)
 
 
-def introduce_resources(facts: Facts) -> None:
+def log_resources(facts: Facts) -> None:
     for line in describe(facts):
         log(INFO, "%s", line)
     for line in warnings(facts):

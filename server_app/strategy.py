@@ -1,5 +1,5 @@
-"""The strategy of a run: built from its config, with the app's sampling; what it needs of a federation and of the
-server's memory, said before round 1; and its state out of a checkpoint.
+"""A run's strategy: builds it from the config, checks before round 1 that clients and memory suffice for it, and
+restores its state from a checkpoint.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ MIB = 1 << 20
 
 
 def make_strategy(config: RunConfig) -> Strategy:
-    """What the run config asks for; a strategy samples exactly ``fraction * clients``.
+    """The strategy that the run config asks for; it samples exactly ``fraction * clients``.
 
     Raises:
         ConfigError: An unknown name or parameter, or ones that do not go together.
@@ -37,13 +37,13 @@ def make_strategy(config: RunConfig) -> Strategy:
 
 
 def build_strategy(config: RunConfig) -> Strategy:
-    """The strategy that `strategy` and `strategy-args` ask for: a name of the table, or a class as ``"module:Class"``.
+    """The strategy of `strategy` and `strategy-args`: a name from the table, or a class as ``"module:Class"``.
 
     Raises:
         ConfigError: An unknown name or parameter, or a value that the strategy refuses.
     """
     name = config.strategy
-    # L of q-FedAvg's paper is one over the clients' learning rate, which the run already knows.
+    # L in the q-FedAvg paper is one over the clients' learning rate, which the run config already holds.
     table: dict[str, Callable[..., Strategy]] = {
         **STRATEGIES,
         "qfedavg": partial(QFedAvg, client_learning_rate=config.learning_rate),
@@ -53,14 +53,14 @@ def build_strategy(config: RunConfig) -> Strategy:
     elif name not in table:
         known = ", ".join(sorted(table))
         raise ConfigError(
-            f"run config: 'strategy' is {name!r}; it must be one of {known}, or a class of your own as 'module:Class'."
+            f"run config: 'strategy' is {name!r}; it must be one of {known}, or your own class as 'module:Class'."
         )
     strategy: Strategy = build_named("strategy", table, name, config.strategy_args)
     return strategy
 
 
 def check_needs(config: RunConfig, strategy: Strategy, clients: int, model: nn.Module) -> None:
-    """Log what a round takes at most, if the strategy holds all replies; warn if this machine has less.
+    """Log a round's peak memory if the strategy holds all replies; warn if this machine has less.
 
     Raises:
         ConfigError: The strategy needs more replies than a round will have, or more noise than they allow.
@@ -78,38 +78,38 @@ def check_needs(config: RunConfig, strategy: Strategy, clients: int, model: nn.M
     if not strategy.holds_all_replies:
         return
     needed = strategy.peak_bytes(sum(value.nbytes for value in model.state_dict().values()), sampled)
-    log(INFO, "%s holds all %d replies of a round: about %d MiB.", config.strategy, sampled, needed / MIB)
+    log(INFO, "%s holds all %d replies of a round in memory: about %d MiB.", config.strategy, sampled, needed / MIB)
     free = memory_bytes("MemAvailable")
     if free is not None and needed > free:
         log(
             WARNING,
-            "This machine has %d MiB free: the run may be killed for lack of memory. Sample fewer clients, take a"
-            " smaller model, or a strategy that adds replies up, such as fedavg.",
+            "This machine has %d MiB free: the run may be killed for lack of memory. Sample fewer clients, or use a"
+            " smaller model or a strategy that does not hold all replies, such as fedavg.",
             free / MIB,
         )
 
 
 def sampled_clients(strategy: Strategy, clients: int) -> int:
-    """How many of them train in a round."""
+    """How many of the `clients` train in a round."""
     return max(int(clients * getattr(strategy, "fraction_train", 1.0)), getattr(strategy, "min_train_nodes", 1))
 
 
 def state_of(strategy: Strategy) -> Callable[[], dict[str, np.ndarray]]:
-    """What asks the strategy for the state to save."""
+    """A function that returns the strategy's state to save."""
     return strategy.state if isinstance(strategy, Stateful) else dict
 
 
 def restore(strategy: Strategy, checkpoint: Checkpoint) -> None:
-    """Give the strategy the state that was saved; one that keeps none is told in the log, since it may need one.
+    """Load the saved state into the strategy; warn if the strategy keeps none, since it may need one.
 
     Raises:
-        ConfigError: It is the state of another strategy.
+        ConfigError: It is another strategy's state.
     """
     name = type(strategy).__name__
     if not isinstance(strategy, Stateful):
         if checkpoint.strategy:
-            raise ConfigError(f"run config: 'resume': {name} has no load_state any more.")
-        log(WARNING, "%s has no state in checkpoints: if it remembers earlier rounds, it has forgotten them.", name)
+            raise ConfigError(f"run config: 'resume': {name} no longer has load_state.")
+        log(WARNING, "%s saves no state in checkpoints: if it remembers earlier rounds, it has forgotten them.", name)
         return
     if not checkpoint.strategy:
         return

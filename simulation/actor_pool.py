@@ -1,7 +1,7 @@
-"""The pool of a simulation's actors when a machine of the Ray cluster dies.
+"""A pool of simulation actors that survives the death of a machine of the Ray cluster.
 
-Ray then restarts the machine's actors elsewhere, if there is room, which there is not: every other machine is full of
-actors of its own. Until then they refuse each message, and Flower gives them one after the other.
+Ray would restart the machine's actors elsewhere if there were room, but every other machine is full of its own. In the
+meantime they reject every message, and Flower keeps sending them more.
 """
 
 import threading
@@ -18,9 +18,9 @@ from flwr.simulation.ray_transport.ray_actor import BasicActorPool
 from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError
 
 from simulation.capacity import clients_at_once, machines_of, share_of
-from simulation.out_of_band import take_home
+from simulation.out_of_band import copy_out_of_shared_memory
 
-# Ray misses a machine after about 20 seconds; an actor on a machine that lives is back sooner.
+# Ray notices a dead machine after about 20 seconds; an actor on a live machine is back sooner.
 PATIENCE_SECONDS = 60.0
 READY_SECONDS = 2.0
 
@@ -28,12 +28,12 @@ Job = tuple[Callable[..., Any], Any]
 
 
 class SteadyActorPool(BasicActorPool):
-    """`BasicActorPool` in which another actor takes over from one that has no machine any more."""
+    """`BasicActorPool` in which another actor takes over from one whose machine is gone."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Like Flower's, which makes actors only when it is told to."""
+        """Like Flower's, which creates actors only on request."""
         super().__init__(*args, **kwargs)
-        self.actors_capacity = self._room()
+        self.actors_capacity = self._capacity()
         self._jobs: dict[Any, Job] = {}
         self._living: dict[Any, Any] = {}  # by id
         self._lock = threading.Lock()
@@ -48,7 +48,7 @@ class SteadyActorPool(BasicActorPool):
         return future
 
     def fetch_result_and_return_actor_to_pool(self, future: Any) -> tuple[Message, Context]:
-        """Wait for the reply; the actor that gave it goes back into the pool."""
+        """Wait for the reply, then return its actor to the pool."""
         actor_fn, job = self._jobs.pop(future)
         result = future
         while True:
@@ -61,18 +61,18 @@ class SteadyActorPool(BasicActorPool):
                 result = actor_fn(substitute, *job)
             else:
                 self.add_actor_back_to_pool(future)
-                take_home(message)
+                copy_out_of_shared_memory(message)
                 return message, context
 
     def _substitute(self, actor: Any) -> Any:
-        """Who is to take over from `actor`, which gave no answer; None if it is to stay, since its machine is there."""
+        """The actor that takes over from `actor`, which did not answer; None to keep it if its machine is alive."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < deadline:
             with self._lock:
                 if _id(actor) not in self._living or self._too_many():
                     if self._living.pop(_id(actor), None):
                         log(WARNING, "A machine of the Ray cluster is gone; actors left: %d.", len(self._living))
-                    # An actor may be in the pool several times: what it is given then waits for its turn.
+                    # An actor may be in the pool several times; its messages then queue.
                     uses = Counter(map(_id, [*self.pool, *self._future_to_actor.values()]))
                     return min(self._living.values(), key=lambda one: uses[_id(one)], default=None)
             if _is_ready(actor):
@@ -80,11 +80,11 @@ class SteadyActorPool(BasicActorPool):
         return None
 
     def _too_many(self) -> bool:
-        """Whether the machines that are left have no room for all actors."""
-        return self._room() < len(self._living)
+        """Whether the remaining machines are too small for all actors."""
+        return self._capacity() < len(self._living)
 
-    def _room(self) -> int:
-        """Flower adds GPUs up: of the five actors of 0.4 that it makes for two of them, the last never starts."""
+    def _capacity(self) -> int:
+        """Flower adds up GPUs: for two of them it creates five actors of 0.4, of which the last never starts."""
         return clients_at_once(machines_of(ray.nodes()), share_of(self.client_resources))  # type: ignore[no-untyped-call]
 
 
@@ -93,7 +93,7 @@ def _id(actor: Any) -> Any:
 
 
 def _is_ready(actor: Any) -> bool:
-    """Whether it answers, now or soon."""
+    """Whether the actor answers, now or soon."""
     try:
         ray.get(actor.__ray_ready__.remote(), timeout=READY_SECONDS)
     except GetTimeoutError:

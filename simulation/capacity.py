@@ -1,6 +1,4 @@
-"""What machines have, what each client is given of one, and how many clients that makes: the pool of a simulation and
-the server's log must agree on it.
-"""
+"""How many clients fit on which machines; the simulation's pool and the server's log must agree on it."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -9,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 GIB = 1 << 30
-GPU_UNITS = 10_000  # Ray counts in ten-thousandths of a GPU, and drops what is smaller
+GPU_UNITS = 10_000  # Ray counts in ten-thousandths of a GPU, and drops anything smaller
 
 
 @dataclass(frozen=True)
@@ -17,8 +15,8 @@ class Share:
     """What one client, or one machine, has.
 
     Attributes:
-        cpus: Of a client: how many threads it computes with.
-        gpus: Of a client: below 1, the part of one GPU's memory that it may take.
+        cpus: For a client: how many threads it computes with.
+        gpus: For a client: below 1, the fraction of one GPU's memory that it may take.
     """
 
     cpus: float
@@ -31,20 +29,20 @@ class Share:
 
 
 def machines_of(nodes: Sequence[Mapping[str, Any]]) -> list[Share]:
-    """What each machine that is there has, of ``ray.nodes()``; one that has gone has nothing left."""
+    """What each live machine in ``ray.nodes()`` has; a machine that is gone has no resources left."""
     found = [node["Resources"] for node in nodes if node.get("Resources")]
     return [Share(float(resources.get("CPU", 0)), float(resources.get("GPU", 0))) for resources in found]
 
 
 def share_of(client_resources: Mapping[str, float]) -> Share:
-    """Flower's ``client_resources`` of a simulation; its backend takes no GPU if the key is missing."""
+    """A client's share from Flower's ``client_resources``; its backend uses no GPU if the key is missing."""
     return Share(float(client_resources.get("num_cpus", 1)), float(client_resources.get("num_gpus", 0)))
 
 
 def clients_at_once(machines: Sequence[Share], client: Share) -> int:
-    """How many clients find room at the same time.
+    """How many clients fit at the same time.
 
-    Parts of a GPU are parts of one and the same: two GPUs have room for four clients of 0.4, not for five.
+    A fraction of a GPU must be on a single one: two GPUs have room for four clients of 0.4, not for five.
     """
     return sum(_on_one(machine, client) for machine in machines)
 
@@ -59,10 +57,10 @@ def _on_one(machine: Share, client: Share) -> int:
 
 
 def check_request(machines: Sequence[Share], client: Share) -> None:
-    """See whether one client finds room.
+    """Check that one client fits.
 
     Raises:
-        ValueError: It does not: what is there, what was asked for, and what to change.
+        ValueError: It does not; the message names what is there, what was requested, and what to change.
     """
     gpus = client.gpus
     if client.cpus < 1:
@@ -78,10 +76,9 @@ def check_request(machines: Sequence[Share], client: Share) -> None:
         changes.append(f"client-resources-num-cpus={max(1, int(largest.cpus))}")
     if gpus > largest.gpus:
         changes.append(f"client-resources-num-gpus={largest.gpus:g}")
-    where = "this machine" if len(machines) == 1 else f"the fittest of {len(machines)} machines"
-    raise ValueError(
-        _request(f"each client is to get {client}, but {where} has {largest}; set {' and '.join(changes)} there.")
-    )
+    where = "this machine" if len(machines) == 1 else f"the largest of {len(machines)} machines"
+    change = " and ".join(changes)
+    raise ValueError(_request(f"each client requests {client}, but {where} has {largest}; set {change}."))
 
 
 def _request(problem: str) -> str:
@@ -89,14 +86,14 @@ def _request(problem: str) -> str:
 
 
 def memory_bytes(kind: str = "MemTotal", root: Path = Path("/")) -> int | None:
-    """Memory of this machine, or of the container that this is.
+    """Memory of this machine or container.
 
     Args:
-        kind: ``MemTotal``, or ``MemAvailable`` for what can be taken without swapping.
+        kind: ``MemTotal``, or ``MemAvailable`` for what can be used without swapping.
         root: Where ``proc`` and ``sys`` are.
 
     Returns:
-        None where the system does not tell.
+        None if the system does not report it.
     """
     try:
         found = re.search(rf"^{kind}:\s+(\d+) kB", (root / "proc/meminfo").read_text(encoding="ascii"), re.MULTILINE)
@@ -112,6 +109,6 @@ def _container_limits(kind: str, cgroup: Path) -> list[int]:
         limit = int((cgroup / "memory.max").read_text(encoding="ascii"))
         used = int((cgroup / "memory.current").read_text(encoding="ascii"))
         files = re.search(r"^inactive_file (\d+)$", (cgroup / "memory.stat").read_text(encoding="ascii"), re.MULTILINE)
-    except (OSError, ValueError):  # no container, or "max": one without a limit
+    except (OSError, ValueError):  # not a container, or "max": one without a limit
         return []
     return [limit if kind == "MemTotal" else limit - used + (int(files[1]) if files else 0)]

@@ -1,17 +1,18 @@
-"""Settings of Ray that Flower's simulation has no way to ask for, and plain words where it cannot start.
+"""Ray settings that Flower's simulation does not expose, and plain sentences where it cannot start.
 
-Flower makes plain actors: a dead one goes back into the pool, is picked first from then on and answers every message
-with an error. Ray itself can restart an actor and repeat what it was doing, which changes no result, because a
-client's reply depends on the message alone. `simulation.actor_pool` does so for actors whose machine is gone.
+Flower creates plain actors: a dead one returns to the pool, is picked first from then on, and answers every message
+with an error. Ray itself can restart an actor and repeat its task, which changes no result, because a client's reply
+depends on the message alone. `simulation.actor_pool` does the same for actors whose machine is gone.
 
-Ray also takes SIGTERM over when it starts and leaves on it without a word: the run's status then stays "running" until
-the SuperLink misses it, and the log does not say how to go on. Flower's own handler, which Ctrl-C reaches, does both.
+Ray also replaces the SIGTERM handler when it starts, and exits on it silently: the run's status then stays "running"
+until the SuperLink notices, and the log does not tell how to resume. Flower's own handler, which Ctrl-C reaches, does
+both.
 
-Flower waits for replies in as many threads as the machine of the server has cores, and 4 more, but at most 32: too few
-for the actors of several machines.
+Flower waits for replies in as many threads as the server's machine has cores, plus 4, but at most 32: too few for the
+actors of several machines.
 
-Flower hands messages out by looking at all of them once for each node, ten times a second: 10,000 messages to 10,000
-nodes are looked at up to 50 million times before the last one leaves, for minutes in which little else happens.
+Flower hands out messages by scanning all of them once per node, ten times a second: 10,000 messages to 10,000 nodes are
+scanned up to 50 million times before the last one leaves, during minutes in which little else happens.
 """
 
 import socket
@@ -31,31 +32,31 @@ from simulation.out_of_band import leave_arrays_out_of_pickles
 
 DRIVER = "flwr.simulation.run_simulation"
 RESTARTS = -1  # as often as it takes
-# A message that kills its actor twice is answered with an error: it would do so again, as one that needs more memory
+# A message that kills its actor twice gets an error reply: it would do so again, for instance by needing more memory
 # than there is.
 RETRIES = {"run": 1}
 THREADS = 4096  # at most; one is started for each actor
-CONNECT_SECONDS = 10.0  # Ray itself would try for many minutes, without a word
-HAND_OUT_SECONDS = 0.02  # between two looks for new messages
+CONNECT_SECONDS = 10.0  # Ray itself would silently try for many minutes
+HAND_OUT_SECONDS = 0.02  # between two checks for new messages
 
 
 def prepare_simulation() -> None:
-    """Change the settings in the process that is about to start Ray or to join it; little in its actors, nothing else.
+    """Apply the patches in the process that is about to start or join Ray, one of them in its actors, none elsewhere.
 
-    That process imports the ClientApp first, to see that it can be loaded.
+    That process first imports the ClientApp, to check that it can be loaded.
     """
     ray = sys.modules.get("ray")
     started = ray is not None and ray.is_initialized()
     if started:
-        leave_arrays_out_of_pickles()  # of replies
+        leave_arrays_out_of_pickles()  # for replies
     elif DRIVER in sys.modules:
         _replace_dead_actors()
         _leave_sigterm_to_flower()
         _wait_for_every_actor()
         _hand_out_in_one_pass()
-        leave_arrays_out_of_pickles()  # of messages
+        leave_arrays_out_of_pickles()  # for messages
         _explain_clusters_that_cannot_be_joined()
-        _refuse_clients_that_find_no_room()
+        _refuse_clients_that_do_not_fit()
 
 
 def _replace_dead_actors() -> None:
@@ -66,7 +67,7 @@ def _replace_dead_actors() -> None:
 
     actor: Any = ClientAppActor
     actor._default_options["max_restarts"] = RESTARTS
-    # As @ray.method would; for the whole actor, Ray would also retry the call that ends it.
+    # Like @ray.method: set for the whole actor, Ray would also retry the call that ends it.
     actor.__ray_metadata__.method_meta.max_task_retries.update(RETRIES)
     module: Any = raybackend
     module.BasicActorPool = SteadyActorPool
@@ -96,11 +97,11 @@ def _hand_out_in_one_pass() -> None:
 def hand_out(state: Any, queue: "Queue[Message]", nodes: Container[int], stop: threading.Event) -> None:
     """Put messages into the queue in the order in which they were sent, until `stop` is set.
 
-    In that order they are also waited for, so that few replies have to wait in memory for their turn.
+    The server waits for replies in the same order, so few of them have to wait in memory for their turn.
 
     Args:
         state: Flower's `InMemoryLinkState`.
-        queue: Of the actors.
+        queue: The actors'.
         nodes: Ids of the simulated nodes.
         stop: Set when the run ends.
     """
@@ -109,7 +110,7 @@ def hand_out(state: Any, queue: "Queue[Message]", nodes: Container[int], stop: t
         with state.lock:
             waiting = state.message_ins_store  # by id, in the order of sending
             new = [message_id for message_id in waiting if message_id not in handed_out]
-            state._check_stored_messages(set(new))  # which deletes those that have expired
+            state._check_stored_messages(set(new))  # deletes those that have expired
             messages = [waiting[message_id] for message_id in new if message_id in waiting]
             handed_out = set(waiting)
         for message in messages:
@@ -127,7 +128,7 @@ def _explain_clusters_that_cannot_be_joined() -> None:
 
 
 def joining_in_one_sentence(init_ray: Callable[..., None]) -> Callable[..., None]:
-    """`RayBackend.init_ray`, which prints four tracebacks, and waits for minutes if no cluster answers."""
+    """Wrap `RayBackend.init_ray`, which prints four tracebacks, and waits for minutes if no cluster answers."""
 
     @wraps(init_ray)
     def init(self: Any, backend_config: dict[str, Any]) -> None:
@@ -147,21 +148,21 @@ def joining_in_one_sentence(init_ray: Callable[..., None]) -> Callable[..., None
 
 
 def check_cluster(address: str, init_args: dict[str, Any]) -> None:
-    """See whether Ray can be joined.
+    """Check that a Ray cluster can be joined.
 
     Args:
         address: Host and port of its head.
-        init_args: What the user set for ``ray.init``.
+        init_args: The user's settings for ``ray.init``.
 
     Raises:
-        ValueError: The number of CPUs or GPUs is set, which is the cluster's own business.
+        ValueError: The number of CPUs or GPUs is set, which only the cluster itself decides.
         ConnectionError: Nothing answers.
     """
     for key in ("num_cpus", "num_gpus"):
         if key in init_args:
             raise ValueError(
                 f"federation config: 'init-args-{key.replace('_', '-')}' is {init_args[key]}, but the Ray cluster at"
-                f" {address} has what its machines were started with; leave the key out, or unset RAY_ADDRESS."
+                f" {address} has what its machines were started with; remove the key, or unset RAY_ADDRESS."
             )
     host, _, port = address.rpartition(":")
     try:
@@ -169,11 +170,11 @@ def check_cluster(address: str, init_args: dict[str, Any]) -> None:
     except OSError as error:
         raise ConnectionError(
             f"no Ray cluster answers at {address} ({error}); start one there with `ray start --head`, or unset"
-            " RAY_ADDRESS and start the SuperLink again."
+            " RAY_ADDRESS and restart the SuperLink."
         ) from None
 
 
-def _refuse_clients_that_find_no_room() -> None:
+def _refuse_clients_that_do_not_fit() -> None:
     from flwr.server.superlink.fleet.vce.backend.raybackend import RayBackend
 
     backend: Any = RayBackend
@@ -181,7 +182,7 @@ def _refuse_clients_that_find_no_room() -> None:
 
 
 def building_in_one_sentence(build: Callable[..., None]) -> Callable[..., None]:
-    """`RayBackend.build`, which ends in six tracebacks if there is room for no client."""
+    """Wrap `RayBackend.build`, which ends in six tracebacks if not even one client fits."""
 
     @wraps(build)
     def checked(self: Any, app_fn: Any) -> None:

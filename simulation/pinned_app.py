@@ -1,10 +1,10 @@
-"""A ClientApp that always runs the code of its own bundle, also on machines that do not have it.
+"""A ClientApp that always runs the code of its own bundle, even on machines that do not have it.
 
 Flower's simulation pickles the ClientApp by reference, and a Ray actor then imports the app's module from the first
-folder on its path: the working directory of whoever started the local SuperLink, which may hold another checkout of
-this app. `PinnedClientApp` pickles as "import that module from this folder" instead. On another machine of a Ray
-cluster there is no such folder, so it gets the code from the cluster's head, and unpacks it once. The code does not
-travel with each message: 170 kB of it would take 2 ms of the 3 that Ray needs for one.
+folder on its path: the directory in which the local SuperLink was started, which may hold another checkout of this app.
+`PinnedClientApp` instead pickles as "import that module from this folder". Another machine of a Ray cluster has no such
+folder, so it gets the code from the cluster's head and unpacks it once. The code does not travel with each message:
+its 170 kB would take 2 ms of the 3 that Ray needs for one.
 """
 
 import importlib
@@ -22,12 +22,12 @@ from flwr.clientapp import ClientApp
 from messages.fingerprint import code_files, code_fingerprint
 
 BUNDLE = str(Path(__file__).resolve().parents[1])
-NAMESPACE = "clothing1m-fl"  # of the code among what Ray's head keeps
+NAMESPACE = "clothing1m-fl"  # for the code in the key-value store of Ray's head
 
 
 @cache
 def packed_code() -> tuple[str, bytes]:
-    """Fingerprint of the bundle's code, and a zip of it."""
+    """Fingerprint of the bundle's code, and a zip of the code."""
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as files:
         for path in code_files(Path(BUNDLE)):
@@ -37,7 +37,7 @@ def packed_code() -> tuple[str, bytes]:
 
 
 def shared_code() -> tuple[str, bytes | None]:
-    """`packed_code`, without the zip where Ray runs: its head keeps it, under the fingerprint."""
+    """`packed_code`, but without the zip if Ray runs: its head keeps that, under the fingerprint."""
     fingerprint, archive = packed_code()
     ray = sys.modules.get("ray")
     if ray is None or not ray.is_initialized():
@@ -48,16 +48,17 @@ def shared_code() -> tuple[str, bytes | None]:
 
 @lru_cache(maxsize=1)
 def _publish(job: str) -> None:
-    """Give the zip to the head of the Ray cluster that this process works for as `job`, where all machines find it.
+    """Store the zip on the head of the Ray cluster, where all machines find it, once per `job`.
 
-    Not to its object store: machines fail to fetch an object that a message refers to while it is unpickled.
+    It is not in Ray's object store, because a machine cannot fetch an object while it unpickles the message that
+    refers to it.
     """
     kept: Any = importlib.import_module("ray.experimental.internal_kv")
     kept._internal_kv_put(*packed_code(), namespace=NAMESPACE)
 
 
 def _loader() -> Callable[[str, str, str, bytes | None], Callable[..., Message]]:
-    # A nested function is pickled by value, so that it needs no import of ours on the other side.
+    # A nested function is pickled by value, so the other side needs no import of this app.
     def load(bundle: str, name: str, fingerprint: str, archive: bytes | None) -> Callable[..., Message]:
         import contextlib
         import importlib
@@ -87,7 +88,7 @@ def _loader() -> Callable[[str, str, str, bytes | None], Callable[..., Message]]
                 folder.parent.mkdir(parents=True, exist_ok=True)
                 with tempfile.TemporaryDirectory(dir=folder.parent) as new:
                     zipfile.ZipFile(io.BytesIO(archive)).extractall(Path(new) / "code")
-                    with contextlib.suppress(OSError):  # another actor was faster
+                    with contextlib.suppress(OSError):  # another actor did it first
                         (Path(new) / "code").rename(folder)
             if sys.path[0] != str(folder):
                 sys.path.insert(0, str(folder))
@@ -95,7 +96,7 @@ def _loader() -> Callable[[str, str, str, bytes | None], Callable[..., Message]]
         except (ImportError, OSError) as error:
             reason = (
                 f"the app cannot be loaded on {socket.gethostname()} ({error}); every machine must have the same Python"
-                " packages and a cache folder that can be written."
+                " packages and a writable cache folder."
             )
             return lambda message, context: Reply(Error(ErrorCode.LOAD_CLIENT_APP_EXCEPTION, reason), reply_to=message)
 
@@ -103,10 +104,10 @@ def _loader() -> Callable[[str, str, str, bytes | None], Callable[..., Message]]
 
 
 class PinnedClientApp(ClientApp):
-    """`ClientApp` that unpickles as the ``app`` of a module of the bundle that this file belongs to."""
+    """A `ClientApp` that unpickles as the ``app`` of a module in this file's bundle."""
 
     def __init__(self, module: str) -> None:
-        """Pickle as the ``app`` of `module`, which is where this one is made."""
+        """Pickle as the ``app`` of `module`, the one that creates this object."""
         super().__init__()
         self._module = module
 

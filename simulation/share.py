@@ -1,6 +1,6 @@
-"""The share of a machine that a client was given, held to.
+"""Enforces each client's share of its machine.
 
-Ray only books fractions of a GPU: nothing keeps a client from taking the memory of those beside it.
+Ray only does the bookkeeping of GPU fractions: nothing stops a client from taking its neighbours' memory.
 """
 
 import re
@@ -14,15 +14,15 @@ from torch import Tensor
 from config.run_config import ConfigError
 from simulation.capacity import GIB, GPU_UNITS, Share
 
-# What CUDA itself takes in each process, for its context and the kernels that were loaded. It is not PyTorch's to
-# limit, so it comes off the part that is.
+# What CUDA itself takes in each process, for its context and loaded kernels. PyTorch cannot limit it, so it is
+# subtracted from what PyTorch may use.
 CONTEXT_BYTES = GIB // 2
-_held: list[Share] = []  # the part of a GPU that this process is limited to, if it is
+_held: list[Share] = []  # the fraction of a GPU that this process is limited to, if any
 
 
 def assigned() -> Share | None:
-    """What Ray gave the actor that this process is; None where there is no actor: on a real SuperNode, in a driver."""
-    ray: Any = sys.modules.get("ray")  # whoever runs in one of its actors has it
+    """What Ray gave this process as an actor; None if it is not one, but a real SuperNode or the driver."""
+    ray: Any = sys.modules.get("ray")  # every Ray actor has imported it
     if ray is None or not ray.is_initialized() or ray.get_runtime_context().get_actor_id() is None:
         return None
     resources = ray.get_runtime_context().get_assigned_resources()
@@ -31,7 +31,7 @@ def assigned() -> Share | None:
 
 @cache
 def hold_to_share() -> Share | None:
-    """Take no more of the machine than was given, from now on: before the first message, and once in a process."""
+    """Limit this process to its share of the machine; once per process, before its first message."""
     share = assigned()
     if share is not None:
         hold_to(share)
@@ -39,12 +39,12 @@ def hold_to_share() -> Share | None:
 
 
 def hold_to(share: Share) -> None:
-    """As many threads as CPUs, and no more of a GPU's memory than the fraction of it.
+    """Use as many threads as CPUs, and no more of a GPU's memory than the given fraction.
 
-    Ray shows an actor the GPUs that it was given, so the first one that CUDA sees is its own.
+    Ray shows an actor only the GPUs that it was given, so the first one that CUDA sees is its own.
 
     Raises:
-        ConfigError: The client was given no GPU, and sees one; or its part of one holds nothing but CUDA itself.
+        ConfigError: The client was given no GPU but sees one, or CUDA itself would fill its fraction of one.
     """
     torch.set_num_threads(max(1, int(share.cpus)))
     if not torch.cuda.is_available():
@@ -52,7 +52,8 @@ def hold_to(share: Share) -> None:
     if not share.gpus:
         raise ConfigError(
             "federation config: the client was given no GPU, but sees one, whose memory it would take from others; add"
-            " client-resources-num-gpus, or unset RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO, on which Ray leaves GPUs visible."
+            " client-resources-num-gpus, or unset RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO, which makes Ray leave GPUs"
+            " visible."
         )
     if share.gpus < 1:
         total = gpu_bytes()
@@ -72,7 +73,7 @@ def gpu_bytes() -> int:
 
 
 def free_gpu_bytes() -> int:
-    """What is left of this process's part of the GPU, and not taken by others."""
+    """What is left of this process's share of the GPU, and not taken by others."""
     free, total = torch.cuda.mem_get_info(0)
     if not _held:
         return free
@@ -80,16 +81,14 @@ def free_gpu_bytes() -> int:
 
 
 def place(images: Tensor, device: torch.device) -> Tensor:
-    """All images of the visit on the GPU if they take at most half of what this client has free there, else where they
-    are.
-    """
+    """Move all images of the visit to the GPU if they take at most half of what this client has free there."""
     if device.type != "cuda":
         return images
     return images.to(device) if images.nbytes <= free_gpu_bytes() // 2 else images
 
 
 def out_of_memory(error: torch.OutOfMemoryError) -> str:
-    """What a client was given, what it had taken, and what to change; in one sentence."""
+    """One sentence: what the client was given, what it had taken, and what to change."""
     tried = re.search(r"Tried to allocate ([\d.]+ \w+)", str(error))
     more = f"{tried[1]} more" if tried else f"more ({str(error).splitlines()[0]})"
     smaller = "a smaller 'batch-size' or 'image-size'"
@@ -98,7 +97,7 @@ def out_of_memory(error: torch.OutOfMemoryError) -> str:
     total, taken = gpu_bytes() / GIB, torch.cuda.max_memory_reserved(0) / GIB
     if not _held:
         return (
-            f"the GPU's {total:.1f} GiB are too little: it had taken {taken:.1f} GiB and needed {more}; use {smaller}."
+            f"the GPU's {total:.1f} GiB is too little: it had taken {taken:.1f} GiB and needed {more}; use {smaller}."
         )
     gpus = _held[-1].gpus
     half_as_many = int(GPU_UNITS / ((int(1 / gpus) + 1) // 2)) / GPU_UNITS

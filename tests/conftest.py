@@ -1,4 +1,4 @@
-"""Data that several rooms' tests share, drawn once per test session."""
+"""Data that the tests of several packages share, drawn once per test session."""
 
 import os
 from collections.abc import Iterator
@@ -10,16 +10,16 @@ from hypothesis import settings
 
 from data.sample import draw_sample
 
-# A busy machine is no failure: no test here is timed.
+# A busy machine must not fail a test: none here is timed.
 settings.register_profile("project", deadline=None)
 settings.load_profile("project")
 
-# Threads of several processes that wait for each other by spinning make tiny networks seven times slower.
+# Threads of several processes that spin while they wait for each other make tiny networks seven times slower.
 torch.set_num_threads(1)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Results are those of the CPU everywhere: only `pytest -m gpu` sees a GPU."""
+    """Results are always those of the CPU: only `pytest -m gpu` sees a GPU."""
     if config.option.markexpr != "gpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 

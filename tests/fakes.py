@@ -18,6 +18,7 @@ from flwr.superlink.grid.inmemory_grid import InMemoryGrid
 
 from client_app.app import app as client_app
 from config.run_config import RunConfig
+from messages import keys
 from server_app.app import app as server_app
 
 Handler = Callable[[Message, Context], Message | None]
@@ -26,7 +27,7 @@ Handler = Callable[[Message, Context], Message | None]
 def instruction(message_type: str = MessageType.TRAIN, node_id: int = 1) -> Message:
     """A message as the SuperLink would deliver it."""
     _identify()
-    message = Message(RecordDict({"config": ConfigRecord()}), node_id, message_type)
+    message = Message(RecordDict({keys.CONFIG: ConfigRecord()}), node_id, message_type)
     message.metadata.__dict__["_message_id"] = str(uuid.uuid4())
     return message
 
@@ -38,8 +39,8 @@ def _identify() -> None:
 class InProcessGrid(InMemoryGrid):
     """Nodes with scattered ids and partitions in another order, like the simulation's.
 
-    When one reply is pulled, all messages are answered, the last first, to show that nothing depends on who finishes
-    first. A handler that returns None is a client that never answers.
+    When one reply is pulled, all messages are answered, the last first, to show that nothing depends on which client
+    finishes first. A handler that returns None stands for a client that never answers.
     """
 
     def __init__(
@@ -100,9 +101,9 @@ def record(arrays: Mapping[str, Any]) -> ArrayRecord:
 
 
 def train_reply(arrays: Mapping[str, Any], num_examples: int = 1, loss: float = 1.0) -> Message:
-    """What a client answers to a train message."""
-    metrics = MetricRecord({"num-examples": num_examples, "train-loss": loss})
-    return Message(RecordDict({"arrays": record(arrays), "metrics": metrics}), reply_to=instruction())
+    """A client's reply to a train message."""
+    metrics = MetricRecord({keys.NUM_EXAMPLES: num_examples, keys.TRAIN_LOSS: loss})
+    return Message(RecordDict({keys.ARRAYS: record(arrays), keys.METRICS: metrics}), reply_to=instruction())
 
 
 def one_round(
@@ -118,8 +119,8 @@ def one_round(
 
 
 def partitions(count: int) -> list[dict[str, Any]]:
-    """Node configs of a simulation with `count` nodes, in an order of their own."""
-    return [{"partition-id": (index * 7 + 3) % count, "num-partitions": count} for index in range(count)]
+    """Node configs of a simulation with `count` nodes, shuffled."""
+    return [{keys.PARTITION_ID: (index * 7 + 3) % count, keys.NUM_PARTITIONS: count} for index in range(count)]
 
 
 SMALL = {"model": "resnet18", "image-size": 32, "batch-size": 8, "precision": "fp32", "num-server-rounds": 2}
@@ -132,7 +133,7 @@ def run_in_process(
     nodes: list[dict[str, Any]] | None = None,
     **overrides: Any,
 ) -> Path:
-    """A whole run of the real ServerApp and ClientApp; returns its folder."""
+    """Run the real ServerApp and ClientApp, and return the run's folder."""
     values = {**SMALL, "output-dir": str(out), "run-name": "run", "fraction-train": 0.5, **overrides}
     values = {key.replace("_", "-"): value for key, value in values.items()}
     grid = InProcessGrid(handler or client_app, nodes or partitions(clients), values)
@@ -140,14 +141,14 @@ def run_in_process(
     return out / str(values["run-name"])
 
 
-# What two runs alike need not share, of each line in metrics.jsonl.
+# Keys of metrics.jsonl that may differ between two equal runs.
 TIMES = (
     "seconds", "slowest-client-seconds", "slowest-training-seconds", "evaluation-seconds", "images-per-second",
 )  # fmt: skip
 
 
 def outcome_of(run_dir: Path) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
-    """What must not depend on kills, actors or the runtime: metrics without times, and weights."""
+    """What must not depend on kills, actors or the runtime: metrics other than times, and weights."""
     rounds = [{key: value for key, value in entry.items() if key not in TIMES} for entry in rounds_of(run_dir)]
     weights = safetensors.numpy.load_file(run_dir / "model.safetensors")
     return rounds, {name: value.tobytes() for name, value in weights.items()}

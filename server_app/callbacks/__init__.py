@@ -1,4 +1,4 @@
-"""Everything in a run that is not the algorithm: one file per concern, three hooks each."""
+"""Everything in a run that is not the algorithm: one file per concern, with three hooks each."""
 
 import time
 from dataclasses import dataclass, field
@@ -11,12 +11,12 @@ from learning.evaluation import Evaluation
 
 
 @dataclass(frozen=True)
-class Kept:
-    """What must be known of the rounds so far to go on, besides the model.
+class RunState:
+    """What a resumed run needs from earlier rounds, besides the model.
 
     Attributes:
-        strategy: The strategy's; empty if it needs nothing.
-        method: Of the method's half on the server.
+        strategy: The strategy's state; empty if it has none.
+        method: The state of the method's server half.
         visits: By partition, the round of its last good reply.
     """
 
@@ -32,22 +32,22 @@ class RoundResult:
     Attributes:
         server_round: From 1.
         arrays: The global model after aggregation.
-        test: It, on clean test.
-        validation: It, on the clean list that `val-split` names; None without one.
+        test: The global model on clean test.
+        validation: The same on the clean list that `val-split` names; None without one.
         train_loss: Mean local loss over the visit, averaged over clients by examples, in nats.
         num_examples: Images that the clients of the round hold together.
-        seconds: Wall time since the round before was done, evaluation included: those of all rounds add up to the run.
-        slowest_client_seconds: Longest visit among the good replies: reading the data, training, packing the reply.
+        seconds: Wall time since the previous round ended, evaluation included; over all rounds they add up to the run.
+        slowest_client_seconds: Longest visit among the usable replies: reading the data, training, packing the reply.
         slowest_training_seconds: Longest training loop among them, without decoding.
         evaluation_seconds: Wall time of evaluation, on the server and on clients.
         images_seen: Images that went through a training step, over all clients and local epochs.
-        images_per_second: They, per second from sending to the aggregated model.
-        sampled_partitions: Clients asked, in the order of the messages.
+        images_per_second: `images_seen` per second between sending and the aggregated model.
+        sampled_partitions: Sampled clients, in the order of the messages.
         failures: Partition of each client without a usable reply, and the reason.
         on_clients: Mean metrics of federated evaluation; empty without it.
         of_strategy: Metrics that the strategy adds to those of the clients, such as ``clipping-norm``.
-        of_method: Metrics of the method: how right it judges images and clients, where that is known.
-        kept: For a checkpoint.
+        of_method: Metrics of the method: how well it judges images and clients, where the truth is known.
+        state: For a checkpoint.
     """
 
     server_round: int
@@ -67,12 +67,12 @@ class RoundResult:
     on_clients: dict[str, float] = field(default_factory=dict)
     of_strategy: dict[str, float] = field(default_factory=dict)
     of_method: dict[str, float] = field(default_factory=dict)
-    kept: Kept = field(default_factory=Kept)
+    state: RunState = field(default_factory=RunState)
 
 
 @dataclass(frozen=True)
 class History:
-    """What a resumed run has done already; nothing for a new one.
+    """What a resumed run has already done; empty for a new one.
 
     Attributes:
         last_round: 0 for a new run.
@@ -91,17 +91,17 @@ class Callback:
     """Hooks of the round loop; the default does nothing."""
 
     def on_start(self, history: History) -> None:
-        """Called once before the first round, or before the first one after a resume."""
+        """Called once before the first round, or the first round after a resume."""
 
     def after_round(self, result: RoundResult) -> None:
-        """Called after each round; what it raises ends the run before later callbacks hear of the round."""
+        """Called after each round; an exception stops the run before later callbacks are called."""
 
     def on_end(self) -> None:
-        """Called once, also when the run stops early; rounds that are done must be safe after it."""
+        """Called once, even if the run stops early; afterwards all finished rounds must be safely on disk."""
 
 
 class OccasionalCallback(Callback):
-    """Writes what takes a noticeable time: at most once in `SECONDS` while the run goes on, and at its end."""
+    """Writes what takes noticeable time: at most once every `SECONDS` during the run, and at its end."""
 
     SECONDS = 60.0
 

@@ -1,4 +1,4 @@
-"""`checkpoints/`: the state after each round, the one before it, and the best model by clean validation accuracy."""
+"""`checkpoints/`: the states after the last two rounds, and the best model by clean validation accuracy."""
 
 import shutil
 from collections.abc import Mapping
@@ -8,11 +8,11 @@ from messages.arrays import as_numpy
 from server_app.callbacks import Callback, History, RoundResult
 from server_app.checkpoint_file import Checkpoint, save_checkpoint
 
-KEPT = 2  # the newest, and the one that is used if that turns out to be damaged
+KEPT = 2  # the newest, and one to fall back on if that is damaged
 
 
 class Checkpoints(Callback):
-    """Writes ``round-00007.safetensors``, and links the best one as ``best.safetensors``."""
+    """Writes ``round-00007.safetensors``, and copies the best one to ``best.safetensors``."""
 
     def __init__(self, folder: Path, config: Mapping[str, object], roll: str, run: str = "") -> None:
         self._folder = folder
@@ -24,7 +24,7 @@ class Checkpoints(Callback):
     def on_start(self, history: History) -> None:
         self._folder.mkdir(exist_ok=True)
         self._best = history.best
-        for path in self._folder.glob("round-*.safetensors"):  # of rounds that are about to be done again
+        for path in self._folder.glob("round-*.safetensors"):  # of rounds that will be repeated
             if int(path.stem.removeprefix("round-")) > history.last_round:
                 path.unlink()
 
@@ -41,10 +41,10 @@ class Checkpoints(Callback):
                 model,
                 self._config,
                 self._roll,
-                result.kept.strategy,
+                result.state.strategy,
                 self._best,
-                method=result.kept.method,
-                visits=result.kept.visits,
+                method=result.state.method,
+                visits=result.state.visits,
                 run=self._run,
             ),
         )

@@ -1,11 +1,11 @@
-"""Ends a run whose clients fail too often, before a model that few of them trained is taken for a result."""
+"""Stops a run whose clients fail too often, before a model that few of them trained passes for a result."""
 
 from server_app.callbacks import Callback, RoundResult
 from server_app.stopping import RunStoppedError
 
 
 class FailureGate(Callback):
-    """Goes before all callbacks that write: a round that does not pass is done again after a resume."""
+    """Must come before the callbacks that write: a round that does not pass is repeated after a resume."""
 
     def __init__(self, min_reply_fraction: float) -> None:
         self._min = min_reply_fraction
@@ -18,5 +18,5 @@ class FailureGate(Callback):
             partition, reason = min(result.failures.items())
             raise RunStoppedError(
                 f"round {result.server_round}: only {usable} of {asked} clients gave a usable reply, fewer than"
-                f" 'min-reply-fraction' of {self._min:g} asks for; client {partition} said: {reason.splitlines()[0]}"
+                f" 'min-reply-fraction' {self._min:g} requires; client {partition} reported: {reason.splitlines()[0]}"
             )

@@ -1,4 +1,4 @@
-"""`failures.jsonl`: every reply that was left out, with its reason."""
+"""`failures.jsonl`: every reply that was left out, with the reason."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from server_app.resume import read_lines
 
 
 class FailuresFile(Callback):
-    """One JSON object per failure; the file is there once something has failed."""
+    """One JSON object per failure; the file exists once something has failed."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -20,7 +20,7 @@ class FailuresFile(Callback):
             replace_file(self._path, "".join(json.dumps(line) + "\n" for line in lines).encode())
 
     def record(self, server_round: int, partition: int, reason: str) -> None:
-        """Append one failure at once, so that it is there even if its round never ends."""
+        """Append one failure immediately, so that it is on disk even if its round never ends."""
         with self._path.open("a", encoding="utf-8") as file:
             entry = {"round": server_round, "partition": partition, "reason": reason}
             file.write(json.dumps(entry, ensure_ascii=False) + "\n")

@@ -13,7 +13,7 @@ from server_app.files import replace_file
 
 
 class LatestModel(OccasionalCallback):
-    """Replaces the file in one step, so that it is complete at any moment."""
+    """Replaces the file in one step, so that it is always complete."""
 
     def __init__(self, path: Path, class_names: tuple[str, ...], config: RunConfig) -> None:
         super().__init__()

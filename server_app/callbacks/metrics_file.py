@@ -10,7 +10,7 @@ from server_app.files import replace_file
 
 
 class MetricsFile(Callback):
-    """Appends to a file; a resumed run first takes out the rounds that it does again."""
+    """Appends to the file; a resumed run first removes the rounds that it will repeat."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

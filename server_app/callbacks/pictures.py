@@ -1,4 +1,4 @@
-"""`accuracy.png` and `confusion.png`, redrawn now and then while the run goes on, and at its end."""
+"""`accuracy.png` and `confusion.png`, redrawn now and then during the run, and at its end."""
 
 import json
 from pathlib import Path
@@ -40,7 +40,7 @@ class Pictures(OccasionalCallback):
 
 
 def draw_accuracy(accuracies: list[float], title: str) -> Figure:
-    """Accuracy on clean test per round, beside the published FedAvg run on the real Clothing1M."""
+    """Accuracy on clean test per round, next to the published FedAvg run on the real Clothing1M."""
     published = json.loads(PUBLISHED.read_text(encoding="utf-8"))
     figure = Figure(figsize=(7.2, 4.2), layout="constrained")
     axes = figure.subplots()
@@ -53,7 +53,7 @@ def draw_accuracy(accuracies: list[float], title: str) -> Figure:
     rounds = np.arange(1, len(accuracies) + 1)
     percent = 100 * np.asarray(accuracies)
     axes.plot(rounds, percent, color=ACCENT, linewidth=2, marker="o", markersize=3.5)
-    crowded = len(accuracies) > 0.75 * len(curve)  # beside the last point there is no room: above it
+    crowded = len(accuracies) > 0.75 * len(curve)  # no space to the right of the last point: label it above
     axes.annotate(
         f"this run: {percent[-1]:.1f} %",
         (float(rounds[-1]), percent[-1]),

@@ -1,4 +1,4 @@
-"""One aligned line per round, with the time left: a live bar would not survive Flower's log relay."""
+"""Logs one aligned line per round, with the time left: a progress bar would not survive Flower's log relay."""
 
 from logging import INFO
 
@@ -19,12 +19,12 @@ class Progress(Callback):
         for line in history.metrics:
             self._best = max(self._best, (line["test-accuracy"], -line["round"]))
         if history.last_round:
-            log(INFO, "Going on after round %d of %d.", history.last_round, self._num_rounds)
+            log(INFO, "Resuming after round %d of %d.", history.last_round, self._num_rounds)
 
     def after_round(self, result: RoundResult) -> None:
         self._best = max(self._best, (result.test.accuracy, -result.server_round))
         self._durations.append(result.seconds)
-        # The first round also starts actors and decodes images; later ones tell more about what is to come.
+        # The first round also starts actors and decodes images; later ones predict the rest better.
         recent = self._durations[1:][-5:] or self._durations
         left = (self._num_rounds - result.server_round) * sum(recent) / len(recent)
         width = len(str(self._num_rounds))

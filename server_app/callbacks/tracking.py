@@ -1,7 +1,7 @@
-"""Metrics of each round to an experiment tracker, next to metrics.jsonl, which has them in any case.
+"""Sends each round's metrics to an experiment tracker, in addition to metrics.jsonl.
 
 TensorBoard writes its files into the run's folder. Weights & Biases and Trackio share one API: `init`, `log`, `finish`.
-A resumed run continues its record. What goes wrong in a tracker is logged once and never ends a run.
+A resumed run continues its record. An error in a tracker is logged once and never stops the run.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ PROJECT = "clothing1m-fl"
 
 
 class Tracker(Protocol):
-    """What a tracker does for us."""
+    """What the app needs of a tracker."""
 
     def log(self, metrics: Mapping[str, float], step: int) -> None: ...
 
@@ -29,7 +29,7 @@ class Tracker(Protocol):
 
 
 class TensorBoard:
-    """Event files in ``<run folder>/tensorboard``; after a resume, later events hide those of rounds done again."""
+    """Event files in ``<run folder>/tensorboard``; after a resume, later events hide those of repeated rounds."""
 
     def __init__(self, run_dir: Path, config: RunConfig, next_round: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -48,12 +48,12 @@ class TensorBoard:
 
 
 class WandbLike:
-    """A run named like its folder, in the project clothing1m-fl; where it goes is the tracker's own setting."""
+    """A run named after its folder, in the project clothing1m-fl; the tracker's own settings decide where it goes."""
 
     def __init__(self, run_dir: Path, config: RunConfig, next_round: int) -> None:
         package = config.tracking
         self._module: Any = importlib.import_module(package)
-        # Trackio continues a run by its name, Weights & Biases by its id.
+        # Trackio resumes a run by its name, Weights & Biases by its id.
         identity = {"id": run_dir.name, "dir": str(run_dir)} if package == "wandb" else {}
         self._module.init(project=PROJECT, name=run_dir.name, config=config.to_flat(), resume="allow", **identity)
 
@@ -74,7 +74,7 @@ TRACKERS: dict[str, Callable[[Path, RunConfig, int], Tracker | None]] = {
 
 
 class Tracking(Callback):
-    """All single numbers of a round, under their names in metrics.jsonl; the step is the round."""
+    """Logs a round's scalars under their names in metrics.jsonl; the step is the round."""
 
     def __init__(self, run_dir: Path, config: RunConfig) -> None:
         self._run_dir, self._config = run_dir, config
@@ -99,13 +99,13 @@ class Tracking(Callback):
     def _never_failing(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # of a third party, with a network behind it
+        except Exception as error:  # third-party code on top of a network
             self._tracker = None
-            log(WARNING, "%s stopped tracking this run: %s. metrics.jsonl goes on.", self._config.tracking, error)
+            log(WARNING, "%s stopped tracking this run: %s. metrics.jsonl continues.", self._config.tracking, error)
 
 
 def check_tracking(config: RunConfig) -> None:
-    """Said before anything is computed.
+    """Check before anything is computed that the tracker is installed.
 
     Raises:
         ConfigError: The tracker is not installed.
@@ -118,5 +118,5 @@ def check_tracking(config: RunConfig) -> None:
     except ImportError as error:
         raise ConfigError(
             f"run config: 'tracking' is {config.tracking!r}, but it cannot be imported ({error}); `pip install"
-            f" {package}` where the server runs, or take one of {', '.join(TRACKERS)}."
+            f" {package}` where the server runs, or choose one of {', '.join(TRACKERS)}."
         ) from None

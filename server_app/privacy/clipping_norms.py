@@ -1,4 +1,4 @@
-"""At which norm updates are clipped, and how much noise goes with it: fixed, or adapted to the updates.
+"""The norm at which updates are clipped, and the noise that goes with it: fixed, or adapted to the updates.
 
 Adaptive clipping (Andrew et al., NeurIPS 2021, arXiv 1905.03871, Algorithm 1) follows a quantile gamma of the updates'
 norms. b_k is 1 if client k's update was no longer than C, m the number of replies:
@@ -6,8 +6,8 @@ norms. b_k is 1 if client k's update was no longer than C, m the number of repli
     b = (sum_k b_k + N(0, sigma_b^2)) / m,    C <- C exp(-eta_C (b - gamma))
     z_Delta = (z^-2 - (2 sigma_b)^-2)^(-1/2)
 
-so that noise z_Delta C on the sum of updates and sigma_b on that of bits together are as private as z. Flower's classes
-take 1 - b for b, which makes C fall where it should rise, and draw the noise for the next C instead of the one that
+so that noise z_Delta C on the sum of updates and sigma_b on the sum of bits are together as private as z. Flower's
+classes use 1 - b for b, so that C falls where it should rise, and draw the noise for the next C instead of the C that
 clipped.
 """
 
@@ -21,7 +21,7 @@ from config.rules import interval
 from server_app.strategies.parameters import check_parameters, parameter
 
 NORM = "privacy/clipping-norm"  # in checkpoints
-MUST_BE_SET = math.nan  # no rule holds for it
+MUST_BE_SET = math.nan  # it satisfies no rule
 POSITIVE = interval(0, float("inf"), open_low=True)
 
 
@@ -30,7 +30,7 @@ class FixedClipping:
     """One C for the whole run.
 
     Attributes:
-        noise_multiplier: z; the noise on the sum of updates has deviation z C.
+        noise_multiplier: z; the noise on the sum of updates has standard deviation z C.
         clipping_norm: C.
     """
 
@@ -41,7 +41,7 @@ class FixedClipping:
         check_parameters(self)
 
     def update_noise(self, sampled: int) -> float:
-        """Deviation of the noise on the sum of updates, in units of C, with `sampled` clients a round."""
+        """Standard deviation of the noise on the sum of updates, in units of C, with `sampled` clients a round."""
         return self.noise_multiplier
 
     def adapt(self, within: int, replies: int, sampled: int, rng: np.random.Generator) -> None:
@@ -50,7 +50,7 @@ class FixedClipping:
         Args:
             within: Number of updates no longer than C.
             replies: Number of updates.
-            sampled: Number of clients that were asked for one.
+            sampled: Number of sampled clients.
             rng: Source of the noise on `within`.
         """
 
@@ -59,7 +59,7 @@ class FixedClipping:
         return {}
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
-        """Take over what `state` gave."""
+        """Restore what `state` returned."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -71,7 +71,7 @@ class AdaptiveClipping:
         initial_clipping_norm: C in the first round.
         target_clipped_quantile: gamma; 0.5 aims at the median norm.
         clip_norm_lr: eta_C.
-        clipped_count_stddev: sigma_b; 0: a twentieth of the sampled clients, or none if z is 0.
+        clipped_count_stddev: sigma_b; 0 stands for a twentieth of the sampled clients, or for no noise if z is 0.
     """
 
     noise_multiplier: float = parameter(MUST_BE_SET, interval(0, float("inf")))
@@ -92,7 +92,7 @@ class AdaptiveClipping:
         """z_Delta.
 
         Raises:
-            ValueError: The noise on the bits alone would have to be more than it is.
+            ValueError: The noise on the bits is too small for z.
         """
         if not self.noise_multiplier:
             return 0.0
@@ -100,7 +100,7 @@ class AdaptiveClipping:
         if self.noise_multiplier >= 2 * deviation:
             raise ValueError(
                 f"noise-multiplier {self.noise_multiplier:g} needs clipped-count-stddev above"
-                f" {self.noise_multiplier / 2:g}, and it is {deviation:g} with {sampled} clients a round"
+                f" {self.noise_multiplier / 2:g}, but it is {deviation:g} with {sampled} clients a round"
             )
         return float((self.noise_multiplier**-2 - (2 * deviation) ** -2) ** -0.5)
 
@@ -115,10 +115,10 @@ class AdaptiveClipping:
         return {NORM: np.asarray(self.clipping_norm)}
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
-        """Take over what `state` gave.
+        """Restore what `state` returned.
 
         Raises:
-            ValueError: There is no clipping norm in it.
+            ValueError: It has no clipping norm.
         """
         if NORM not in state:
             raise ValueError("the clipping norm was not saved")

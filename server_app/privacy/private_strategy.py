@@ -2,10 +2,10 @@
 
     w_t + 1/m (sum_k Delta_k min(1, C / ||Delta_k||) + N(0, (z C)^2))    is the mean that the strategy sees
 
-m is the number of usable replies, and all weigh the same: with weights n_k one client could move the mean by more than
-C / m. Flower's classes hold all replies, clip BatchNorm's buffers and counters too, keep the weights n_k, and add the
-noise after the strategy's step, where it does not fit a step such as FedAdam's. Here the step works on what is noised
-already, so that nothing it does can weaken the guarantee. docs/strategies.md says what that is.
+m is the number of usable replies, and all have equal weight: with weights n_k, one client could move the mean by more
+than C / m. Flower's classes hold all replies, clip BatchNorm's buffers and counters too, keep the weights n_k, and add
+the noise after the strategy's step, where it does not suit a step such as FedAdam's. Here the step works on the noised
+mean, so that nothing it does can weaken the guarantee. docs/strategies.md explains that guarantee.
 """
 
 import os
@@ -21,7 +21,8 @@ from flwr.serverapp.strategy import Strategy
 
 from config.run_config import ConfigError, RunConfig, build_named
 from messages.arrays import as_array, as_numpy, take_arrays
-from messages.clipping import CLIPPING_NORM, NORM_BIT, clip_update
+from messages.clipping import clip_update
+from messages.keys import CLIPPING_NORM, METRICS, NORM_BIT
 from server_app.privacy.clipping_norms import NORM, PRIVACY, Clipping
 from server_app.strategies.batchnorm import is_parameter
 from server_app.strategies.running_mean import RunningMean
@@ -31,7 +32,7 @@ SECRET = "CLOTHING1M_FL_NOISE_SECRET"  # environment variable of the server
 
 
 def with_privacy(strategy: Strategy, config: RunConfig, known: Iterable[str]) -> Strategy:
-    """`strategy`, or what `privacy` and `privacy-args` make of it.
+    """`strategy`, wrapped as `privacy` and `privacy-args` ask.
 
     Args:
         strategy: The run's.
@@ -39,8 +40,8 @@ def with_privacy(strategy: Strategy, config: RunConfig, known: Iterable[str]) ->
         known: Names of strategies that can be made private, for the error message.
 
     Raises:
-        ConfigError: An unknown or bad parameter, a strategy that needs more than the mean, or a `payload` that would
-            round what clients have clipped.
+        ConfigError: An unknown or bad parameter, a strategy that needs more than the mean, or a `payload` that rounds
+            updates after clients have clipped them.
     """
     clipping: Clipping | None = build_named("privacy", PRIVACY, config.privacy, config.privacy_args)
     if clipping is None:
@@ -59,12 +60,12 @@ def with_privacy(strategy: Strategy, config: RunConfig, known: Iterable[str]) ->
 
 
 def takes_one_mean(strategy: object) -> bool:
-    """Whether a strategy, or a class of them, says that the mean of the replies is all it needs of them."""
+    """Whether a strategy or its class declares that it needs no more of the replies than their mean."""
     return bool(getattr(strategy, "takes_one_mean", False))
 
 
 class Private(Strategy):
-    """Clips, averages and noises the updates of a round, and hands the result to a strategy as its only reply."""
+    """Clips, averages and noises a round's updates, and passes the result to a strategy as its only reply."""
 
     holds_all_replies = False
 
@@ -72,10 +73,10 @@ class Private(Strategy):
         """Wrap `strategy`.
 
         Args:
-            strategy: Sees one reply a round.
+            strategy: Receives one reply a round.
             clipping: Sets C and the noise.
-            on_clients: Whether clients clip before they send; else the server does.
-            seed: Source of the noise, with the secret in the environment.
+            on_clients: Whether clients clip before they send; otherwise the server does.
+            seed: Source of the noise, together with the secret in the environment.
         """
         self.strategy: Any = strategy
         self.clipping = clipping
@@ -87,13 +88,13 @@ class Private(Strategy):
         if clipping.noise_multiplier and not self._secret:
             log(
                 WARNING,
-                "The noise of 'privacy' follows from 'seed', which all clients are told: whoever knows it can take the"
-                " noise out. Set %s where the server runs to prevent that.",
+                "The noise of 'privacy' is derived from 'seed', which every client receives: whoever knows it can"
+                " remove the noise. Set %s where the server runs to prevent this.",
                 SECRET,
             )
 
     def __getattr__(self, name: str) -> Any:
-        """What the app asks of a strategy besides, such as `fraction_train`, is the inner one's to say."""
+        """Take everything else, such as `fraction_train`, from the inner strategy."""
         if name == "strategy":  # not set yet, as in a copy
             raise AttributeError(name)
         return getattr(self.strategy, name)
@@ -104,14 +105,14 @@ class Private(Strategy):
         return int(getattr(self.strategy, "least_replies", 1))
 
     def peak_bytes(self, model_bytes: int, replies: int) -> int:
-        """What the inner strategy takes for one reply, w_t, and the noised mean as arrays and as bytes."""
+        """The inner strategy's peak for one reply, plus w_t, plus the noised mean as arrays and as bytes."""
         return int(self.strategy.peak_bytes(model_bytes, 1)) + 3 * model_bytes
 
     def check(self, sampled: int) -> None:
-        """Whether the noise can be had with so many clients a round.
+        """Check that the noise is possible with so many clients a round.
 
         Raises:
-            ConfigError: It cannot.
+            ConfigError: It is not.
         """
         try:
             self.clipping.update_noise(sampled)
@@ -133,12 +134,12 @@ class Private(Strategy):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Average the clipped replies one by one, add noise, adapt the norm, and let the strategy step.
+        """Average the clipped replies one by one, add noise, adapt the norm, and let the strategy take its step.
 
-        The metrics get ``clipping-norm`` and ``noise-stddev``, the deviation of each parameter of the mean.
+        Adds the metrics ``clipping-norm`` and ``noise-stddev``, the standard deviation for each parameter of the mean.
 
         Raises:
-            ValueError: A client that should clip did not say whether it had to.
+            ValueError: A client that should clip did not report whether it had to.
         """
         mean = RunningMean()
         contents: list[RecordDict] = []
@@ -162,7 +163,7 @@ class Private(Strategy):
         self.clipping.adapt(within, len(contents), self._sampled, self._generator("noise on norm bits", server_round))
         log(
             INFO,
-            "privacy: updates of %d clients clipped to norm %.4g, noise of deviation %.4g on each weight of the mean",
+            "privacy: %d updates clipped to norm %.4g, noise with standard deviation %.4g added to each mean weight",
             len(contents),
             norm,
             deviation,
@@ -170,16 +171,16 @@ class Private(Strategy):
         metrics = self.strategy.train_metrics_aggr_fn(contents, self.strategy.weighted_by_key)
         record = ArrayRecord({name: as_array(result.pop(name)) for name in list(result)})
         counted = MetricRecord({**metrics, self.strategy.weighted_by_key: 1})
-        one.content = RecordDict({self.strategy.arrayrecord_key: record, "metrics": counted})
+        one.content = RecordDict({self.strategy.arrayrecord_key: record, METRICS: counted})
         new, metrics = self.strategy.aggregate_train(server_round, [one])
         if new is None or metrics is None:
             return new, metrics
-        metrics.pop(NORM_BIT, None)  # the exact share is not for others to see
+        metrics.pop(NORM_BIT, None)  # the exact share would leak through metrics.jsonl
         metrics[CLIPPING_NORM], metrics["noise-stddev"] = norm, deviation
         return new, metrics
 
     def _clip(self, arrays: dict[str, np.ndarray], metrics: MetricRecord) -> bool:
-        """Clip unless the client has; whether there was no need to."""
+        """Clip unless the client has; return whether the update was short enough."""
         if not self._on_clients:
             return clip_update(arrays, self._sent, self.clipping.clipping_norm)
         if NORM_BIT not in metrics:
@@ -203,7 +204,7 @@ class Private(Strategy):
         self.strategy.summary()
 
     def state(self) -> dict[str, np.ndarray]:
-        """The inner strategy's, and the norm if it adapts."""
+        """The inner strategy's state, plus the norm if it adapts."""
         inner: dict[str, np.ndarray] = getattr(self.strategy, "state", dict)()
         return {**inner, **self.clipping.state()}
 
@@ -214,7 +215,7 @@ class Private(Strategy):
 
 
 def add_noise(arrays: dict[str, np.ndarray], deviation: float, rng: np.random.Generator) -> None:
-    """Add Gaussian noise to the parameters, in place of the old arrays; BatchNorm's buffers stay as they are."""
+    """Replace parameters by noisy ones, with Gaussian noise; BatchNorm's buffers stay as they are."""
     if not deviation:
         return
     for name, value in arrays.items():

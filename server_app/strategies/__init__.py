@@ -1,6 +1,6 @@
 """How the server aggregates: one file per strategy, and the table of their names.
 
-A strategy is one of Flower's `Strategy` classes. What the app asks of one beyond that, if it has it, is here.
+A strategy is a subclass of Flower's `Strategy`. The protocols here are optional: the app uses what a strategy has.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,30 +25,30 @@ from server_app.strategies.rfa import RFA
 
 @runtime_checkable
 class Stateful(Protocol):
-    """What a checkpoint asks of a strategy that remembers something between rounds.
+    """A strategy that remembers something between rounds, for checkpoints.
 
-    An object that is built with the same parameters and given the state of another goes on like it, to the bit.
+    An object built with the same parameters that loads another's state continues like it, bit for bit.
     """
 
     def state(self) -> dict[str, np.ndarray]:
-        """All that later rounds depend on, as arrays under names of the strategy's own; empty if nothing is kept."""
+        """Everything that later rounds depend on, as arrays under the strategy's own names; empty if nothing does."""
         ...
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
-        """Take over what `state` gave.
+        """Restore what `state` returned.
 
         Raises:
-            ValueError: It is the state of another strategy.
+            ValueError: It is another strategy's state.
         """
         ...
 
 
 @runtime_checkable
 class Sized(Protocol):
-    """What is known of a strategy's needs before a run starts.
+    """A strategy whose needs are known before a run starts.
 
     Attributes:
-        holds_all_replies: Whether a round needs the memory of all replies at once.
+        holds_all_replies: Whether a round holds all replies in memory at once.
         least_replies: A round with fewer usable replies cannot be aggregated.
     """
 
@@ -58,7 +58,7 @@ class Sized(Protocol):
     def least_replies(self) -> int: ...
 
     def peak_bytes(self, model_bytes: int, replies: int) -> int:
-        """About how much memory one `aggregate_train` takes at most, the replies it holds included.
+        """About how many bytes one `aggregate_train` takes at most, including the replies that it holds.
 
         Args:
             model_bytes: Size of the model's arrays.

@@ -3,8 +3,8 @@
     select: theta = m - 2f times, Krum's choice among the replies not chosen yet
     w_{t+1}[j] = mean of the beta = theta - 2f values of the selected that are closest to their median
 
-m replies, of which f may be malicious; m >= 4f + 3. Selection looks at the parameters alone; the second step runs over
-BatchNorm's statistics too. Flower's class takes the theta best of one round of scores instead of choosing anew.
+m replies, of which f may be malicious; m >= 4f + 3. Selection uses the parameters only; the second step also covers
+BatchNorm's statistics. Flower's class takes the theta best of one set of scores instead of scoring anew each time.
 """
 
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class Bulyan(HoldingStrategy):
         selected = np.setdiff1d(np.arange(len(held)), left)
 
         def around_the_median(block: np.ndarray) -> np.ndarray:
-            values = np.sort(block[selected], axis=0)  # equally close values: the smaller, whoever sent it
+            values = np.sort(block[selected], axis=0)  # of equally close values the smaller, whoever sent it
             order = np.argsort(np.abs(values - np.median(values, axis=0)), axis=0, kind="stable")
             mean: np.ndarray = np.take_along_axis(values, order[:beta], axis=0).mean(axis=0, dtype=np.float64)
             return mean

@@ -1,7 +1,7 @@
-"""What strategies share that need all replies of a round at once, such as a median.
+"""The base of strategies that need all replies of a round at once, such as a median.
 
-Replies are kept as the bytes that came and decoded one tensor at a time, so that a round needs little more memory than
-the replies themselves. A rule works on blocks of (replies, columns) and knows nothing of tensors.
+Replies are kept as the bytes that arrived and decoded one tensor at a time, so that a round needs little more memory
+than the replies themselves. A rule works on blocks of (replies, columns) and knows nothing about tensors.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,7 +16,7 @@ from server_app.stopping import RunStoppedError
 from server_app.strategies.batchnorm import is_counter, is_parameter
 from server_app.strategies.fedavg import StreamingFedAvg
 
-BLOCK = 1 << 16  # columns that a rule sees at once: what it needs besides stays in the CPU's cache
+BLOCK = 1 << 16  # columns that a rule sees at once: its working memory stays in the CPU's cache
 
 Floats = npt.NDArray[np.float64]
 Rule = Callable[[np.ndarray], np.ndarray]
@@ -28,7 +28,7 @@ class HeldReplies:
 
     Attributes:
         examples: (replies,) float64, the clients' numbers of examples.
-        metrics: What else the clients said, one record per reply.
+        metrics: The clients' metrics, one record per reply.
     """
 
     def __init__(self, records: list[ArrayRecord], examples: list[float], metrics: Sequence[MetricRecord] = ()) -> None:
@@ -52,7 +52,7 @@ class HeldReplies:
         return len(self._records)
 
     def tensors(self, *, let_go: bool = False) -> Iterator[tuple[str, np.ndarray]]:
-        """Each array's name and the replies' values, (replies, *shape); with `let_go`, for the last time."""
+        """Each array's name and the replies' values, (replies, *shape); `let_go` frees each array afterwards."""
         for name in list(self._records[0]):
             first = as_numpy(self._records[0][name])
             stack = np.empty((len(self), *first.shape), dtype=first.dtype)
@@ -66,8 +66,8 @@ class HeldReplies:
     def squared_distances(self) -> Floats:
         """(replies, replies) float64: ``||w_i - w_j||^2`` over all parameters; BatchNorm's buffers do not count.
 
-        Differences are taken before squares are summed. The product of all pairs would be faster, but one reply with
-        huge values would then drown the distances between the others in rounding.
+        Differences are taken before squares are summed. A matrix product of all pairs would be faster, but then one
+        reply with huge values would drown the distances between the others in rounding errors.
         """
         distances = np.zeros((len(self), len(self)))
         for name, stack in self.tensors():
@@ -89,7 +89,7 @@ def blocks(stack: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def krum_scores(distances: Floats, among: np.ndarray, num_malicious_nodes: int) -> Floats:
-    """Krum's scores, for the replies `among`: each one's squared distances to its nearest n - f - 2 others, summed."""
+    """Krum's scores of the replies `among`: for each, the sum of squared distances to its nearest n - f - 2 others."""
     within = distances[np.ix_(among, among)].copy()
     np.fill_diagonal(within, np.inf)
     nearest = max(1, len(among) - num_malicious_nodes - 2)
@@ -99,10 +99,10 @@ def krum_scores(distances: Floats, among: np.ndarray, num_malicious_nodes: int) 
 
 @dataclass(kw_only=True, eq=False)
 class HoldingStrategy(StreamingFedAvg):
-    """Collects a round's replies, then applies one rule to every block of every array but the counters.
+    """Collects a round's replies, then applies one rule to every block of every array except the counters.
 
-    BatchNorm's statistics go through the rule as well, so that a bad client cannot break them either. Every rule here
-    gives values between the smallest and the largest of its column: a running variance stays positive.
+    BatchNorm's statistics go through the rule as well, so that a bad client cannot break them either. Every rule
+    returns values between the smallest and the largest of a column, so a running variance stays positive.
     """
 
     holds_all_replies = True
@@ -110,13 +110,13 @@ class HoldingStrategy(StreamingFedAvg):
     by_number = False
 
     def rule(self, held: HeldReplies) -> Rule:
-        """What to do with each block, given all replies."""
+        """The function to apply to each block, given all replies."""
         raise NotImplementedError
 
     def peak_bytes(self, model_bytes: int, replies: int) -> int:
         """All replies, the new model as arrays and as bytes, the largest array of each reply decoded, and two blocks.
 
-        The largest array is taken as a quarter of the model; it is 21 % of a ResNet-18 and 10 % of a ResNet-50.
+        The largest array is assumed to be a quarter of the model; it is 21 % of a ResNet-18 and 10 % of a ResNet-50.
         """
         return (replies + 2) * model_bytes + (replies + 1) * model_bytes // 4 + 2 * replies * BLOCK * 8
 
@@ -129,7 +129,7 @@ class HoldingStrategy(StreamingFedAvg):
         if len(contents) < self.least_replies:
             raise RunStoppedError(
                 f"round {server_round}: {type(self).__name__} needs at least {self.least_replies} usable replies"
-                f" and got {len(contents)}; a larger 'fraction-train' samples more clients."
+                f" but got {len(contents)}; a larger 'fraction-train' samples more clients."
             )
         records = [content.array_records.pop(self.arrayrecord_key) for content in contents]
         metrics = [next(iter(content.metric_records.values())) for content in contents]

@@ -1,6 +1,6 @@
-"""A strategy that the user names as ``"module:Class"``: any class that derives from Flower's `Strategy`.
+"""Loads a strategy that the user names as ``"module:Class"``: any class derived from Flower's `Strategy`.
 
-Unless the class has an attribute `handles_batchnorm` that is true, it sees parameters only: see `parameters_only`.
+Unless the class sets `handles_batchnorm` to True, it sees parameters only: see `parameters_only`.
 """
 
 import importlib
@@ -13,7 +13,7 @@ from flwr.serverapp.strategy import Strategy
 from config.run_config import ConfigError
 from server_app.strategies.parameters_only import with_buffers_apart
 
-# The app samples, names records and reads metrics; a strategy that did it in another way would not fit the rest.
+# The app itself samples, names records and reads metrics; a strategy that did so differently would not work with it.
 SET_BY_THE_APP = {
     "fraction_train", "fraction_evaluate", "weighted_by_key", "arrayrecord_key", "configrecord_key",
     "train_metrics_aggr_fn", "evaluate_metrics_aggr_fn",
@@ -27,7 +27,7 @@ def load_class(name: str) -> Callable[..., Strategy]:
         name: ``"module:Class"``, importable from the app's folder or from the environment.
 
     Raises:
-        ConfigError: There is no such module or class, or it is no strategy.
+        ConfigError: There is no such module or class, or it is not a strategy.
     """
     module_name, _, class_name = name.partition(":")
     try:
@@ -54,7 +54,7 @@ def load_class(name: str) -> Callable[..., Strategy]:
 
 
 def _parameters(cls: type) -> list[inspect.Parameter]:
-    """What can be set by name: the constructor's parameters, and where it passes ``**kwargs`` on, its base's."""
+    """What can be set by name: the constructor's parameters, and if it takes ``**kwargs``, its base's."""
     known: dict[str, inspect.Parameter] = {}
     for owner in cls.__mro__:
         if "__init__" not in owner.__dict__:

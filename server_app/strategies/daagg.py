@@ -1,16 +1,16 @@
-"""DaAgg, the aggregation of FedNoRo (Wu et al., IJCAI 2023, arXiv 2305.05230): noisy clients count less if far off.
+"""DaAgg, the aggregation of FedNoRo (Wu et al., IJCAI 2023, arXiv 2305.05230): distant noisy clients count less.
 
     d_k = min over clean clients c of dist(w_k, w_c) for a noisy client, 0 for a clean one;  D_k = d_k / max_j d_j
     alpha_k = n_k exp(-D_k) / sum_j n_j exp(-D_j);  w_{t+1} = sum_k alpha_k w_k
 
-A client that was found noisy says so with a metric ``noisy`` of 1; clients without it are clean. If nobody or everybody
-is noisy, or all noisy models equal a clean one, this is FedAvg. The noisy client that is farthest off always gets the
-factor 1/e, so a single one does, however close it is.
+A client that was found noisy reports it with a metric ``noisy`` of 1; clients without it are clean. If no client or
+every client is noisy, or all noisy models equal a clean one, this is FedAvg. The most distant noisy client always gets
+the factor 1/e, and so does a single one, however close it is.
 
-The paper speaks of the distance between models. The authors' released code, and FNBench's after it, adds up the norms
-of the tensors, BatchNorm's running statistics included; published numbers come from it, so that is the default
-(`distance` "tensors"). With "model" it is the norm over all parameters as one vector, without BatchNorm's statistics,
-as in the other strategies here: running variances can be so large that they alone decide which client is far off.
+The paper speaks of the distance between models. The authors' code, and FNBench's after it, adds up the norms of the
+tensors, including BatchNorm's running statistics; published numbers come from it, so that is the default (`distance`
+"tensors"). "model" is the norm over all parameters as one vector, without BatchNorm's statistics, as in the other
+strategies here: running variances can be so large that they alone decide which client is far away.
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(kw_only=True, eq=False)
 class DaAgg(HoldingStrategy):
-    """A mean in which noisy clients weigh less, the farther from the clean ones the less.
+    """A mean in which a noisy client weighs less the farther it is from the clean ones.
 
     Attributes:
         distance: "tensors", the sum of the tensors' norms, or "model", the norm over all parameters.
@@ -59,12 +59,12 @@ class DaAgg(HoldingStrategy):
 
 
 def noisy_replies(held: HeldReplies) -> Bools:
-    """Whose metric ``noisy`` is 1: (replies,) bool."""
-    said = [metrics.get("noisy", 0) for metrics in held.metrics]
-    for one in said:
-        if one not in (0, 1):
-            raise ValueError(f"noisy is {one!r}; daagg needs 0 or 1 from every client")
-    return np.array(said, dtype=bool)
+    """Which replies have a metric ``noisy`` of 1: (replies,) bool."""
+    flags = [metrics.get("noisy", 0) for metrics in held.metrics]
+    for flag in flags:
+        if flag not in (0, 1):
+            raise ValueError(f"noisy is {flag!r}; daagg needs 0 or 1 from every client")
+    return np.array(flags, dtype=bool)
 
 
 def distances_to_clean(held: HeldReplies, noisy: Bools, *, by_tensor: bool) -> Floats:
@@ -77,8 +77,8 @@ def distances_to_clean(held: HeldReplies, noisy: Bools, *, by_tensor: bool) -> F
         for block in blocks(stack):
             exact = block.astype(np.float64)
             for i, index in enumerate(np.flatnonzero(noisy)):
-                off = exact[~noisy]
-                off -= exact[index]
-                squares[i] += np.einsum("ij,ij->i", off, off)
+                differences = exact[~noisy]
+                differences -= exact[index]
+                squares[i] += np.einsum("ij,ij->i", differences, differences)
         total += np.sqrt(squares) if by_tensor else squares
     return total if by_tensor else np.sqrt(total)

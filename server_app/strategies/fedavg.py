@@ -27,15 +27,15 @@ class StreamingFedAvg(FedAvg):
     The other strategies derive from it. Its fields and theirs are the parameters that `strategy-args` may set.
 
     Attributes:
-        min_train_nodes: Sample at least so many clients for training.
-        min_evaluate_nodes: Sample at least so many clients for evaluation.
-        min_available_nodes: Wait until so many clients are connected.
+        min_train_nodes: Sample at least this many clients for training.
+        min_evaluate_nodes: Sample at least this many clients for evaluation.
+        min_available_nodes: Wait until this many clients are connected.
     """
 
-    holds_all_replies: ClassVar[bool] = False  # whether a round needs the memory of all replies at once
-    handles_batchnorm: ClassVar[bool] = True  # if not, it is shown the parameters alone
-    takes_one_mean: ClassVar[bool] = True  # whether the rule is the same when it only sees the mean of the replies
-    by_number: ClassVar[bool] = True  # whether each number is aggregated by itself, so that networks stay apart
+    holds_all_replies: ClassVar[bool] = False  # whether a round holds all replies in memory at once
+    handles_batchnorm: ClassVar[bool] = True  # if not, it sees the parameters only
+    takes_one_mean: ClassVar[bool] = True  # whether it needs no more of the replies than their mean
+    by_number: ClassVar[bool] = True  # whether each number is aggregated on its own, so that networks do not mix
 
     min_train_nodes: int = parameter(1, at_least(1))
     min_evaluate_nodes: int = parameter(1, at_least(1))
@@ -55,7 +55,7 @@ class StreamingFedAvg(FedAvg):
         return 1
 
     def peak_bytes(self, model_bytes: int, replies: int) -> int:
-        """Memory of one `aggregate_train`: a reply as bytes and as arrays, its float64 sums, the mean twice."""
+        """Bytes of one `aggregate_train`: a reply as bytes and as arrays, its float64 sums, the mean twice."""
         return 6 * model_bytes
 
     def state(self) -> dict[str, np.ndarray]:
@@ -80,7 +80,7 @@ class StreamingFedAvg(FedAvg):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Fold each valid reply into the running mean and let go of its arrays."""
+        """Fold each valid reply into the running mean and free its arrays."""
         mean = RunningMean()
         contents: list[RecordDict] = []
         self.begin()

@@ -2,7 +2,7 @@
 
     v_t = beta v_{t-1} + Delta_t,    w_{t+1} = w_t + eta v_t    with v_{-1} = 0
 
-Flower's class computes the same but feeds BatchNorm's buffers to the momentum too. With eta = 1 and beta = 0, the
+Flower's class computes the same, but applies momentum to BatchNorm's buffers too. With eta = 1 and beta = 0, the
 defaults, it is FedAvg.
 """
 

@@ -4,10 +4,10 @@
     eta_g = max(1, sum_k p_k ||Delta_k||^2 / (2 (||Delta_t||^2 + epsilon)))
     w_{t+1} = w_t + eta_g Delta_t
 
-Norms run over the parameters alone; BatchNorm's statistics are plainly averaged. The paper's formula has equal p_k and
-divides by the number of clients; its official code weighs as here, multiplies epsilon by the number of clients, decays
-it each round, and evaluates the mean of the last two models, none of which is done here. FNBench's code compares with
-the model of round 0, which makes it FedAvg.
+Norms cover the parameters only; BatchNorm's statistics are simply averaged. The paper's formula has equal p_k and
+divides by the number of clients. Its official code weights as here, but also multiplies epsilon by the number of
+clients, decays it each round, and evaluates the mean of the last two models, none of which is done here. FNBench's code
+compares with the model of round 0, which makes it FedAvg.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ class FedExP(ServerStep):
     """Extrapolation.
 
     Attributes:
-        epsilon: Keeps eta_g small when Delta_t is.
+        epsilon: Keeps eta_g small when Delta_t is small.
     """
 
     takes_one_mean = False

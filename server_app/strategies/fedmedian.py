@@ -2,8 +2,8 @@
 
     w_{t+1}[j] = median_k w_k[j]
 
-For an even number of replies, the mean of the two in the middle. Numbers of examples do not count. BatchNorm's
-statistics are medians too: between the clients' own, so that a running variance stays positive.
+With an even number of replies, it is the mean of the two in the middle. Numbers of examples do not count. BatchNorm's
+statistics are medians too, and lie between the clients' values, so a running variance stays positive.
 """
 
 from dataclasses import dataclass

@@ -6,10 +6,10 @@
     v_t = v_{t-1} - (1 - beta_2) Delta_t^2 sign(v_{t-1} - Delta_t^2)     FedYogi
     w_{t+1} = w_t + eta m_t / (sqrt(v_t) + tau)                          with m_{-1} = 0, v_{-1} = tau^2
 
-Defaults are Flower's. Its classes differ from the paper in three ways: v starts at 0, where the paper asks for at
-least tau^2; its FedAdam multiplies eta by Adam's bias correction, with round + 1 for the step; and BatchNorm's buffers
-go through the optimiser, which can make a running variance negative. Its `eta_l` is only logged: the clients' rate is
-the key `learning-rate`.
+Defaults are Flower's. Its classes differ from the paper in three ways: v starts at 0, where the paper requires at least
+tau^2; its FedAdam multiplies eta by Adam's bias correction, with round + 1 as the step; and BatchNorm's buffers go
+through the optimiser, which can make a running variance negative. Its `eta_l` is only logged: the clients' learning
+rate is the key `learning-rate`.
 """
 
 from dataclasses import dataclass
@@ -27,11 +27,11 @@ DECAY = interval(0, 1, open_high=True)
 
 @dataclass(kw_only=True, eq=False)
 class AdaptiveStep(ServerStep):
-    """What the three share: the step, given `second_moment`.
+    """What all three share: the step, given `second_moment`.
 
     Attributes:
         eta: Server learning rate.
-        tau: Degree of adaptivity; the smaller, the more each parameter gets a step of its own.
+        tau: Degree of adaptivity; the smaller it is, the more step sizes differ between parameters.
     """
 
     MOMENTS: ClassVar[tuple[str, ...]] = ("first-moment", "second-moment")
@@ -81,7 +81,7 @@ class FedAdam(AdaptiveStep):
 
 @dataclass(kw_only=True, eq=False)
 class FedYogi(AdaptiveStep):
-    """Yogi on the server: v follows Delta^2 by steps of its size, so that it falls no faster than it rises.
+    """Yogi on the server: v follows Delta^2 in steps of that size, so it falls no faster than it rises.
 
     Attributes:
         beta_1: Decay of the first moment.

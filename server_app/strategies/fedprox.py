@@ -2,8 +2,8 @@
 
     client k minimises F_k(w) + mu / 2 ||w - w_t||^2,  the server averages as in FedAvg
 
-Flower's class only sends mu along; the term itself is in `learning.training`, over the trainable parameters.
-The paper tries mu in {0.001, 0.01, 0.1, 1}. FNBench's code takes the unsquared norm of each tensor instead.
+Flower's class only sends mu; the term itself is in `learning.training`, over the trainable parameters. The paper tries
+mu in {0.001, 0.01, 0.1, 1}. FNBench's code uses the unsquared norm of each tensor instead.
 """
 
 from collections.abc import Iterable
@@ -15,6 +15,7 @@ from flwr.common import log
 from flwr.serverapp import Grid
 
 from config.rules import interval
+from messages.keys import PROXIMAL_MU
 from server_app.strategies.fedavg import StreamingFedAvg
 from server_app.strategies.parameters import parameter
 
@@ -32,10 +33,10 @@ class FedProx(StreamingFedAvg):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.proximal_mu:
-            log(WARNING, "'strategy' is 'fedprox' with proximal-mu 0, which is FedAvg; 'strategy-args' can set it.")
+            log(WARNING, "'strategy' is 'fedprox' with proximal-mu 0, which is FedAvg; set it in 'strategy-args'.")
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        config["proximal-mu"] = self.proximal_mu
+        config[PROXIMAL_MU] = self.proximal_mu
         return super().configure_train(server_round, arrays, config, grid)

@@ -19,7 +19,7 @@ class FedTrimmedAvg(HoldingStrategy):
     """Coordinate-wise trimmed mean.
 
     Attributes:
-        beta: Share of the replies that is dropped at each end.
+        beta: Share of the replies dropped at each end.
     """
 
     by_number = True

@@ -1,11 +1,11 @@
 """Krum and Multi-Krum (Blanchard et al., NeurIPS 2017, arXiv 1703.02757): the replies closest to their neighbours.
 
     score_k = sum of the m - f - 2 smallest ||w_k - w_j||^2, j != k
-    w_{t+1} = w_k of the smallest score (Krum), or the plain mean of the q smallest (Multi-Krum)
+    w_{t+1} = w_k of the smallest score (Krum), or the unweighted mean of the q smallest (Multi-Krum)
 
-m replies, of which f may be malicious; ties go to the earlier reply. The proof needs m > 2f + 2. Distances run over
-the parameters alone; BatchNorm's statistics come from the chosen replies. Flower's Multi-Krum weighs by numbers of
-examples, which a malicious client may claim at will; FNBench sums all distances, so that f has no effect.
+m replies, of which f may be malicious; ties go to the earlier reply. The proof needs m > 2f + 2. Distances cover the
+parameters only; BatchNorm's statistics come from the chosen replies. Flower's Multi-Krum weights by numbers of
+examples, which a malicious client can claim at will; FNBench sums all distances, so f has no effect there.
 """
 
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class Krum(HoldingStrategy):
 
     @property
     def least_replies(self) -> int:
-        """With m replies, m - f - 2 must be at least 1, and the q chosen must not outnumber the m - f honest."""
+        """With m replies, m - f - 2 must be at least 1, and q must not exceed the m - f honest replies."""
         return self.num_malicious_nodes + max(3, self.num_nodes_to_select)
 
     def rule(self, held: HeldReplies) -> Rule:

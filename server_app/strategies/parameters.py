@@ -1,4 +1,4 @@
-"""Parameters of strategies: dataclass fields that carry what they allow, as the run config's keys do."""
+"""Parameters of strategies: dataclass fields that carry their rule, like the run config's keys."""
 
 import dataclasses
 from typing import Any
@@ -7,15 +7,15 @@ from config.rules import Rule
 
 
 def parameter(default: float | str, rule: Rule) -> Any:
-    """A field of a strategy, which `strategy-args` may set."""
+    """A field of a strategy that `strategy-args` may set."""
     return dataclasses.field(default=default, metadata={"rule": rule})
 
 
 def check_parameters(strategy: Any) -> None:
-    """Check all fields of a dataclass that are declared with `parameter`; whole numbers pass for decimals.
+    """Check all dataclass fields declared with `parameter`; an integer is accepted for a float.
 
     Raises:
-        ValueError: The parameter and what it must be.
+        ValueError: Names the parameter and what it must be.
     """
     for field in dataclasses.fields(strategy):
         rule: Rule | None = field.metadata.get("rule")

@@ -1,9 +1,9 @@
-"""BatchNorm's buffers kept away from a strategy that knows nothing of them.
+"""Keeps BatchNorm's buffers away from a strategy that does not know them.
 
 Flower's own classes treat all arrays alike: FedAvg averages the step counters into float64, and FedAdam, FedYogi and
-FedAdagrad step through running statistics as if they were weights, until a variance is negative and the next output
-NaN. Here the strategy sees the parameters alone, in what it sends and in what comes back. The statistics take the
-clients' mean, weighted by numbers of examples; the counters their largest; the parameters the model's dtype.
+FedAdagrad update running statistics as if they were weights, until a variance is negative and the next output NaN. Here
+the strategy sees the parameters only, both in what it sends and in what it receives. Statistics become the clients'
+mean, weighted by numbers of examples; counters become the largest; parameters keep the model's dtype.
 """
 
 import types
@@ -15,31 +15,30 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from messages.arrays import as_numpy
+from messages.keys import ARRAYS, NUM_EXAMPLES
 from server_app.stopping import RunStoppedError
 from server_app.strategies.batchnorm import is_parameter
 from server_app.strategies.running_mean import RunningMean
 
-ARRAYS = "arrays"  # Flower's default `arrayrecord_key`, which the app keeps
-
 
 def with_buffers_apart(cls: type[Strategy]) -> type[Strategy]:
-    """A class like `cls`, under its name, whose methods see parameters only."""
+    """A class like `cls` and with its name, whose methods see parameters only."""
     names = {"__module__": cls.__module__, "__doc__": cls.__doc__}
     return types.new_class(cls.__name__, (BuffersApart, cls), exec_body=lambda body: body.update(names))
 
 
 class BuffersApart(Strategy):
-    """To be put before a strategy in the method resolution order; without one it does nothing useful."""
+    """A mixin: place it before a Strategy in the MRO."""
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Let the strategy send the parameters, and add the buffers to its messages."""
+        """Let the strategy configure the parameters, and add the buffers to its messages."""
         self._dtypes = {name: as_numpy(array).dtype for name, array in arrays.items()}
         parameters = {name: array for name, array in arrays.items() if is_parameter(name, self._dtypes[name])}
         configured = super().configure_train(server_round, ArrayRecord(parameters), config, grid)  # type: ignore[safe-super]
         messages = list(configured)
-        completed: dict[int, ArrayRecord] = {}  # messages share one record, of which there should be one in memory
+        completed: dict[int, ArrayRecord] = {}  # messages share one record, so that memory holds it once
         for message in messages:
             record = message.content.array_records.get(ARRAYS)
             if record is None or record.keys() == arrays.keys():
@@ -52,7 +51,7 @@ class BuffersApart(Strategy):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Let the strategy aggregate the parameters, and put them back among the buffers' mean.
+        """Let the strategy aggregate the parameters, and add the mean of the buffers.
 
         Raises:
             RunStoppedError: The strategy returned other arrays than the model's parameters.
@@ -69,13 +68,13 @@ class BuffersApart(Strategy):
         means = mean.take() if buffers else {}
         merged = ArrayRecord()
         for name, dtype in self._dtypes.items():
-            value = means[name] if name in buffers else new[name].numpy()  # not taken out: a class may keep it
+            value = means[name] if name in buffers else new[name].numpy()  # not removed: a class may keep it
             merged[name] = Array(np.asarray(value, dtype=dtype))
         return merged, metrics
 
     def _parameters_of(self, replies: Iterable[Message], buffers: set[str], mean: RunningMean) -> Iterator[Message]:
         """The replies without their buffers, which go into `mean`."""
-        key = getattr(self, "weighted_by_key", "num-examples")
+        key = getattr(self, "weighted_by_key", NUM_EXAMPLES)
         for reply in replies:
             if not reply.has_error():
                 record = reply.content.array_records[ARRAYS]

@@ -3,11 +3,11 @@
     Delta_k = L (w_t - w_k),  h_k = q F_k^(q-1) ||Delta_k||^2 + L F_k^q    with L = 1 / client-learning-rate
     w_{t+1} = w_t - sum_k F_k^q Delta_k / sum_k h_k
 
-which is a mean with weights F_k^q and a step of length ``L sum F_k^q / sum h_k``: clients with a high loss count more,
-the more so the larger q. Numbers of examples do not count. q = 0 is the unweighted mean.
+This is a mean with weights F_k^q and a step of length ``L sum F_k^q / sum h_k``: clients with a high loss count more,
+and the larger q, the more so. Numbers of examples do not count. q = 0 is the unweighted mean.
 
-F_k is the loss of w_t on client k in the paper. Here, as in Flower, it is the mean loss while the client trained, which
-costs no extra pass. BatchNorm's statistics take the same weights, without the step; norms leave them out.
+In the paper, F_k is the loss of w_t on client k. Here, as in Flower, it is the mean loss during training, which costs
+no extra pass. BatchNorm's statistics take the same weights, without the step; norms leave them out.
 """
 
 from collections.abc import Mapping
@@ -17,6 +17,7 @@ import numpy as np
 from flwr.app import MetricRecord
 
 from config.rules import interval
+from messages.keys import TRAIN_LOSS
 from server_app.strategies.parameters import parameter
 from server_app.strategies.server_step import Floats, ServerStep
 
@@ -29,7 +30,7 @@ class QFedAvg(ServerStep):
 
     Attributes:
         q: Degree of fairness.
-        client_learning_rate: 1 / L; the run's `learning-rate` unless it is set.
+        client_learning_rate: 1 / L; defaults to the run's `learning-rate`.
     """
 
     takes_one_mean = False
@@ -43,7 +44,7 @@ class QFedAvg(ServerStep):
         self._weights = self._h = 0.0
 
     def weigh(self, arrays: Mapping[str, np.ndarray], metrics: MetricRecord) -> float:
-        loss = metrics.get("train-loss")
+        loss = metrics.get(TRAIN_LOSS)
         if not isinstance(loss, (int, float)) or not 0 <= loss < float("inf"):
             raise ValueError(f"train-loss is {loss!r}; qfedavg needs a number of at least 0 from every client")
         loss += SMALLEST_LOSS

@@ -5,7 +5,7 @@
 
 The norm is that of all parameters together; BatchNorm's statistics take the parameters' weights and do not count in
 the distance. Each v is a weighted mean of replies, so its distances follow from those between replies, and the models
-are read twice, however many iterations there are. FNBench takes a median per tensor, unweighted.
+are read only twice, however many iterations there are. FNBench takes an unweighted median per tensor.
 """
 
 from dataclasses import dataclass
@@ -22,9 +22,9 @@ class RFA(HoldingStrategy):
     """Geometric median.
 
     Attributes:
-        iterations: At most so many; the paper finds 3 enough.
-        nu: Smoothing, the smallest distance that is told from 0.
-        tolerance: Stop when the objective changes by less than this share.
+        iterations: Upper limit; the paper finds 3 sufficient.
+        nu: Smoothing: smaller distances count as this one.
+        tolerance: Stop when the objective falls by less than this share.
     """
 
     iterations: int = parameter(4, at_least(1))
@@ -36,7 +36,7 @@ class RFA(HoldingStrategy):
         return lambda block: weights @ block
 
     def weights(self, squared_distances: Floats, examples: Floats) -> Floats:
-        """(replies,) of sum 1: the geometric median as a weighted mean of the replies."""
+        """(replies,) with sum 1: the geometric median as a weighted mean of the replies."""
         alpha: Floats = examples / examples.sum()
         weights, before = alpha, float("inf")
         for _ in range(self.iterations):
@@ -51,9 +51,9 @@ class RFA(HoldingStrategy):
 
 
 def distances_of_a_mean(squared_distances: Floats, weights: Floats) -> Floats:
-    """``||v - w_k||`` of ``v = sum_j c_j w_j``, where the weights c have sum 1.
+    """``||v - w_k||`` for ``v = sum_j c_j w_j``, where the weights c have sum 1.
 
-    With ``D_jk = ||w_j - w_k||^2`` it is ``||v - w_k||^2 = sum_j c_j D_jk - 1/2 sum_ij c_i c_j D_ij``.
+    With ``D_jk = ||w_j - w_k||^2``: ``||v - w_k||^2 = sum_j c_j D_jk - 1/2 sum_ij c_i c_j D_ij``.
     """
     to_each = squared_distances @ weights
     distances: Floats = np.sqrt(np.maximum(to_each - weights @ to_each / 2, 0))

@@ -8,17 +8,17 @@ import numpy as np
 
 from server_app.strategies.batchnorm import is_counter
 
-BLOCK = 1 << 17  # numbers whose products stay in the processor's cache; smaller ones make threads wait for each other
+BLOCK = 1 << 17  # numbers whose products stay in the CPU's cache; smaller blocks make threads wait for each other
 SPAN = 1 << 20  # numbers that a thread takes at a time
 Span = tuple[np.ndarray, np.ndarray, bool]  # sums, values to add, whether they are the first
-THREADS = min(4, os.cpu_count() or 1)  # as many as it takes to read memory at full speed
+THREADS = min(4, os.cpu_count() or 1)  # enough to read memory at full speed
 
 
 class RunningMean:
-    """``sum_k n_k w_k / sum_k n_k`` over named arrays, added in the order given and never held together.
+    """``sum_k n_k w_k / sum_k n_k`` over named arrays, added in the given order and never held together.
 
-    Sums are float64, so that the result does not depend on how large the weights are and rounds only once, when it is
-    cast back to each array's own dtype. Counters (BatchNorm's `num_batches_tracked`) have no mean: the largest is kept.
+    Sums are float64, so the result does not depend on the size of the weights and is rounded only once, when cast back
+    to each array's dtype. Counters (BatchNorm's `num_batches_tracked`) have no mean: the largest is kept.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class RunningMean:
             weight: Number of examples, above 0.
 
         Raises:
-            ValueError: Other names or shapes than before, or a weight that is not positive. Nothing is added then.
+            ValueError: The names or shapes differ from before, or the weight is not positive; nothing is added.
         """
         if not (np.isfinite(weight) and weight > 0):
             raise ValueError(f"num-examples is {weight:g}; it must be above 0")
@@ -58,13 +58,13 @@ class RunningMean:
         if sum(values.size for _, values, _ in spans) <= SPAN:
             _fold(spans, weight)
         else:
-            spans.sort(key=lambda span: -span[0].size)  # so that all threads get about the same
+            spans.sort(key=lambda span: -span[0].size)  # so that all threads get about the same amount
             with ThreadPoolExecutor(THREADS) as pool:
                 list(pool.map(_fold, (spans[thread::THREADS] for thread in range(THREADS)), [weight] * THREADS))
         self.weight += weight
 
     def take(self) -> dict[str, np.ndarray]:
-        """The mean, each array in its own dtype; nothing is left, and no array is there twice for long.
+        """The mean, each array in its own dtype; empties the sums one by one, so that no array exists twice for long.
 
         Raises:
             ValueError: Nothing was added.
@@ -81,7 +81,7 @@ class RunningMean:
 
 
 def _fold(spans: list[Span], weight: float) -> None:
-    """``total += weight * values`` in float64, or ``=`` if they are the first; the same however it is cut up."""
+    """``total += weight * values`` in float64, or ``=`` for the first; the result does not depend on the spans."""
     buffer = np.empty(BLOCK)
     for total, values, first in spans:
         for start in range(0, values.size, BLOCK):

@@ -1,9 +1,9 @@
-"""What strategies share that treat the mean update as a gradient (Reddi et al., ICLR 2021, Algorithm 1).
+"""The base of strategies that treat the mean update as a gradient (Reddi et al., ICLR 2021, Algorithm 1).
 
-    Delta_t = sum_k p_k w_k - w_t,  w_{t+1} = w_t + step(Delta_t)    with p_k = n_k / sum n unless a strategy says else
+    Delta_t = sum_k p_k w_k - w_t,  w_{t+1} = w_t + step(Delta_t)    with p_k = n_k / sum n unless a strategy differs
 
-Only parameters take the step. BatchNorm's running statistics become the clients' mean, a convex combination, so that
-a running variance never turns negative; its counters keep the largest.
+Only parameters take the step. BatchNorm's running statistics become the clients' mean, a convex combination, so a
+running variance never becomes negative; of its counters the largest is kept.
 """
 
 from collections.abc import Iterable, Mapping
@@ -67,7 +67,7 @@ class ServerStep(StreamingFedAvg):
         return mean
 
     def moment(self, kind: str, name: str, start: float) -> Floats:
-        """A moment of parameter `name` as the last round left it, in float64; at first `start` everywhere."""
+        """A moment of parameter `name` after the last round, in float64; initially `start` everywhere."""
         old = self._sent[name]
         moment = self._moments.get(f"{kind}/{name}")
         if moment is None:
@@ -80,7 +80,7 @@ class ServerStep(StreamingFedAvg):
         self._moments[f"{kind}/{name}"] = np.asarray(moment, dtype=self._sent[name].dtype)
 
     def state(self) -> dict[str, np.ndarray]:
-        """The moments as ``<kind>/<parameter>``; w_t comes anew with each `configure_train`."""
+        """The moments as ``<kind>/<parameter>``; w_t arrives with each `configure_train`."""
         return dict(self._moments)
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:

@@ -1,4 +1,4 @@
-"""What a client answers when something goes wrong in it."""
+"""What a client replies when something goes wrong."""
 
 import weakref
 
@@ -7,26 +7,26 @@ import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.common.constant import ErrorCode
 
-from client_app.app import answering_errors
+from client_app.app import errors_as_replies
 from config.run_config import ConfigError
 from messages.keys import REFUSED
 from tests.fakes import instruction
 
 
 def _answer_to(error: Exception) -> Message:
-    @answering_errors
+    @errors_as_replies
     def failing(message: Message, context: Context) -> Message:
         raise error
 
     return failing(instruction(), Context(1, 5, {"partition-id": 3}, RecordDict(), {}))
 
 
-def test_a_refusal_is_its_sentence() -> None:
+def test_a_refusal_is_a_single_sentence() -> None:
     reply = _answer_to(ConfigError("run config: 'batch-size' is 64, too many."))
     assert (reply.error.code, reply.error.reason) == (REFUSED, "client 3: run config: 'batch-size' is 64, too many.")
 
 
-def test_another_error_comes_with_the_tail_of_its_traceback() -> None:
+def test_any_other_error_comes_with_the_end_of_its_traceback() -> None:
     reply = _answer_to(KeyError("fc.weight"))
     assert reply.error.code == ErrorCode.CLIENT_APP_RAISED_EXCEPTION
     first, *tail = str(reply.error.reason).splitlines()
@@ -35,12 +35,12 @@ def test_another_error_comes_with_the_tail_of_its_traceback() -> None:
     assert tail[-1] == first.removeprefix("client 3: ")
 
 
-def test_too_little_memory_on_the_gpu_is_answered_after_it_was_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_gpus_memory_is_freed_before_an_out_of_memory_reply(monkeypatch: pytest.MonkeyPatch) -> None:
     held: list[weakref.ref[torch.Tensor]] = []
     alive: list[bool] = []
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: alive.append(held[0]() is not None))
 
-    @answering_errors
+    @errors_as_replies
     def training(message: Message, context: Context) -> Message:
         activations = torch.zeros(3)
         held.append(weakref.ref(activations))

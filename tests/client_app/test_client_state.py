@@ -1,4 +1,4 @@
-"""What a client keeps between visits: exact rounds, whole files, and only for the images that it belongs to."""
+"""What a client keeps between visits: exact rounds, complete files, and only for its own images."""
 
 from pathlib import Path
 
@@ -32,14 +32,14 @@ def test_what_was_saved_for_a_round_comes_back_for_that_round_alone(tmp_path: Pa
     assert state.load(3) is None
 
 
-def test_a_visit_that_kept_nothing_is_told_from_one_that_was_lost(tmp_path: Path) -> None:
+def test_an_empty_state_is_distinguished_from_a_lost_one(tmp_path: Path) -> None:
     state = _state(tmp_path)
     state.save(1, {}, KEYS, GIVEN, None)
     assert state.load(1) == {}
     assert state.load(2) is None
 
 
-def test_corrected_labels_are_kept_with_the_images_they_belong_to(tmp_path: Path) -> None:
+def test_corrected_labels_are_saved_with_their_images(tmp_path: Path) -> None:
     state = _state(tmp_path)
     state.save(4, {}, KEYS, GIVEN, torch.tensor([3, 0]))
     with safe_open(state.folder / "round-00004.safetensors", framework="numpy") as file:
@@ -59,12 +59,12 @@ def test_the_newest_files_are_kept(tmp_path: Path) -> None:
 
 def test_state_of_other_images_is_refused(tmp_path: Path) -> None:
     _save(_state(tmp_path), 1, 1.0)
-    with pytest.raises(ConfigError, match=r"round-00001.safetensors was kept for other images or labels"):
+    with pytest.raises(ConfigError, match=r"round-00001.safetensors was saved for other images or labels"):
         _state(tmp_path, "other").load(1)
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:20], lambda data: b"", lambda data: b"x" * 100])
-def test_a_damaged_file_is_a_lost_one(tmp_path: Path, damage: object) -> None:
+def test_a_damaged_file_counts_as_lost(tmp_path: Path, damage: object) -> None:
     state = _state(tmp_path)
     _save(state, 1, 1.0)
     path = state.folder / "round-00001.safetensors"
@@ -78,9 +78,9 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         _save(_state(tmp_path), 1, 1.0)
 
 
-def test_where_it_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_state_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
-    told = {"run": "abc", "state-dir": "/runs/one/state"}
-    assert ClientState.of(told, "", 7, "d").folder == Path("/runs/one/state/abc/client-00007")
-    assert ClientState.of(told, "/site/state", 7, "d").folder == Path("/site/state/abc/client-00007")
+    about_visit = {"run": "abc", "state-dir": "/runs/one/state"}
+    assert ClientState.of(about_visit, "", 7, "d").folder == Path("/runs/one/state/abc/client-00007")
+    assert ClientState.of(about_visit, "/site/state", 7, "d").folder == Path("/site/state/abc/client-00007")
     assert ClientState.of({"run": "abc"}, "", 7, "d").folder == Path("/home/me/clothing1m-fl-state/abc/client-00007")

@@ -41,7 +41,7 @@ def test_the_command_writes_a_release_that_can_be_trained_on(run_dir: Path, tiny
     assert 0 < changed < 120
     lines = len(noisy.read_text().splitlines())
     assert " ".join(done.stdout.split()).startswith(
-        f"4 clients judged 120 images and believe another label of {changed}; {lines} lines are in"
+        f"4 clients judged 120 images and corrected the label of {changed}; wrote {lines} lines to"
     )
 
     release = tmp_path / "release"
@@ -63,7 +63,7 @@ def test_without_a_base_only_judged_images_are_written(run_dir: Path, tmp_path: 
     assert labels.tolist() == corrected.believed.tolist()
 
 
-def test_other_lines_of_the_base_stay(run_dir: Path, tmp_path: Path) -> None:
+def test_the_bases_other_lines_are_kept(run_dir: Path, tmp_path: Path) -> None:
     base = tmp_path / "base.txt"
     first = read_corrected(run_dir).keys[0].decode()
     base.write_text(f"images/9/99/9,9.jpg 3\n{first} 13\nimages/0/00/0,0.jpg 5\n")
@@ -73,12 +73,12 @@ def test_other_lines_of_the_base_stay(run_dir: Path, tmp_path: Path) -> None:
     assert out.read_text() == f"images/9/99/9,9.jpg 3\n{first} {believed}\nimages/0/00/0,0.jpg 5\n"
 
 
-def test_what_cannot_be_read_or_written_is_said_in_one_sentence(run_dir: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_read_or_written_is_reported_in_one_sentence(run_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has no clients' state; it must be a run's folder"):
         read_corrected(tmp_path)
     out = tmp_path / "there.txt"
     out.write_text("x")
-    with pytest.raises(DataError, match=r"there.txt exists already"):
+    with pytest.raises(DataError, match=r"there.txt already exists"):
         write_labels(read_corrected(run_dir), out)
     with pytest.raises(DataError, match=r"cannot be written: No such file"):
         write_labels(read_corrected(run_dir), tmp_path / "nowhere" / "out.txt")

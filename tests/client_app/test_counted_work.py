@@ -1,4 +1,4 @@
-"""What a visit costs besides convolutions, counted instead of timed: a slow-down shows here, on any machine."""
+"""What a visit costs besides convolutions, counted instead of timed: a slowdown shows up here on any machine."""
 
 import tracemalloc
 from collections import Counter
@@ -29,7 +29,7 @@ CPU = Compute(torch.device("cpu"), torch.float32)
 
 
 class CountedOperations(TorchDispatchMode):
-    """Counts the operations that PyTorch carries out, by name."""
+    """Counts PyTorch's operations by name."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class CountedOperations(TorchDispatchMode):
 @pytest.mark.parametrize("augmentation", ["none", "crop-flip"])
 @pytest.mark.parametrize("proximal_mu", [0.0, 0.1])
 def test_a_visit_waits_for_the_device_once_an_epoch(augmentation: str, proximal_mu: float) -> None:
-    """Reading a number from a tensor waits until everything before it is computed."""
+    """Reading a number from a tensor waits until everything before it has been computed."""
     side = 37 if augmentation == "crop-flip" else 32
     images, labels = torch.zeros(24, side, side, 3, dtype=torch.uint8), torch.zeros(24, dtype=torch.int64)
     config = RunConfig(image_size=32, batch_size=4, local_epochs=3, augmentation=augmentation)
@@ -69,8 +69,8 @@ def test_no_method_makes_a_step_wait_for_the_device(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_no_loss_reads_a_tensor_or_chooses_rows_by_a_mask(name: str) -> None:
-    """Tensors without values, which refuse both; a GPU would wait, where counting on a CPU sees masks nowhere."""
+def test_no_loss_reads_a_tensor_or_selects_rows_with_a_mask(name: str) -> None:
+    """Tensors without values refuse both. A GPU would wait for a mask, which the counts on a CPU do not show."""
     method = METHODS[name]()
     visit = visit_of(torch.zeros(9, dtype=torch.int64, device="meta"), 5, server_round=9, num_rounds=10)
     method.begin(visit)
@@ -82,7 +82,7 @@ def test_no_loss_reads_a_tensor_or_chooses_rows_by_a_mask(name: str) -> None:
     assert all(view.grad is not None for view in logits)
 
 
-def test_a_step_updates_all_convolutions_in_one_operation_and_copies_none() -> None:
+def test_a_step_updates_all_convolutions_in_one_operation_without_copies() -> None:
     images, labels = torch.zeros(8, 32, 32, 3, dtype=torch.uint8), torch.zeros(8, dtype=torch.int64)
     config = RunConfig(image_size=32, batch_size=4)
     model = build_model("resnet18", 5, seed=1)
@@ -127,12 +127,12 @@ def test_a_process_builds_one_model_and_decodes_each_image_once(
     assert built == ["resnet18"]  # six visits and six evaluations
     assert len(optimizers) == 1
     assert len(keeping) == 6  # before each visit trains; the real one acts once
-    # 120 images to train on and 40 of clean test once; clean val for the server, and once more in the clients' slices.
+    # 120 training images and 40 of clean test once; clean val once for the server and again in the clients' slices.
     assert sum(decoded.values()) == 120 + 40 + 2 * 12
     assert max(decoded.values()) <= 2
 
 
-def test_a_model_is_copied_once_on_its_way_in_and_twice_on_its_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_is_copied_once_on_the_way_in_and_twice_on_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     model = build_model("resnet18", 5, seed=1)
     size = sum(value.numpy().nbytes for value in model.state_dict().values())
     sent = ArrayRecord({name: Array(value.numpy()) for name, value in model.state_dict().items()})
@@ -165,7 +165,7 @@ def test_a_model_is_copied_once_on_its_way_in_and_twice_on_its_way_out(monkeypat
 def test_another_models_weights_are_refused() -> None:
     model = build_model("resnet18", 5, seed=1)
     arrays = {name: value.numpy() for name, value in model.state_dict().items()}
-    with pytest.raises(ValueError, match=r"'fc.bias' of the global model has the shape \(4,\) and not \(5,\)"):
+    with pytest.raises(ValueError, match=r"'fc.bias' of the global model has shape \(4,\) instead of \(5,\)"):
         model_transport.load(model, {**arrays, "fc.bias": np.zeros(4, np.float32)})
     del arrays["conv1.weight"]
     with pytest.raises(ValueError, match=r"do not have the same weights: conv1.weight, ..."):

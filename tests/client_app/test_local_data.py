@@ -1,4 +1,4 @@
-"""Which images and labels a client gets."""
+"""The images and labels that a client gets."""
 
 import shutil
 from pathlib import Path
@@ -20,14 +20,14 @@ def _config(folder: Path, **values: object) -> RunConfig:
     return RunConfig(**{"data_dir": str(folder), "batch_size": 8, **values})  # type: ignore[arg-type]
 
 
-def test_slices_share_the_split_out(tiny_sample: Path) -> None:
+def test_slices_partition_the_split(tiny_sample: Path) -> None:
     config = _config(tiny_sample)
     splits = [local_data.training_data(Site.resolve(node, config), config) for node in NODES]
     keys = np.concatenate([split.keys for split in splits])
     assert sorted(keys.tolist()) == sorted(open_release(tiny_sample).split("noisy_train").keys.tolist())
 
 
-def test_only_clients_that_share_one_list_out_have_the_same_digest(tiny_sample: Path, tmp_path: Path) -> None:
+def test_only_clients_that_partition_the_same_list_have_the_same_digest(tiny_sample: Path, tmp_path: Path) -> None:
     def digest(node: dict[str, int], folder: Path = tiny_sample, **values: object) -> str:
         config = _config(folder, **values)
         return local_data.deal_digest(Site.resolve(node, config), config)
@@ -59,7 +59,7 @@ def test_a_node_without_partition_holds_all_of_its_own_folder(tiny_sample: Path)
         ({"partition-id": 4, "num-partitions": 4}, "'partition-id' is 4; it must be from 0 to 3"),
     ],
 )
-def test_half_a_node_config_is_refused(tiny_sample: Path, node: dict[str, int], sentence: str) -> None:
+def test_an_incomplete_node_config_is_refused(tiny_sample: Path, node: dict[str, int], sentence: str) -> None:
     with pytest.raises(DataError, match=sentence):
         Site.resolve(node, _config(tiny_sample))
 
@@ -80,7 +80,7 @@ def test_label_noise_changes_labels_of_clients_and_not_of_the_release(tiny_sampl
     assert np.array_equal(local_data.training_data(site, clean).labels, before.labels)
 
 
-def test_pixels_are_decoded_once_for_every_process_of_a_machine(tiny_sample: Path, tmp_path: Path) -> None:
+def test_all_processes_of_a_machine_decode_pixels_once(tiny_sample: Path, tmp_path: Path) -> None:
     config = _config(tiny_sample, image_size=16, cache_dir=str(tmp_path / "decoded"))
     site = Site.resolve(NODES[1], config)
     split = local_data.training_data(site, config)
@@ -91,7 +91,7 @@ def test_pixels_are_decoded_once_for_every_process_of_a_machine(tiny_sample: Pat
     assert [path.stat().st_size for path in (tmp_path / "decoded").glob("*.pixels")] == [first.nbytes]
 
 
-def test_a_node_has_a_cache_of_its_own(tiny_sample: Path, tmp_path: Path) -> None:
+def test_a_node_can_have_its_own_cache(tiny_sample: Path, tmp_path: Path) -> None:
     config = _config(tiny_sample, cache_dir="/the/runs", cache_gib=3.0)
     assert Site.resolve({}, config).cache_dir == Path("/the/runs")
     assert Site.resolve({}, config).cache_bytes == 3 << 30
@@ -101,10 +101,10 @@ def test_a_node_has_a_cache_of_its_own(tiny_sample: Path, tmp_path: Path) -> Non
         Site.resolve({"cache-gib": -1}, config)
 
 
-def test_what_an_image_shows_is_kept_aside(tiny_sample: Path) -> None:
+def test_true_labels_are_kept_for_scoring(tiny_sample: Path) -> None:
     config = _config(tiny_sample, label_noise="symmetric", label_noise_args="rate=0.5")
     split = local_data.training_data(Site.resolve(NODES[0], config), config)
     whole = open_release(tiny_sample).split("noisy_train")
     known = dict(zip(whole.keys.tolist(), whole.true.tolist(), strict=True))
     assert split.true.tolist() == [known[key] for key in split.keys.tolist()]
-    assert 0.6 < np.mean(split.true != split.labels) < 0.95  # the sample's own 38 %, and half of the rest
+    assert 0.6 < np.mean(split.true != split.labels) < 0.95  # the sample's own 38 %, plus half of the rest

@@ -1,4 +1,4 @@
-"""What several files of whole runs start."""
+"""What several files with whole runs start."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from tests.e2e.superlink import SuperLink
 
 @pytest.fixture(scope="module")
 def superlink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SuperLink]:
-    """A simulating SuperLink of the file's own, started in a folder that holds no app."""
+    """A simulating SuperLink per test file, started in a folder that holds no app."""
     link = SuperLink(tmp_path_factory.mktemp("flwr"), tmp_path_factory.mktemp("elsewhere"))
     yield link
     link.stop()

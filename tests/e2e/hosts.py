@@ -1,4 +1,4 @@
-"""Machines of a test's own: network namespaces with own addresses, or this one where those are not permitted."""
+"""Separate machines for a test: network namespaces with their own addresses, or this machine if not permitted."""
 
 import os
 import shutil
@@ -14,10 +14,10 @@ NETWORK = "10.203.77"
 
 
 class Hosts:
-    """A server and sites on one bridge. Without network namespaces all are this machine, told apart by ports."""
+    """A server and sites on one bridge. Without network namespaces, all are this machine with different ports."""
 
     def __init__(self, sites: int) -> None:
-        """Make the server and as many sites as asked for."""
+        """Create the server and this number of sites."""
         self._names = ["link", *(f"site-{number}" for number in range(1, sites + 1))]
         self._processes: list[subprocess.Popen[bytes]] = []
         self.apart = self._make()
@@ -47,7 +47,7 @@ class Hosts:
         return True
 
     def start(self, name: str, command: list[str], log: Path, **env: str) -> subprocess.Popen[bytes]:
-        """Run a command on a host in a session of its own, its output in `log`."""
+        """Start a command on a host in its own session, with its output in `log`."""
         with log.open("ab") as out:
             process = subprocess.Popen(
                 self._on(name, command), env=_env(env), cwd=log.parent, stdout=out, stderr=out, start_new_session=True
@@ -56,13 +56,13 @@ class Hosts:
         return process
 
     def run(self, name: str, command: list[str], cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
-        """Run a command on a host and wait for its end."""
+        """Run a command on a host and wait until it ends."""
         return subprocess.run(
             self._on(name, command), env=_env(env), cwd=cwd, capture_output=True, text=True, timeout=900, check=False
         )
 
     def stop(self) -> None:
-        """End what was started here, the last first, and take the hosts away."""
+        """End what was started here, the last first, and remove the hosts."""
         for process in reversed(self._processes):
             kill_session(process, signal.SIGTERM)
         if self.apart:
@@ -77,7 +77,7 @@ class Hosts:
 
 
 def kill_session(process: subprocess.Popen[bytes], how: signal.Signals) -> None:
-    """End a process and, where it does not take its children along, those of its session."""
+    """End a process and everything in its session that it leaves behind."""
     members = _session(process.pid)
     if process.poll() is None:
         process.send_signal(how)

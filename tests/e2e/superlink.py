@@ -1,4 +1,4 @@
-"""SuperLinks and SuperNodes of a test's own: own FLWR_HOME, own ports, stopped by their own process ids."""
+"""SuperLinks and SuperNodes for one test: separate FLWR_HOME, separate ports, stopped by process id."""
 
 import contextlib
 import json
@@ -22,14 +22,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What `flwr run --stream` printed, and the run's status by Flower's own account."""
+    """The output of `flwr run --stream`, and the run's status according to Flower."""
 
     log: str
     status: str
 
 
 class SuperLink:
-    """A SuperLink with an owner: simulating, as `flwr run` would start one in the background, or for real nodes."""
+    """A SuperLink: simulating, like the one that `flwr run` starts in the background, or for real nodes."""
 
     def __init__(self, home: Path, working_directory: Path, *, simulation: bool = True) -> None:
         self._home, self._cwd = home, working_directory
@@ -47,7 +47,7 @@ class SuperLink:
         self._wait_until_healthy()
 
     def start_node(self, node_config: str) -> None:
-        """A SuperNode that connects to this SuperLink; `node_config` as for ``--node-config``."""
+        """Start a SuperNode that connects to this SuperLink; `node_config` as for ``--node-config``."""
         name = f"node-{len(self._processes)}"
         command = ["flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{self._port}"]
         self._start([*command, "--node-config", node_config, "--port", str(free_port())], name)
@@ -86,7 +86,7 @@ class SuperLink:
         raise TimeoutError(f"the run has not ended after {RUN_SECONDS} s:\n{log}")
 
     def submit(self, app: Path, *arguments: str) -> int:
-        """`flwr run <app>` without waiting; the process id of the simulation that it starts."""
+        """`flwr run <app>` without waiting; returns the process id of the simulation that it starts."""
         known = set(self.find("flwr-simulation"))
         submitted = self._flwr("run", str(app), *self._connection, *arguments, cwd=app)
         assert submitted.returncode == 0, submitted.stdout + submitted.stderr
@@ -103,7 +103,7 @@ class SuperLink:
         return find_below(self._processes[0].pid, command)
 
     def stop(self) -> None:
-        """End what this test started, nodes first; each leads a session of its own, so its children end with it."""
+        """End what this test started, nodes first; each leads its own session, so its children end with it."""
         for process in reversed(self._processes):
             end(process)
 
@@ -141,17 +141,17 @@ class SuperLink:
 
 
 def wait_for(look: Callable[[], T | None], seconds: float = 120) -> T:
-    """The first result of `look` that is something."""
+    """Call `look` until its result is true, and return that."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if found := look():
             return found
         time.sleep(0.05)
-    raise TimeoutError(f"nothing came within {seconds:g} s")
+    raise TimeoutError(f"nothing happened within {seconds:g} s")
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """End the leader of a session, and with it what it started."""
+    """End the leader of a session, and with it everything it started."""
     process.terminate()
     try:
         process.wait(timeout=20)
@@ -180,7 +180,7 @@ def _processes() -> Iterator[tuple[int, int]]:
 
 
 def has_ended(pid: int) -> bool:
-    """Whether a process is gone, or waits for its parent to take notice."""
+    """Whether a process is gone, or a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except OSError:

@@ -1,4 +1,4 @@
-"""What `python -m deploy init` writes, started for real on loopback: TLS, registered keys, a run, a restart."""
+"""The output of `python -m deploy init`, started for real on loopback: TLS, registered keys, a run, a restart."""
 
 import os
 import shutil
@@ -30,11 +30,11 @@ SETTINGS = {
 
 
 class Federation:
-    """The scripts of one deployment, each in the background with a log, ended by their own process ids."""
+    """The scripts of one deployment, each in the background with a log, stopped by process id."""
 
     def __init__(self, place: Path) -> None:
         self.port = free_port()
-        self.folder = place / "keys of ours"
+        self.folder = place / "our keys"
         self._place = place
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         init(self.folder, Deployment("sites", "localhost", self.port, (), NODES, "1.41.0"), 30)
@@ -64,7 +64,7 @@ class Federation:
             process.wait()
 
     def wait(self, name: str) -> int:
-        """The exit code of what ends by itself."""
+        """The exit code of a script that ends by itself."""
         return self._running[name].wait(timeout=120)
 
     def stop_all(self) -> None:
@@ -86,7 +86,7 @@ class Federation:
         return done.stdout + done.stderr
 
     def status(self, path: str, port: int) -> int:
-        """HTTP status of an empty POST by a client that trusts the authority, or 0 where nobody answers yet."""
+        """HTTP status of an empty POST by a client that trusts the authority, or 0 if nobody answers yet."""
         context = ssl.create_default_context(cafile=str(self.folder / "node-1" / "ca.crt"))
         request = urllib.request.Request(f"https://localhost:{port}{path}", data=b"")
         try:
@@ -107,7 +107,7 @@ def federation(tmp_path: Path) -> Iterator[Federation]:
         started.stop_all()
 
 
-def test_sites_with_data_of_their_own_train_over_tls(federation: Federation, tmp_path: Path) -> None:
+def test_sites_with_their_own_data_train_over_tls(federation: Federation, tmp_path: Path) -> None:
     for seed, node in enumerate(NODES):
         draw_sample(tmp_path / f"site of {node}", train=40, clean_train=8, val=8, test=20, image_size=32, seed=seed)
     federation.start("superlink", "superlink/start.sh")
@@ -115,7 +115,7 @@ def test_sites_with_data_of_their_own_train_over_tls(federation: Federation, tmp
     for node in NODES:
         federation.start(node, f"{node}/start.sh", tmp_path / f"site of {node}", "cache-gib=0.1")
 
-    # Nobody is let in before its key is registered; then it comes by itself, and a restart forgets nobody.
+    # No node is admitted before its key is registered; then it connects by itself, and a restart forgets none.
     wait_for(lambda: all("Failed to activate SuperNode" in federation.log(node) for node in NODES))
     assert "SuperNode ID" not in federation.log("node-1") + federation.log("node-2")
     federation.operator("register.sh")
@@ -126,23 +126,23 @@ def test_sites_with_data_of_their_own_train_over_tls(federation: Federation, tmp
     assert federation.operator("flwr.sh", "supernode", "list").count("online") == 2
 
     config = pairs(**SETTINGS, data_dir=tmp_path / "site of node-1", output_dir=tmp_path, run_name="run")
-    said = federation.operator("flwr.sh", "run", ".", "sites", "--stream", "-c", config)
-    assert "Finished: metrics.jsonl" in said, said + federation.log("superlink")
-    assert "Traceback" not in said
+    output = federation.operator("flwr.sh", "run", ".", "sites", "--stream", "-c", config)
+    assert "Finished: metrics.jsonl" in output, output + federation.log("superlink")
+    assert "Traceback" not in output
     assert len(rounds_of(tmp_path / "run")) == 1
 
     federation.operator("unregister.sh", "node-2")
     assert federation.wait("node-2") == 0
 
 
-@pytest.mark.skipif(not shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin"), reason="nginx is not here")
+@pytest.mark.skipif(not shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin"), reason="nginx is not installed")
 def test_the_gateway_lets_nodes_through_and_nothing_else(federation: Federation, tmp_path: Path) -> None:
     inner = federation.port + 1
     federation.start("superlink", "superlink/start.sh", "--host", "127.0.0.1", "--port", str(inner))
     federation.start("gateway", "superlink/gateway.sh")
     wait_for(lambda: federation.status("/health", inner))
     wait_for(lambda: federation.status("/", federation.port))
-    assert federation.status("/health", inner) == 405  # there; GET alone
+    assert federation.status("/health", inner) == 405  # it exists, but accepts only GET
     for path in (
         "/health", "/docs", "/v1/control/list-nodes", "/v1/runtime/pull-task", "//v1/control/list-nodes",
         "/v1/fleet/../control/list-nodes", "/v1/fleet/%2e%2e/control/list-nodes",

@@ -1,4 +1,4 @@
-"""The same app on a real SuperLink with real SuperNodes, over loopback: no line of it differs from the simulation."""
+"""The same app on a real SuperLink with real SuperNodes, over loopback: no line differs from the simulation."""
 
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ SETTINGS = {
 def test_two_supernodes_train_the_same_weights_as_the_simulation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To the bit, because convolutions run on the same number of threads on both sides: one."""
+    """Bit for bit, because convolutions run on the same number of threads on both sides: one."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     release = tmp_path / "release"
     draw_sample(release, train=160, clean_train=10, val=10, test=40, image_size=32, seed=6)
@@ -32,7 +32,7 @@ def test_two_supernodes_train_the_same_weights_as_the_simulation(
     try:
         for partition in range(2):
             real.start_node(f"partition-id={partition} num-partitions=2 data-dir='{release}'")
-        # The server has a data-dir of its own for clean test; the nodes use theirs.
+        # The server uses its own data-dir for clean test; the nodes use theirs.
         config = pairs(**SETTINGS, data_dir=release, output_dir=tmp_path, run_name="deployment")
         outcome = real.run(ROOT, "-c", config)
     finally:
@@ -56,14 +56,14 @@ def test_two_supernodes_train_the_same_weights_as_the_simulation(
         np.testing.assert_array_equal(value, weights[name], err_msg=name)
 
 
-def test_methods_with_two_halves_and_state_of_their_own_do_the_same_on_real_nodes(
+def test_methods_with_two_halves_and_state_do_the_same_on_real_nodes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """fednoro and fedelc: noisy clients found by asking nodes, and labels that stay on them, against one process."""
+    """fednoro and fedelc find noisy clients by querying nodes, and labels stay there; compared with one process."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     release = tmp_path / "release"
     draw_sample(release, train=20, clean_train=400, val=10, test=40, image_size=32, seed=6)
-    # The second of two clients holds wrong labels only, the first none.
+    # The second of two clients holds only wrong labels, the first none.
     settings: dict[str, Any] = {
         "model": "cnn", "image_size": 16, "batch_size": 8, "num_server_rounds": 3, "fraction_train": 1.0,
         "precision": "fp32", "local_epochs": 5, "learning_rate": 0.05, "val_split": "none", "train_split": "clean",

@@ -34,7 +34,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 SMALL = {"model": "resnet18", "image_size": 32, "batch_size": 8, "num_server_rounds": 2, "fraction_train": 0.5}
 
 
-def test_one_actor_or_two_the_run_is_the_same_to_the_bit(superlink: SuperLink, release: Path, tmp_path: Path) -> None:
+def test_runs_with_one_actor_and_two_are_equal_bit_for_bit(superlink: SuperLink, release: Path, tmp_path: Path) -> None:
     for actors in (1, 2):
         config = pairs(**SMALL, data_dir=release, output_dir=tmp_path, run_name=f"actors-{actors}", precision="fp32")
         outcome = superlink.run(
@@ -47,7 +47,7 @@ def test_one_actor_or_two_the_run_is_the_same_to_the_bit(superlink: SuperLink, r
         assert outcome.status == "finished:completed", outcome.log
         assert "round 2/2   test accuracy" in outcome.log
         assert f"Machine     {actors} CPU" in outcome.log
-        assert "Clients     6, each with 1 CPU and no GPU; 3 in each round, room for" in outcome.log
+        assert "Clients     6, each with 1 CPU and no GPU; 3 train in each round, room for" in outcome.log
         assert f"Run folder  {tmp_path / f'actors-{actors}'}" in outcome.log
         assert "Traceback" not in outcome.log
     runs = [tmp_path / "actors-1", tmp_path / "actors-2"]
@@ -85,8 +85,8 @@ def test_scanned_digits_go_through_import_training_and_evaluation(superlink: Sup
     assert last["test-accuracy"] > 0.5  # chance is 10 %
 
 
-def test_the_code_that_runs_is_the_code_that_was_meant(release: Path, tmp_path: Path) -> None:
-    """A SuperLink that was started in one checkout runs another one's ClientApp and data, and code as it is now."""
+def test_the_code_that_runs_is_the_submitted_one(release: Path, tmp_path: Path) -> None:
+    """A SuperLink started in one checkout runs another checkout's ClientApp and data, with its code as it is now."""
     first, second = tmp_path / "first", tmp_path / "second"
     for checkout in (first, second):
         shutil.copytree(ROOT, checkout, ignore=shutil.ignore_patterns(".*", "tests", "__pycache__"))
@@ -143,26 +143,26 @@ def test_bad_settings_fail_the_run_in_one_sentence(
 @pytest.mark.parametrize(
     ("asked", "sentence"),
     [
-        ("client-resources-num-cpus=64", "get 64 CPUs and no GPU, but this machine has 2 CPUs and no GPU; set client-"),
+        ("client-resources-num-cpus=64", "64 CPUs and no GPU, but this machine has 2 CPUs and no GPU; set client-"),
         (
             "client-resources-num-cpus=1 client-resources-num-gpus=0.5 init-args-num-gpus=0",
-            "get 1 CPU and 0.5 GPU, but this machine has 2 CPUs and no GPU; set client-resources-num-gpus=0 there.",
+            "1 CPU and 0.5 GPU, but this machine has 2 CPUs and no GPU; set client-resources-num-gpus=0.",
         ),
     ],
 )
-def test_clients_that_find_no_room_end_the_run_in_one_sentence(
+def test_clients_that_do_not_fit_end_the_run_in_one_sentence(
     superlink: SuperLink, release: Path, tmp_path: Path, asked: str, sentence: str
 ) -> None:
     config = pairs(**{**SMALL, "data_dir": release, "output_dir": tmp_path})
     outcome = superlink.run(ROOT, "--federation-config", f"num-supernodes=2 {asked} init-args-num-cpus=2", "-c", config)
     assert outcome.status == "finished:failed"
-    assert f"The run stopped: --federation-config: each client is to {sentence}" in outcome.log
+    assert f"The run stopped: --federation-config: each client requests {sentence}" in outcome.log
     assert "Traceback" not in outcome.log
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_notebook_preset_runs_at_224_pixels(superlink: SuperLink, tmp_path: Path) -> None:
-    """One round as published, on a small sample of large images; its weights come from a file instead of a download."""
+    """One round as published, on a small sample of large images, with weights from a file instead of a download."""
     weights = tmp_path / "resnet50.pth"
     torch.save(build_model("resnet50", 1000, seed=1).state_dict(), weights)
     release = tmp_path / "release"
@@ -179,7 +179,7 @@ def test_the_notebook_preset_runs_at_224_pixels(superlink: SuperLink, tmp_path: 
 
 
 def test_the_readmes_first_line_learns_from_noisy_labels(superlink: SuperLink, tmp_path: Path) -> None:
-    """The main job, as a newcomer types it, but for where it writes: ResNet-50, ten clients, the default sample."""
+    """The main job as a newcomer types it, except for the output folder: ResNet-50, ten clients, the default sample."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     line = readme.split("<!-- run -->\n```bash\n")[1].split("\n")[0]
     words = shlex.split(line.split(" flwr run ")[1])
@@ -192,4 +192,4 @@ def test_the_readmes_first_line_learns_from_noisy_labels(superlink: SuperLink, t
     assert len({partition for entry in rounds for partition in entry["sampled-partitions"]}) > 5
     assert rounds[-1]["test-accuracy"] >= 0.40  # chance is 7 %, and 38 % of the labels are wrong
     saved = safetensors.numpy.load_file(tmp_path / "main" / "model.safetensors")
-    assert saved["layer4.2.conv3.weight"].shape == (2048, 512, 1, 1)  # ResNet-50's, no smaller stand-in
+    assert saved["layer4.2.conv3.weight"].shape == (2048, 512, 1, 1)  # ResNet-50's, not a smaller stand-in's

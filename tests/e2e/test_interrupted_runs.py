@@ -43,7 +43,7 @@ def test_a_run_that_is_killed_at_random_moments_ends_like_an_undisturbed_one(
     superlink: SuperLink, release: Path, tmp_path: Path, strategy: str, actors: int, most_kills: int
 ) -> None:
     settings = {**TINY, "data_dir": str(release), "strategy": strategy}
-    expected = outcome_of(run_in_process(tmp_path / "undisturbed", clients=6, **settings))  # without Ray, the same bits
+    expected = outcome_of(run_in_process(tmp_path / "undisturbed", clients=6, **settings))  # the same bits without Ray
     config = pairs(**TINY, data_dir=release, output_dir=tmp_path, run_name="run", strategy=strategy, resume="auto")
     instants = np.random.default_rng([actors, *strategy.encode()])
     kills = 0
@@ -59,7 +59,7 @@ def test_a_run_that_is_killed_at_random_moments_ends_like_an_undisturbed_one(
 
 
 def _wait_for_rounds(run_dir: Path) -> None:
-    """Until the roll has been called: the file that is written then is taken away, so that each call sees its own."""
+    """Wait until after the roll call, which writes the config; delete that, so that the next call waits anew."""
     wait_for((run_dir / "config.toml").exists)
     (run_dir / "config.toml").unlink()
 
@@ -78,7 +78,7 @@ def test_a_killed_actor_is_replaced(superlink: SuperLink, release: Path, tmp_pat
     )  # fmt: skip
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(superlink.run, ROOT, *_federation(2), config)
-        wait_for((tmp_path / "run" / "config.toml").exists)  # the roll has been called; round 1 is next
+        wait_for((tmp_path / "run" / "config.toml").exists)  # the roll call is over; round 1 is next
         victim = wait_for(lambda: next(iter(superlink.find("ray::ClientAppActor.run")), None))
         os.kill(victim, signal.SIGKILL)
         assert not (tmp_path / "run" / "checkpoints" / "round-00001.safetensors").exists()
@@ -91,7 +91,7 @@ def test_a_killed_actor_is_replaced(superlink: SuperLink, release: Path, tmp_pat
 
 
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGINT", "flwr stop"])
-def test_an_interrupted_run_keeps_its_rounds_and_says_how_to_go_on(
+def test_an_interrupted_run_keeps_its_rounds_and_logs_how_to_resume(
     superlink: SuperLink, release: Path, tmp_path: Path, how: str
 ) -> None:
     config = pairs(**{**TINY, "num_server_rounds": 1000}, data_dir=release, output_dir=tmp_path, run_name="run")
@@ -106,9 +106,9 @@ def test_an_interrupted_run_keeps_its_rounds_and_says_how_to_go_on(
             os.kill(pid, getattr(signal, how))
         outcome = running.result()
     assert outcome.status == ("finished:stopped" if how == "flwr stop" else "finished:failed")
-    said = [line for line in outcome.log.splitlines() if f"-c \"resume='{tmp_path / 'run'}'\"" in line]
-    assert len(said) == (1 if how == "flwr stop" else 2)  # nobody takes the log of a stopped run any more
-    assert "cut short" in said[0]
+    lines = [line for line in outcome.log.splitlines() if f"-c \"resume='{tmp_path / 'run'}'\"" in line]
+    assert len(lines) == (1 if how == "flwr stop" else 2)  # nobody collects the log of a stopped run
+    assert "cut short" in lines[0]
     assert "Traceback" not in outcome.log
     newest = max(checkpoints.glob("round-*.safetensors"))
     assert load_checkpoint(newest).server_round >= len(rounds_of(tmp_path / "run")) - 1

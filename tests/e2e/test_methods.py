@@ -1,4 +1,4 @@
-"""Every method through `flwr run`: killed once, resumed, and equal to a run in one process that nobody disturbed."""
+"""Every method through `flwr run`: killed once, resumed, and equal to an undisturbed run in one process."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ TINY: dict[str, Any] = {
     "model": "cnn", "image_size": 16, "batch_size": 8, "precision": "fp32", "num_server_rounds": 8,
     "fraction_train": 0.75, "local_epochs": 4, "val_split": "none",
 }  # fmt: skip
-# Half of the clients hold wrong labels, and are found and treated as such.
+# Half of the clients hold wrong labels, and are found and treated as noisy.
 TWO_STAGES = {
     "train_split": "clean", "label_noise": "symmetric", "label_noise_args": "noisy-share=0.5 min-rate=0.8 max-rate=0.9",
     "method_args": "warm-up-rounds=3",
@@ -53,7 +53,7 @@ def test_a_method_that_is_killed_and_resumed_ends_like_an_undisturbed_one(
     federation = f"num-supernodes={CLIENTS} client-resources-num-cpus=1 init-args-num-cpus={1 + len(method) % 2}"
     run = (ROOT, "--federation-config", federation, "-c", config)
     pid = superlink.submit(*run)
-    # After the first round of stage 2 of those that have one, in the middle of the next round.
+    # In the middle of a round, after the first round of stage 2 if the method has one.
     fourth = tmp_path / "run" / "checkpoints" / "round-00004.safetensors"
     wait_for(fourth.exists, 300)
     os.kill(pid, signal.SIGKILL)

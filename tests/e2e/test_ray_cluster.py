@@ -1,4 +1,4 @@
-"""A simulation on two Ray nodes, one of which stands for another machine: own home, own caches, and no bundle."""
+"""A simulation on two Ray nodes, one of which stands in for another machine: its own home and caches, no bundle."""
 
 import os
 import signal
@@ -26,13 +26,13 @@ SETTINGS = {
 FOUR_CLIENTS = "num-supernodes=4 client-resources-num-cpus=1"
 SECOND = "127.0.0.2"  # all of 127.0.0.0/8 is this machine
 
-# A mount namespace hides folders from a process; who is not root needs a user namespace for it, if there may be one.
+# A mount namespace hides folders from a process; without root, it needs a user namespace, if that is permitted.
 UNSHARE = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
 CAN_HIDE = subprocess.run([*UNSHARE, "true"], capture_output=True, check=False).returncode == 0
 
 
 class RayNode:
-    """`ray start` with one CPU and a home of its own, from which `hidden` cannot be seen."""
+    """`ray start` with one CPU and its own home, from which `hidden` cannot be seen."""
 
     def __init__(self, home: Path, *arguments: str, hidden: Path | None = None) -> None:
         self.home = home
@@ -52,12 +52,12 @@ class RayNode:
         wait_for(self._has_started)
 
     def _has_started(self) -> bool:
-        said = (self.home / "ray.log").read_text(errors="replace")
-        assert self._process.poll() is None, said
-        return "Ray runtime started" in said
+        log = (self.home / "ray.log").read_text(errors="replace")
+        assert self._process.poll() is None, log
+        return "Ray runtime started" in log
 
     def die(self) -> None:
-        """As a machine does whose plug is pulled."""
+        """Die like a machine whose plug is pulled."""
         (raylet,) = find_below(self._process.pid, "raylet/raylet ")
         os.kill(raylet, signal.SIGKILL)
 
@@ -66,7 +66,7 @@ class RayNode:
 
 
 class Cluster:
-    """Two nodes, and a SuperLink that uses them; the second node does not see where the SuperLink unpacks apps."""
+    """Two nodes and a SuperLink that uses them; the second node cannot see where the SuperLink unpacks apps."""
 
     def __init__(self, folder: Path, sockets: str) -> None:
         self._nodes: list[RayNode] = []
@@ -144,7 +144,7 @@ def test_two_machines_train_the_same_weights_as_one(
     assert len(machines) == 2
     assert f"({SECOND})" in machines
     caches = cluster.second.home / "cache" / "clothing1m-fl"
-    assert any((caches / "decoded").glob("*.pixels"))  # it has trained
+    assert any((caches / "decoded").glob("*.pixels"))  # it trained
     assert any((caches / "code").glob("*/client_app")) == CAN_HIDE  # it had to unpack what it was sent
     assert _outcome(tmp_path / "run") == on_one_machine
 

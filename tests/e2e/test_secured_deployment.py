@@ -1,5 +1,5 @@
-"""Three sites on hosts of their own, TLS and registered nodes: strangers are refused, crashes cost no finished round,
-and the weights are those of the simulation, to the bit.
+"""Three sites on separate hosts, TLS and registered nodes: strangers are refused, crashes cost no finished round, and
+the weights are those of the simulation, bit for bit.
 """
 
 import base64
@@ -40,7 +40,7 @@ SETTINGS = {
 
 @dataclass
 class Federation:
-    """What `python -m deploy init` wrote, started on hosts of its own."""
+    """The output of `python -m deploy init`, started on separate hosts."""
 
     folder: Path
     hosts: Hosts
@@ -57,7 +57,7 @@ class Federation:
         """The node of a site, from another node's folder if one is given."""
         name = folder or f"node-{number}"
         command = [str(self.folder / name / "start.sh"), str(self.sites[number - 1])]
-        port = {"NODE_PORT": str(9700 + number + 10 * (folder is not None))}  # told apart on one machine
+        port = {"NODE_PORT": str(9700 + number + 10 * (folder is not None))}  # all may be one machine
         cache = {"XDG_CACHE_HOME": str(self.folder / f"cache-{name}"), "NODE_RETRY_SECONDS": "3"}
         return self.hosts.start(f"site-{number}", command, self.log(name), **port, **cache)
 
@@ -68,8 +68,8 @@ class Federation:
         listed = self.operator("flwr.sh", "list", "sites", "--format", "json").stdout
         return str(re.findall(r'"status": "([^"]+)"', listed)[0])
 
-    def said(self, name: str, what: str) -> int:
-        """How often a log says something."""
+    def count(self, name: str, what: str) -> int:
+        """How often a text occurs in a log."""
         log = self.log(name)
         return log.read_text(errors="replace").count(what) if log.exists() else 0
 
@@ -95,7 +95,7 @@ def federation(data: tuple[Path, list[Path]], tmp_path_factory: pytest.TempPathF
     root = tmp_path_factory.mktemp("federation")
     hosts = Hosts(SITES)
     try:
-        for name in ("fed", "strangers"):  # the second one with an authority and keys of its own
+        for name in ("fed", "strangers"):  # the second with its own authority and keys
             _deploy("init", root / name, "--superlink-host", hosts.address, "--nodes", str(SITES), "--port", "8443")
         fed = Federation(root / "fed", hosts, *data)
         superlink = fed.start_superlink()
@@ -118,7 +118,7 @@ def _config(data_dir: Path, out: Path, name: str, **more: object) -> str:
     return pairs(**SETTINGS, data_dir=data_dir, output_dir=out, run_name=name, **more)
 
 
-def test_three_sites_train_the_simulations_weights_whoever_else_knocks_and_whatever_is_killed(
+def test_three_sites_train_the_simulations_weights_despite_strangers_and_kills(
     federation: Federation, tmp_path: Path
 ) -> None:
     run_dir = tmp_path / "sites"
@@ -127,16 +127,16 @@ def test_three_sites_train_the_simulations_weights_whoever_else_knocks_and_whate
     assert submitted.returncode == 0, submitted.stdout + submitted.stderr
     _strangers_are_refused(federation)
 
-    # A node is killed in mid-round, and its script starts it again.
-    wait_for(lambda: federation.said("node-2", "Receiving: train message") == 2, 300)
+    # A node is killed in mid-round, and its script restarts it.
+    wait_for(lambda: federation.count("node-2", "Receiving: train message") == 2, 300)
     node = _supernode(federation.folder / "node-2")
     os.kill(node, signal.SIGKILL)
     wait_for(lambda: len(rounds_of(run_dir)) == 1)  # the server may still be evaluating it
-    wait_for(lambda: federation.said("node-2", "Receiving: train message") == 3, 300)  # asked once more in round 2
+    wait_for(lambda: federation.count("node-2", "Receiving: train message") == 3, 300)  # retried in round 2
     assert _supernode(federation.folder / "node-2") != node
 
-    # The SuperLink is killed in mid-round, and started again with its database.
-    wait_for(lambda: federation.said("node-2", "Receiving: train message") == 4, 300)
+    # The SuperLink is killed in mid-round, and restarted with its database.
+    wait_for(lambda: federation.count("node-2", "Receiving: train message") == 4, 300)
     wait_for((run_dir / "checkpoints" / "round-00002.safetensors").exists)  # while round 3 is being trained
     (superlink,) = _processes_of("flower-superlink", federation.folder / "superlink" / "server.key")
     os.kill(superlink, signal.SIGKILL)
@@ -144,7 +144,7 @@ def test_three_sites_train_the_simulations_weights_whoever_else_knocks_and_whate
     federation.start_superlink()
     wait_for(lambda: federation.operator("flwr.sh", "list", "sites").returncode == 0)
     again = federation.operator("flwr.sh", "run", str(ROOT), "sites", "--stream", "-c", config)
-    assert "Going on after round 2 of 3." in again.stdout, again.stdout + again.stderr
+    assert "Resuming after round 2 of 3." in again.stdout, again.stdout + again.stderr
     wait_for(lambda: federation.status().startswith("finished"), 60)
     assert federation.status() == "finished:completed", again.stdout
 
@@ -153,11 +153,11 @@ def test_three_sites_train_the_simulations_weights_whoever_else_knocks_and_whate
     assert all(entry["failed-partitions"] == [] for entry in rounds)
     assert all(entry["num-examples"] == SITES * IMAGES for entry in rounds)
     assert _weights(run_dir) == _weights(_simulation(federation, tmp_path))
-    _nothing_secret_is_told(federation, again.stdout)
+    _no_secret_is_leaked(federation, again.stdout)
 
 
 def _strangers_are_refused(federation: Federation) -> None:
-    """While the run goes on: a key that nobody registered, another authority, a CLI without the certificate."""
+    """During the run: an unregistered key, another authority, a CLI without the certificate."""
     strangers = federation.folder.parent / "strangers"
     unregistered = federation.folder / "node-unregistered"
     shutil.copytree(federation.folder / "node-1", unregistered)
@@ -171,8 +171,8 @@ def _strangers_are_refused(federation: Federation) -> None:
     }
     for name, refusal in knocking.items():
         process = federation.start_node(1, name)
-        wait_for(lambda name=name, refusal=refusal: federation.said(name, refusal) > 0)  # type: ignore[misc]
-        assert federation.said(name, "Receiving:") == 0
+        wait_for(lambda name=name, refusal=refusal: federation.count(name, refusal) > 0)  # type: ignore[misc]
+        assert federation.count(name, "Receiving:") == 0
         kill_session(process, signal.SIGTERM)
 
     home = federation.folder / "nobody"
@@ -203,7 +203,7 @@ def _processes_of(program: str, argument: Path) -> list[int]:
 
 
 def _simulation(federation: Federation, out: Path) -> Path:
-    """The run of three simulated clients that hold what the sites hold, in the order that the roll call gave them."""
+    """A run of three simulated clients with the sites' images, in the order that the roll call gave the sites."""
     whole = training_split(open_release(federation.release), "noisy")
     splits = [training_split(open_release(site), "noisy") for site in federation.sites]
     parts = [
@@ -229,8 +229,8 @@ def _weights(run_dir: Path) -> dict[str, bytes]:
     return {name: value.tobytes() for name, value in weights.items()}
 
 
-def _nothing_secret_is_told(federation: Federation, said: str) -> None:
-    """No line of a private key, and no token, in a log, in the app's bundle, or in what the CLI printed."""
+def _no_secret_is_leaked(federation: Federation, printed: str) -> None:
+    """No line of a private key, and no token, in a log, in the app's bundle, or in the CLI's output."""
     secrets = {
         line
         for key in [*federation.folder.rglob("*.key"), *federation.folder.rglob("*.pem")]
@@ -241,7 +241,7 @@ def _nothing_secret_is_told(federation: Federation, said: str) -> None:
     assert all(base64.b64decode(secret + "==") for secret in secrets)
     texts = {log.name: log.read_text(errors="replace") for log in federation.folder.glob("*.log")}
     assert len(texts) == 1 + SITES + 2
-    texts["the CLI"] = said
+    texts["the CLI"] = printed
     with zipfile.ZipFile(io.BytesIO(build_fab_from_disk(ROOT))) as bundle:
         texts |= {name: bundle.read(name).decode() for name in bundle.namelist()}
     for name, text in texts.items():

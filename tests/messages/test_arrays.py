@@ -1,4 +1,4 @@
-"""Flower's arrays read and written without copies: the same values and bytes as NumPy's own way."""
+"""Flower's arrays read and written without copies: the same values and bytes as with NumPy's own functions."""
 
 import contextlib
 import io
@@ -19,10 +19,10 @@ ARRAYS = DTYPES.flatmap(lambda dtype: nps.arrays(dtype, nps.array_shapes(min_dim
 
 
 @given(ARRAYS, st.booleans())
-def test_there_and_back_is_flowers_own_way_to_the_byte(value: Any, transpose: bool) -> None:
+def test_a_round_trip_equals_flowers_byte_for_byte(value: Any, transpose: bool) -> None:
     value = np.asarray(value.T if transpose else value)
-    flowers, ours = Array(value), as_array(value)
-    assert (ours.dtype, ours.shape, ours.stype, ours.data) == (
+    flowers, array = Array(value), as_array(value)
+    assert (array.dtype, array.shape, array.stype, array.data) == (
         flowers.dtype, flowers.shape, flowers.stype, flowers.data,
     )  # fmt: skip
     read = as_numpy(flowers)
@@ -50,13 +50,13 @@ GOOD = Array(np.arange(6, dtype=np.float32)).data
 @pytest.mark.parametrize(
     ("data", "sentence"),
     [
-        (b"", "does not begin like an array"),
-        (b"PK\x03\x04 a zip archive", "does not begin like an array"),
-        (_saved(np.zeros(3), (2, 0)), "does not begin like an array"),
-        (GOOD[:-1], "has 23 bytes of values and not 24"),
-        (GOOD + b"\0", "has 25 bytes of values and not 24"),
+        (b"", "does not start like an array"),
+        (b"PK\x03\x04 a zip archive", "does not start like an array"),
+        (_saved(np.zeros(3), (2, 0)), "does not start like an array"),
+        (GOOD[:-1], "has 23 bytes of values instead of 24"),
+        (GOOD + b"\0", "has 25 bytes of values instead of 24"),
         (GOOD[:40], "its header is damaged"),
-        (GOOD.replace(b"(6,)", b"(9,)"), "has 24 bytes of values and not 36"),
+        (GOOD.replace(b"(6,)", b"(9,)"), "has 24 bytes of values instead of 36"),
         (GOOD.replace(b"(6,), }", b"(-6,), }"), "."),
         (GOOD.replace(b"'<f4'", b"'|O' "), "its dtype is object"),
         (GOOD.replace(b"'<f4'", b"'<f9'"), "."),
@@ -64,13 +64,13 @@ GOOD = Array(np.arange(6, dtype=np.float32)).data
         (_saved(np.array([{}], dtype=object), (1, 0)), "its dtype is object"),
     ],
 )
-def test_what_is_no_array_is_refused(data: bytes, sentence: str) -> None:
+def test_bytes_that_are_not_an_array_are_refused(data: bytes, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         as_numpy(Array("float32", (6,), "numpy.ndarray", data))
 
 
 @given(st.binary(max_size=60), st.integers(0, 152))
-def test_damage_is_refused_or_gives_an_array(data: bytes, at: int) -> None:
+def test_damaged_bytes_are_refused_or_give_an_array(data: bytes, at: int) -> None:
     damaged = GOOD[:at] + data + GOOD[at + len(data) :]
     with contextlib.suppress(ValueError):
         assert isinstance(as_numpy(Array("float32", (6,), "numpy.ndarray", damaged)), np.ndarray)
@@ -89,10 +89,10 @@ def test_taking_empties_the_record() -> None:
 
 
 @given(ARRAYS)
-def test_all_finite_is_numpys_answer(value: Any) -> None:
+def test_all_finite_agrees_with_numpy(value: Any) -> None:
     assert all_finite(value) == bool(np.isfinite(value).all())
 
 
-def test_a_sum_that_overflows_is_no_infinity() -> None:
+def test_a_sum_that_overflows_does_not_count_as_infinity() -> None:
     assert all_finite(np.full(8, np.finfo(np.float32).max, np.float32))
     assert not all_finite(np.array([np.inf, -np.inf], np.float32))

@@ -29,7 +29,7 @@ ARRAYS = st.dictionaries(
 
 
 @given(ARRAYS)
-def test_float32_comes_back_to_the_bit_in_its_order(arrays: dict[str, np.ndarray]) -> None:
+def test_float32_comes_back_bit_for_bit_and_in_order(arrays: dict[str, np.ndarray]) -> None:
     back = unpack(pack(arrays, "fp32"))
     assert list(back) == list(arrays)
     for name, value in arrays.items():
@@ -38,17 +38,17 @@ def test_float32_comes_back_to_the_bit_in_its_order(arrays: dict[str, np.ndarray
 
 
 @given(hnp.arrays(np.float32, 20, elements=st.floats(-(2.0**127), 2.0**127, width=32)))
-def test_bfloat16_is_rounded_as_torch_does_it(values: np.ndarray) -> None:
+def test_bfloat16_is_rounded_as_by_torch(values: np.ndarray) -> None:
     np.testing.assert_array_equal(lengthen(shorten(values, "bf16", "w")), torch.tensor(values).bfloat16().float())
 
 
 @given(hnp.arrays(np.float32, 20, elements=st.floats(-65000, 65000, width=32)))
-def test_float16_is_rounded_as_torch_does_it(values: np.ndarray) -> None:
+def test_float16_is_rounded_as_by_torch(values: np.ndarray) -> None:
     np.testing.assert_array_equal(lengthen(shorten(values, "fp16", "w")), torch.tensor(values).half().float())
 
 
 @pytest.mark.parametrize("kind", ["bf16", "fp16"])
-def test_what_is_not_finite_stays_so_and_what_is_too_large_is_refused(kind: str) -> None:
+def test_nan_and_infinity_survive_and_values_too_large_are_refused(kind: str) -> None:
     odd = np.array([np.nan, np.inf, -np.inf, -0.0], np.float32)
     np.testing.assert_array_equal(lengthen(shorten(odd, kind, "w")), odd)
     with pytest.raises(OverflowError, match=rf"'w' holds 3\.4\d*e\+38, which is too large for {kind}"):
@@ -68,7 +68,7 @@ def test_a_resnet_50_travels_in_few_pieces_and_half_precision_in_half_the_bytes(
     assert sizes["bf16"] == sizes["fp16"] == pytest.approx(sizes["fp32"] / 2, rel=0.01)
 
 
-def test_a_record_that_was_not_packed_is_read_too() -> None:
+def test_a_plain_record_is_read_too() -> None:
     plain = record({"a": np.ones((2, 3), np.float32)})
     assert not is_packed(plain)
     assert not is_packed(ArrayRecord())
@@ -92,8 +92,8 @@ def _through(kind: str, start: dict[str, np.ndarray], trained: dict[str, np.ndar
     return {name: array.numpy() for name, array in reply.content.array_records["arrays"].items()}
 
 
-def test_half_precision_keeps_updates_that_are_shorter_than_half_a_step_of_the_weight() -> None:
-    """1 + 2^-12 has no place in bfloat16, whose steps at 1 are 2^-7; as an update 2^-12 travels exactly."""
+def test_half_precision_keeps_updates_smaller_than_half_a_step_of_the_weight() -> None:
+    """bfloat16 cannot hold 1 + 2^-12, since its steps at 1 are 2^-7; as an update, 2^-12 travels exactly."""
     start = {"w": np.array([1 + 2**-10, 100.0], np.float32), "n": np.array(4)}
     received = {"w": np.array([1.0, 100.0], np.float32), "n": np.array(4)}  # as the client gets it
     trained = {"w": received["w"] + np.array([2**-12, -(2**-9)], np.float32), "n": np.array(6)}
@@ -104,7 +104,7 @@ def test_half_precision_keeps_updates_that_are_shorter_than_half_a_step_of_the_w
 
 
 @given(FLOATS.filter(lambda value: bool(np.isfinite(value).all())))
-def test_float32_arrives_to_the_bit(trained: np.ndarray) -> None:
+def test_float32_arrives_bit_for_bit(trained: np.ndarray) -> None:
     start = {"w": np.ones_like(trained)}
     assert _through("fp32", start, {"w": trained})["w"].tobytes() == trained.tobytes()
 
@@ -112,7 +112,7 @@ def test_float32_arrives_to_the_bit(trained: np.ndarray) -> None:
 def test_packing_and_half_precision_in_whole_runs(
     tmp_path: Path, tiny_sample: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Packed float32 ends at the weights of plain messages; half precision near them, if steps amplify no rounding."""
+    """Packed float32 ends at the weights of plain messages, half precision near them if steps amplify no rounding."""
     sizes: dict[str, set[int]] = {}
     pieces: dict[str, int] = {}
 
@@ -152,13 +152,13 @@ def test_a_weight_that_is_too_large_ends_the_run_in_one_sentence() -> None:
         Packing("fp16").outgoing([train_reply({"w": np.array([7e4], np.float32)})])
 
 
-def test_an_update_that_is_too_large_is_refused_by_the_client() -> None:
+def test_a_client_refuses_an_update_that_is_too_large() -> None:
     packed = pack({"w": np.zeros(1, np.float32)}, "fp16")
     with pytest.raises(ConfigError, match=r"'payload' is 'fp16', but 'w' holds 70000, which is too large"):
         model_transport.answer({"w": np.array([7e4], np.float32)}, packed, "fp16")
 
 
-def test_clipping_on_clients_goes_with_float32_alone(tmp_path: Path, tiny_sample: Path) -> None:
+def test_clipping_on_clients_works_with_float32_only(tmp_path: Path, tiny_sample: Path) -> None:
     with pytest.raises(ConfigError, match="'payload' is 'bf16', but 'privacy' is 'client-fixed'"):
         args = "noise-multiplier=1.0 clipping-norm=1.0"
         run_in_process(tmp_path, data_dir=str(tiny_sample), payload="bf16", privacy="client-fixed", privacy_args=args)

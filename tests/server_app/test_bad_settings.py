@@ -47,15 +47,15 @@ def test_bad_settings_end_the_run_before_it_starts(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_finished_run_is_never_written_into(tmp_path: Path, tiny_sample: Path) -> None:
+def test_a_finished_run_is_never_overwritten(tmp_path: Path, tiny_sample: Path) -> None:
     run_dir = run_in_process(tmp_path, data_dir=str(tiny_sample), num_server_rounds=1)
     before = (run_dir / "metrics.jsonl").read_bytes()
-    with pytest.raises(ConfigError, match=r"'run-name' is 'run', but .*run exists already; choose another name"):
+    with pytest.raises(ConfigError, match=r"'run-name' is 'run', but .*run already exists; choose another name"):
         run_in_process(tmp_path, data_dir=str(tiny_sample), num_server_rounds=1)
     assert (run_dir / "metrics.jsonl").read_bytes() == before
 
 
-def test_an_output_folder_that_cannot_be_made_is_named(tmp_path: Path, tiny_sample: Path) -> None:
+def test_an_output_folder_that_cannot_be_created_is_named(tmp_path: Path, tiny_sample: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
     with pytest.raises(ConfigError, match=r"'output-dir' is '.*file"):

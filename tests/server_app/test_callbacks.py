@@ -1,4 +1,4 @@
-"""What a run tells and writes while it goes on."""
+"""What a run logs and writes."""
 
 import json
 import logging
@@ -37,7 +37,7 @@ def _result(server_round: int, right: int = 3, classes: int = 2, seconds: float 
     )
 
 
-def test_occasional_callbacks_write_when_it_is_time_and_at_the_end() -> None:
+def test_occasional_callbacks_write_when_due_and_at_the_end() -> None:
     class Recorder(OccasionalCallback):
         def __init__(self) -> None:
             super().__init__()
@@ -60,7 +60,7 @@ def test_occasional_callbacks_write_when_it_is_time_and_at_the_end() -> None:
     assert nothing.rounds == []
 
 
-def test_metrics_are_there_after_each_round_and_a_class_without_images_has_no_recall(tmp_path: Path) -> None:
+def test_metrics_are_written_after_each_round_and_a_class_without_images_has_no_recall(tmp_path: Path) -> None:
     metrics = MetricsFile(tmp_path / "metrics.jsonl")
     for server_round in (1, 2):
         metrics.after_round(_result(server_round))
@@ -75,7 +75,7 @@ def test_metrics_are_there_after_each_round_and_a_class_without_images_has_no_re
     assert [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [entry]
 
 
-def test_the_progress_line_is_aligned_and_the_first_round_does_not_count_for_the_time_left(
+def test_the_progress_line_is_aligned_and_the_time_left_ignores_the_first_round(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     logging.getLogger("flwr").propagate = True

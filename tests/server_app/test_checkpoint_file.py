@@ -1,4 +1,4 @@
-"""Checkpoints come back as they were, or are refused."""
+"""Checkpoints are read back unchanged, or refused."""
 
 import json
 from pathlib import Path
@@ -31,16 +31,16 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_what_was_saved_comes_back_to_the_bit(saved: Path) -> None:
+def test_what_was_saved_comes_back_bit_for_bit(saved: Path) -> None:
     loaded, original = load_checkpoint(saved), checkpoint()
     for name in ("server_round", "config", "roll", "best"):
         assert getattr(loaded, name) == getattr(original, name)
-    for ours, theirs in ((loaded.model, original.model), (loaded.strategy, original.strategy)):
-        assert list(ours) == list(theirs)
-        for name, value in theirs.items():
-            assert ours[name].dtype == value.dtype
-            assert ours[name].shape == value.shape
-            assert ours[name].tobytes() == value.tobytes()
+    for read, written in ((loaded.model, original.model), (loaded.strategy, original.strategy)):
+        assert list(read) == list(written)
+        for name, value in written.items():
+            assert read[name].dtype == value.dtype
+            assert read[name].shape == value.shape
+            assert read[name].tobytes() == value.tobytes()
     arrays = loaded.arrays()
     assert list(arrays) == ["w", "b.num_batches_tracked", "a"]
     assert [path.name for path in saved.parent.iterdir()] == [saved.name]
@@ -104,7 +104,7 @@ def test_a_damaged_checkpoint_is_refused(saved: Path, tmp_path: Path, damage: ob
 
 def test_other_safetensors_files_are_refused(tmp_path: Path) -> None:
     save_file({"w": np.zeros(3)}, tmp_path / "model", {"round": "3"})
-    with pytest.raises(BadCheckpointError, match="is no checkpoint of this version"):
+    with pytest.raises(BadCheckpointError, match="is not a checkpoint of this version"):
         load_checkpoint(tmp_path / "model")
     save_file({"w": np.zeros(3)}, tmp_path / "facts", {"format": FORMAT, "facts": json.dumps({"round": 1})})
     with pytest.raises(BadCheckpointError, match="is incomplete"):

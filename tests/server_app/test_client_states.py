@@ -1,4 +1,4 @@
-"""A method that remembers: whole runs in one process, cut off and resumed, with replies that do not count."""
+"""Methods with state: whole runs in one process, cut off and resumed, with replies that do not count."""
 
 import logging
 import shutil
@@ -25,7 +25,7 @@ from tests.fakes import outcome_of, rounds_of, run_in_process
 
 @dataclass(frozen=True)
 class Counting(Method):
-    """Counts each image's visits, weighs its loss by them, and reports the largest count."""
+    """Counts each image's visits, weights its loss by them, and reports the largest count."""
 
     remembers = True
 
@@ -50,7 +50,7 @@ def _run(out: Path, sample: Path, **changes: Any) -> Path:
 
 
 class CutOffError(BaseException):
-    """Stands for a kill: nothing in the app catches it."""
+    """Stands in for a kill: nothing in the app catches it."""
 
 
 def _dies_at(message_number: int) -> Any:
@@ -60,14 +60,14 @@ def _dies_at(message_number: int) -> Any:
         reply = client_app(message, context)
         if message.metadata.message_type == "train":
             seen[0] += 1
-            if seen[0] == message_number:  # after the client has trained and kept its state
+            if seen[0] == message_number:  # after the client has trained and saved its state
                 raise CutOffError
         return reply
 
     return handler
 
 
-def test_each_visit_goes_on_from_the_last_one(tmp_path: Path, tiny_sample: Path) -> None:
+def test_each_visit_continues_from_the_last_one(tmp_path: Path, tiny_sample: Path) -> None:
     heard: dict[int, list[float]] = {}
 
     def handler(message: Message, context: Context) -> Message:
@@ -98,8 +98,8 @@ def test_a_run_that_is_cut_off_ends_like_an_undisturbed_one(
     assert outcome_of(_run(tmp_path / "cut", tiny_sample, resume="auto")) == expected
 
 
-def test_a_run_can_go_back_to_the_checkpoint_before_the_last(tmp_path: Path, tiny_sample: Path) -> None:
-    """Clients then have state of a round that is about to be done again."""
+def test_a_run_can_return_to_the_checkpoint_before_the_last(tmp_path: Path, tiny_sample: Path) -> None:
+    """Clients then have state from a round that will be repeated."""
     undisturbed = _run(tmp_path / "undisturbed", tiny_sample, fraction_train=1.0)
     run_dir = _run(tmp_path / "again", tiny_sample, fraction_train=1.0)
     (run_dir / "checkpoints" / "round-00005.safetensors").unlink()
@@ -108,7 +108,7 @@ def test_a_run_can_go_back_to_the_checkpoint_before_the_last(tmp_path: Path, tin
 
 
 def test_a_visit_whose_reply_is_lost_does_not_count(tmp_path: Path, tiny_sample: Path) -> None:
-    """The client is asked once more in the same round, and goes on from the visit before."""
+    """The client is retried in the same round, and continues from the visit before."""
     lost: list[int] = []
 
     def handler(message: Message, context: Context) -> Message:
@@ -125,7 +125,7 @@ def test_a_visit_whose_reply_is_lost_does_not_count(tmp_path: Path, tiny_sample:
     assert np.all(safetensors.numpy.load_file(kept)["state/visits"] == 4)
 
 
-def test_state_that_was_lost_is_told_and_started_anew(
+def test_lost_state_is_logged_and_started_afresh(
     tmp_path: Path, tiny_sample: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def handler(message: Message, context: Context) -> Message:
@@ -136,9 +136,8 @@ def test_state_that_was_lost_is_told_and_started_anew(
 
     with caplog.at_level(logging.WARNING, "flwr"):
         run_dir = _run(tmp_path, tiny_sample, handler=handler, fraction_train=1.0, num_server_rounds=4)
-    said = [message for message in caplog.messages if "no longer has what it kept" in message]
-    assert said == [
-        "Client 1 no longer has what it kept in round 2 and starts anew; clients that move between machines need a"
+    assert [message for message in caplog.messages if "has lost its state" in message] == [
+        "Client 1 has lost its state from round 2 and starts afresh; clients that move between machines need a"
         " 'state-dir' that these share."
     ]
     kept = next((run_dir / "state").glob("*/client-00001/round-00004.safetensors"))
@@ -156,7 +155,7 @@ def test_a_state_dir_of_the_run_or_of_the_node(tmp_path: Path, tiny_sample: Path
 
 @dataclass(frozen=True)
 class Telling(Method):
-    """Sends a number and a list beside the weights, which depend on what the server told."""
+    """Sends a number and a list with the weights, which depend on what the server told."""
 
     def begin(self, visit: Visit) -> None:
         visit.metrics["heard"] = float(visit.told["number"])  # type: ignore[arg-type]
@@ -195,7 +194,7 @@ class Adding(ServerHalf):
 def test_both_halves_of_a_method_talk_to_each_other(
     tmp_path: Path, tiny_sample: Path, monkeypatch: pytest.MonkeyPatch, cut: bool
 ) -> None:
-    """30 images at each of four clients, all of which train in each of three rounds."""
+    """Four clients with 30 images each, all of which train in each of three rounds."""
     monkeypatch.setitem(METHODS, "telling", Telling)
     settings = {"method": "telling", "fraction_train": 1.0, "num_server_rounds": 3}
     if cut:

@@ -1,4 +1,4 @@
-"""What `strategy = "auto"` stands for, and which settings are refused together, with the reason."""
+"""What `strategy = "auto"` stands for, and which combinations of settings are refused, with the reason."""
 
 import re
 
@@ -33,7 +33,7 @@ def test_an_unknown_method_is_refused_at_once() -> None:
 
 @pytest.mark.parametrize("method", list(METHODS))
 @pytest.mark.parametrize("strategy", SUMS)
-def test_every_method_goes_with_every_strategy_that_takes_a_mean(method: str, strategy: str) -> None:
+def test_every_method_works_with_every_strategy_that_takes_a_mean(method: str, strategy: str) -> None:
     _check(method=method, strategy=strategy)
 
 
@@ -44,11 +44,11 @@ def test_two_networks_are_not_mixed(strategy: str) -> None:
 
 
 @pytest.mark.parametrize("strategy", ["fedmedian", "fedtrimmedavg"])
-def test_two_networks_go_with_what_works_number_by_number(strategy: str) -> None:
+def test_two_networks_work_with_strategies_by_coordinate(strategy: str) -> None:
     _check(method="co-teaching", strategy=strategy)
 
 
-def test_daagg_needs_to_be_told_who_is_noisy() -> None:
+def test_daagg_needs_a_method_that_finds_noisy_clients() -> None:
     with pytest.raises(ConfigError) as caught:
         _check(method="gce" if "gce" in METHODS else "elr", strategy="daagg")
     assert re.fullmatch(
@@ -59,14 +59,14 @@ def test_daagg_needs_to_be_told_who_is_noisy() -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "why"), [("elr", "may be negative"), ("fedelc", "is not the same function at all clients")]
+    ("method", "why"), [("elr", "may be negative"), ("fedelc", "is not the same function on all clients")]
 )
 def test_q_fedavg_needs_losses_that_can_be_compared(method: str, why: str) -> None:
     with pytest.raises(ConfigError, match=why):
         _check(method=method, strategy="qfedavg")
 
 
-def test_losses_of_classes_are_not_private() -> None:
+def test_losses_by_class_are_not_private() -> None:
     args = "noise-multiplier=0.0 clipping-norm=5.0"
     with pytest.raises(ConfigError, match="'privacy' is 'server-fixed', but 'method' is 'fednoro', for which clients"):
         _check(method="fednoro", strategy="fedavg", privacy="server-fixed", privacy_args=args)

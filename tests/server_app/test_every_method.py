@@ -1,4 +1,4 @@
-"""Every method in whole runs of one process, where clients, batches and settings are as awkward as they get."""
+"""Every method in whole runs in one process, with clients, batches and settings as awkward as they get."""
 
 import math
 from pathlib import Path
@@ -28,7 +28,7 @@ def test_one_client_whose_partition_is_smaller_than_a_batch(tmp_path: Path, tiny
 
 @pytest.mark.parametrize("method", list(METHODS))
 def test_classes_that_clients_lack_half_precision_and_crops(tmp_path: Path, tiny_sample: Path, method: str) -> None:
-    """Two shards a client: most classes are absent there, and the last batch holds few images."""
+    """Two shards per client: most classes are missing there, and the last batch is small."""
     run_dir = _run(
         tmp_path, tiny_sample, method, clients=6, partition="shards", partition_args="shards-per-client=2",
         precision="bf16", augmentation="crop-flip", drop_last=False, batch_size=7, fraction_train=1.0,
@@ -60,7 +60,9 @@ def test_two_networks_with_other_strategies_and_half_precision_payloads(
     assert "eval-accuracy" in rounds_of(run_dir)[-1]
 
 
-def test_both_networks_start_from_pretrained_weights_with_heads_of_their_own(tmp_path: Path, tiny_sample: Path) -> None:
+def test_both_networks_start_from_pretrained_weights_but_with_different_heads(
+    tmp_path: Path, tiny_sample: Path
+) -> None:
     plain = _run(tmp_path / "plain", tiny_sample, "ce", num_server_rounds=1)
     run_dir = _run(
         tmp_path / "two", tiny_sample, "co-teaching", pretrained=str(plain / "model.safetensors"), num_server_rounds=1,

@@ -28,7 +28,7 @@ def _partitions_of(replies: Any) -> list[int]:
     return [reply.content["metrics"]["partition"] for reply in replies]
 
 
-def test_nodes_come_in_partition_order_and_only_while_connected() -> None:
+def test_nodes_are_listed_in_partition_order_and_only_while_connected() -> None:
     grid = InProcessGrid(_echo, partitions(6))
     ordered = _ordered(grid)
     assert [grid.nodes[node_id]["partition-id"] for node_id in ordered.get_node_ids()] == [0, 1, 2, 3, 4, 5]
@@ -37,7 +37,7 @@ def test_nodes_come_in_partition_order_and_only_while_connected() -> None:
     assert gone not in ordered.get_node_ids()
 
 
-def test_replies_come_in_the_order_of_the_messages() -> None:
+def test_replies_arrive_in_the_order_of_the_messages() -> None:
     grid = InProcessGrid(_echo, partitions(6))  # answers the last message first
     ordered = _ordered(grid)
     ids = list(ordered.get_node_ids())
@@ -45,7 +45,7 @@ def test_replies_come_in_the_order_of_the_messages() -> None:
     assert _partitions_of(ordered.send_and_receive(messages)) == [4, 1, 5, 0]
 
 
-def test_messages_leave_before_the_first_reply_is_asked_for() -> None:
+def test_messages_leave_before_the_first_reply_is_requested() -> None:
     grid = InProcessGrid(_echo, partitions(3))
     ordered = _ordered(grid)
     ids = list(ordered.get_node_ids())
@@ -53,7 +53,7 @@ def test_messages_leave_before_the_first_reply_is_asked_for() -> None:
     assert len(grid._pending) == 3
 
 
-def test_a_timeout_leaves_out_what_has_not_come() -> None:
+def test_a_timeout_leaves_out_late_replies() -> None:
     class OneIsLate(InProcessGrid):
         def pull_messages(self, message_ids: Any) -> Any:
             return [reply for reply in super().pull_messages(message_ids) if _partitions_of([reply]) != [1]]
@@ -65,7 +65,7 @@ def test_a_timeout_leaves_out_what_has_not_come() -> None:
     assert time.monotonic() - started < 5
 
 
-def test_sampling_lends_the_global_generator_and_puts_it_back() -> None:
+def test_sampling_seeds_the_global_generator_and_restores_it() -> None:
     random.seed(5)
     before = random.getstate()
     with sampling_from(1):
@@ -78,7 +78,7 @@ def test_sampling_lends_the_global_generator_and_puts_it_back() -> None:
 
 
 class Restarting(InProcessGrid):
-    """A remote runtime whose node `victim` is lost the first time it is asked."""
+    """A remote runtime whose node `victim` is lost at its first message."""
 
     def __init__(self, how: str) -> None:
         super().__init__(_echo, partitions(3))
@@ -89,10 +89,10 @@ class Restarting(InProcessGrid):
         if message.metadata.dst_node_id != self.victim or self.lost:
             return super()._answer(message)
         self.lost = True
-        if self.how == "started again":
+        if self.how == "restarted":
             self.started[self.victim] = "2026-01-02"
             return None
-        # What a SuperLink says in the place of a node that is gone.
+        # What a SuperLink replies in place of a node that is gone.
         reply = Message(Error(ErrorCode.NODE_UNAVAILABLE, "Error: Node Unavailable"), reply_to=message)
         reply.metadata.__dict__["_src_node_id"] = message.metadata.src_node_id
         return reply
@@ -105,7 +105,7 @@ def _remote(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("remote", "first", "last"), [(False, 0.01, 0.01), (True, 0.06, 0.25)])
-def test_a_simulation_is_asked_often_and_a_superlink_less_and_less(
+def test_a_simulation_is_polled_often_and_a_superlink_less_and_less(
     remote: bool, first: float, last: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Late(InProcessGrid):
@@ -131,9 +131,9 @@ def test_a_simulation_is_asked_often_and_a_superlink_less_and_less(
 @pytest.mark.usefixtures("_remote")
 @pytest.mark.parametrize(
     ("how", "reason"),
-    [("started again", "its SuperNode was started again while it worked"), ("gone", "its SuperNode is not connected")],
+    [("restarted", "its SuperNode was restarted while it worked"), ("gone", "its SuperNode is not connected")],
 )
-def test_a_node_that_is_lost_is_answered_for_by_an_error(how: str, reason: str) -> None:
+def test_the_reply_for_a_lost_node_is_an_error(how: str, reason: str) -> None:
     grid = Restarting(how)
     ids = sorted(grid.nodes)
     ordered = OrderedGrid(grid, ids)
@@ -147,7 +147,7 @@ def test_a_node_that_is_lost_is_answered_for_by_an_error(how: str, reason: str) 
 
 @pytest.mark.usefixtures("_remote")
 def test_a_message_to_a_node_that_is_away_waits_for_it() -> None:
-    """The SuperLink keeps it: that the node is seen for the first time does not mean that it was started again."""
+    """The SuperLink keeps it: a node's first appearance does not mean that it was restarted."""
 
     class Away(InProcessGrid):
         looks = 0
@@ -171,5 +171,5 @@ def test_messages_that_the_superlink_refuses_end_the_run() -> None:
             return []
 
     ordered = _ordered(Refusing(_echo, partitions(2)))
-    with pytest.raises(RunStoppedError, match="the SuperLink did not take all messages"):
+    with pytest.raises(RunStoppedError, match="the SuperLink did not accept all messages"):
         ordered.send_and_receive([Message(RecordDict(), i, MessageType.QUERY) for i in ordered.get_node_ids()])

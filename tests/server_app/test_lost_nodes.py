@@ -1,4 +1,4 @@
-"""Nodes that go away in mid-round: asked again when they come back, left out when they do not."""
+"""Nodes that disappear in mid-round: retried if they come back, left out if they do not."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ def _remote(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _losing_node_of_partition_0(message: Message, context: Context) -> Message:
-    """The first time that it trains."""
+    """Lose it the first time that it trains."""
     if message.metadata.message_type == "train" and int(context.node_config["partition-id"]) == 0:
         server_round = message.content.config_records["config"]["server-round"]
         if server_round == 1 and not ASKED.count(0):
@@ -31,14 +31,14 @@ ASKED: list[int] = []
 
 
 @pytest.mark.parametrize("returns", [True, False])
-def test_a_lost_node_is_asked_again_if_it_comes_back_in_time(
+def test_a_lost_node_is_retried_if_it_comes_back_in_time(
     tmp_path: Path, tiny_sample: Path, monkeypatch: pytest.MonkeyPatch, returns: bool
 ) -> None:
     ASKED.clear()
     looks: list[int] = []
 
     def connected(grid: InProcessGrid) -> list[int]:
-        """All, but for a while after it was lost the node is away; the first look after that is the next round's."""
+        """All nodes, except the lost one for a while; the first call after that is the next round's."""
         if not ASKED:
             return sorted(grid.nodes)
         looks.append(1)

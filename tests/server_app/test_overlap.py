@@ -15,7 +15,7 @@ from tests.fakes import TIMES, InProcessGrid, rounds_of, run_in_process
 
 
 def _recorded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What happens from now on, in order."""
+    """A log of everything that happens from now on."""
     log: list[str] = []
     push, evaluate, state_of = InProcessGrid.push_messages, CleanSet.evaluate, setup.state_of
 
@@ -53,8 +53,8 @@ def _run(folder: Path, sample: Path, **settings: Any) -> tuple[list[dict[str, An
 def test_the_next_round_is_sent_before_a_round_is_evaluated_and_nothing_else_changes(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_sample: Path
 ) -> None:
-    """Unless clients evaluate: a strategy may let what they find decide how the next round trains. Its state for the
-    checkpoint is taken before it is asked for the next messages.
+    """Unless clients evaluate, because a strategy may use their results to configure the next round. Its state for the
+    checkpoint is taken before it configures the next messages.
     """
     log = _recorded(monkeypatch)
     one_after_the_other, weights = _run(tmp_path / "one", tiny_sample, fraction_evaluate=0.5)
@@ -70,17 +70,17 @@ def test_the_next_round_is_sent_before_a_round_is_evaluated_and_nothing_else_cha
     assert all(line["evaluation-seconds"] > 0 for line in rounds_of(tmp_path / "two" / "run"))
 
 
-def test_after_a_failure_the_round_is_judged_before_the_next_one_is_sent(
+def test_after_a_failure_the_round_is_checked_before_the_next_one_is_sent(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_sample: Path
 ) -> None:
-    """It may be the last one: `min-reply-fraction`."""
+    """It may be the last one, because of `min-reply-fraction`."""
     log = _recorded(monkeypatch)
     calls = []
 
     def handler(message: Message, context: Context) -> Message:
         if message.metadata.message_type == "train":
             calls.append(1)
-            if len(calls) in (1, 3):  # the second time, too, when it is asked once more
+            if len(calls) in (1, 3):  # the first message, and its retry
                 return Message(Error(1, "client: out of luck"), reply_to=message)
         return client_app(message, context)
 
@@ -91,7 +91,7 @@ def test_after_a_failure_the_round_is_judged_before_the_next_one_is_sent(
     ]  # fmt: skip
 
 
-def test_a_run_that_stopped_between_two_rounds_ends_as_if_it_never_had(tmp_path: Path, tiny_sample: Path) -> None:
+def test_a_run_that_stopped_between_two_rounds_ends_as_if_it_had_not(tmp_path: Path, tiny_sample: Path) -> None:
     undisturbed, weights = _run(tmp_path / "one", tiny_sample)
     settings: dict[str, Any] = {"data_dir": str(tiny_sample), "val_split": "none", "strategy": "fedadam"}
     run_in_process(tmp_path / "two", num_server_rounds=2, **settings)

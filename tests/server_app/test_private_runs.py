@@ -1,4 +1,4 @@
-"""Whole runs under differential privacy: who clips, what is logged, and a resume, to the bit."""
+"""Whole runs under differential privacy: who clips, what is logged, and a resume, bit for bit."""
 
 import math
 from pathlib import Path
@@ -43,7 +43,7 @@ def test_norm_and_noise_are_in_the_metrics(adaptive: tuple[Path, dict[str, bytes
     assert "norm-bit" not in first
 
 
-def test_a_resumed_run_ends_the_same_to_the_bit(
+def test_a_resumed_run_ends_the_same_bit_for_bit(
     tmp_path: Path, tiny_sample: Path, adaptive: tuple[Path, dict[str, bytes]]
 ) -> None:
     _run(tmp_path, tiny_sample, "halved", privacy="server-adaptive", **{**ADAPTIVE, "num_server_rounds": 1})
@@ -52,7 +52,7 @@ def test_a_resumed_run_ends_the_same_to_the_bit(
     assert rounds_of(run_dir)[1]["clipping-norm"] == rounds_of(adaptive[0])[1]["clipping-norm"]
 
 
-def test_clients_clip_before_they_send_and_to_the_servers_bits(
+def test_clients_clip_before_they_send_and_exactly_like_the_server(
     tmp_path: Path, tiny_sample: Path, adaptive: tuple[Path, dict[str, bytes]]
 ) -> None:
     seen: list[float] = []

@@ -27,7 +27,7 @@ MEMBERS = {10 + i: Member(10 + i, i, 100, np.full(2, 50), "cpu") for i in range(
 
 
 def _answer(node_id: int, change: Callable[[RecordDict], Any] = lambda content: None) -> Message:
-    """A good reply of a node, changed."""
+    """A node's good reply, with a change."""
     metrics = MetricRecord({"num-examples": 40, "train-loss": 1.0, "epoch-losses": [1.0]})
     content = RecordDict({"arrays": record(MODEL), "metrics": metrics})
     change(content)
@@ -57,7 +57,7 @@ MALFORMED: dict[str, tuple[Callable[[RecordDict], Any], str]] = {
     "nan examples": (_metric("num-examples", math.nan), r"'num-examples' is nan; it must be"),
     "endless examples": (_metric("num-examples", math.inf), r"'num-examples' is inf; it must be"),
     "a list of examples": (_metric("num-examples", [3, 4]), r"'num-examples' is \[3, 4\]; it must be"),
-    "more examples than it holds": (_metric("num-examples", 101), r"'num-examples' is 101; it holds 100 images"),
+    "more examples than it holds": (_metric("num-examples", 101), r"'num-examples' is 101, but it holds 100 images"),
     "no loss": (lambda c: c.metric_records["metrics"].pop("train-loss"), r"its metrics lack 'train-loss'"),
     "a loss that is not finite": (_metric("train-loss", math.nan), r"'train-loss' is nan; it must be finite"),
     "a listed loss that is not finite": (_metric("epoch-losses", [math.inf]), r"'epoch-losses' is \[inf\]; it must be"),
@@ -92,27 +92,27 @@ MALFORMED: dict[str, tuple[Callable[[RecordDict], Any], str]] = {
 @pytest.mark.parametrize("case", MALFORMED)
 def test_a_malformed_reply_is_left_out_with_one_sentence(case: str) -> None:
     change, sentence = MALFORMED[case]
-    told: list[tuple[int, str]] = []
-    books = Replies(MEMBERS, record(MODEL), on_failure=lambda *failure: told.append(failure))
+    failures: list[tuple[int, str]] = []
+    tally = Replies(MEMBERS, record(MODEL), on_failure=lambda *failure: failures.append(failure))
     replies = [_answer(10), _answer(11, change), _answer(12)]
-    arrays, metrics = StreamingFedAvg().aggregate_train(1, books.good(replies, [10, 11, 12]))
-    ((partition, reason),) = told
+    arrays, metrics = StreamingFedAvg().aggregate_train(1, tally.good(replies, [10, 11, 12]))
+    ((partition, reason),) = failures
     assert partition == 1
     assert re.fullmatch(rf"client 1: .*{sentence}.*\.", reason), reason
-    assert books.failures == {1: reason}
-    assert sorted(books.metrics) == [0, 2]
+    assert tally.failures == {1: reason}
+    assert sorted(tally.metrics) == [0, 2]
     assert arrays is not None
     assert metrics is not None
     for name, value in MODEL.items():
         np.testing.assert_array_equal(arrays[name].numpy(), value)
 
 
-def test_an_error_a_silence_and_a_refusal_are_told_apart() -> None:
-    books = Replies(MEMBERS, record(MODEL))
+def test_errors_silence_and_refusals_are_distinguished() -> None:
+    tally = Replies(MEMBERS, record(MODEL))
     error = Message(Error(REFUSED, "client 0: 'batch-size' is 64, too many."), reply_to=instruction(node_id=10))
-    assert [reply.metadata.src_node_id for reply in books.good([error, _answer(11)], [10, 11, 12])] == [11]
-    assert books.failures == {0: "client 0: 'batch-size' is 64, too many.", 2: "client 2: no reply in time."}
-    assert books.hopeless == {0}
+    assert [reply.metadata.src_node_id for reply in tally.good([error, _answer(11)], [10, 11, 12])] == [11]
+    assert tally.failures == {0: "client 0: 'batch-size' is 64, too many.", 2: "client 2: no reply in time."}
+    assert tally.refused == {0}
 
 
 @given(
@@ -124,11 +124,11 @@ def test_an_error_a_silence_and_a_refusal_are_told_apart() -> None:
 def test_whatever_a_client_sends_the_round_ends_well(key: str, value: Any, name: str, data: bytes) -> None:
     cut = _lying(MODEL[name], data=Array(MODEL[name]).data[: len(data)] + data)
     for change in (_metric(key, value), _array(name, cut), _array(name, _lying(MODEL[name], data=data))):
-        books = Replies(MEMBERS, record(MODEL))
+        tally = Replies(MEMBERS, record(MODEL))
         replies = [_answer(10), _answer(11, change), _answer(12)]
-        arrays, metrics = StreamingFedAvg().aggregate_train(1, books.good(replies, [10, 11, 12]))
+        arrays, metrics = StreamingFedAvg().aggregate_train(1, tally.good(replies, [10, 11, 12]))
         assert arrays is not None
         assert metrics is not None
         assert all(np.isfinite(array.numpy()).all() for array in arrays.values())
         assert math.isfinite(metrics["train-loss"])  # type: ignore[arg-type]
-        assert set(books.failures) <= {1}
+        assert set(tally.failures) <= {1}

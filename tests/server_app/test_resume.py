@@ -1,4 +1,4 @@
-"""A run that was cut off anywhere goes on to the same end, in one process and without Ray."""
+"""A run that is cut off anywhere resumes to the same end, in one process and without Ray."""
 
 import copy
 import json
@@ -23,7 +23,7 @@ from tests.fakes import TIMES, rounds_of, run_in_process
 
 
 class CutOffError(BaseException):
-    """Stands for a kill: nothing in the app catches it."""
+    """Stands in for a kill: nothing in the app catches it."""
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +45,13 @@ def without_times(run_dir: Path) -> list[dict[str, Any]]:
 
 def assert_same_run(run_dir: Path, other: Path) -> None:
     assert without_times(run_dir) == without_times(other)
-    ours, theirs = weights(run_dir), weights(other)
-    assert ours.keys() == theirs.keys()
-    assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
+    one, two = weights(run_dir), weights(other)
+    assert one.keys() == two.keys()
+    assert all(np.array_equal(one[name], two[name]) for name in one)
 
 
 def cut_off_in(train_message: int) -> Callable[[Message, Context], Message]:
-    """A client that is killed, and the whole run with it, at the nth training message."""
+    """A client that is killed, and the whole run with it, at this training message."""
     left = [train_message]
 
     def handler(message: Message, context: Context) -> Message:
@@ -114,7 +114,7 @@ def test_cut_off_before_the_first_checkpoint(tmp_path: Path, tiny_sample: Path, 
     assert_same_run(tmp_path / "run", undisturbed)
 
 
-def test_nothing_to_resume_is_a_new_run(tmp_path: Path, tiny_sample: Path, undisturbed: Path) -> None:
+def test_with_nothing_to_resume_a_new_run_starts(tmp_path: Path, tiny_sample: Path, undisturbed: Path) -> None:
     assert_same_run(run_in_process(tmp_path, **settings(tiny_sample, resume="auto")), undisturbed)
 
 
@@ -124,7 +124,7 @@ def test_a_finished_run_can_be_given_more_rounds(tmp_path: Path, tiny_sample: Pa
     assert_same_run(tmp_path / "run", undisturbed)
 
 
-def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(
+def test_a_damaged_checkpoint_is_logged_and_the_one_before_is_used(
     tmp_path: Path, tiny_sample: Path, undisturbed: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run_in_process(tmp_path, **settings(tiny_sample, num_server_rounds=3))
@@ -134,8 +134,8 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(
     with caplog.at_level("INFO"):
         run_in_process(tmp_path, **settings(tiny_sample, resume="auto"))
     assert f"{newest} cannot be read" in caplog.text
-    assert "the checkpoint before it is used" in caplog.text
-    assert "Going on after round 2 of 4." in caplog.text
+    assert "using the checkpoint before it" in caplog.text
+    assert "Resuming after round 2 of 4." in caplog.text
     assert_same_run(tmp_path / "run", undisturbed)
 
 
@@ -156,17 +156,17 @@ def test_another_config_is_refused_key_by_key(tmp_path: Path, tiny_sample: Path)
         with pytest.raises(ConfigError) as caught:
             run_in_process(tmp_path, **settings(tiny_sample, resume=resume, seed=9, learning_rate=0.5))
         assert str(caught.value) == (
-            "run config: 'resume' needs the config of the run it goes on with, but 'learning-rate' was 0.004 and is"
-            " 0.5, 'seed' was 1 and is 9."
+            "run config: 'resume' needs the config of the resumed run, but 'learning-rate' was 0.004 and is now 0.5,"
+            " 'seed' was 1 and is now 9."
         )
-        with pytest.raises(ConfigError, match="'num-server-rounds' is 1, but the run to go on with has done 2"):
+        with pytest.raises(ConfigError, match="'num-server-rounds' is 1, but the resumed run has finished 2 rounds"):
             run_in_process(tmp_path, **settings(tiny_sample, resume=resume, num_server_rounds=1))
     assert sorted(path.stat().st_mtime_ns for path in tmp_path.rglob("*")) == before
 
 
 def test_other_clients_are_refused(tmp_path: Path, tiny_sample: Path) -> None:
     run_in_process(tmp_path, **settings(tiny_sample, num_server_rounds=1))
-    with pytest.raises(ConfigError, match="the clients are not those of that run: their number, or what they hold"):
+    with pytest.raises(ConfigError, match="the clients are not those of that run: their number or their images"):
         run_in_process(tmp_path, clients=5, **settings(tiny_sample, resume="auto"))
 
 
@@ -183,7 +183,7 @@ def test_a_path_without_a_run_is_refused(tmp_path: Path, tiny_sample: Path, make
         run_in_process(tmp_path, **settings(tiny_sample, resume=str(place)))
 
 
-def test_the_best_model_is_picked_on_validation(tmp_path: Path, tiny_sample: Path) -> None:
+def test_the_best_model_is_chosen_on_validation(tmp_path: Path, tiny_sample: Path) -> None:
     run_dir = run_in_process(tmp_path, **settings(tiny_sample))
     accuracies = [line["val-accuracy"] for line in rounds_of(run_dir)]
     best = load_checkpoint(run_dir / "checkpoints" / "best.safetensors")
@@ -203,7 +203,7 @@ def test_too_few_replies_stop_the_run_which_can_be_resumed(
     def handler(message: Message, context: Context) -> Message:
         if message.metadata.message_type == "train":
             calls.append(1)
-            if len(calls) in (4, 5):  # the second client of round 2, and when it is asked once more
+            if len(calls) in (4, 5):  # the second client of round 2, and its retry
                 message = broken(message)
         return client_app(message, context)
 
@@ -211,8 +211,9 @@ def test_too_few_replies_stop_the_run_which_can_be_resumed(
     strict = settings(tiny_sample, min_reply_fraction=0.75)
     with caplog.at_level("INFO"), pytest.raises(RunStoppedError) as caught:
         run_in_process(tmp_path, handler=handler, **strict)
-    said = str(caught.value)
-    assert said.startswith("round 2: only 1 of 2 clients gave a usable reply, fewer than 'min-reply-fraction' of 0.75")
+    assert str(caught.value).startswith(
+        "round 2: only 1 of 2 clients gave a usable reply, fewer than 'min-reply-fraction' 0.75 requires"
+    )
     assert f"-c \"resume='{tmp_path / 'run'}'\"" in caplog.text
     assert [line["round"] for line in rounds_of(tmp_path / "run")] == [1]
     failures = [json.loads(line) for line in (tmp_path / "run" / "failures.jsonl").read_text().splitlines()]
@@ -223,7 +224,7 @@ def test_too_few_replies_stop_the_run_which_can_be_resumed(
     assert (tmp_path / "run" / "failures.jsonl").read_text() == ""
 
 
-def test_a_client_that_fails_once_is_asked_once_more(tmp_path: Path, tiny_sample: Path) -> None:
+def test_a_client_that_fails_once_is_retried(tmp_path: Path, tiny_sample: Path) -> None:
     asked: list[int] = []
 
     def handler(message: Message, context: Context) -> Message:
@@ -243,14 +244,14 @@ def test_a_client_that_fails_once_is_asked_once_more(tmp_path: Path, tiny_sample
 
 
 def broken(message: Message) -> Message:
-    """The message without one of its weights: loading the rest raises a ValueError in the client."""
+    """The message without one of its weights, so that loading the rest raises a ValueError in the client."""
     kept = {name: array for name, array in message.content.array_records["arrays"].items() if name != "fc.weight"}
     other = copy.copy(message)
     other.content = RecordDict({"arrays": ArrayRecord(kept), "config": message.content.config_records["config"]})
     return other
 
 
-def test_callbacks_hear_of_start_rounds_and_end() -> None:
+def test_callbacks_have_three_hooks_which_may_be_left_out() -> None:
     class Silent(Callback):
         pass
 

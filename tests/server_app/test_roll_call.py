@@ -1,4 +1,4 @@
-"""Who takes part: partitions that fit together, the same code and classes, and the right number a round."""
+"""Who takes part: partitions that fit together, the same code and classes, and the right number per round."""
 
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from tests.fakes import InProcessGrid, partitions, rounds_of, run_in_process
 @pytest.mark.parametrize(
     ("clients", "fraction", "sampled"), [(100, 0.29, 29), (100, 0.05, 5), (7, 1.0, 7), (10, 0.19, 1)]
 )
-def test_the_fraction_of_clients_is_what_it_says(clients: int, fraction: float, sampled: int) -> None:
+def test_the_fraction_of_clients_is_exact(clients: int, fraction: float, sampled: int) -> None:
     strategy = make_strategy(RunConfig(strategy="fedavg", fraction_train=fraction))
     grid = InProcessGrid(client_app, partitions(clients))
     messages = strategy.configure_train(1, ArrayRecord(), ConfigRecord(), grid)
@@ -38,7 +38,7 @@ def other_site(tmp_path: Path) -> Path:
 
 
 def test_sites_with_folders_of_their_own(tmp_path: Path, tiny_sample: Path, other_site: Path) -> None:
-    """Nodes without partition train on all of their own folder; the server evaluates on its own."""
+    """Nodes without a partition train on all of their own folder; the server evaluates on its own."""
     nodes = [{"data-dir": str(tiny_sample)}, {"data-dir": str(other_site)}]
     settings: dict[str, Any] = {"data_dir": str(tiny_sample), "fraction_train": 1.0, "num_server_rounds": 1}
     run_dir = run_in_process(tmp_path, nodes=nodes, **settings)
@@ -47,14 +47,14 @@ def test_sites_with_folders_of_their_own(tmp_path: Path, tiny_sample: Path, othe
     assert entry["sampled-partitions"] in ([0, 1], [1, 0])
     assert entry["failed-partitions"] == []
 
-    # Their numbers follow from what they hold, not from node ids, which change with every SuperLink.
+    # Their numbers depend on what they hold, not on node ids, which change with every SuperLink.
     again = run_in_process(tmp_path, nodes=nodes[::-1], run_name="again", **settings)
     assert rounds_of(again)[0]["confusion-matrix"] == entry["confusion-matrix"]
     one, other = (load_file(folder / "model.safetensors") for folder in (again, run_dir))
     assert {name: value.tobytes() for name, value in one.items()} == {k: v.tobytes() for k, v in other.items()}
 
 
-def test_sites_draw_from_streams_of_their_own(
+def test_each_site_draws_from_its_own_random_stream(
     tmp_path: Path, tiny_sample: Path, other_site: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[Any] = []
@@ -70,7 +70,7 @@ def test_sites_draw_from_streams_of_their_own(
 
 
 def test_two_nodes_with_the_same_folder_end_the_run(tmp_path: Path, tiny_sample: Path) -> None:
-    with pytest.raises(RunStoppedError, match=r"nodes \d+ and \d+ hold the same images; each must have a 'data-dir'"):
+    with pytest.raises(RunStoppedError, match=r"nodes \d+ and \d+ hold the same images; give each its own 'data-dir'"):
         run_in_process(tmp_path, nodes=[{}, {}], data_dir=str(tiny_sample))
 
 
@@ -107,7 +107,7 @@ def test_parts_of_different_lists_end_the_run(tmp_path: Path, tiny_sample: Path)
         run_in_process(tmp_path, nodes=nodes, data_dir=str(tiny_sample))
 
 
-def test_the_table_says_from_which_machines_clients_answered() -> None:
+def test_the_table_shows_from_which_machines_clients_answered() -> None:
     machines = ["a (10.0.0.1)", "b (10.0.0.2)", "a (10.0.0.1)"]
     members = [Member(i, i, 10, np.array([4, 6]), "cpu", machine=machine) for i, machine in enumerate(machines)]
     *_, first, second = roll_table(members, ("cat", "dog"))
@@ -129,7 +129,7 @@ def test_the_table_shows_the_labels_of_sites_with_folders_of_their_own() -> None
     assert len({len(line) for line in (header, cat, dog)}) == 1
 
 
-def test_a_client_that_runs_other_code_or_knows_other_classes_ends_the_run(tmp_path: Path, tiny_sample: Path) -> None:
+def test_a_client_with_other_code_or_classes_ends_the_run(tmp_path: Path, tiny_sample: Path) -> None:
     def answering(key: str, value: Any) -> Any:
         def handler(message: Message, context: Context) -> Message:
             reply = client_app(message, context)
@@ -140,11 +140,11 @@ def test_a_client_that_runs_other_code_or_knows_other_classes_ends_the_run(tmp_p
 
     with pytest.raises(RunStoppedError, match=r"client 0 runs other code \(deadbeef\) than the server"):
         run_in_process(tmp_path, handler=answering("fingerprint", "deadbeef"), data_dir=str(tiny_sample))
-    with pytest.raises(RunStoppedError, match="client 0 knows the classes cat, dog; the server T-Shirt"):
+    with pytest.raises(RunStoppedError, match="client 0 has the classes cat, dog, but the server has T-Shirt"):
         run_in_process(tmp_path, handler=answering("class-names", ["cat", "dog"]), data_dir=str(tiny_sample))
 
 
-def test_the_code_is_read_once_and_not_for_each_client(
+def test_the_code_is_hashed_once_and_not_for_each_client(
     tmp_path: Path, tiny_sample: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads = []
@@ -157,4 +157,4 @@ def test_the_code_is_read_once_and_not_for_each_client(
     fingerprint.running_code.cache_clear()
     run_in_process(tmp_path, clients=5, data_dir=str(tiny_sample), num_server_rounds=1, model="cnn")
     fingerprint.running_code.cache_clear()
-    assert len(reads) == 2  # at the roll call, on both sides alike, and for config.toml
+    assert len(reads) == 2  # at the roll call, for both sides, and for config.toml

@@ -1,4 +1,4 @@
-"""What the log says of machines and clients, and which line it advises."""
+"""What the log reports about machines and clients, and which setting it recommends."""
 
 import logging
 import sys
@@ -29,21 +29,21 @@ ON_GPU = replace(FACTS, machines=[Share(16, 1)], client=Share(2, 0.25), on_gpu=T
 def test_one_machine() -> None:
     assert describe(FACTS) == [
         "Machine     2 CPUs and no GPU, 23.4 GiB of memory",
-        "Clients     10, each with 1 CPU and no GPU; 2 in each round, room for 2 at once",
+        "Clients     10, each with 1 CPU and no GPU; 2 train in each round, room for 2 at once",
     ]
     assert describe(replace(FACTS, memory=None))[0] == "Machine     2 CPUs and no GPU"
 
 
-def test_several_machines_and_parts_of_gpus() -> None:
+def test_several_machines_and_fractions_of_gpus() -> None:
     assert describe(replace(ON_GPU, machines=[Share(16, 1), Share(8, 2)])) == [
         "Machines    2, together 24 CPUs and 3 GPUs",
-        "Clients     10, each with 2 CPUs and 0.25 GPU; 4 in each round, room for 8 at once",
+        "Clients     10, each with 2 CPUs and 0.25 GPU; 4 train in each round, room for 8 at once",
     ]
 
 
-def test_real_nodes_have_machines_of_their_own() -> None:
+def test_the_machines_of_real_nodes_are_unknown() -> None:
     facts = replace(FACTS, machines=[], client=None)
-    assert describe(facts) == ["Clients     10, 2 in each round"]
+    assert describe(facts) == ["Clients     10, 2 train in each round"]
     assert warnings(facts) == []
 
 
@@ -59,7 +59,7 @@ def test_real_nodes_have_machines_of_their_own() -> None:
         replace(ON_GPU, client=Share(16, 0.25), sampled=1),  # CPUs for one, and there is one
     ],
 )
-def test_nothing_is_said_where_nothing_is_idle(facts: Facts) -> None:
+def test_no_warning_if_nothing_is_idle(facts: Facts) -> None:
     assert warnings(facts) == []
 
 
@@ -68,26 +68,27 @@ def test_nothing_is_said_where_nothing_is_idle(facts: Facts) -> None:
     [
         (
             replace(ON_GPU, client=Share(2, 0), on_gpu=False),
-            "Idle: 1 GPU. Clients were given none; add client-resources-num-gpus=0.25 in --federation-config, or what"
-            " `python -m probe` finds.",
+            "Idle: 1 GPU. Clients were given none; add client-resources-num-gpus=0.25 in --federation-config, or the"
+            " value that `python -m probe` recommends.",
         ),
         (
             replace(ON_GPU, on_gpu=False),
-            "Clients were given 0.25 GPU, but train on the CPU: this PyTorch sees no GPU. Install one that is built for"
-            " it, or look at the driver (nvidia-smi).",
+            "Clients were given 0.25 GPU, but train on the CPU: this PyTorch sees no GPU. Install a build for your GPU,"
+            " or check the driver (nvidia-smi).",
         ),
         (
             replace(ON_GPU, machines=[Share(16, 2)], client=Share(2, 2), sampled=1),
-            "A client computes on one GPU: of 2, the others are idle. Use client-resources-num-gpus=1 in"
+            "A client computes on one GPU, but was given 2: the others are idle. Use client-resources-num-gpus=1 in"
             " --federation-config.",
         ),
         (
             replace(ON_GPU, machines=[Share(4, 1)]),
-            "GPUs have room for 4 clients at once, CPUs for 2; use client-resources-num-cpus=1 in --federation-config.",
+            "GPUs have room for 4 clients at once, CPUs only for 2; use client-resources-num-cpus=1 in"
+            " --federation-config.",
         ),
         (
             replace(ON_GPU, machines=[Share(2, 1)]),
-            "GPUs have room for 4 clients at once, CPUs for 1.",
+            "GPUs have room for 4 clients at once, CPUs only for 1.",
         ),
         (
             replace(FACTS, machines=[Share(3, 0)], client=Share(2, 0)),
@@ -114,7 +115,7 @@ def test_nothing_is_said_where_nothing_is_idle(facts: Facts) -> None:
         ),
     ],
 )
-def test_what_is_idle_is_said_with_the_line_that_changes_it(facts: Facts, sentence: str) -> None:
+def test_a_warning_names_what_is_idle_and_the_setting_that_changes_it(facts: Facts, sentence: str) -> None:
     assert warnings(facts) == [sentence]
 
 
@@ -129,16 +130,16 @@ def test_facts_come_from_ray_and_the_roll_call(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: True, nodes=lambda: nodes))
     facts = gather(grid, members, 1, 0.5)
     assert facts == Facts([Share(8, 1)], facts.memory, Share(2, 0.25), 2, 1, True, 0.5)
-    remote: Any = SimpleNamespace()  # no InMemoryGrid
+    remote: Any = SimpleNamespace()  # not an InMemoryGrid
     assert gather(remote, members, 1, 0.5).client is None
     monkeypatch.delitem(sys.modules, "ray")
     assert gather(grid, members, 1, 0.5).machines == []
 
 
-def test_a_run_logs_them(
+def test_a_run_logs_its_clients(
     tmp_path: Path, tiny_sample: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logging.getLogger("flwr"), "propagate", True)
     with caplog.at_level(logging.INFO, logger="flwr"):
         run_in_process(tmp_path, data_dir=str(tiny_sample), num_server_rounds=1)
-    assert "Clients     4, 2 in each round" in caplog.messages
+    assert "Clients     4, 2 train in each round" in caplog.messages

@@ -1,4 +1,4 @@
-"""What is said before round 1 of replies and memory."""
+"""Checks and warnings before round 1 about replies and memory."""
 
 import logging
 from pathlib import Path
@@ -20,7 +20,7 @@ def _check(clients: int, strategy: str, args: str = "", fraction_train: float = 
 
 
 @pytest.fixture
-def said(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+def logged(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     logging.getLogger("flwr").propagate = True
     caplog.set_level("INFO")
     return caplog
@@ -45,39 +45,39 @@ def test_too_few_replies_are_refused(strategy: str, args: str, clients: int, lea
     _check(least, strategy, args)
 
 
-def test_the_number_of_sampled_clients_counts_and_not_that_of_clients() -> None:
+def test_sampled_clients_count_and_not_all_clients() -> None:
     with pytest.raises(ConfigError, match=r"'fraction-train' 0\.29 samples 29 of 100 clients"):
         _check(100, "krum", "num-malicious-nodes=27", fraction_train=0.29)
     _check(100, "krum", "num-malicious-nodes=26", fraction_train=0.29)
     _check(100, "krum", "num-malicious-nodes=27 min-train-nodes=30", fraction_train=0.29)
 
 
-def test_the_run_ends_before_its_folder_is_made(tmp_path: Path, tiny_sample: Path) -> None:
+def test_the_run_ends_before_its_folder_is_created(tmp_path: Path, tiny_sample: Path) -> None:
     with pytest.raises(ConfigError, match="needs at least 3 replies a round"):
         run_in_process(tmp_path, data_dir=str(tiny_sample), strategy="krum")  # two of four clients
     assert list(tmp_path.iterdir()) == []
 
 
-def test_memory_is_told_of_strategies_that_hold_all_replies(said: pytest.LogCaptureFixture) -> None:
+def test_memory_is_logged_for_strategies_that_hold_all_replies(logged: pytest.LogCaptureFixture) -> None:
     _check(10, "fedmedian")
-    (line,) = said.messages
+    (line,) = logged.messages
     # Ten replies and two models of 4 MiB, a quarter model of each and of the result, two blocks of 65,536 float64 each.
-    assert line == f"fedmedian holds all 10 replies of a round: about {12 * 4 + 11 + 10} MiB."
+    assert line == f"fedmedian holds all 10 replies of a round in memory: about {12 * 4 + 11 + 10} MiB."
 
 
-def test_nothing_is_told_of_strategies_that_stream(said: pytest.LogCaptureFixture) -> None:
+def test_nothing_is_logged_for_strategies_that_stream(logged: pytest.LogCaptureFixture) -> None:
     _check(1000, "fedadam")
-    _check(1000, "flwr.serverapp.strategy:FedAvg")  # whose needs nobody knows
-    assert said.messages == []
+    _check(1000, "flwr.serverapp.strategy:FedAvg")  # its needs are unknown
+    assert logged.messages == []
 
 
 @pytest.mark.parametrize(("free", "warned"), [(68 * MIB, True), (69 * MIB, False), (None, False)])
-def test_a_machine_with_less_memory_is_warned_of(
-    monkeypatch: pytest.MonkeyPatch, said: pytest.LogCaptureFixture, free: int | None, warned: bool
+def test_too_little_memory_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch, logged: pytest.LogCaptureFixture, free: int | None, warned: bool
 ) -> None:
     monkeypatch.setattr(needs, "memory_bytes", lambda kind: free)
     _check(10, "fedmedian")
-    warnings = [record.getMessage() for record in said.records if record.levelname == "WARNING"]
+    warnings = [record.getMessage() for record in logged.records if record.levelname == "WARNING"]
     assert len(warnings) == warned
     if warned:
         assert warnings[0].startswith("This machine has 68 MiB free: the run may be killed for lack of memory.")

@@ -1,4 +1,4 @@
-"""Trackers: what they get, after a resume too, and that they cannot end a run."""
+"""Trackers: what they receive, also after a resume, and that they cannot stop a run."""
 
 import logging
 import sys
@@ -21,7 +21,7 @@ SCALARS = {
 
 @pytest.fixture(params=["wandb", "trackio"])
 def tracker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A package with the API that both share, which writes down what it is told."""
+    """A package with the API that both share, which records its calls."""
     fake: Any = types.ModuleType(request.param)
     fake.calls, fake.logged = [], []
     fake.init = lambda **kwargs: fake.calls.append(("init", kwargs))
@@ -31,7 +31,7 @@ def tracker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     return fake
 
 
-def test_a_run_and_its_resume_go_into_one_record(tmp_path: Path, tiny_sample: Path, tracker: Any) -> None:
+def test_a_run_and_its_resume_share_one_record(tmp_path: Path, tiny_sample: Path, tracker: Any) -> None:
     values: dict[str, Any] = {"data_dir": str(tiny_sample), "tracking": tracker.__name__}
     run_dir = run_in_process(tmp_path, num_server_rounds=1, **values)
     run_in_process(tmp_path, num_server_rounds=2, resume=str(run_dir), **values)
@@ -48,7 +48,7 @@ def test_a_run_and_its_resume_go_into_one_record(tmp_path: Path, tiny_sample: Pa
 
 
 @pytest.mark.parametrize("broken", ["init", "log", "finish"])
-def test_a_tracker_that_fails_is_left_out(
+def test_a_tracker_that_fails_is_dropped(
     tmp_path: Path, tiny_sample: Path, tracker: Any, broken: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     def failing(*args: Any, **kwargs: Any) -> None:
@@ -59,8 +59,8 @@ def test_a_tracker_that_fails_is_left_out(
     with caplog.at_level("WARNING"):
         run_dir = run_in_process(tmp_path, data_dir=str(tiny_sample), tracking=tracker.__name__)
     assert len(rounds_of(run_dir)) == 2
-    said = [message for message in caplog.messages if "no route to host" in message]
-    assert said == [f"{tracker.__name__} stopped tracking this run: no route to host. metrics.jsonl goes on."]
+    warnings = [message for message in caplog.messages if "no route to host" in message]
+    assert warnings == [f"{tracker.__name__} stopped tracking this run: no route to host. metrics.jsonl continues."]
 
 
 def test_tensorboard_has_each_round_once_after_a_resume(tmp_path: Path, tiny_sample: Path) -> None:

@@ -1,4 +1,4 @@
-"""The real ServerApp and ClientApp, one process, no Ray: what a run writes, and how it ends when something is wrong."""
+"""The real ServerApp and ClientApp in one process without Ray: what a run writes, and how it ends on errors."""
 
 import json
 import logging
@@ -29,7 +29,7 @@ from tests.fakes import TIMES, rounds_of, run_in_process
 
 
 def _drop_a_weight(message: Message) -> None:
-    """Make the client fail; in this process all messages of a round share one set of arrays, so it is not touched."""
+    """Make the client fail, without changing the arrays, which all messages of a round share in this process."""
     kept = {name: array for name, array in message.content.array_records["arrays"].items() if name != "fc.weight"}
     message.content = RecordDict({"arrays": ArrayRecord(kept), "config": message.content.config_records["config"]})
 
@@ -70,7 +70,7 @@ def test_a_run_writes_what_it_promises(tmp_path: Path, tiny_sample: Path) -> Non
         assert file.get_tensor("bn1.num_batches_tracked").dtype == np.int64
 
 
-def test_same_seed_same_run_another_seed_another(tmp_path: Path, tiny_sample: Path) -> None:
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(tmp_path: Path, tiny_sample: Path) -> None:
     def outcome(name: str, **overrides: Any) -> tuple[Any, Any]:
         run_dir = run_in_process(tmp_path, data_dir=str(tiny_sample), run_name=name, **overrides)
         rounds = [{key: value for key, value in entry.items() if key not in TIMES} for entry in rounds_of(run_dir)]
@@ -104,7 +104,7 @@ def test_every_round_samples_and_shuffles_anew(
 
 
 def test_the_final_model_is_where_training_ended(tmp_path: Path, tiny_sample: Path) -> None:
-    """One client, one round: the server's model is that client's to the bit."""
+    """One client, one round: the server's model is that client's, bit for bit."""
     replies: list[Any] = []
 
     def spy(message: Message, context: Context) -> Message:
@@ -121,7 +121,7 @@ def test_the_final_model_is_where_training_ended(tmp_path: Path, tiny_sample: Pa
         np.testing.assert_array_equal(saved[name], value, err_msg=name)
 
 
-def test_an_interrupted_run_stops_waiting_and_says_how_to_go_on(
+def test_an_interrupted_run_stops_waiting_and_logs_how_to_resume(
     tmp_path: Path, tiny_sample: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def interrupted_in_round_2(message: Message, context: Context) -> Message | None:
@@ -136,17 +136,17 @@ def test_an_interrupted_run_stops_waiting_and_says_how_to_go_on(
         )
     run_dir = tmp_path / "run"
     assert len(rounds_of(run_dir)) == 1
-    go_on = f"flwr run . --stream -c \"resume='{run_dir}'\""
-    said = [message for message in caplog.messages if go_on in message]
-    assert [line.partition(":")[0] for line in said] == [
-        "If this run is cut short, it goes on with",
-        "Interrupted; rounds that are done are kept. To go on",
+    command = f"flwr run . --stream -c \"resume='{run_dir}'\""
+    lines = [message for message in caplog.messages if command in message]
+    assert [line.partition(":")[0] for line in lines] == [
+        "If this run is cut short, resume it with",
+        "Interrupted; finished rounds are kept. To resume",
     ]
     assert len(rounds_of(run_in_process(tmp_path, data_dir=str(tiny_sample), resume=str(run_dir)))) == 2
 
 
 def test_folder_pack_and_pixels_train_to_the_same_weights(tmp_path: Path, tiny_sample: Path) -> None:
-    """And with nothing kept of what is decoded, and with a partition out of a file."""
+    """Also without a cache of decoded images, and with a partition from a file."""
     release = open_release(tiny_sample)
     write_pack(release, tmp_path / "files.pack", Packing())
     write_pack(release, tmp_path / "pixels.pack", Packing(image_size=32, decoded=True))
@@ -207,14 +207,14 @@ def test_a_reply_that_is_not_finite_is_left_out(
     assert rounds_of(run_dir)[0]["failed-partitions"] == [1]
 
 
-def test_a_damaged_training_image_costs_its_partition_and_is_named(
+def test_a_damaged_training_image_costs_only_its_clients_reply_and_is_named(
     tmp_path: Path, tiny_sample: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     release_dir = tmp_path / "damaged"
     shutil.copytree(tiny_sample, release_dir)
     release = open_release(release_dir)
     keys = release.split("noisy_train").keys
-    # The list is sorted and about 200 images are looked for, so damage what is there rather than remove it.
+    # Opening the release checks that about 200 images exist, so damage one rather than remove it.
     path = Path(release.store.place(keys[7]))
     path.write_bytes(path.read_bytes()[:200])
     logging.getLogger("flwr").propagate = True
@@ -238,7 +238,7 @@ def test_a_damaged_test_image_ends_the_run_by_name(tmp_path: Path, tiny_sample: 
         run_in_process(tmp_path / "out", data_dir=str(release_dir), num_server_rounds=1)
 
 
-def test_when_every_client_fails_the_run_stops_and_keeps_what_it_has(tmp_path: Path, tiny_sample: Path) -> None:
+def test_when_every_client_fails_the_run_stops_and_keeps_finished_rounds(tmp_path: Path, tiny_sample: Path) -> None:
     calls = []
 
     def handler(message: Message, context: Context) -> Message:
@@ -256,7 +256,7 @@ def test_when_every_client_fails_the_run_stops_and_keeps_what_it_has(tmp_path: P
         assert file.metadata()["round"] == "1"
 
 
-def test_our_errors_are_logged_as_one_sentence_and_others_with_their_traceback() -> None:
+def test_expected_errors_are_logged_as_one_sentence_and_others_with_a_traceback() -> None:
     def record(error: Exception) -> logging.LogRecord:
         try:
             raise error
@@ -266,7 +266,9 @@ def test_our_errors_are_logged_as_one_sentence_and_others_with_their_traceback()
         OneSentence().filter(made)
         return made
 
-    ours = record(ConfigError("run config: 'seed' is -1; it must be a whole number of at least 0."))
-    assert ours.exc_info is None
-    assert ours.getMessage() == "The run stopped: run config: 'seed' is -1; it must be a whole number of at least 0."
+    expected = record(ConfigError("run config: 'seed' is -1; it must be a whole number of at least 0."))
+    assert expected.exc_info is None
+    assert (
+        expected.getMessage() == "The run stopped: run config: 'seed' is -1; it must be a whole number of at least 0."
+    )
     assert record(KeyError("bug")).exc_info is not None

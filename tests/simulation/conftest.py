@@ -1,3 +1,3 @@
-"""Loaded before any test here loads Flower's simulation, which the ClientApp would then change for the tests, too."""
+"""Imports the ClientApp before any test imports Flower's simulation, which it would otherwise patch for the tests."""
 
 import client_app.app  # noqa: F401

@@ -1,4 +1,4 @@
-"""Actors whose machine dies: what they were to answer goes to those that are left."""
+"""Actors whose machine dies: the remaining ones take over their messages."""
 
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -14,7 +14,7 @@ from simulation.actor_pool import SteadyActorPool
 
 @dataclass(eq=False)
 class Actor:
-    """Ray's, as far as the pool knows it. One that restarts refuses the first call after its death."""
+    """A Ray actor, as far as the pool knows one. One that restarts rejects the first call after its death."""
 
     _actor_id: int
     lives: bool = True
@@ -32,10 +32,10 @@ class Future:
 
 
 class Cluster:
-    """Makes actors, and has room for so many."""
+    """Creates actors, and has room for `capacity` of them."""
 
-    def __init__(self, room: int) -> None:
-        self.room = room
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
         self.actors: list[Actor] = []
 
     def options(self, **resources: float) -> Any:
@@ -55,10 +55,10 @@ class Cluster:
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
-    cluster = Cluster(room=3)
-    monkeypatch.setattr(ray, "nodes", lambda: [{"Resources": {"CPU": cluster.room}}, {"Resources": {}}])
+    cluster = Cluster(capacity=3)
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Resources": {"CPU": cluster.capacity}}, {"Resources": {}}])
     monkeypatch.setattr(ray, "get", cluster.get)
-    monkeypatch.setattr(actor_pool, "take_home", lambda message: None)
+    monkeypatch.setattr(actor_pool, "copy_out_of_shared_memory", lambda message: None)
     monkeypatch.setattr(actor_pool, "READY_SECONDS", 0.01)
     monkeypatch.setattr(actor_pool, "PATIENCE_SECONDS", 0.1)
     return cluster
@@ -82,35 +82,35 @@ def _fetch(pool: Any, future: Future) -> Any:
     return pool.fetch_result_and_return_actor_to_pool(future)[0]
 
 
-def test_the_actors_that_are_left_answer_for_those_of_a_dead_machine(cluster: Cluster, pool: Any) -> None:
+def test_remaining_actors_take_over_from_those_of_a_dead_machine(cluster: Cluster, pool: Any) -> None:
     futures = _submit(pool, "a", "b", "c")  # Flower picks the last actor first
     cluster.actors[2].lives = cluster.actors[1].lives = False
-    cluster.room = 1
+    cluster.capacity = 1
     assert [_fetch(pool, future) for future in futures] == ["a by 0", "b by 0", "c by 0"]
     assert pool.pool == [cluster.actors[0]] * 3  # one for each thread that asks for one
     futures = _submit(pool, "d", "e", "f")
     assert [_fetch(pool, future) for future in futures] == ["d by 0", "e by 0", "f by 0"]
 
 
-def test_work_is_shared_by_the_actors_that_are_left(cluster: Cluster, pool: Any) -> None:
+def test_remaining_actors_share_the_work(cluster: Cluster, pool: Any) -> None:
     (future,) = _submit(pool, "a")
-    cluster.actors[2].lives, cluster.room = False, 2
+    cluster.actors[2].lives, cluster.capacity = False, 2
     _fetch(pool, future)
     assert sorted(actor._actor_id for actor in pool.pool) in ([0, 0, 1], [0, 1, 1])
 
 
 def test_an_actor_that_restarts_on_its_machine_stays(cluster: Cluster, pool: Any) -> None:
-    """And its message is answered with an error, as before: it may be what killed the actor."""
+    """Its message still gets an error reply: it may be what killed the actor."""
     (future,) = _submit(pool, "a")
     cluster.actors[2].lives, cluster.actors[2].restarts = False, True
     with pytest.raises(RayActorError):
         _fetch(pool, future)
-    pool.add_actor_back_to_pool(future)  # as Flower does it then
+    pool.add_actor_back_to_pool(future)  # as Flower does then
     assert [_fetch(pool, future) for future in _submit(pool, "a")] == ["a by 2"]
 
 
-def test_nobody_is_left(cluster: Cluster, pool: Any) -> None:
-    cluster.room = 0
+def test_no_actor_is_left(cluster: Cluster, pool: Any) -> None:
+    cluster.capacity = 0
     (future,) = _submit(pool, "a")
     for actor in cluster.actors:
         actor.lives = False
@@ -118,8 +118,8 @@ def test_nobody_is_left(cluster: Cluster, pool: Any) -> None:
         _fetch(pool, future)
 
 
-def test_parts_of_two_gpus_do_not_make_a_third(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of five actors, the last would wait for room, and whoever it is to answer for ever."""
+def test_fractions_of_two_gpus_do_not_make_a_third(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of five actors, the last would wait for a GPU forever, and so would its caller."""
     monkeypatch.setattr(ray, "nodes", lambda: [{"Resources": {"CPU": 8.0, "GPU": 2.0}}])
     pool: Any = SteadyActorPool(cluster, {"num_cpus": 1, "num_gpus": 0.4}, {})
     assert pool.actors_capacity == 4

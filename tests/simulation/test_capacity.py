@@ -1,4 +1,4 @@
-"""How many clients find room, and what is said if none does."""
+"""How many clients fit, and the error if not even one does."""
 
 import re
 from pathlib import Path
@@ -34,11 +34,11 @@ def test_clients_at_once(machines: list[Share], client: Share, count: int) -> No
 
 
 @pytest.mark.parametrize("count", range(1, 41))
-def test_the_reciprocal_of_a_number_is_room_for_that_number(count: int) -> None:
+def test_one_nth_of_a_gpu_fits_n_times(count: int) -> None:
     assert clients_at_once([Share(64, 1)], Share(1, 1 / count)) == count
 
 
-def test_what_ray_and_flower_write_is_read() -> None:
+def test_resources_of_ray_and_flower_are_parsed() -> None:
     nodes: list[dict[str, Any]] = [
         {"Resources": {"CPU": 4.0, "GPU": 1.0, "memory": 7e9}},
         {"Resources": {}},
@@ -67,26 +67,26 @@ def test_shares_in_words(share: Share, text: str) -> None:
         (
             [Share(2, 0)],
             Share(64, 0),
-            "each client is to get 64 CPUs and no GPU, but this machine has 2 CPUs and no GPU;"
-            " set client-resources-num-cpus=2 there.",
+            "each client requests 64 CPUs and no GPU, but this machine has 2 CPUs and no GPU;"
+            " set client-resources-num-cpus=2.",
         ),
         (
             [Share(2, 0)],
             Share(1, 0.5),
-            "each client is to get 1 CPU and 0.5 GPU, but this machine has 2 CPUs and no GPU;"
-            " set client-resources-num-gpus=0 there.",
+            "each client requests 1 CPU and 0.5 GPU, but this machine has 2 CPUs and no GPU;"
+            " set client-resources-num-gpus=0.",
         ),
         (
             [Share(4, 1)],
             Share(8, 2),
-            "each client is to get 8 CPUs and 2 GPUs, but this machine has 4 CPUs and 1 GPU;"
-            " set client-resources-num-cpus=4 and client-resources-num-gpus=1 there.",
+            "each client requests 8 CPUs and 2 GPUs, but this machine has 4 CPUs and 1 GPU;"
+            " set client-resources-num-cpus=4 and client-resources-num-gpus=1.",
         ),
         (
             [Share(8, 0), Share(4, 1)],
             Share(8, 0.5),
-            "each client is to get 8 CPUs and 0.5 GPU, but the fittest of 2 machines has 4 CPUs and 1 GPU;"
-            " set client-resources-num-cpus=4 there.",
+            "each client requests 8 CPUs and 0.5 GPU, but the largest of 2 machines has 4 CPUs and 1 GPU;"
+            " set client-resources-num-cpus=4.",
         ),
         ([Share(2, 0)], Share(0, 0), "client-resources-num-cpus is 0; it must be at least 1."),
         (
@@ -101,18 +101,18 @@ def test_shares_in_words(share: Share, text: str) -> None:
         ),
     ],
 )
-def test_what_finds_no_room_is_refused(machines: list[Share], client: Share, sentence: str) -> None:
+def test_clients_that_do_not_fit_are_refused(machines: list[Share], client: Share, sentence: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(f'--federation-config: {sentence}')}$"):
         check_request(machines, client)
 
 
-def test_what_finds_room_is_not_refused() -> None:
+def test_clients_that_fit_are_accepted() -> None:
     check_request([Share(2, 0)], Share(2, 0))
     check_request([Share(2, 0), Share(8, 1)], Share(8, 0.25))
 
 
-def test_memory_is_what_the_system_says(tmp_path: Path) -> None:
-    assert memory_bytes(root=tmp_path) is None  # no Linux
+def test_memory_is_read_from_the_system(tmp_path: Path) -> None:
+    assert memory_bytes(root=tmp_path) is None  # not Linux
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc/meminfo").write_text("MemTotal:  9000 kB\nMemAvailable:   2048 kB\n")
     assert memory_bytes("MemTotal", tmp_path) == 9000 << 10

@@ -1,4 +1,4 @@
-"""Names of machines in a simulation on several of them."""
+"""The names of machines in a simulation on several of them."""
 
 import re
 import socket
@@ -23,7 +23,7 @@ def _cluster(monkeypatch: pytest.MonkeyPatch, machines: int) -> None:
     monkeypatch.setitem(sys.modules, "ray", ray)
 
 
-def test_only_one_of_several_machines_has_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_has_a_name_only_if_there_are_several(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "ray", raising=False)
     assert machine() == ""
     _cluster(monkeypatch, machines=1)

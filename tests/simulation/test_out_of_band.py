@@ -10,7 +10,7 @@ from flwr.app import Array, ArrayRecord, Error, Message, RecordDict
 from ray import cloudpickle
 
 from messages.arrays import as_numpy
-from simulation.out_of_band import leave_arrays_out_of_pickles, take_home
+from simulation.out_of_band import copy_out_of_shared_memory, leave_arrays_out_of_pickles
 from tests.fakes import instruction
 
 
@@ -33,7 +33,7 @@ def _message() -> Message:
     return Message(content, reply_to=instruction())
 
 
-def test_arrays_are_left_out_of_the_pickle_and_read_where_they_are() -> None:
+def test_arrays_stay_out_of_the_pickle_and_are_read_in_place() -> None:
     sent = _message()
     left_out: list[pickle.PickleBuffer] = []
     text = cloudpickle.dumps(sent, protocol=5, buffer_callback=left_out.append)
@@ -45,13 +45,13 @@ def test_arrays_are_left_out_of_the_pickle_and_read_where_they_are() -> None:
         np.testing.assert_array_equal(as_numpy(array), _arrays(sent)[name].numpy())
     memory[0][-4:] = np.float32(99).tobytes()  # no copy was made
     assert as_numpy(_arrays(read)["w"])[1, 2] == 99
-    take_home(read)
+    copy_out_of_shared_memory(read)
     memory[0][-4:] = np.float32(5).tobytes()
     assert all(type(array.data) is bytes for array in _arrays(read).values())
     assert _arrays(read)["w"].numpy()[1, 2] == 99
 
 
-def test_other_pickles_and_copies_are_as_they_were() -> None:
+def test_other_pickles_and_copies_are_unchanged() -> None:
     sent = _message()
     for other in (pickle.loads(pickle.dumps(sent)), copy.deepcopy(sent), cloudpickle.loads(cloudpickle.dumps(sent))):
         for name, array in _arrays(other).items():
@@ -61,5 +61,5 @@ def test_other_pickles_and_copies_are_as_they_were() -> None:
             )
 
 
-def test_an_error_has_no_arrays_to_take_home() -> None:
-    take_home(Message(Error(1, "no"), reply_to=instruction()))
+def test_an_error_has_no_arrays_to_copy_out_of_shared_memory() -> None:
+    copy_out_of_shared_memory(Message(Error(1, "no"), reply_to=instruction()))

@@ -1,4 +1,4 @@
-"""Joining a Ray cluster, where what cannot go well ends at once, in one sentence; and handing messages out."""
+"""Joining a Ray cluster, where a hopeless attempt ends at once, in one sentence; and handing out messages."""
 
 import socket
 import sys
@@ -40,21 +40,21 @@ def test_an_address_where_nothing_answers_is_refused() -> None:
 
 @pytest.fixture
 def ended(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What the process said when it ended."""
+    """The messages with which the process ended."""
     from flwr.supercore import exit as flower
 
-    said: list[str] = []
+    messages: list[str] = []
 
     def flwr_exit(code: int, message: str) -> None:
-        said.append(message)
+        messages.append(message)
         raise SystemExit(code)
 
     monkeypatch.setattr(flower, "flwr_exit", flwr_exit)
-    return said
+    return messages
 
 
 def _join(monkeypatch: pytest.MonkeyPatch, address: str | None, problem: Exception | None = None) -> list[Any]:
-    """What `ray.init` is called with, when it raises `problem`."""
+    """The arguments that `ray.init` is called with; it raises `problem`, if there is one."""
     from ray._private import services
 
     calls: list[Any] = []
@@ -69,7 +69,7 @@ def _join(monkeypatch: pytest.MonkeyPatch, address: str | None, problem: Excepti
     return calls
 
 
-def test_without_a_cluster_ray_starts_as_it_is_told(monkeypatch: pytest.MonkeyPatch, ended: list[str]) -> None:
+def test_without_a_cluster_ray_starts_as_configured(monkeypatch: pytest.MonkeyPatch, ended: list[str]) -> None:
     assert _join(monkeypatch, None) == [{"init_args": {"num_cpus": 2}}]
     assert ended == []
 
@@ -83,7 +83,7 @@ def test_a_cluster_that_cannot_be_joined_ends_the_run(monkeypatch: pytest.Monkey
     assert ended[1] == "The run stopped: Version mismatch: Ray 1 and 2"
 
 
-def test_clients_that_find_no_room_end_the_run_before_there_is_a_pool(
+def test_clients_that_do_not_fit_end_the_run_before_there_is_a_pool(
     monkeypatch: pytest.MonkeyPatch, ended: list[str]
 ) -> None:
     monkeypatch.setattr(ray, "nodes", lambda: [{"Resources": {"CPU": 2.0}}])
@@ -92,13 +92,13 @@ def test_clients_that_find_no_room_end_the_run_before_there_is_a_pool(
     with pytest.raises(SystemExit):
         build(SimpleNamespace(client_resources={"num_cpus": 64, "num_gpus": 0.0}), "app")
     assert built == []
-    assert ended[0].startswith("The run stopped: --federation-config: each client is to get 64 CPUs and no GPU, but")
+    assert ended[0].startswith("The run stopped: --federation-config: each client requests 64 CPUs and no GPU, but")
     build(SimpleNamespace(client_resources={"num_cpus": 2, "num_gpus": 0.0}), "app")
     assert built == ["app"]
 
 
 class Federation:
-    """Flower's simulation without its actors: nodes, a grid, and how many messages were looked at in its state."""
+    """Flower's simulation without its actors: nodes, a grid, and how often messages in its state were scanned."""
 
     def __init__(self, nodes: int) -> None:
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
@@ -111,11 +111,11 @@ class Federation:
         self.nodes = vce_api._register_nodes(nodes, factory)
         self.grid = InMemoryGrid(factory)
         self.grid.set_run(run)
-        self.looks = 0
+        self.scanned = 0
         check = self.state._check_stored_messages
 
         def counting(message_ids: set[str], *args: Any) -> None:
-            self.looks += len(message_ids)
+            self.scanned += len(message_ids)
             check(message_ids, *args)
 
         self.state._check_stored_messages = counting
@@ -126,7 +126,7 @@ class Federation:
         )
 
     def hand_out(self, how: Callable[..., None], passes: int, between: Callable[[], Any] = lambda: None) -> list[str]:
-        """Ids of the messages that reach the actors in so many passes."""
+        """Ids of the messages that reach the actors within `passes`."""
 
         class Stop:
             left = passes
@@ -150,10 +150,10 @@ def test_messages_are_handed_out_once_in_the_order_of_sending() -> None:
     more: list[str] = []
     assert federation.hand_out(patches.hand_out, 3, lambda: more.extend(federation.send(order[:2]))) == sent + more[:4]
     delivered = [message.metadata.delivered_at != "" for message in federation.state.message_ins_store.values()]
-    assert delivered == [True] * 10 + [False] * 2  # the last pass did not see the last ones
+    assert delivered == [True] * 10 + [False] * 2  # the last pass was before the last ones
 
 
-def test_messages_to_nobody_and_those_that_have_expired_are_not_handed_out() -> None:
+def test_expired_messages_and_those_to_unknown_nodes_are_not_handed_out() -> None:
     federation = Federation(3)
     gone, *others = federation.nodes
     federation.send([gone])
@@ -161,25 +161,25 @@ def test_messages_to_nobody_and_those_that_have_expired_are_not_handed_out() -> 
     kept = federation.send(others[1:])
     del federation.nodes[gone]
     assert federation.hand_out(patches.hand_out, 2) == kept
-    assert len(federation.state.message_ins_store) == 2  # the one that has expired is deleted, as Flower does it
+    assert len(federation.state.message_ins_store) == 2  # the expired one is deleted, as by Flower
 
 
-def test_each_message_is_looked_at_once_and_not_once_for_each_node() -> None:
-    looks = {}
+def test_each_message_is_scanned_once_and_not_once_per_node() -> None:
+    scanned = {}
     for name, how in {"ours": patches.hand_out, "Flower's": vce_api.add_messages_to_queue}.items():
         federation = Federation(40)
         sent = federation.send(list(federation.nodes))
-        federation.looks = 0
+        federation.scanned = 0
         assert sorted(federation.hand_out(how, 2)) == sorted(sent)
-        looks[name] = federation.looks
-    assert looks["ours"] == 40
-    assert looks["Flower's"] == sum(range(1, 41)) + 40 * 40  # without which ours can go
+        scanned[name] = federation.scanned
+    assert scanned["ours"] == 40
+    assert scanned["Flower's"] == sum(range(1, 41)) + 40 * 40  # if this fails, Flower may no longer need the patch
 
 
 @pytest.mark.parametrize(
     ("modules", "initialized", "calls"), [((), True, 1), ((patches.DRIVER,), False, 1), ((), False, 0)]
 )
-def test_driver_and_actors_leave_arrays_out_of_pickles_and_nobody_else_does(
+def test_only_driver_and_actors_leave_arrays_out_of_pickles(
     monkeypatch: pytest.MonkeyPatch, modules: tuple[str, ...], initialized: bool, calls: int
 ) -> None:
     called: list[int] = []

@@ -33,7 +33,7 @@ def test_a_machine_without_the_bundle_unpacks_it_once(tmp_path: Path) -> None:
     from ray import cloudpickle
 
     class Elsewhere:
-        """The app, as another machine sees it."""
+        """The app as another machine sees it."""
 
         def __reduce__(self) -> tuple[Any, ...]:
             load, (_, *code) = app.__reduce__()
@@ -45,24 +45,24 @@ def test_a_machine_without_the_bundle_unpacks_it_once(tmp_path: Path) -> None:
     environment.pop("PYTHONPATH", None)
     changes = []
     for _ in range(2):
-        said = subprocess.run(
+        output = subprocess.run(
             [sys.executable, "-c", UNPICKLE], input=pickled, cwd=tmp_path, env=environment, capture_output=True,
             check=True, timeout=300,
         ).stdout.decode()  # fmt: skip
-        assert said.split() == [str(folder / "client_app" / "app.py"), code_fingerprint(), "True"]
+        assert output.split() == [str(folder / "client_app" / "app.py"), code_fingerprint(), "True"]
         changes.append((folder / "task.py").stat().st_ctime_ns)
     assert changes[0] == changes[1]
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
-def test_here_the_bundle_itself_is_used() -> None:
+def test_on_this_machine_the_bundle_itself_is_used() -> None:
     load, arguments = app.__reduce__()
     assert load(*arguments) is app
     assert len(pickle.dumps(arguments)) < 300_000
 
 
 class Head:
-    """Ray, as far as it keeps values."""
+    """A stand-in for Ray that only stores values."""
 
     def __init__(self) -> None:
         self.kept: dict[tuple[str, str], bytes] = {}
@@ -108,7 +108,7 @@ def test_within_ray_the_head_keeps_the_code_and_messages_are_small(
     assert "(Ray's head does not have its code)" in reply.error.reason
 
 
-def test_a_machine_that_lacks_a_package_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_that_lacks_a_package_reports_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as files:
         files.writestr("client_app/__init__.py", "")

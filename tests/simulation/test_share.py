@@ -1,4 +1,4 @@
-"""Clients take what they were given: on a stand-in for Ray and for torch's CUDA, which note what is asked of them."""
+"""Clients keep to their share: stand-ins for Ray and torch's CUDA record the calls."""
 
 import sys
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import pytest
 import torch
 from flwr.app import Context, RecordDict
 
-from client_app.app import answering_errors
+from client_app.app import errors_as_replies
 from config.run_config import ConfigError
 from messages.keys import REFUSED
 from simulation import share
@@ -85,12 +85,12 @@ def test_threads_are_the_clients_cpus(monkeypatch: pytest.MonkeyPatch, cpus: flo
 
 
 def test_a_quarter_of_a_gpu_is_a_quarter_of_its_memory(monkeypatch: pytest.MonkeyPatch, cuda: Cuda) -> None:
-    """CUDA's own half GiB included; said once, whatever the number of messages."""
+    """CUDA's own half GiB included; set once, whatever the number of messages."""
     _in_an_actor(monkeypatch, {"CPU": 1.0, "GPU": 0.25})
     assert hold_to_share() == hold_to_share() == Share(1, 0.25)
     ((fraction, device),) = cuda.calls
     assert fraction == (4 - 0.5) / 16
-    assert device == 0  # of those that Ray shows
+    assert device == 0  # the first that Ray shows
 
 
 @pytest.mark.parametrize("gpus", [1.0, 2.0])
@@ -101,7 +101,7 @@ def test_whole_gpus_have_no_limit(monkeypatch: pytest.MonkeyPatch, cuda: Cuda, g
     assert share.free_gpu_bytes() == cuda.total
 
 
-def test_no_gpu_but_one_in_sight_is_refused(monkeypatch: pytest.MonkeyPatch, cuda: Cuda) -> None:
+def test_a_visible_gpu_that_was_not_given_is_refused(monkeypatch: pytest.MonkeyPatch, cuda: Cuda) -> None:
     _in_an_actor(monkeypatch, {"CPU": 1.0})
     with pytest.raises(ConfigError, match="was given no GPU, but sees one"):
         hold_to_share()
@@ -113,11 +113,11 @@ def test_a_share_that_cuda_itself_fills_is_refused(monkeypatch: pytest.MonkeyPat
         hold_to_share()
 
 
-def test_a_handler_holds_to_its_share_before_it_begins(monkeypatch: pytest.MonkeyPatch, cuda: Cuda) -> None:
+def test_a_handler_limits_itself_to_its_share_before_it_begins(monkeypatch: pytest.MonkeyPatch, cuda: Cuda) -> None:
     _in_an_actor(monkeypatch, {"CPU": 1.0, "GPU": 0.5})
     seen: list[int] = []
 
-    @answering_errors
+    @errors_as_replies
     def handler(message: Any, context: Context) -> Any:
         seen.append(len(cuda.calls))
 
@@ -131,7 +131,7 @@ def test_a_handler_holds_to_its_share_before_it_begins(monkeypatch: pytest.Monke
     assert str(reply.error.reason).startswith("client 3: federation config: the client was given no GPU")
 
 
-def test_images_go_to_the_gpu_if_half_of_the_share_holds_them(monkeypatch: pytest.MonkeyPatch, cuda: Cuda) -> None:
+def test_images_go_to_the_gpu_if_they_fit_into_half_of_the_share(monkeypatch: pytest.MonkeyPatch, cuda: Cuda) -> None:
     _in_an_actor(monkeypatch, {"CPU": 1.0, "GPU": 0.25})
     hold_to_share()
     cuda.allocated = GIB // 2
@@ -159,7 +159,7 @@ def test_too_little_memory_names_the_share_and_what_it_took(monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(("given", "advised"), [(0.5, "1 "), (0.3333, "0.5 "), (0.1, "0.2 "), (0.6, "1 ")])
-def test_half_as_many_clients_are_advised(
+def test_the_advice_is_half_as_many_clients(
     monkeypatch: pytest.MonkeyPatch, cuda: Cuda, given: float, advised: str
 ) -> None:
     _in_an_actor(monkeypatch, {"CPU": 1.0, "GPU": given})
@@ -170,6 +170,6 @@ def test_half_as_many_clients_are_advised(
 def test_too_little_memory_without_a_share_names_the_gpu(cuda: Cuda) -> None:
     cuda.peak = 15 * GIB
     assert out_of_memory(torch.OutOfMemoryError("CUDA error: out of memory\nmore")) == (
-        "the GPU's 16.0 GiB are too little: it had taken 15.0 GiB and needed more (CUDA error: out of memory); use a"
+        "the GPU's 16.0 GiB is too little: it had taken 15.0 GiB and needed more (CUDA error: out of memory); use a"
         " smaller 'batch-size' or 'image-size'."
     )

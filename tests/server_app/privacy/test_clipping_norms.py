@@ -1,4 +1,4 @@
-"""Clipping of updates, and the norm that adapts to them."""
+"""Clipping updates, and the norm that adapts to them."""
 
 import math
 
@@ -14,7 +14,7 @@ from tests.batchnorm_models import moved, network, state_of
 
 
 def test_clipping_by_hand() -> None:
-    """Norm 5 over both arrays; the buffers, which moved a lot, do not count and stay."""
+    """Norm 5 over both arrays; the buffers moved a lot, but do not count and stay as they are."""
     sent = {"a": np.array([1.0, 1.0], np.float32), "b": np.array([[2.0]], np.float32)}
     model = {
         "a": np.array([4.0, 1.0], np.float32),
@@ -33,23 +33,23 @@ def test_clipping_by_hand() -> None:
     assert all(short[name] is model[name] for name in ("bn.running_mean", "bn.num_batches_tracked"))
 
 
-def test_clients_and_server_clip_to_the_same_bits_whatever_the_layout_in_memory() -> None:
+def test_clients_and_server_clip_bit_for_bit_alike_whatever_the_memory_layout() -> None:
     arrays = state_of(network())
     model = network().to(memory_format=torch.channels_last)
     after = moved(arrays, np.random.default_rng(1))
     model.load_state_dict({name: torch.from_numpy(value) for name, value in after.items()})
     sent, within = clipped(model, arrays, 0.1)
     assert not within
-    ours = {name: value.copy() for name, value in after.items()}
+    on_server = {name: value.copy() for name, value in after.items()}
     parameters = {name: value for name, value in arrays.items() if is_parameter(name, value.dtype)}
-    assert not clip_update(ours, parameters, 0.1)
-    for name, value in ours.items():
+    assert not clip_update(on_server, parameters, 0.1)
+    for name, value in on_server.items():
         np.testing.assert_array_equal(sent[name], value, err_msg=name)
-    length = math.sqrt(sum(float(((ours[name] - value) ** 2).sum()) for name, value in parameters.items()))
+    length = math.sqrt(sum(float(((on_server[name] - value) ** 2).sum()) for name, value in parameters.items()))
     assert length == pytest.approx(0.1, rel=1e-5)
 
 
-def test_the_norm_finds_the_quantile_that_it_aims_at() -> None:
+def test_the_norm_converges_to_its_target_quantile() -> None:
     rng = np.random.default_rng(4)
     clipping = AdaptiveClipping(noise_multiplier=1.0, target_clipped_quantile=0.8)
     for _ in range(300):

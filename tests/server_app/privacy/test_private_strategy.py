@@ -1,4 +1,4 @@
-"""Differential privacy: formulas by hand, what is protected, and every strategy that can carry it."""
+"""Differential privacy: formulas by hand, what is protected, and every strategy that supports it."""
 
 import logging
 import math
@@ -33,7 +33,7 @@ def _private(privacy: str = "server-fixed", args: str = HARMLESS, strategy: str 
 
 
 def _aggregate(strategy: Any, updates: Any, counts: Any = None, server_round: int = 1) -> tuple[Any, Any]:
-    """New weights and metrics, given the clients' updates of a model of zeros."""
+    """New weights and metrics, given the clients' updates to a model of zeros."""
     updates = np.asarray(updates, np.float32)
     zeros = record({"w": np.zeros_like(updates[0])})
     strategy.configure_train(server_round, zeros, ConfigRecord(), InProcessGrid(client_app, partitions(len(updates))))
@@ -43,7 +43,7 @@ def _aggregate(strategy: Any, updates: Any, counts: Any = None, server_round: in
     return arrays["w"].numpy(), metrics
 
 
-def test_every_client_weighs_the_same() -> None:
+def test_all_clients_have_equal_weight() -> None:
     """Updates of norms 5 and 0.5, clipped to 1: (0.6 + 0.3) / 2 and (0.8 + 0.4) / 2."""
     new, metrics = _aggregate(_private(args="noise-multiplier=0 clipping-norm=1"), [[3, 4], [0.3, 0.4]], [1, 99])
     assert new == pytest.approx([0.45, 0.6])
@@ -61,7 +61,7 @@ def test_noise_has_the_deviation_of_the_formula_and_spares_buffers() -> None:
 
 
 def test_noise_comes_before_the_strategys_step() -> None:
-    """Momentum 0.9 without updates: the second round's model moves by the first one's noise again."""
+    """Momentum 0.9 without updates: the second round's model repeats 0.9 of the first one's noise."""
     strategy = _private(args="noise-multiplier=1 clipping-norm=1", strategy="fedavgm")
     first, _ = _aggregate(strategy, np.zeros((2, 1000)))
     second, _ = _aggregate(strategy, np.zeros((2, 1000)), server_round=2)
@@ -71,7 +71,7 @@ def test_noise_comes_before_the_strategys_step() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_huge_norm_and_no_noise_change_no_bit(name: str) -> None:
-    """With one example each; the weights are uniform. With more, but equal, they differ by rounding at most."""
+    """With one example each, the weights are uniform. With equal larger numbers, results differ by rounding at most."""
     plain = make_strategy(RunConfig(strategy=name, strategy_args=ARGS.get(name, "")))
     private, more = _private(strategy=name), _private(strategy=name)
     arrays = state_of(network())
@@ -99,7 +99,7 @@ def test_noise_follows_from_seed_round_and_secret(monkeypatch: pytest.MonkeyPatc
     assert np.random.get_state()[1].tolist() == state  # type: ignore[index]  # noqa: NPY002
 
 
-def test_noise_that_clients_could_take_out_is_warned_of(
+def test_noise_that_clients_could_remove_is_a_warning(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     logging.getLogger("flwr").propagate = True
@@ -121,7 +121,7 @@ def test_the_norm_rises_when_updates_are_longer_and_falls_when_they_are_shorter(
         strategy = _private("server-adaptive", args)
         new, metrics = _aggregate(strategy, updates)
         assert new == pytest.approx(2.0 if factor > 0 else 1.0)
-        assert metrics["clipping-norm"] == 2.0  # the one that clipped
+        assert metrics["clipping-norm"] == 2.0  # which did the clipping
         assert strategy.clipping.clipping_norm == pytest.approx(2 * math.exp(factor))
 
 
@@ -139,7 +139,7 @@ def test_noise_is_shared_between_updates_and_bits() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("privacy", ["server-fixed", "server-adaptive"])
-def test_a_strategy_that_loads_the_state_of_another_goes_on_like_it(name: str, privacy: str) -> None:
+def test_a_strategy_that_loads_anothers_state_continues_like_it(name: str, privacy: str) -> None:
     norm = "clipping-norm=0.5" if privacy.endswith("fixed") else "clipped-count-stddev=2"
     args = f"noise-multiplier=0.5 {norm}"
 
@@ -158,7 +158,7 @@ def test_a_strategy_that_loads_the_state_of_another_goes_on_like_it(name: str, p
         np.testing.assert_array_equal(value, whole[key], err_msg=key)
 
 
-def test_the_state_of_another_strategy_is_refused() -> None:
+def test_another_strategys_state_is_refused() -> None:
     with pytest.raises(ValueError, match="the clipping norm was not saved"):
         _private("server-adaptive", "noise-multiplier=0").load_state({})
     with pytest.raises(ValueError, match=r"StreamingFedAvg keeps no state, but 'privacy/other' was saved"):
@@ -207,7 +207,7 @@ def test_bad_parameters_are_refused(privacy: str, args: str, sentence: str) -> N
     assert sentence in str(caught.value)
 
 
-def test_noise_that_so_few_clients_cannot_give_is_refused_before_the_run() -> None:
+def test_noise_that_so_few_clients_cannot_provide_is_refused_before_the_run() -> None:
     args = "noise-multiplier=1.0"
     config = RunConfig(strategy="fedavg", privacy="server-adaptive", privacy_args=args, fraction_train=0.1)
     strategy = make_strategy(config)
@@ -215,7 +215,7 @@ def test_noise_that_so_few_clients_cannot_give_is_refused_before_the_run() -> No
     with pytest.raises(ConfigError) as caught:
         check_needs(config, strategy, 100, network())
     assert str(caught.value) == (
-        "run config: 'privacy-args': noise-multiplier 1 needs clipped-count-stddev above 0.5, and it is 0.5 with 10"
+        "run config: 'privacy-args': noise-multiplier 1 needs clipped-count-stddev above 0.5, but it is 0.5 with 10"
         " clients a round."
     )
 
@@ -229,7 +229,7 @@ def test_no_reply_gives_nothing() -> None:
     assert _private().aggregate_train(1, iter([])) == (None, None)
 
 
-def test_what_the_app_asks_of_a_strategy_is_answered() -> None:
+def test_the_wrapper_has_all_that_the_app_needs_of_a_strategy() -> None:
     strategy = _private(strategy="fedadam", fraction_train=0.29)
     assert isinstance(strategy, Private)
     assert isinstance(strategy, Sized)

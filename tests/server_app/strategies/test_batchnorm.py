@@ -1,4 +1,4 @@
-"""Models with BatchNorm under strategies that know nothing of it: Flower's own classes, by module:Class."""
+"""Models with BatchNorm under strategies that know nothing about it: Flower's own classes, by module:Class."""
 
 import gc
 from collections.abc import Iterable
@@ -40,7 +40,7 @@ NAMES = [
 
 @pytest.fixture(autouse=True)
 def _no_collection(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Flower collects garbage after each record, which costs more than all of the rest."""
+    """Flower collects garbage after each record, which costs more than everything else."""
     monkeypatch.setattr(gc, "collect", lambda *generation: 0)
 
 
@@ -72,7 +72,7 @@ def test_after_ten_rounds_of_flowers_class_statistics_are_means_and_counters_int
 
 
 def test_flowers_class_alone_breaks_them() -> None:
-    """Why all this is needed: if this fails one day, Flower has changed."""
+    """Why all this is needed: if this fails, Flower has changed."""
     arrays, rng = state_of(network()), np.random.default_rng(3)
     new = one_round(flower.FedAdam(), arrays, [train_reply(moved(arrays, rng)) for _ in range(2)])
     assert new["1.num_batches_tracked"].dtype == np.float64
@@ -82,7 +82,7 @@ def test_flowers_class_alone_breaks_them() -> None:
 
 
 @pytest.mark.parametrize("name", ["FedAdam", "FedYogi", "FedMedian"])
-def test_parameters_are_as_flowers_class_makes_them(name: str) -> None:
+def test_parameters_equal_those_of_flowers_class(name: str) -> None:
     arrays, rng = state_of(network()), np.random.default_rng(3)
     clients = [moved(arrays, rng) for _ in range(3)]
     ours = one_round(_stock(name), arrays, [train_reply(client, 5 + i) for i, client in enumerate(clients)])
@@ -108,7 +108,7 @@ def test_clients_are_sent_the_whole_model_once_in_memory() -> None:
 
 
 class Watching(flower.FedAvg):
-    """Remembers what it is shown, and returns what a test asks for."""
+    """Records what it sees, and returns what a test asks for."""
 
     def __init__(self, returned: str = "all") -> None:
         super().__init__()
@@ -136,7 +136,7 @@ class KnowsBatchNorm(Watching):
     handles_batchnorm = True
 
 
-def test_a_class_sees_parameters_alone_unless_it_says_that_it_knows_better() -> None:
+def test_a_class_sees_parameters_only_unless_it_handles_batchnorm() -> None:
     arrays = state_of(network())
     parameters = {name for name, value in arrays.items() if is_parameter(name, value.dtype)}
     for cls, shown in ((Watching, parameters), (KnowsBatchNorm, set(arrays))):
@@ -174,7 +174,7 @@ def _half_a_resnet() -> nn.Module:
 
 @pytest.mark.parametrize("name", ["fedadam", STOCK + "FedAdam", STOCK + "FedYogi", STOCK + "FedMedian"])
 def test_ten_rounds_of_training_residual_blocks(name: str) -> None:
-    """With each strategy's default step, which is far too long for this: the loss may be poor, but never NaN."""
+    """With each strategy's default step, far too long here: the loss may be poor, but never NaN."""
     strategy = build_strategy(RunConfig(strategy=name))
     config = RunConfig(image_size=16, batch_size=6, learning_rate=0.01, precision="fp32")
     compute = Compute(torch.device("cpu"), torch.float32)

@@ -1,4 +1,4 @@
-"""Strategies that need all replies: numbers worked by hand, Flower's own classes, and properties."""
+"""Strategies that need all replies: numbers worked out by hand, Flower's own classes, and properties."""
 
 from typing import Any
 
@@ -46,12 +46,12 @@ def test_worked_numbers(strategy: HoldingStrategy, result: list[float]) -> None:
     assert _aggregate(strategy, ROWS, EXAMPLES) == pytest.approx(result, abs=1e-6)
 
 
-def test_an_even_number_of_replies_has_two_in_the_middle() -> None:
+def test_the_median_of_an_even_number_is_the_mean_of_the_middle_two() -> None:
     assert _aggregate(FedMedian(), [ROWS[i] for i in (0, 1, 2, 4)]) == pytest.approx([1.75, 1.25])
 
 
 def test_krums_scores() -> None:
-    """f = 1, so the two nearest count; numbers of examples do not, and a tie goes to the earlier reply."""
+    """f = 1, so the two nearest count; numbers of examples do not count, and a tie goes to the earlier reply."""
     distances = HeldReplies([record({"w": np.array(row, dtype=float)}) for row in ROWS], [1] * 5).squared_distances()
     assert krum_scores(distances, np.arange(5), 1) == pytest.approx([1.5, 1.5, 1, 1.5, 387])
 
@@ -64,7 +64,7 @@ def test_weiszfelds_iterates(iterations: int, result: list[float]) -> None:
     assert _aggregate(RFA(iterations=iterations), ROWS) == pytest.approx(result, abs=1e-6)
 
 
-def test_rfa_stops_when_the_objective_does() -> None:
+def test_rfa_stops_when_the_objective_stops_falling() -> None:
     converged = _aggregate(RFA(iterations=500, tolerance=0.0), ROWS)
     assert converged == pytest.approx([1.50353, 1.294376], abs=1e-6)
     assert np.linalg.norm(np.array(ROWS) - converged, axis=1).sum() == pytest.approx(16.366362, abs=1e-6)
@@ -136,7 +136,7 @@ def test_results_lie_between_the_replies_whatever_their_order(rows: Any, random:
 @given(_rows, st.integers(0, 3))
 def test_krum_picks_a_member_with_the_smallest_score(rows: Any, malicious: int) -> None:
     if len(rows) < malicious + 3:
-        with pytest.raises(RunStoppedError, match=f"Krum needs at least {malicious + 3} usable replies and got"):
+        with pytest.raises(RunStoppedError, match=f"Krum needs at least {malicious + 3} usable replies but got"):
             _aggregate(Krum(num_malicious_nodes=malicious), rows)
         return
     exact = rows.astype(np.float64)
@@ -145,9 +145,9 @@ def test_krum_picks_a_member_with_the_smallest_score(rows: Any, malicious: int) 
         others = sorted(float(((exact[i] - exact[j]) ** 2).sum()) for j in range(len(rows)) if j != i)
         scores.append(sum(others[: len(rows) - malicious - 2]))
     result = _aggregate(Krum(num_malicious_nodes=malicious), rows)
-    ours = [scores[i] for i in range(len(rows)) if (exact[i] == result).all()]
-    assert ours
-    assert min(ours) <= min(scores) * (1 + 1e-9)
+    chosen = [scores[i] for i in range(len(rows)) if (exact[i] == result).all()]
+    assert chosen
+    assert min(chosen) <= min(scores) * (1 + 1e-9)
 
 
 @given(hnp.arrays(np.float64, st.tuples(st.just(7), st.integers(1, 3)), elements=st.integers(-50, 50)))
@@ -166,7 +166,7 @@ def test_bulyan_equals_its_definition(rows: Any) -> None:
     assert _aggregate(Bulyan(num_malicious_nodes=f), rows) == pytest.approx(expected)
 
 
-def test_distances_leave_buffers_out_and_stay_exact_beside_huge_replies() -> None:
+def test_distances_leave_out_buffers_and_stay_exact_beside_huge_replies() -> None:
     def model(weight: float, noise: float) -> Any:
         return record(
             {
@@ -184,10 +184,10 @@ def test_distances_leave_buffers_out_and_stay_exact_beside_huge_replies() -> Non
     np.testing.assert_array_equal(distances, distances.T)
 
 
-def test_too_few_or_unlike_replies_are_refused() -> None:
-    with pytest.raises(RunStoppedError, match=r"round 1: Bulyan needs at least 7 usable replies and got 5; a larger"):
+def test_too_few_or_mismatched_replies_are_refused() -> None:
+    with pytest.raises(RunStoppedError, match=r"round 1: Bulyan needs at least 7 usable replies but got 5; a larger"):
         _aggregate(Bulyan(num_malicious_nodes=1), ROWS)
-    with pytest.raises(RunStoppedError, match="MultiKrum needs at least 6 usable replies and got 5"):
+    with pytest.raises(RunStoppedError, match="MultiKrum needs at least 6 usable replies but got 5"):
         _aggregate(MultiKrum(num_malicious_nodes=1, num_nodes_to_select=5), ROWS)
     with pytest.raises(ValueError, match=r"'w' has shape \(3,\); it must be \(2,\)"):
         HeldReplies([record({"w": np.zeros(2)}), record({"w": np.zeros(3)})], [1, 1])

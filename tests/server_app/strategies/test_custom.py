@@ -1,4 +1,4 @@
-"""What `build_strategy` makes of names, parameters, and classes of one's own."""
+"""What `build_strategy` makes of names, parameters, and the user's own classes."""
 
 import logging
 
@@ -23,7 +23,7 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
         _build("fedsgd")
     assert str(caught.value) == (
         f"run config: 'strategy' is 'fedsgd'; it must be one of {', '.join(sorted(STRATEGIES))},"
-        " or a class of your own as 'module:Class'."
+        " or your own class as 'module:Class'."
     )
 
 
@@ -51,7 +51,7 @@ def test_an_unknown_parameter_lists_the_known_ones(name: str, takes: str) -> Non
         (STOCK + "Strategy", "'Strategy' must be a class of flwr.serverapp.strategy that derives"),
     ],
 )
-def test_what_is_no_strategy_is_refused(name: str, sentence: str) -> None:
+def test_what_is_not_a_strategy_is_refused(name: str, sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence) as caught:
         _build(name)
     assert "\n" not in str(caught.value)
@@ -63,16 +63,16 @@ def test_parameters_reach_the_class() -> None:
     assert (strategy.eta, strategy.min_train_nodes) == (0.5, 3)
 
 
-def test_a_class_that_keeps_no_state_has_forgotten_after_a_resume(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_class_without_state_is_a_warning_after_a_resume(caplog: pytest.LogCaptureFixture) -> None:
     logging.getLogger("flwr").propagate = True
-    stock, ours = _build(STOCK + "FedAdam"), _build("fedadam")
+    stock, stateful = _build(STOCK + "FedAdam"), _build("fedadam")
     assert state_of(stock)() == {}
     restore(stock, Checkpoint(3, {}, {}, "", {}))
     assert caplog.messages == [
-        "FedAdam has no state in checkpoints: if it remembers earlier rounds, it has forgotten them."
+        "FedAdam saves no state in checkpoints: if it remembers earlier rounds, it has forgotten them."
     ]
     saved = Checkpoint(3, {}, {}, "", {"momentum/w": np.zeros(2)})
-    with pytest.raises(ConfigError, match="'resume': FedAdam has no load_state any more"):
+    with pytest.raises(ConfigError, match="'resume': FedAdam no longer has load_state"):
         restore(stock, saved)
     with pytest.raises(ConfigError, match="found the state of another strategy: FedAdam keeps first-moment, second"):
-        restore(ours, saved)
+        restore(stateful, saved)

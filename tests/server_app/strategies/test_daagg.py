@@ -1,4 +1,4 @@
-"""Distance-aware aggregation: numbers worked by hand, its two distances, and what its weights must be."""
+"""Distance-aware aggregation: numbers worked out by hand, its two distances, and properties of its weights."""
 
 import tracemalloc
 from typing import Any
@@ -52,9 +52,9 @@ def test_worked_numbers(distance: str) -> None:
 
 
 def test_the_two_distances_by_hand() -> None:
-    """From the clean model the noisy ones are 3 + 4 and 6 + 0 by tensors, 5 and 6 as one vector, so the other is far.
+    """From the clean model, the noisy ones are 3 + 4 and 6 + 0 away by tensors, but 5 and 6 as one vector.
 
-    A running variance counts by tensors alone, a counter never.
+    So each distance picks a different one as the farthest. A running variance counts by tensors only, a counter never.
     """
     clean = {
         "a.weight": np.zeros((2, 2)),
@@ -79,9 +79,9 @@ def test_the_two_distances_by_hand() -> None:
 @pytest.mark.parametrize(
     ("rows", "noisy"),
     [(ROWS, [None] * 4), (ROWS, [0] * 4), (ROWS, [1] * 4), ([[1.0, 2.0]] * 4, NOISY), ([*ROWS[:2], *ROWS[:2]], NOISY)],
-    ids=["not-said", "all-clean", "all-noisy", "all-equal", "each-noisy-one-equals-a-clean-one"],
+    ids=["not-reported", "all-clean", "all-noisy", "all-equal", "each-noisy-one-equals-a-clean-one"],
 )
-def test_it_is_fedavg_where_nothing_tells_clients_apart(rows: Any, noisy: Any) -> None:
+def test_it_is_fedavg_if_nothing_distinguishes_clients(rows: Any, noisy: Any) -> None:
     assert _aggregate(DaAgg(), rows, EXAMPLES, noisy) == pytest.approx(
         _aggregate(StreamingFedAvg(), rows, EXAMPLES, noisy), rel=1e-12
     )
@@ -97,8 +97,8 @@ _rows = hnp.arrays(np.float32, st.tuples(st.integers(1, 8), st.integers(1, 5)), 
 
 
 @given(_rows, st.data(), st.sampled_from(["tensors", "model"]))
-def test_weights_are_a_mean_that_no_order_changes(rows: Any, data: Any, distance: str) -> None:
-    """Weights are positive with sum 1, noisy clients get from 1/e to 1 of what they had next to clean ones."""
+def test_weights_are_a_mean_that_does_not_depend_on_order(rows: Any, data: Any, distance: str) -> None:
+    """Weights are positive with sum 1; relative to clean clients, noisy ones keep a factor between 1/e and 1."""
     count = len(rows)
     examples = np.array(data.draw(st.lists(st.integers(1, 9999), min_size=count, max_size=count)), dtype=float)
     noisy = np.array(data.draw(st.lists(st.integers(0, 1), min_size=count, max_size=count)))
@@ -135,7 +135,7 @@ def test_memory_stays_below_the_estimate_when_distances_are_taken(replies: int, 
     assert peak <= strategy.peak_bytes(sum(value.nbytes for value in arrays.values()), replies)
 
 
-def test_what_it_is_told_must_be_right() -> None:
+def test_bad_flags_and_parameters_are_refused() -> None:
     for bad in (2, 0.5, [1, 0]):
         with pytest.raises(ValueError, match=r"noisy is .*; daagg needs 0 or 1 from every client"):
             _aggregate(DaAgg(), ROWS, EXAMPLES, [0, 0, 1, bad])

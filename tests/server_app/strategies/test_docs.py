@@ -29,7 +29,7 @@ def _strategy(name: str) -> Any:
     return build_strategy(RunConfig(strategy=name))
 
 
-def _said(name: str, field: dataclasses.Field[Any]) -> str:
+def _documented(name: str, field: dataclasses.Field[Any]) -> str:
     allowed = field.metadata["rule"].allowed.removeprefix("a number ")
     default = DEFAULTS.get((name, field.name), field.default)
     return f"`{field.name.replace('_', '-')}` = {default}, {allowed}"
@@ -43,11 +43,11 @@ def test_the_table_has_a_row_for_every_strategy_in_the_order_of_the_code() -> No
 def test_a_row_lists_every_parameter_with_its_default_and_what_is_allowed(name: str) -> None:
     fields = [field for field in dataclasses.fields(_strategy(name)) if "rule" in field.metadata]
     assert {field.name for field in fields} >= COMMON
-    own = [_said(name, field) for field in fields if field.name not in COMMON]
+    own = [_documented(name, field) for field in fields if field.name not in COMMON]
     assert set(ROWS[name][1].split("; ")) == set(own or ["none"])
     for field in fields:
         if field.name in COMMON:
-            assert f"\n- {_said(name, field)}: " in DOCS
+            assert f"\n- {_documented(name, field)}: " in DOCS
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
@@ -64,12 +64,12 @@ def test_a_row_is_right_about_memory_replies_state_and_paper(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in PRIVACY if name != "none"])
 def test_the_table_of_privacy_lists_every_parameter(name: str) -> None:
     rows = dict(re.findall(r"^\| `((?:server|client)-\w+)` \|.*\| ([^|]+) \|$", DOCS, re.MULTILINE))
-    said = rows[name].replace("must be set", "= nan")
-    if same := re.match(r"as `(.*)`$", said):
+    documented = rows[name].replace("must be set", "= nan")
+    if same := re.match(r"as `(.*)`$", documented):
         assert PRIVACY[name] is PRIVACY[same[1]]
-        said = rows[same[1]].replace("must be set", "= nan")
+        documented = rows[same[1]].replace("must be set", "= nan")
     cls: Any = PRIVACY[name]
-    assert said == "; ".join(_said(name, field) for field in dataclasses.fields(cls))
+    assert documented == "; ".join(_documented(name, field) for field in dataclasses.fields(cls))
     allowed = ", ".join(f"`{name}`" for name, cls in STRATEGIES.items() if takes_one_mean(cls))
     assert f"no more than the mean: {allowed}, and a" in DOCS
 

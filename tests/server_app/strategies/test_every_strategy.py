@@ -1,4 +1,4 @@
-"""What every strategy of the table must do: BatchNorm, state, equal replies, memory, whole runs."""
+"""What every strategy in the table must do: BatchNorm, state, equal replies, memory, whole runs."""
 
 import tracemalloc
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from server_app.strategy import build_strategy
 from tests.batchnorm_models import moved, network, state_of
 from tests.fakes import InProcessGrid, one_round, partitions, record, rounds_of, run_in_process, train_reply
 
-# Parameters that make each rule do something.
+# Parameters that give each rule an effect.
 ARGS = {
     "fedavgm": "server-momentum=0.9",
     "fedprox": "proximal-mu=0.1",
@@ -59,7 +59,7 @@ def test_ten_rounds_with_batchnorm_stay_finite_and_statistics_stay_between_the_c
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("saved_after", [1, 2])
-def test_a_strategy_that_loads_the_state_of_another_goes_on_like_it(name: str, saved_after: int) -> None:
+def test_a_strategy_that_loads_anothers_state_continues_like_it(name: str, saved_after: int) -> None:
     whole, first_half = _build(name), _build(name)
     second_half = first_half
     one = other = state_of(network())
@@ -84,7 +84,7 @@ def test_a_strategy_that_loads_the_state_of_another_goes_on_like_it(name: str, s
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_model_that_all_clients_send_back_stays(name: str) -> None:
+def test_a_model_that_all_clients_return_unchanged_stays(name: str) -> None:
     arrays = state_of(network())
     new = one_round(_build(name), arrays, [train_reply(arrays, count) for count in (3, 1, 7)])
     for key, value in arrays.items():
@@ -92,7 +92,7 @@ def test_a_model_that_all_clients_send_back_stays(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_order_of_replies_matters_no_more_than_rounding(name: str) -> None:
+def test_the_order_of_replies_changes_only_rounding(name: str) -> None:
     rng, arrays = np.random.default_rng(1), state_of(network())
     clients = [(moved(arrays, rng), 1 + i, 0.5 + i) for i in range(5)]
     one = one_round(_build(name), arrays, [train_reply(*client) for client in clients])
@@ -104,7 +104,7 @@ def test_the_order_of_replies_matters_no_more_than_rounding(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("replies", [3, 12])
 def test_memory_stays_below_the_estimate(name: str, replies: int) -> None:
-    """And a strategy that streams needs no more for twelve replies than for three."""
+    """A strategy that streams needs no more for twelve replies than for three."""
     arrays = {f"layer{i}.weight": np.ones((64, 1024), np.float32) for i in range(8)}
     model_bytes = sum(value.nbytes for value in arrays.values())
     strategy = _build(name)
@@ -139,7 +139,7 @@ def test_a_whole_run(tmp_path: Path, tiny_sample: Path, name: str) -> None:
         fraction_train=1.0,
         strategy=name,
         strategy_args=ARGS.get(name, ""),
-        method="fednoro" if name == "daagg" else "ce",  # it needs a method that tells noisy clients
+        method="fednoro" if name == "daagg" else "ce",  # it needs a method that finds noisy clients
     )
     (entry,) = rounds_of(run_dir)
     assert entry["failed-partitions"] == []

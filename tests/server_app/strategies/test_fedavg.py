@@ -1,4 +1,4 @@
-"""FedAvg against NumPy, buffers and counters included."""
+"""FedAvg checked against NumPy, buffers and counters included."""
 
 from typing import Any
 
@@ -60,7 +60,7 @@ def test_worked_numbers() -> None:
     assert metrics["train-loss"] == pytest.approx(0.5)
 
 
-def test_replies_are_let_go_one_by_one() -> None:
+def test_replies_are_freed_one_by_one() -> None:
     replies = [train_reply({"w": np.zeros(4, dtype=np.float32)}, 1, 0.0) for _ in range(3)]
     held: list[int] = []
 
@@ -95,7 +95,7 @@ def test_the_mean_lies_between_its_inputs_and_hardly_depends_on_their_order(pair
     assert mean(shuffled) == pytest.approx(mean(pairs), rel=1e-6, abs=1e-4)
 
 
-def test_equal_models_are_their_own_mean_to_the_bit() -> None:
+def test_equal_models_are_their_own_mean_bit_for_bit() -> None:
     weights = torch.randn(1000, generator=torch.Generator().manual_seed(0)).numpy()
     running = RunningMean()
     for weight in (8, 8, 16):

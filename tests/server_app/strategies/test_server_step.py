@@ -1,4 +1,4 @@
-"""Strategies that take a step from the mean: numbers worked by hand, and Flower's own classes where they agree."""
+"""Strategies that step along the mean update: numbers worked out by hand, and Flower's classes where they agree."""
 
 from typing import Any
 
@@ -52,7 +52,7 @@ def test_fedexp_with_orthonormal_updates(clients: int, rate: float) -> None:
 
 
 def test_fedexp_compares_with_the_model_of_this_round_and_is_fedavg_when_clients_agree() -> None:
-    """A common offset of all rounds would make eta_g 1, as in FNBench."""
+    """Comparing with the model of round 0 would make eta_g 1, as in FNBench."""
     strategy, offset = FedExP(), 100.0
     for server_round in (1, 2):
         rows = (offset + np.eye(10)).tolist()
@@ -134,7 +134,7 @@ def _next_of_flower(strategy: flower.FedAvg, server_round: int, sent: Any, repli
     ids=lambda strategy: type(strategy).__name__,
 )  # fmt: skip
 def test_three_rounds_equal_flowers_where_it_follows_the_paper(ours: Any, flowers: flower.FedAvg) -> None:
-    """v starts at tau^2 there too, and FedAdam's bias correction is taken out of eta."""
+    """v is made to start at tau^2 there too, and FedAdam's bias correction is removed from eta."""
     rng = np.random.default_rng(4)
     one = other = {"a": rng.normal(size=(3, 2)), "b": rng.normal(size=4)}
     if isinstance(flowers, flower.FedAdagrad | flower.FedAdam | flower.FedYogi):
