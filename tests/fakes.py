@@ -140,6 +140,24 @@ def run_in_process(
     return out / str(values["run-name"])
 
 
+class CutOffError(BaseException):
+    """Stands for a kill: nothing in the app catches it."""
+
+
+def cut_off_in(train_message: int) -> Callable[[Message, Context], Message]:
+    """A client that is killed, and the whole run with it, at the nth training message."""
+    left = [train_message]
+
+    def handler(message: Message, context: Context) -> Message:
+        if message.metadata.message_type == "train":
+            left[0] -= 1
+            if left[0] == 0:
+                raise CutOffError
+        return client_app(message, context)
+
+    return handler
+
+
 # What two runs alike need not share, of each line in metrics.jsonl.
 TIMES = (
     "seconds", "slowest-client-seconds", "slowest-training-seconds", "evaluation-seconds", "images-per-second",
