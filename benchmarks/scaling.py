@@ -32,7 +32,8 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks.data.repeated import write_repeated
-from benchmarks.tools.memory import TreeMemory
+from benchmarks.tools.command import run_command
+from benchmarks.tools.memory import Descendants, PeakMemory
 from benchmarks.tools.processes import arrivals, deployment, pairs
 from benchmarks.tools.report import report
 
@@ -133,17 +134,13 @@ def measure(point: Point, folder: Path) -> Run:
     federation = f"num-supernodes={point.nodes} client-resources-num-cpus=1 init-args-num-cpus={ACTORS}"
     with (
         deployment(folder / "home", [], {}) as started,
-        TreeMemory(started.pid) as memory,
+        PeakMemory(Descendants(started.pid)) as memory,
         arrivals(folder / "run" / "metrics.jsonl") as lines,
     ):
         begun = time.time()
         log = started.run(ROOT, "--federation-config", federation, "-c", pairs(config), timeout=RUN_SECONDS)
-    whole, first = roll_call(log)
     return Run(
-        # The server writes the config as soon as all nodes have answered.
-        start=(folder / "run" / "config.toml").stat().st_mtime - whole - begun,
-        first_answer=first,
-        other_answers=whole - first,
+        *start_up(log, folder / "run", begun),
         rounds=[json.loads(line) for _, line in lines],
         server=memory.peak_of("flwr-simulation"),
         actor=memory.peak_of("ray::ClientAppActor"),
@@ -160,6 +157,13 @@ def roll_call(log: str) -> tuple[float, float]:
     if not (found := ROLL_CALL.search(log)):
         raise ValueError(f"the log does not say how long the roll call took:\n{log}")
     return float(found[1]), float(found[2])
+
+
+def start_up(log: str, run_dir: Path, begun: float) -> tuple[float, float, float]:
+    """Seconds from the command, given at the time `begun`, to the roll call, to the first answer, and to the last."""
+    whole, first = roll_call(log)
+    # The server writes the config as soon as all nodes have answered.
+    return (run_dir / "config.toml").stat().st_mtime - whole - begun, first, whole - first
 
 
 def row(runs: Sequence[Run]) -> list[float]:
@@ -200,6 +204,4 @@ def main(
 
 
 if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(main)
-    app()
+    run_command(main, __doc__)

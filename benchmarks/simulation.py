@@ -26,8 +26,9 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.scaling import roll_call
+from benchmarks.scaling import start_up
 from benchmarks.tools.bare_loop import Load, bare_rounds
+from benchmarks.tools.command import run_command
 from benchmarks.tools.processes import arrivals, deployment, pairs
 from benchmarks.tools.report import report
 from data.sample import draw_sample
@@ -83,16 +84,12 @@ def measure(load: Load, clients: int, rounds: int, release: Path, folder: Path) 
     ):
         begun = time.time()
         log = started.run(ROOT, "--federation-config", federation, "-c", pairs(config), timeout=RUN_SECONDS)
-    whole, first = roll_call(log)
     entries = [json.loads(line) for _, line in lines]
     for entry in entries:
         if entry["images-seen"] != clients * load.images or entry["failed-partitions"]:
             raise RuntimeError(f"round {entry['round']} trained on {entry['images-seen']} images:\n{log}")
     return Run(
-        # The server writes the config as soon as all nodes have answered.
-        start=(folder / "run" / "config.toml").stat().st_mtime - whole - begun,
-        first_answer=first,
-        other_answers=whole - first,
+        *start_up(log, folder / "run", begun),
         rounds=[entry["seconds"] for entry in entries],
         evaluations=[entry["evaluation-seconds"] for entry in entries],
     )
@@ -159,6 +156,4 @@ def main(
 
 
 if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(main)
-    app()
+    run_command(main, __doc__)

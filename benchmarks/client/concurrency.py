@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from benchmarks.tools.command import run_command
 from benchmarks.tools.report import report
 from config.run_config import RunConfig
 from probe.arguments import Config
@@ -72,6 +73,4 @@ def main(
 
 
 if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(main)
-    app()
+    run_command(main, __doc__)

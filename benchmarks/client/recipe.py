@@ -25,14 +25,14 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
+from flwr.app import ArrayRecord
 from torch import nn
 from torchvision import models
 
 from benchmarks.data.__main__ import Notebook, draw_release
-from benchmarks.server.prepared import identify
+from benchmarks.tools.command import run_command
+from benchmarks.tools.in_process import answer_alone
 from benchmarks.tools.report import Stopwatch, report
-from client_app.app import app
 from config.run_config import resolve
 from data.release import open_release
 from task import build_model, pick_compute
@@ -82,12 +82,7 @@ def our_visit(
             "image-size": image_size, "batch-size": batch_size, "local-epochs": epochs, "precision": precision,
         }
     )  # fmt: skip
-    arrays = ArrayRecord(build_model("resnet50", 14, seed=1).state_dict())
-    record = ConfigRecord({**config.to_flat(), "server-round": 1})
-    identify()
-    message = Message(RecordDict({"arrays": arrays, "config": record}), 1, MessageType.TRAIN)
-    message.metadata.__dict__["_message_id"] = "visit"
-    reply = app(message, Context(1, 1, {"partition-id": 0, "num-partitions": 1}, RecordDict(), {}))
+    reply = answer_alone(config.to_flat(), ArrayRecord(build_model("resnet50", 14, seed=1).state_dict()))
     if reply.has_error():
         raise RuntimeError(reply.error.reason)
     seen: Any = reply.content.metric_records["metrics"]["images-seen"]
@@ -144,6 +139,4 @@ def main(
 
 
 if __name__ == "__main__":
-    command = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    command.command()(main)
-    command()
+    run_command(main, __doc__)

@@ -35,6 +35,7 @@ from PIL import Image
 from torchvision import transforms
 
 from benchmarks.data.full_size import write_full_size
+from benchmarks.tools.command import run_command
 from benchmarks.tools.report import Stopwatch, report
 from data.images.decode import decode, resize
 from data.images.decoded_cache import DecodedCache
@@ -198,6 +199,4 @@ def main(
 
 
 if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(main)
-    app()
+    run_command(main, __doc__)

@@ -14,6 +14,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from benchmarks.tools.command import run_command
 from benchmarks.tools.report import Stopwatch
 from data.check import PUBLISHED
 from data.layout.writer import Labelled, complete_or_absent, draw_keys, write_annotations
@@ -79,6 +80,4 @@ def main(
 
 
 if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(main)
-    app()
+    run_command(main, __doc__)

@@ -7,7 +7,7 @@ images from the same files, take the same number of fp32 steps of the same size 
 in every round, and test the global model on the same images after each. Each node's processes compute on an equal share
 of the cores.
 
-- stock: `benchmarks/deployment/stock`, a plain app after Flower's PyTorch quickstart: `FedAvg.start()`, a
+- stock: `benchmarks/tools/plain_app`, modelled on Flower's PyTorch quickstart: `FedAvg.start()`, a
   DataLoader with Pillow.
 - ours: this app with its defaults: roll call, checks of every reply, checkpoints, metrics.
 
@@ -29,14 +29,13 @@ from typing import Annotated, Any
 
 import typer
 
+from benchmarks.tools.command import run_command
+from benchmarks.tools.dealt import draw_dealt
 from benchmarks.tools.processes import arrivals, deployment, pairs
 from benchmarks.tools.report import Stopwatch, report
-from data.partition.schemes import partition
-from data.release import open_release, training_split
-from data.sample import draw_sample
 
 ROOT = Path(__file__).parents[2]
-STOCK = ROOT / "benchmarks" / "deployment" / "stock"
+STOCK = ROOT / "benchmarks" / "tools" / "plain_app"
 NODES = 2
 TEST_IMAGES = 28
 SEED = 1
@@ -114,20 +113,8 @@ class Run:
 
 def draw(folder: Path, job: Job) -> None:
     """The sample in the released layout, and the same images, dealt the same way, as stock's lists."""
-    draw_sample(
-        folder / "release",
-        train=NODES * job.images,
-        clean_train=1,
-        val=1,
-        test=TEST_IMAGES,
-        image_size=job.image_size * 4 // 3,
-        seed=SEED,
-    )
-    release = open_release(folder / "release")
-    train = training_split(release, "noisy")
-    dealt = partition("iid", train.labels, NODES, SEED)
-    lists = {f"client-{client}": train.take(rows) for client, rows in enumerate(dealt)}
-    for name, split in {**lists, "test": release.split("clean_test")}.items():
+    release, splits = draw_dealt(folder / "release", NODES, job.images, job.image_size, TEST_IMAGES, SEED)
+    for name, split in splits.items():
         lines = (
             f"{release.root / key.decode()}\t{label}\n" for key, label in zip(split.keys, split.labels, strict=True)
         )
@@ -141,7 +128,7 @@ def measure(contender: Contender, job: Job, data: Path, folder: Path) -> Run:
         "batch-size": job.batch_size, "local-epochs": 1,
     }  # fmt: skip
     if contender.app == STOCK:
-        own: dict[str, Any] = {"lists": data, "report": folder / "rounds.json"}
+        own: dict[str, Any] = {"data": data, "report": folder / "rounds.json"}
     else:
         own = {
             "data-dir": data / "release", "output-dir": folder, "run-name": "run", "cache-dir": folder / "cache",
@@ -209,6 +196,4 @@ def main(
 
 
 if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(main)
-    app()
+    run_command(main, __doc__)

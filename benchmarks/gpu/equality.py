@@ -1,10 +1,11 @@
 """A visit on this device next to a plain PyTorch loop over the same batches, and every method next to the CPU.
 
 In each precision both take the same steps from the same weights; what may differ is the order in which a GPU adds up.
-The plain loop is written without the app's training code: torch's own SGD, its GradScaler, batches by plain indexing.
+The plain loop (`benchmarks.tools.bare_loop`) is written without the app's training code: torch's own SGD, its
+GradScaler, batches by plain indexing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.gpu.step import CLASSES, computes, emit, scale
+from benchmarks.tools.bare_loop import train
 from config.run_config import RunConfig
 from learning.augmentation import augment, stored_size
 from learning.colour import distort
@@ -61,20 +63,15 @@ def plain(model: nn.Module, compute: Compute) -> None:
     images, labels = (value.to(compute.device) for value in data())
     mean, deviation = (torch.tensor(values, device=compute.device) for values in NORMALIZATIONS["imagenet"])
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=MOMENTUM, weight_decay=DECAY)
-    scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.dtype is torch.float16)
     generator = derived_generator(1, "visit")
-    model.train()
-    for _ in range(EPOCHS):
-        order = torch.randperm(IMAGES, generator=generator)
-        for start in range(0, IMAGES, BATCH):
-            rows = order[start : start + BATCH].to(compute.device)
-            inputs = ((images[rows].float() / 255 - mean) / deviation).permute(0, 3, 1, 2)
-            with torch.autocast(compute.device.type, compute.dtype, enabled=compute.dtype is not torch.float32):
-                logits = model(inputs)
-            optimizer.zero_grad()
-            scaler.scale(nn.functional.cross_entropy(logits.float(), labels[rows])).backward()  # type: ignore[no-untyped-call]
-            scaler.step(optimizer)
-            scaler.update()
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        for _ in range(EPOCHS):
+            for chosen in torch.randperm(IMAGES, generator=generator).split(BATCH):  # type: ignore[no-untyped-call]
+                rows = chosen.to(compute.device)
+                yield ((images[rows].float() / 255 - mean) / deviation).permute(0, 3, 1, 2), labels[rows]
+
+    train(model, batches(), optimizer, compute.dtype)
 
 
 def weights(model: nn.Module) -> Tensor:

@@ -1,11 +1,13 @@
 """What every step of `benchmarks.gpu` shares: how large it is here, and how it reports."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from benchmarks.tools.report import Stopwatch
 from task import Compute
 
 CLASSES = 14
@@ -66,6 +68,12 @@ def emit(what: str, value: Any, unit: str = "", *, ok: bool | None = None, aim: 
     print(json.dumps({"what": what, "value": value, "unit": unit, "ok": ok, "aim": aim}), flush=True)
 
 
-def synchronize(device: torch.device) -> None:
+def seconds(work: Callable[[], Any], device: torch.device) -> float:
+    """Wall time of `work` until the device has done it."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    with Stopwatch() as watch:
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+    return watch.seconds

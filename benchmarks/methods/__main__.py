@@ -28,6 +28,7 @@ from benchmarks.methods.cost import median_ratio, ratios
 from benchmarks.methods.data import SIZE, sample_and_truth
 from benchmarks.methods.rows import LAST, Cost, Row, append, markdown, read, table
 from benchmarks.methods.settings import COMMON, MATRIX, METHODS, SETTINGS, WARM, config_of, mark_of, write_matrix
+from benchmarks.tools.command import run_command
 from benchmarks.tools.processes import Deployment, deployment, pairs
 from benchmarks.tools.report import Stopwatch, machine
 from data.user_cache import cache_folder
@@ -177,6 +178,4 @@ def _remove(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(main)
-    app()
+    run_command(main, __doc__)

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
 
+from benchmarks.tools.in_process import run_in_process
 from client_app.app import app as client_app
 from config.run_config import Value
 from task import build_model
-from tests.fakes import run_in_process
 
 CLASSES = 14
 ROUNDS = 4

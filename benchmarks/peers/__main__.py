@@ -37,6 +37,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -47,12 +48,11 @@ import typer
 from benchmarks.peers.environments import available, python_of
 from benchmarks.peers.job import Job
 from benchmarks.peers.ours import SEED
-from benchmarks.peers.process_memory import PeakMemory, marked
+from benchmarks.tools.command import run_command
+from benchmarks.tools.dealt import draw_dealt
+from benchmarks.tools.memory import PeakMemory, marked
 from benchmarks.tools.report import report
 from data.images.decoded_cache import GIB, DecodedCache
-from data.partition.schemes import partition
-from data.release import Split, open_release, training_split
-from data.sample import draw_sample
 from data.user_cache import cache_folder
 from task import derived_seed
 
@@ -120,16 +120,9 @@ class Run:
 
 def draw(folder: Path, clients: int, images: int, image_size: int) -> None:
     """The sample in the released layout, and the same pixels, dealt the same way as ours, for everybody else."""
-    draw_sample(
-        folder / "release", train=clients * images, clean_train=1, val=1, test=TEST_IMAGES,
-        image_size=image_size * 4 // 3, seed=SEED,
-    )  # fmt: skip
-    release = open_release(folder / "release")
+    release, splits = draw_dealt(folder / "release", clients, images, image_size, TEST_IMAGES, SEED)
     decoded = DecodedCache(folder / "decoded", GIB)
-    train = training_split(release, "noisy")
-    dealt = partition("iid", train.labels, clients, SEED)
-    splits: dict[str, Split] = {f"client-{client}": train.take(rows) for client, rows in enumerate(dealt)}
-    for name, split in {**splits, "test": release.split("clean_test")}.items():
+    for name, split in splits.items():
         pixels = decoded.images(release, split.keys, image_size)
         np.savez(folder / f"{name}.npz", images=pixels, labels=split.labels.astype(np.int64))
 
@@ -154,7 +147,7 @@ def measure(contender: Contender, job: Job, python: str, folder: Path) -> Run:
     mark = f"{MARK}={uuid.uuid4().hex}"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", MARK: mark.split("=")[1]}
     command = [python, "-m", f"benchmarks.peers.{contender.module}", str(job_file), str(result), *contender.arguments]
-    with log.open("wb") as output, PeakMemory(mark) as memory:
+    with log.open("wb") as output, PeakMemory(partial(marked, mark)) as memory:
         started = time.perf_counter()
         process = subprocess.Popen(command, env=environment, cwd=folder, stdout=output, stderr=output)
         try:
@@ -290,6 +283,4 @@ def main(
 
 
 if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(main)
-    app()
+    run_command(main, __doc__)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.peers.job import Job, Report
-from benchmarks.peers.learning import accuracy, build_model, count_steps, load, train
+from benchmarks.peers.learning import accuracy, build_model, count_steps, load, train_epoch
 
 
 class Models:
@@ -70,7 +70,7 @@ class Trainer(FedAvgThreadPoolClientTrainer):  # type: ignore[misc]
         self, model: nn.Module, model_parameters: Tensor, train_loader: Any, cid: int, **_: Any
     ) -> FedAvgUplinkPackage:
         deserialize_model(model, model_parameters)
-        train(self.job, model, train_loader)
+        train_epoch(self.job, model, train_loader)
         return FedAvgUplinkPackage(cid, serialize_model(model), self.job.images)
 
 

@@ -25,26 +25,25 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 from flwr.app import ArrayRecord, ConfigRecord
 from flwr.serverapp.strategy import FedAvg
 
 from benchmarks.server.prepared import (
     ARRIVALS,
-    CLASSES,
     FileReplies,
     PreparedGrid,
+    Unevaluated,
     members_of,
     model_arrays,
     network,
     record_of,
 )
+from benchmarks.tools.command import run_command
 from benchmarks.tools.report import report
 from config.run_config import RunConfig
 from learning.evaluation import Evaluation
 from server_app.callbacks.checkpoints import Checkpoints
-from server_app.clean_sets import CleanSet
 from server_app.grid import OrderedGrid
 from server_app.replies import Replies
 from server_app.rounds import RoundLoop
@@ -54,15 +53,16 @@ PACKAGES = ("flwr", "numpy", "torch", "safetensors")
 CONTENDERS = (*(f"ours, {arrival}" for arrival in ARRIVALS), "Flower's FedAvg")
 
 
-class LoadedOnly(CleanSet):
-    """Loads the model as an evaluation does, and evaluates nothing."""
+class LoadedOnly(Unevaluated):
+    """Loads the model as an evaluation does."""
 
     def __init__(self, model: str) -> None:
+        super().__init__()
         self._model = network(model)
 
     def evaluate(self, arrays: ArrayRecord) -> Evaluation:
         self._model.load_state_dict(arrays.to_torch_state_dict())
-        return Evaluation(0.0, np.eye(CLASSES, dtype=np.int64))
+        return super().evaluate(arrays)
 
 
 def aggregate(contender: str, source: FileReplies, clients: int) -> None:
@@ -159,6 +159,4 @@ def main(
 
 
 if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(main)
-    app()
+    run_command(main, __doc__)

@@ -15,6 +15,7 @@ from typing import Annotated
 
 import typer
 
+from benchmarks.tools.command import run_command
 from benchmarks.tools.processes import deployment, pairs
 from benchmarks.tools.report import report
 from messages.payload import KINDS
@@ -60,6 +61,4 @@ def main(
 
 
 if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(main)
-    app()
+    run_command(main, __doc__)

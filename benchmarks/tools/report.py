@@ -3,9 +3,8 @@
 import json
 import os
 import platform
-import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,16 +23,6 @@ class Stopwatch:
 
     def __exit__(self, *_: object) -> None:
         self.seconds = time.perf_counter() - self._start
-
-
-def median_seconds(work: Callable[[], Any], repeats: int) -> float:
-    """Median wall time of `work` over `repeats` calls."""
-    times = []
-    for _ in range(repeats):
-        with Stopwatch() as watch:
-            work()
-        times.append(watch.seconds)
-    return statistics.median(times)
 
 
 def machine(packages: Sequence[str]) -> dict[str, str]:
