@@ -108,17 +108,19 @@ def write_labels(corrected: Corrected, out: Path, base: Path | None = None) -> i
     return len(lines)
 
 
-@app.command()
+@app.command(epilog="Example: python -m client_app.corrected_labels ~/clothing1m-fl-runs/my-run labels.txt")
 def labels(
-    folder: Annotated[Path, typer.Argument(help="A run's folder, or what `state-dir` named.")],
-    out: Annotated[Path, typer.Argument(help="File to write, in the form of noisy_label_kv.txt.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR")],
+    out: Annotated[Path, typer.Argument(metavar="OUT")],
     base: Annotated[
         Path | None, typer.Option(help="A noisy_label_kv.txt: write all of its lines, corrected where possible.")
     ] = None,
 ) -> None:
     """Write the labels that clients came to believe, by a method that corrects them (elr, fedelc).
 
-    Clients keep them to themselves: on real nodes, each site runs this on its own machine.
+    DIR is a run's folder, or what `state-dir` named; OUT is the file to write, in the form of noisy_label_kv.txt.
+
+    Clients keep these labels to themselves: on real nodes, each site runs this on its own machine.
     """
     corrected = read_corrected(folder.expanduser())
     lines = write_labels(corrected, out.expanduser(), base)

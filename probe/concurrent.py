@@ -101,16 +101,11 @@ def workers(
     processes: list[subprocess.Popen[str]] = []
     try:
         for _ in range(count):
-            processes.append(
-                subprocess.Popen(
-                    [sys.executable, "-m", *module],
-                    cwd=ROOT,
-                    env={**os.environ, **environment},
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    text=True,
-                )
-            )
+            process = subprocess.Popen(
+                [sys.executable, "-m", *module], cwd=ROOT, env={**os.environ, **environment},
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            )  # fmt: skip
+            processes.append(process)
         yield processes
     finally:
         for process in processes:

@@ -2,9 +2,9 @@
 
     python -m benchmarks.data.full_size DIR [--drawn 20000] [--image-size 64] [--lists-only]
 
-Drawing a million garments would take hours, so `--drawn` of them are drawn and each is written under many keys, as
-a file of its own with a comment that no other file has: the same pixels, other bytes. `--lists-only` writes the text
-files alone, which is what reading them is measured on.
+DIR is the folder to write. Drawing a million garments would take hours, so `--drawn` of them are drawn, and each is
+written under many keys, as a file with a comment of its own: the same pixels, other bytes. `--lists-only` writes the
+text files alone, which is what reading them is measured on.
 """
 
 import io
@@ -69,7 +69,7 @@ def jpeg(label: int, image_size: int, rng: np.random.Generator) -> bytes:
 
 
 def main(
-    out: Annotated[Path, typer.Argument(help="Folder to write.")],
+    out: Annotated[Path, typer.Argument(metavar="DIR")],
     drawn: Annotated[int, typer.Option(help="Different pictures.", min=14)] = 20_000,
     image_size: Annotated[int, typer.Option(help="Shorter side in pixels.")] = 64,
     lists_only: Annotated[bool, typer.Option("--lists-only", help="No images.")] = False,

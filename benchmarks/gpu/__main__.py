@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -91,24 +90,23 @@ def table(findings: Sequence[Finding], title: str) -> Table:
     return result
 
 
-def device_name() -> str:
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-
-
 def main(
-    minutes: Annotated[float, typer.Option(help="After which no further step starts, and none goes on.")] = 9.0,
+    minutes: Annotated[float, typer.Option(help="Time limit of all steps together.")] = 9.0,
     out: Annotated[Path | None, typer.Option(help="Folder for findings and logs; a new one without it.")] = None,
     step: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(STEPS)}; all without it.")] = None,
 ) -> None:
     if unknown := set(step or []) - set(STEPS):
         raise typer.BadParameter(f"{', '.join(sorted(unknown))}; it must be among {', '.join(STEPS)}.")
+    import torch  # takes seconds, which `--help` does without
+
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
     out = out or Path(tempfile.mkdtemp(prefix="benchmarks-gpu-"))
     out.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + 60 * minutes
     findings: list[Finding] = []
     for name in step or STEPS:
         arguments, limit = STEPS[name]
-        if not torch.cuda.is_available():
+        if not gpu:
             arguments = TOY.get(name, arguments)
         left = deadline - time.monotonic()
         if left < 1:
@@ -116,7 +114,7 @@ def main(
             continue
         findings += run_step(name, arguments, min(limit, left), out)
         print(f"{name}: done, {deadline - time.monotonic():.0f} s left", file=sys.stderr, flush=True)
-    where = {"device": device_name(), **machine(PACKAGES)}
+    where = {"device": gpu or "no GPU", **machine(PACKAGES)}
     Console(width=160).print(table(findings, ", ".join(f"{key} {value}" for key, value in where.items())))
     (out / "machine.json").write_text(json.dumps(where, indent=1) + "\n", encoding="utf-8")
     print(f"Findings and logs are in {out}.")

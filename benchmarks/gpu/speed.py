@@ -20,7 +20,6 @@ from benchmarks.gpu.step import CLASSES, Scale, emit, scale, seconds
 from benchmarks.tools.bare_loop import Load, bare_visit
 from benchmarks.tools.our_loop import our_visit
 from config.run_config import RunConfig
-from learning.training import TrainingReport
 from probe.concurrent import try_clients
 from probe.recommendation import Needs, share_of_each
 from probe.session import look_at_hardware
@@ -47,11 +46,6 @@ def bare_loop(size: Scale, compute: Compute) -> Callable[[], None]:
     return partial(bare_visit(load, compute.device, compute.dtype), load.images)
 
 
-def visit(size: Scale, compute: Compute, config: RunConfig, on_device: bool = True) -> Callable[[], TrainingReport]:
-    """One epoch of the app's loop."""
-    return our_visit(config, compute, size.steps, on_device)
-
-
 def rates(size: Scale, contenders: Mapping[str, Callable[[], object]], device: torch.device) -> dict[str, float]:
     """Images per second, medians; each has run once before."""
     times: dict[str, list[float]] = {name: [] for name in contenders}
@@ -65,10 +59,10 @@ def one_client(size: Scale) -> float:
     compute = pick_compute("auto", autotune=True)
     contenders: dict[str, Callable[[], object]] = {
         "bare loop": bare_loop(size, compute),
-        "visit": visit(size, compute, config_of(size)),
-        "visit, images copied ahead": visit(size, compute, config_of(size), on_device=False),
-        "visit, crop-flip": visit(size, compute, config_of(size, augmentation="crop-flip")),
-        "visit, crop-flip-jitter": visit(size, compute, config_of(size, augmentation="crop-flip-jitter")),
+        "visit": our_visit(config_of(size), compute, size.steps),
+        "visit, images copied ahead": our_visit(config_of(size), compute, size.steps, on_device=False),
+        "visit, crop-flip": our_visit(config_of(size, augmentation="crop-flip"), compute, size.steps),
+        "visit, crop-flip-jitter": our_visit(config_of(size, augmentation="crop-flip-jitter"), compute, size.steps),
     }
     found = rates(size, contenders, compute.device)
     what = f"{size.model}, {size.image_size} pixels, batches of {size.batch_size}, {compute}"
@@ -89,7 +83,7 @@ def one_client(size: Scale) -> float:
 def other_precisions(size: Scale) -> None:
     for precision, autotune in (("bf16", False), ("fp16", True), ("tf32", True), ("fp32", True)):
         compute = pick_compute(precision, autotune)
-        found = rates(size, {"visit": visit(size, compute, config_of(size))}, compute.device)
+        found = rates(size, {"visit": our_visit(config_of(size), compute, size.steps)}, compute.device)
         emit(f"visit: {precision}, autotune {autotune}", found["visit"], "images/s")
 
 
@@ -98,7 +92,7 @@ def waits(size: Scale) -> None:
     size = replace(size, steps=PROFILED_STEPS)
     compute = pick_compute("auto", autotune=True)
     for augmentation, on_device in itertools.product(("none", "crop-flip", "crop-flip-jitter"), (True, False)):
-        run = visit(size, compute, config_of(size, augmentation=augmentation), on_device)
+        run = our_visit(config_of(size, augmentation=augmentation), compute, size.steps, on_device)
         run()
         what = f"{augmentation}, images {'on the device' if on_device else 'copied ahead'}, {size.steps} steps"
         torch.cuda.set_sync_debug_mode("warn")

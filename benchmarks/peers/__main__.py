@@ -241,7 +241,7 @@ def main(
     model: Annotated[list[str] | None, typer.Option(help="resnet18, resnet34 or resnet50; may be given again.")] = None,
     repeats: Annotated[int, typer.Option(help="Runs of each contender.")] = 3,
     rounds: Annotated[int, typer.Option(help="Of each run; the first is counted apart.")] = 3,
-    clients: Annotated[int, typer.Option(help="In all.")] = 10,
+    clients: Annotated[int, typer.Option(help="Clients in all.")] = 10,
     sampled: Annotated[int, typer.Option(help="Clients of a round.")] = 4,
     images: Annotated[int, typer.Option(help="Of each client.")] = 64,
     image_size: Annotated[int, typer.Option(help="In pixels.")] = 64,

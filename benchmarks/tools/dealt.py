@@ -16,12 +16,7 @@ def draw_dealt(
         The release, and what ``client-0``, ``client-1``, ... and ``test`` hold of it.
     """
     draw_sample(
-        folder,
-        train=clients * images,
-        clean_train=1,
-        val=1,
-        test=test_images,
-        image_size=image_size * 4 // 3,
+        folder, train=clients * images, clean_train=1, val=1, test=test_images, image_size=image_size * 4 // 3,
         seed=seed,
     )  # fmt: skip
     release = open_release(folder)

@@ -14,7 +14,7 @@ from task import Compute, build_model, derived_generator
 CLASSES = 14
 
 
-def our_visit(config: RunConfig, compute: Compute, steps: int, on_device: bool) -> Callable[[], TrainingReport]:
+def our_visit(config: RunConfig, compute: Compute, steps: int, on_device: bool = True) -> Callable[[], TrainingReport]:
     """One visit of `steps` batches in each epoch, to images on the device or copied there ahead of each step."""
     model = build_model(config.model, CLASSES, seed=0).to(compute.device)
     if config.compile:

@@ -92,13 +92,9 @@ class Deployment:
         home.mkdir()
         with (home / "log").open("wb") as log:
             process = subprocess.Popen(
-                command,
-                env={**self._environment(home), **(environment or {})},
-                cwd=home,
-                stdout=log,
-                stderr=log,
+                command, env={**self._environment(home), **(environment or {})}, cwd=home, stdout=log, stderr=log,
                 start_new_session=True,
-            )
+            )  # fmt: skip
         self._processes.append(process)
 
     def _environment(self, home: Path) -> dict[str, str]:
@@ -113,14 +109,9 @@ class Deployment:
 
     def _flwr(self, *arguments: str, timeout: float) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            ["flwr", *arguments],
-            env=self._environment(self._home),
-            cwd=self._home,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
+            ["flwr", *arguments], env=self._environment(self._home), cwd=self._home, capture_output=True, text=True,
+            timeout=timeout, check=False,
+        )  # fmt: skip
 
     def _status(self) -> str:
         """Of the newest run; empty without one."""
