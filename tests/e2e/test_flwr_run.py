@@ -76,8 +76,8 @@ def test_scanned_digits_go_through_import_training_and_evaluation(tmp_path: Path
     subprocess.run([*command, "--noise-rate", "0.2", "--seed", "1"], cwd=ROOT, check=True, timeout=300)
 
     run_dir = run_in_process(
-        tmp_path / "runs", data_dir=str(tmp_path / "release"), batch_size=16, num_server_rounds=4, fraction_train=1.0,
-        local_epochs=2, precision="auto",
+        tmp_path / "runs", data_dir=str(tmp_path / "release"), model="resnet18", batch_size=16, num_server_rounds=4,
+        fraction_train=1.0, local_epochs=2, precision="auto",
     )  # fmt: skip
     last = rounds_of(run_dir)[-1]
     assert np.array(last["confusion-matrix"]).shape == (10, 10)

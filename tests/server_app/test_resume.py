@@ -27,7 +27,7 @@ def undisturbed(tiny_sample: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def settings(sample: Path, **changes: Any) -> dict[str, Any]:
-    return {"data_dir": str(sample), "num_server_rounds": 4, "image_size": 16, **changes}
+    return {"data_dir": str(sample), "model": "cnn", "num_server_rounds": 4, "image_size": 16, **changes}
 
 
 def weights(run_dir: Path) -> dict[str, np.ndarray]:
