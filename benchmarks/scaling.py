@@ -2,17 +2,17 @@
 
     python -m benchmarks.scaling [--axis nodes --axis clients] [--point 10 --point 100] [--repeats 1]
 
-Each point is a `flwr run` on a SuperLink of its own with two Ray actors, one axis varied and all else held: virtual
-nodes (10 of them train in each round), clients that train in a round (of 1,000 nodes), images of each client, and the
-model. What is not varied is small: 10 nodes, 16 images of 32 pixels each, `cnn`. Keys are many and pictures few, in a
-pack; nothing of the data is decoded or cached before a run.
+Each point is a `flwr run` on a SuperLink of its own with two Ray actors, with one axis varied and all else fixed:
+virtual nodes (10 of them train in each round), clients that train in a round (of 1,000 nodes), images of each client,
+and the model. Everything else is small: 10 nodes, 16 images of 32 pixels each, `cnn`. The pack has many keys and few
+pictures; nothing is decoded or cached before a run.
 
 - start: from the command to the roll call. Flower bundles the app, starts the simulation and makes the nodes; imports.
 - first answer: Ray and its actors start, and import.
 - other answers: the rest of the roll call, one query to each node.
 - first round: clients that take part for the first time decode their images. With many more nodes than clients a round,
   they are new in every later round as well.
-- later rounds: median; "besides" is what the slowest visit to a client does not explain, "ms a visit" a round without
+- later rounds: median; "besides" is the time not explained by the slowest visit, "ms a visit" a round without
   evaluation divided by its clients: with two actors, half of what a visit takes one of them.
 - memory: most PSS at one time (`benchmarks.tools.memory`) of the process that holds server and nodes, of the largest
   actor, and of the SuperLink with everything below it, Ray's own processes and its object store included.
@@ -70,7 +70,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Axis:
-    """What is varied: a field of `Point`, all else as in `base`."""
+    """What is varied: a field of `Point`, everything else as in `base`."""
 
     field: str
     base: Point
@@ -185,8 +185,8 @@ def row(runs: Sequence[Run]) -> list[float]:
 
 
 def main(
-    axis: Annotated[list[str] | None, typer.Option(help=f"{', '.join(AXES)}; all of them without it.")] = None,
-    point: Annotated[list[str] | None, typer.Option(help="Values of the axes; all of them without it.")] = None,
+    axis: Annotated[list[str] | None, typer.Option(help=f"{', '.join(AXES)}; all by default.")] = None,
+    point: Annotated[list[str] | None, typer.Option(help="Values of the axes; all by default.")] = None,
     repeats: Annotated[int, typer.Option(help="Runs of each point.", min=1)] = 1,
 ) -> None:
     for name in axis or AXES:

@@ -28,7 +28,7 @@ class Trial:
         share: What each was given.
         images_per_second: Of all of them together.
         idle: Bytes that one process held before it made a model.
-        peak: The most that one of them held, with what it held before.
+        peak: The most that one of them held in all.
         gpu: Bytes of the GPU that all of them took together, with what CUDA itself takes; 0 without a GPU.
     """
 
@@ -48,7 +48,7 @@ def try_clients(config: RunConfig, at_once: int, share: Share, steps: int, image
         at_once: How many.
         share: Threads of each, and its part of the first GPU.
         steps: Batches that each trains while it is measured.
-        images: How many images one client holds: on a GPU they stay there, if there is room.
+        images: How many images one client holds: on a GPU they stay there, if they fit.
 
     Raises:
         NoRoomError: One of them had too little memory.

@@ -3,7 +3,7 @@
     python -m benchmarks.client.profile [-c "image-size=224 batch-size=64"] [--steps 3] [--threads 1]
 
 The app's own training loop on random images, after a warm-up, under `torch.profiler`: self times of PyTorch's
-operations, so that each moment counts once. What the profiler itself takes is spread over all of them.
+operations, so that each moment counts once. The profiler's own time is spread over all of them.
 """
 
 from collections import defaultdict
@@ -22,7 +22,7 @@ from probe.session import read_config
 from task import pick_compute
 
 PACKAGES = ("torch", "torchvision")
-# Operations by the beginning of their names; the first kind that fits takes them.
+# Operations by the beginning of their names; the first matching kind takes them.
 KINDS = {
     "convolution, backward": ("aten::convolution_backward", "ConvolutionBackward"),
     "convolution, forward": ("aten::mkldnn_convolution", "aten::convolution", "aten::_convolution", "aten::cudnn"),
@@ -48,8 +48,8 @@ def by_kind(times: Mapping[str, float]) -> list[tuple[str, float]]:
 
 def main(
     config: Config = None,
-    steps: Annotated[int, typer.Option(help="That are profiled.", min=1)] = 5,
-    threads: Annotated[int, typer.Option(help="Of PyTorch.", min=1)] = 1,
+    steps: Annotated[int, typer.Option(help="Steps to profile.", min=1)] = 5,
+    threads: Annotated[int, typer.Option(help="Threads of PyTorch.", min=1)] = 1,
 ) -> None:
     torch.set_num_threads(threads)
     run = read_config(config or [])

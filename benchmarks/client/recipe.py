@@ -1,17 +1,17 @@
-"""One client's visit: the public notebook's way next to ours, on the same images and number of steps.
+"""One client's visit: the public notebook's loop compared with ours, on the same images and number of steps.
 
     python -m benchmarks.client.recipe [--images 128] [--epochs 2] [--image-size 224] [--batch-size 64] [--repeats 3]
 
 ResNet-50 on photos of 256 pixels in files, on all cores. Each visit is a process of its own, timed without its imports.
 
-- notebook: its loop (Sprinter1999/Clothing1M_FedAvg) in words of our own: PyTorch's default layout, a new SGD object
-  for every batch, Pillow decodes every image in every epoch in workers of a DataLoader; autocast to fp16 on a GPU,
-  which on a CPU is fp32, as there.
+- notebook: its loop (Sprinter1999/Clothing1M_FedAvg) rewritten by us: PyTorch's default layout, a new SGD object for
+  every batch, Pillow decodes every image in every epoch in workers of a DataLoader; autocast to fp16 on a GPU, which on
+  a CPU is fp32, as there.
 - ours: the app's ClientApp answers one train message with `preset = "notebook"`: images are decoded once, and training
-  is what every visit does. Once more in fp32, to show what precision alone makes.
-- ours, later visits: the same client again, whose images are decoded already.
+  is what every visit does. Also in fp32, to show the effect of precision alone.
+- ours, later visits: the same client again, whose images have already been decoded.
 
-Contenders take turns; medians of repeats. Before each first visit the decoded images are thrown away.
+Contenders take turns; medians of repeats. Decoded images are deleted before each first visit.
 """
 
 import multiprocessing
@@ -104,11 +104,11 @@ def timed(visit: Callable[..., int], *arguments: Any) -> float:
 
 
 def main(
-    images: Annotated[int, typer.Option(help="Of the client; a multiple of the batch.")] = 128,
-    epochs: Annotated[int, typer.Option(help="Of the visit; the notebook has 5.")] = 2,
-    image_size: Annotated[int, typer.Option(help="In pixels.")] = 224,
+    images: Annotated[int, typer.Option(help="Images of the client; a multiple of the batch.")] = 128,
+    epochs: Annotated[int, typer.Option(help="Epochs of the visit; the notebook has 5.")] = 2,
+    image_size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 224,
     batch_size: Annotated[int, typer.Option(help="Images a step.")] = 64,
-    repeats: Annotated[int, typer.Option(help="Of everything.", min=1)] = 3,
+    repeats: Annotated[int, typer.Option(help="Runs of each contender.", min=1)] = 3,
 ) -> None:
     times: dict[str, list[float]] = {}
     spawn = multiprocessing.get_context("spawn")

@@ -72,7 +72,7 @@ def main(
     out: Annotated[Path, typer.Argument(metavar="DIR")],
     drawn: Annotated[int, typer.Option(help="Different pictures.", min=14)] = 20_000,
     image_size: Annotated[int, typer.Option(help="Shorter side in pixels.")] = 64,
-    lists_only: Annotated[bool, typer.Option("--lists-only", help="No images.")] = False,
+    lists_only: Annotated[bool, typer.Option("--lists-only", help="Write no images.")] = False,
 ) -> None:
     with Stopwatch() as watch:
         write_full_size(out, 0 if lists_only else drawn, image_size)

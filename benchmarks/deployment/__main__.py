@@ -1,18 +1,18 @@
-"""What a round of a real deployment costs besides training: this app next to Flower's own loop.
+"""What a round of a real deployment costs besides training: this app compared with Flower's own loop.
 
     python -m benchmarks.deployment [--contender stock --contender ours] [--model resnet50] [--rounds 5] [--repeats 3]
 
-A SuperLink and two SuperNodes on loopback, started anew for each run; contenders take turns. Both read the same drawn
+A SuperLink and two SuperNodes on loopback, restarted for each run; contenders take turns. Both read the same drawn
 images from the same files, take the same number of fp32 steps of the same size from the same architecture, every client
 in every round, and test the global model on the same images after each. Each node's processes compute on an equal share
 of the cores.
 
-- stock: `benchmarks/tools/plain_app`, modelled on Flower's PyTorch quickstart: `FedAvg.start()`, a
-  DataLoader with Pillow.
+- stock: `benchmarks/tools/plain_app`, modelled on Flower's PyTorch quickstart: `FedAvg.start()`, a DataLoader with
+  Pillow.
 - ours: this app with its defaults: roll call, checks of every reply, checkpoints, metrics.
 
-A round lasts from one tested global model to the next, so checkpoints count. Its rest is what the longest training of
-its clients does not explain: starting processes, imports, transport, waiting, decoding, aggregation and evaluation.
+A round lasts from one tested global model to the next, so checkpoints count. Its rest is the time not explained by the
+longest training of its clients: starting processes, imports, transport, waiting, decoding, aggregation and evaluation.
 Medians over all rounds but the first of each run, which also decodes, and waits for nodes.
 """
 
@@ -48,7 +48,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Contender:
-    """An app, and what it is set to besides the job.
+    """An app and its settings beyond those of the job.
 
     Attributes:
         app: Its folder.
@@ -107,7 +107,7 @@ class Run:
 
     @property
     def rests(self) -> list[float]:
-        """What training does not explain of each round but the first."""
+        """The time not explained by training, of each round but the first."""
         return [total - training for total, training in zip(self.rounds, self.training, strict=True)][1:]
 
 
@@ -173,12 +173,12 @@ def row(runs: list[Run], stock: list[Run] | None) -> list[float | str]:
 
 
 def main(
-    contender: Annotated[list[str] | None, typer.Option(help="May be given again; all of them without it.")] = None,
+    contender: Annotated[list[str] | None, typer.Option(help="May be repeated; all by default.")] = None,
     model: Annotated[str, typer.Option(help="resnet18, resnet34 or resnet50.")] = "resnet50",
-    rounds: Annotated[int, typer.Option(help="Of each run; the first is counted apart.")] = 5,
+    rounds: Annotated[int, typer.Option(help="Rounds of each run; the first is reported separately.")] = 5,
     repeats: Annotated[int, typer.Option(help="Runs of each contender.")] = 3,
-    images: Annotated[int, typer.Option(help="Of each client.")] = 64,
-    image_size: Annotated[int, typer.Option(help="In pixels.")] = 48,
+    images: Annotated[int, typer.Option(help="Images of each client.")] = 64,
+    image_size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 48,
     batch_size: Annotated[int, typer.Option(help="Images a step.")] = 16,
 ) -> None:
     job = Job(model, rounds, images, image_size, batch_size)

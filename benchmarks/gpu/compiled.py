@@ -1,4 +1,4 @@
-"""`compile = true` next to the plain model; apart from `speed`, because compiling takes longer than all of that."""
+"""`compile = true` compared with the plain model; not part of `speed`, because compiling takes longer."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""A client's part of a GPU is a limit: whoever needs more is told so, those beside it keep going, and it recovers."""
+"""A client's part of a GPU is a limit: one that needs more is refused and recovers, and its neighbours continue."""
 
 import tempfile
 import threading

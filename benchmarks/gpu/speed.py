@@ -1,8 +1,8 @@
-"""Images per second: a bare loop, one client's visit, several clients at once; and what makes the host wait.
+"""Images per second: a bare loop, one client's visit, several clients at once; and what the host waits for.
 
-The bare loop is PyTorch as somebody would write it who knows it well (channels-last, autocast, fused SGD, autotuning),
-with all images on the device. A visit is the app's own loop. Both in one process, in turns; clients at once are
-processes of their own, as Ray's actors are.
+The bare loop is PyTorch as an expert would write it (channels-last, autocast, fused SGD, autotuning), with all images
+on the device. A visit is the app's own loop. Both run in one process and take turns; clients at once are processes of
+their own, as Ray's actors are.
 """
 
 import itertools

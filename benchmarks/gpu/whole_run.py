@@ -1,4 +1,4 @@
-"""One `flwr run` of the `notebook` preset on this machine: does it work, and what do Flower and Ray add to training.
+"""One `flwr run` of the `notebook` preset on this machine: does it work, and what do Flower and Ray add to training?
 
 On a GPU eight clients train in each round, four at a time on a quarter of it, then two at a time on half of it; the
 images are drawn, packed, 224 pixels. A round trains as many steps as the bare loop that is timed before it.

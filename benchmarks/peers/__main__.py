@@ -4,9 +4,9 @@
                                [--environments DIR] [--interpreter blazefl=/usr/bin/python3.13]
 
 FedAvg over 10 clients, 4 a round, one local epoch, SGD with the same batch size, learning rate, momentum and weight
-decay, from the same initial weights, on the same drawn images of the same clients. After each round the global model
-is tested on the same images; a round lasts from one tested global model to the next. All run on the CPU, in fp32 and
-PyTorch's default layout unless it says otherwise, and get decoded pixels in `.npz` files; ours reads image files.
+decay, from the same initial weights, on the same drawn images of the same clients. After each round the global model is
+tested on the same images; a round lasts from one tested global model to the next. All run on the CPU, in fp32 and
+PyTorch's default layout unless stated otherwise, and get decoded pixels in `.npz` files; ours reads image files.
 
 - bare, bare-fast: a plain loop in one process, and the same in channels-last bf16 autocast.
 - flower: Flower's own `FedAvg.start()` and a plain ClientApp through `flwr run`, 2 actors.
@@ -15,14 +15,13 @@ PyTorch's default layout unless it says otherwise, and get decoded pixels in `.n
 - ours, ours-fp32: this app through `flwr run` with its defaults, 2 actors, and with `precision = "fp32"`.
 
 Contenders take turns; each repeat is a process tree of its own. Seconds of a round are medians over all rounds but the
-first and all repeats; start-up is what lies between the start of the process and the end of its first round, less a
-typical round. Memory is the peak of the summed proportional set sizes of all processes of a run, sampled twice a
-second. A contender that took another number of SGD steps than the job has, or another version of PyTorch, ends the
-benchmark.
+first and all repeats; start-up is the time from the start of the process to the end of its first round, minus a typical
+round. Memory is the peak of the summed proportional set sizes of all processes of a run, sampled twice a second. The
+benchmark ends if a contender took another number of SGD steps than the job has, or used another version of PyTorch.
 
-pfl, fluke and BlazeFL are needed by nothing else here: each is installed into a virtual environment of its own below
-`--environments`, from the pinned versions in `requirements-*.txt`, when it is measured first. BlazeFL needs Python
-3.12; with an older one it takes part once `--interpreter` names another for it.
+Nothing else needs pfl, fluke and BlazeFL: each is installed into its own virtual environment below `--environments`,
+with the versions pinned in `requirements-*.txt`, when it is first measured. BlazeFL needs Python 3.12; with an older
+one it takes part once `--interpreter` names another for it.
 """
 
 import contextlib
@@ -61,7 +60,7 @@ TEST_IMAGES = 56
 CLASSES = 14
 RUN_SECONDS = 1800
 STOP_SECONDS = 30
-IDLE_LOAD = 0.5  # threads that wait for each other by spinning lose most to other work
+IDLE_LOAD = 0.5  # threads that spin while they wait for each other lose most to other work
 MARK = "CLOTHING1M_FL_PEERS"  # a variable of all processes of one run
 PACKAGES = ("flwr", "ray", "torch", "torchvision", "numpy")
 COLUMNS = (
@@ -71,7 +70,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Contender:
-    """A module that does the job, and what its command line says besides.
+    """A module that does the job, and further arguments of its command line.
 
     Attributes:
         framework: Whose environment runs it; the running one, if empty.
@@ -173,7 +172,7 @@ def run_of(values: Mapping[str, Any], started: float, peak: int, steps: int) -> 
 
 
 def _end(process: "subprocess.Popen[bytes]", mark: str) -> None:
-    """A contender that still runs may put its own processes away first; those that are left are killed by their ids."""
+    """Let a contender that still runs end its own processes first; kill those that are left by their ids."""
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
         try:
@@ -237,17 +236,19 @@ def chosen(names: list[str] | None, interpreters: Mapping[str, str]) -> list[str
 
 
 def main(
-    contender: Annotated[list[str] | None, typer.Option(help="May be given again; all of them without it.")] = None,
-    model: Annotated[list[str] | None, typer.Option(help="resnet18, resnet34 or resnet50; may be given again.")] = None,
+    contender: Annotated[list[str] | None, typer.Option(help="May be repeated; all by default.")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="resnet18, resnet34 or resnet50; may be repeated.")] = None,
     repeats: Annotated[int, typer.Option(help="Runs of each contender.")] = 3,
-    rounds: Annotated[int, typer.Option(help="Of each run; the first is counted apart.")] = 3,
+    rounds: Annotated[int, typer.Option(help="Rounds of each run; the first is reported separately.")] = 3,
     clients: Annotated[int, typer.Option(help="Clients in all.")] = 10,
-    sampled: Annotated[int, typer.Option(help="Clients of a round.")] = 4,
-    images: Annotated[int, typer.Option(help="Of each client.")] = 64,
-    image_size: Annotated[int, typer.Option(help="In pixels.")] = 64,
+    sampled: Annotated[int, typer.Option(help="Clients in a round.")] = 4,
+    images: Annotated[int, typer.Option(help="Images of each client.")] = 64,
+    image_size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 64,
     batch_size: Annotated[int, typer.Option(help="Images a step.")] = 16,
-    environments: Annotated[Path | None, typer.Option(help="Where frameworks are; in the cache folder.")] = None,
-    interpreter: Annotated[list[str] | None, typer.Option(help="FRAMEWORK=PYTHON; may be given again.")] = None,
+    environments: Annotated[
+        Path | None, typer.Option(help="Folder of their environments; by default in the cache folder.")
+    ] = None,
+    interpreter: Annotated[list[str] | None, typer.Option(help="FRAMEWORK=PYTHON; may be repeated.")] = None,
 ) -> None:
     models = model or ["resnet18", "resnet50"]
     interpreters = dict(one.split("=", 1) for one in interpreter or [])

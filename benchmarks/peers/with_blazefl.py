@@ -1,7 +1,7 @@
 """BlazeFL: the FedAvg of its `contrib` package in the multi-threaded mode that it recommends.
 
-The job's workers are threads of one process. On a Python with the global interpreter lock, which this is unless a
-free-threaded one is given, they wait for each other wherever PyTorch does not let go of it. Its trainer has SGD without
+The job's workers are threads of one process. On a Python with the global interpreter lock, that is, unless a
+free-threaded one is given, they wait for each other wherever PyTorch does not release it. Its trainer has SGD without
 momentum and weight decay, so its loop is replaced by the plain one; the handler samples what the job says.
 """
 

@@ -4,15 +4,15 @@
 
 Each figure comes from a process of its own: the peak of its resident memory (VmHWM) above what it holds after imports
 and a first round with a tiny model, before the model is there, divided by the bytes of the model. That covers the
-global model, what is summed up, and every reply that is held. The bytes of a reply are read from a file as the server
-asks for them, so what Flower's transport needs to unpack it does not count, nor do replies that wait in the SuperLink;
-in a simulation that is the same process and holds one more model for each.
+global model, the sums, and every reply that is held. The bytes of a reply are read from a file when the server asks for
+them, so what Flower's transport needs to unpack it does not count, nor do replies that wait in the SuperLink; in a
+simulation that is the same process and holds one more model for each.
 
 - aggregation: train messages out, replies in, the new global model.
 - whole rounds: with the global model loaded into a network as for evaluation, and ours with its checkpoints.
 
-Ours: OrderedGrid, Replies and StreamingFedAvg, with replies that are there at once, or arrive in the order of the
-messages, or the other way round. Flower: `FedAvg` and, for whole rounds, its `start()`.
+Ours: OrderedGrid, Replies and StreamingFedAvg, with replies that are all there at once, or arrive in the order of the
+messages or in reverse. Flower: `FedAvg` and, for whole rounds, its `start()`.
 """
 
 import gc
@@ -127,10 +127,10 @@ def peak_in_models(contender: str, clients: int, source: FileReplies, rounds: in
 
     with tempfile.TemporaryDirectory() as folder:
         small = FileReplies.write(Path(folder) / "arrays", record_of(model_arrays("tiny")))
-        work(small, 2, "tiny")  # pages of code that only a first round touches are no memory of a round
+        work(small, 2, "tiny")  # loads the pages of code that a first round touches, which are not a round's memory
     gc.collect()
     idle = memory_kib("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # VmHWM starts anew
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets VmHWM
     work(source, clients, model)
     return (memory_kib("VmHWM") - idle) * 1024 / source.model_bytes
 
@@ -142,7 +142,7 @@ def in_fresh_process(function: Callable[..., float], *args: object) -> float:
 
 def main(
     model: Annotated[str, typer.Option(help="resnet18, resnet34, resnet50, or tiny.")] = "resnet50",
-    replies: Annotated[list[int] | None, typer.Option(help="A round; may be given again.")] = None,
+    replies: Annotated[list[int] | None, typer.Option(help="Replies in a round; may be repeated.")] = None,
     rounds: Annotated[int, typer.Option(help="Whole rounds in one process.")] = 2,
 ) -> None:
     rows = []

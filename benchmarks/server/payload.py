@@ -34,9 +34,9 @@ def accuracy(run_dir: Path) -> float:
 
 
 def main(
-    seed: Annotated[list[int] | None, typer.Option(help="May be given again.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="May be repeated.")] = None,
     model: Annotated[str, typer.Option(help="resnet18, resnet34 or resnet50.")] = "resnet18",
-    rounds: Annotated[int, typer.Option(help="Of each run.")] = 14,
+    rounds: Annotated[int, typer.Option(help="Rounds of each run.")] = 14,
 ) -> None:
     seeds = seed or [1, 2, 3]
     found: dict[str, list[float]] = {kind: [] for kind in KINDS}

@@ -1,6 +1,6 @@
-"""Clients that have trained already: a Grid that answers each message with a prepared reply.
+"""Clients that have already trained: a Grid that answers each message with a prepared reply.
 
-What is measured with it is the server alone. Both contenders get the same one.
+Only the server is measured with it. Both contenders get the same Grid.
 """
 
 import time
@@ -57,7 +57,7 @@ def reply_to(message: Message, arrays: ArrayRecord) -> Message:
 
 
 class WireReplies:
-    """Parses each reply anew from the bytes of a protobuf message, and counts the seconds of that."""
+    """Parses each reply from the bytes of a protobuf message, and counts the seconds that this takes."""
 
     def __init__(self, arrays: ArrayRecord) -> None:
         identify()
@@ -77,7 +77,7 @@ class WireReplies:
 
 @dataclass(frozen=True)
 class FileReplies:
-    """Reads each reply's arrays anew from a file: fresh bytes as after parsing, without the memory that parsing takes.
+    """Reads each reply's arrays from a file: fresh bytes as after parsing, without the memory that parsing takes.
 
     Attributes:
         path: The serialised arrays, one after the other.

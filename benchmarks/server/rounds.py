@@ -6,12 +6,13 @@ Clients answer at once with a prepared reply, which the server parses from the b
 evaluated. Contenders take turns, each does the same rounds; medians of repeats.
 
 - Flower: `FedAvg.start()`.
-- ours: the round loop with OrderedGrid, Replies and StreamingFedAvg; once more with a checkpoint after every round.
+- ours: the round loop with OrderedGrid, Replies and StreamingFedAvg, without checkpoints and with one after every
+  round.
 - of it parsing: what both spend in Flower's protobuf conversion.
-- aggregation: `aggregate_train` alone on parsed replies. They share their bytes (more than the processor's caches
-  hold), so that a hundred fit into memory.
+- aggregation: `aggregate_train` alone on parsed replies. They share their bytes, which exceed the processor's caches,
+  so that a hundred fit into memory.
 
-Flower holds all replies of a round; where they do not fit into the free memory its column stays empty.
+Flower holds all replies of a round; its column stays empty where they do not fit into free memory.
 """
 
 import logging
@@ -51,7 +52,9 @@ COLUMNS = (
     "", "Flower, s", "ours, s", "with checkpoints, s", "of it parsing, s", "Flower / ours",
     "aggregation: Flower, s", "aggregation: ours, s", "aggregation: Flower / ours",
 )  # fmt: skip
-HELD = 2.5  # most that Flower holds for one reply, in models, with the previous round's replies still there
+HELD = (
+    2.5  # the most that Flower holds for one reply, in models, while the previous round's replies are still in memory
+)
 
 
 def flower_rounds(arrays: ArrayRecord, wire: WireReplies, clients: int, rounds: int) -> None:
@@ -113,9 +116,9 @@ def measure(model: str, clients: int, rounds: int, repeats: int) -> list[float |
 
 
 def main(
-    case: Annotated[list[str] | None, typer.Option(help="Model and clients a round; may be given again.")] = None,
-    rounds: Annotated[int, typer.Option(help="Of each contender in each repeat.")] = 2,
-    repeats: Annotated[int, typer.Option(help="Of everything.")] = 3,
+    case: Annotated[list[str] | None, typer.Option(help="Model and clients a round; may be repeated.")] = None,
+    rounds: Annotated[int, typer.Option(help="Rounds of each contender in each repeat.")] = 2,
+    repeats: Annotated[int, typer.Option(help="Runs of each contender.")] = 3,
 ) -> None:
     logging.disable(logging.WARNING)
     rows = []

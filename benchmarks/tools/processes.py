@@ -1,7 +1,7 @@
 """A SuperLink on this machine, with real SuperNodes or simulating: a home and ports of its own, on loopback.
 
-Started as the README's "On real machines" says, and stopped by their own process ids. No PyTorch here: what only starts
-processes shall not count as their memory.
+They are started as in the README's "On real machines", and stopped by their own process ids. PyTorch is not imported
+here, so that its memory does not count for what only starts processes.
 """
 
 import contextlib
@@ -146,7 +146,7 @@ def deployment(home: Path, node_configs: Sequence[str], node_environment: Mappin
 
 @contextlib.contextmanager
 def arrivals(path: Path) -> Iterator[list[tuple[float, str]]]:
-    """The lines of a file that another process writes, and when each was there first."""
+    """The lines of a file that another process writes, and when each first appeared."""
     seen: list[tuple[float, str]] = []
     ended = threading.Event()
 

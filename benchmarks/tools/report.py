@@ -34,7 +34,7 @@ def machine(packages: Sequence[str]) -> dict[str, str]:
 
 
 def report(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], packages: Sequence[str]) -> None:
-    """Print a table, where it was measured, and everything once more as one line of JSON."""
+    """Print a table, where it was measured, and everything as one line of JSON."""
     table = Table(*columns, title=title)
     for row in rows:
         table.add_row(*(f"{cell:,.3g}" if isinstance(cell, float) else str(cell) for cell in row))
