@@ -2,17 +2,17 @@
 
     python -m benchmarks.scaling [--axis nodes --axis clients] [--point 10 --point 100] [--repeats 1]
 
-Each point is a `flwr run` on a SuperLink of its own with two Ray actors, one axis varied and all else held: virtual
-nodes (10 of them train in each round), clients that train in a round (of 1,000 nodes), images of each client, and the
-model. What is not varied is small: 10 nodes, 16 images of 32 pixels each, `cnn`. Keys are many and pictures few, in a
-pack; nothing of the data is decoded or cached before a run.
+Each point is a `flwr run` on a SuperLink of its own with two Ray actors, with one axis varied and all else fixed:
+virtual nodes (10 of them train in each round), clients that train in a round (of 1,000 nodes), images of each client,
+and the model. Everything else is small: 10 nodes, 16 images of 32 pixels each, `cnn`. The pack has many keys and few
+pictures; nothing is decoded or cached before a run.
 
 - start: from the command to the roll call. Flower bundles the app, starts the simulation and makes the nodes; imports.
 - first answer: Ray and its actors start, and import.
 - other answers: the rest of the roll call, one query to each node.
 - first round: clients that take part for the first time decode their images. With many more nodes than clients a round,
   they are new in every later round as well.
-- later rounds: median; "besides" is what the slowest visit to a client does not explain, "ms a visit" a round without
+- later rounds: median; "besides" is the time not explained by the slowest visit, "ms a visit" a round without
   evaluation divided by its clients: with two actors, half of what a visit takes one of them.
 - memory: most PSS at one time (`benchmarks.tools.memory`) of the process that holds server and nodes, of the largest
   actor, and of the SuperLink with everything below it, Ray's own processes and its object store included.
@@ -32,7 +32,8 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks.data.repeated import write_repeated
-from benchmarks.tools.memory import TreeMemory
+from benchmarks.tools.command import run_command
+from benchmarks.tools.memory import Descendants, PeakMemory
 from benchmarks.tools.processes import arrivals, deployment, pairs
 from benchmarks.tools.report import report
 
@@ -69,7 +70,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Axis:
-    """What is varied: a field of `Point`, all else as in `base`."""
+    """What is varied: a field of `Point`, everything else as in `base`."""
 
     field: str
     base: Point
@@ -133,17 +134,13 @@ def measure(point: Point, folder: Path) -> Run:
     federation = f"num-supernodes={point.nodes} client-resources-num-cpus=1 init-args-num-cpus={ACTORS}"
     with (
         deployment(folder / "home", [], {}) as started,
-        TreeMemory(started.pid) as memory,
+        PeakMemory(Descendants(started.pid)) as memory,
         arrivals(folder / "run" / "metrics.jsonl") as lines,
     ):
         begun = time.time()
         log = started.run(ROOT, "--federation-config", federation, "-c", pairs(config), timeout=RUN_SECONDS)
-    whole, first = roll_call(log)
     return Run(
-        # The server writes the config as soon as all nodes have answered.
-        start=(folder / "run" / "config.toml").stat().st_mtime - whole - begun,
-        first_answer=first,
-        other_answers=whole - first,
+        *start_up(log, folder / "run", begun),
         rounds=[json.loads(line) for _, line in lines],
         server=memory.peak_of("flwr-simulation"),
         actor=memory.peak_of("ray::ClientAppActor"),
@@ -160,6 +157,13 @@ def roll_call(log: str) -> tuple[float, float]:
     if not (found := ROLL_CALL.search(log)):
         raise ValueError(f"the log does not say how long the roll call took:\n{log}")
     return float(found[1]), float(found[2])
+
+
+def start_up(log: str, run_dir: Path, begun: float) -> tuple[float, float, float]:
+    """Seconds from the command, given at the time `begun`, to the roll call, to the first answer, and to the last."""
+    whole, first = roll_call(log)
+    # The server writes the config as soon as all nodes have answered.
+    return (run_dir / "config.toml").stat().st_mtime - whole - begun, first, whole - first
 
 
 def row(runs: Sequence[Run]) -> list[float]:
@@ -181,8 +185,8 @@ def row(runs: Sequence[Run]) -> list[float]:
 
 
 def main(
-    axis: Annotated[list[str] | None, typer.Option(help=f"{', '.join(AXES)}; all of them without it.")] = None,
-    point: Annotated[list[str] | None, typer.Option(help="Values of the axes; all of them without it.")] = None,
+    axis: Annotated[list[str] | None, typer.Option(help=f"{', '.join(AXES)}; all by default.")] = None,
+    point: Annotated[list[str] | None, typer.Option(help="Values of the axes; all by default.")] = None,
     repeats: Annotated[int, typer.Option(help="Runs of each point.", min=1)] = 1,
 ) -> None:
     for name in axis or AXES:
@@ -200,6 +204,4 @@ def main(
 
 
 if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(main)
-    app()
+    run_command(main, __doc__)

@@ -1,17 +1,18 @@
-"""What a federated round through `flwr run` takes next to a bare PyTorch loop over the same steps.
+"""What a federated round through `flwr run` takes, compared with a bare PyTorch loop over the same steps.
 
     python -m benchmarks.simulation [--images 256 --images 768] [--rounds 4] [--repeats 3] [--model resnet50]
 
 All clients train in every round, as many at once as there are cores, each on one. A round lasts from one evaluated
 global model to the next: messages, training, checks of replies, aggregation, evaluation on a few images, checkpoint,
 metrics. The bare loop (`benchmarks.tools.bare_loop`) trains as many clients for as many steps of the same size in the
-same precision, and does nothing else: in one process on all cores, and in as many processes as cores, which is the
-stricter one. Contenders take turns. Medians of all rounds, without the first of a run, which also decodes, and of all
+same precision, and does nothing else: in one process on all cores, and in as many processes as cores, the stricter
+comparison. Contenders take turns. Medians of all rounds, without the first of a run, which also decodes, and of all
 repeats.
 
-Start-up is counted apart: from the command until nodes are asked who they are (Flower bundles the app and starts the
-simulation; imports), until the first one has answered (Ray and its actors start, and import), until all have; and what
-the first round takes longer than a typical one (images are decoded, weights are allocated, the first batch is slow).
+Start-up is measured separately: from the command until nodes are asked who they are (Flower bundles the app and starts
+the simulation; imports), until the first one has answered (Ray and its actors start, and import), until all have; and
+how much longer the first round takes than a typical one (images are decoded, weights are allocated, the first batch is
+slow).
 """
 
 import json
@@ -26,8 +27,9 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.scaling import roll_call
+from benchmarks.scaling import start_up
 from benchmarks.tools.bare_loop import Load, bare_rounds
+from benchmarks.tools.command import run_command
 from benchmarks.tools.processes import arrivals, deployment, pairs
 from benchmarks.tools.report import report
 from data.sample import draw_sample
@@ -83,16 +85,12 @@ def measure(load: Load, clients: int, rounds: int, release: Path, folder: Path) 
     ):
         begun = time.time()
         log = started.run(ROOT, "--federation-config", federation, "-c", pairs(config), timeout=RUN_SECONDS)
-    whole, first = roll_call(log)
     entries = [json.loads(line) for _, line in lines]
     for entry in entries:
         if entry["images-seen"] != clients * load.images or entry["failed-partitions"]:
             raise RuntimeError(f"round {entry['round']} trained on {entry['images-seen']} images:\n{log}")
     return Run(
-        # The server writes the config as soon as all nodes have answered.
-        start=(folder / "run" / "config.toml").stat().st_mtime - whole - begun,
-        first_answer=first,
-        other_answers=whole - first,
+        *start_up(log, folder / "run", begun),
         rounds=[entry["seconds"] for entry in entries],
         evaluations=[entry["evaluation-seconds"] for entry in entries],
     )
@@ -126,12 +124,12 @@ def span(seconds: list[float]) -> str:
 
 
 def main(
-    images: Annotated[list[int] | None, typer.Option(help="Of each client; may be given again.")] = None,
-    rounds: Annotated[int, typer.Option(help="Of each run; the first is counted apart.", min=2)] = 4,
+    images: Annotated[list[int] | None, typer.Option(help="Images of each client; may be repeated.")] = None,
+    rounds: Annotated[int, typer.Option(help="Rounds of each run; the first is reported separately.", min=2)] = 4,
     repeats: Annotated[int, typer.Option(help="Runs of each contender.", min=1)] = 3,
-    clients: Annotated[int, typer.Option(help="A multiple of the cores.")] = 4,
+    clients: Annotated[int, typer.Option(help="Clients in a round; a multiple of the cores.")] = 4,
     model: Annotated[str, typer.Option(help="resnet18, resnet34 or resnet50.")] = "resnet50",
-    image_size: Annotated[int, typer.Option(help="In pixels.")] = 112,
+    image_size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 112,
     batch_size: Annotated[int, typer.Option(help="Images a step.")] = 32,
 ) -> None:
     cores = len(os.sched_getaffinity(0))
@@ -159,6 +157,4 @@ def main(
 
 
 if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(main)
-    app()
+    run_command(main, __doc__)

@@ -108,15 +108,17 @@ def write_labels(corrected: Corrected, out: Path, base: Path | None = None) -> i
     return len(lines)
 
 
-@app.command()
+@app.command(epilog="Example: python -m client_app.corrected_labels ~/clothing1m-fl-runs/my-run labels.txt")
 def labels(
-    folder: Annotated[Path, typer.Argument(help="A run's folder, or its `state-dir`.")],
-    out: Annotated[Path, typer.Argument(help="File to write, in the format of noisy_label_kv.txt.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR")],
+    out: Annotated[Path, typer.Argument(metavar="OUT")],
     base: Annotated[
         Path | None, typer.Option(help="A noisy_label_kv.txt: write all of its lines, corrected where possible.")
     ] = None,
 ) -> None:
     """Write the labels that clients corrected, with a method that corrects labels (elr, fedelc).
+
+    DIR is a run's folder, or its `state-dir`; OUT is the file to write, in the format of noisy_label_kv.txt.
 
     Corrected labels never leave a client: on real nodes, each site runs this on its own machine.
     """

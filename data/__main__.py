@@ -22,13 +22,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 app = typer.Typer(
-    help="Clothing1M on disk.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+    help="Clothing1M on disk.",
+    epilog="Example: python -m data sample --out ~/sample",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
 )
 DEFAULT = SampleSize()
 Out = Annotated[Path, typer.Option("--out", help="Folder to write; it must not exist yet, or be empty.")]
 
 
-@app.command()
+@app.command(epilog="Example: python -m data sample --out ~/sample --train 1000 --image-size 64")
 def sample(
     out: Out,
     train: Annotated[int, typer.Option(help="Noisy training images.")] = DEFAULT.train,
@@ -43,9 +47,9 @@ def sample(
     typer.echo(f"{out.resolve()}: {train} noisy train, {clean_train} clean train, {val} val, {test} test images.")
 
 
-@app.command(name="import")
+@app.command(name="import", epilog="Example: python -m data import ~/photos --out ~/release --noise-rate 0.2")
 def import_(
-    folder: Annotated[Path, typer.Argument(help="Holds one folder of images per class.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR")],
     out: Out,
     clean_train: Annotated[float, typer.Option(help="Share of each class for clean train.")] = 0.1,
     val: Annotated[float, typer.Option(help="Share for clean val.")] = 0.1,
@@ -53,7 +57,10 @@ def import_(
     noise_rate: Annotated[float, typer.Option(help="Share of wrong labels in noisy train.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Decides splits, keys and noise.")] = 1,
 ) -> None:
-    """Turn a folder of your own images into the released layout."""
+    """Turn your own images into the released layout.
+
+    DIR is a folder that holds one folder of images per class.
+    """
     done = import_folder(folder, out, Shares(clean_train, val, test), noise_rate, seed)
     typer.echo(
         f"{out.resolve()}: " + ", ".join(f"{count} {split}" for split, count in done.counts.items()) + " images."
@@ -62,14 +69,18 @@ def import_(
         typer.echo(f"{done.skipped} files were skipped: only {', '.join(sorted(SUFFIXES))} are read.", err=True)
 
 
-Release_ = Annotated[Path, typer.Argument(metavar="DIR", help="A folder in the released layout, or a pack.")]
+# What DIR is stands in each docstring: flwr needs a Typer that loses the help of arguments with Click 8.5.
+Release_ = Annotated[Path, typer.Argument(metavar="DIR")]
 Threads = Annotated[int, typer.Option(help="Images processed at a time; 0: one per processor.", min=0)]
 Plot = Annotated[Path | None, typer.Option(help="Also save a picture to this .png, .svg or .pdf file.")]
 
 
-@app.command()
+@app.command(epilog="Example: python -m data show ~/clothing1M --plot noise.png")
 def show(folder: Release_, plot: Plot = None) -> None:
-    """Print splits, counts per class, and how often the two labels of an image agree."""
+    """Print splits, counts per class, and how often the two labels of an image agree.
+
+    DIR is a folder in the released layout, or a pack.
+    """
     summary = summarize(open_release(folder))
     typer.echo(as_table(summary))
     if plot:
@@ -82,13 +93,16 @@ def show(folder: Release_, plot: Plot = None) -> None:
         _save(figure, plot)
 
 
-@app.command()
+@app.command(epilog="Example: python -m data check ~/clothing1M --out findings.tsv")
 def check(
     folder: Release_,
     out: Annotated[Path, typer.Option(help="Where to write all findings.")] = Path("findings.tsv"),
     threads: Threads = 0,
 ) -> None:
-    """Find whatever is missing, damaged or misplaced; exit code 1 if anything is."""
+    """Find whatever is missing, damaged or misplaced; exit code 1 if anything is.
+
+    DIR is a folder in the released layout, or a pack.
+    """
     started = begin_check(folder)
     typer.echo(f"{len(started.present):,} images found; reading each of them.")
     with progress_bar("images", len(started.present), "check") as advance:
@@ -107,7 +121,7 @@ def check(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(epilog="Example: python -m data pack ~/clothing1M --out ~/clothing1M.pack --image-size 256")
 def pack(
     folder: Release_,
     out: Annotated[Path, typer.Option("--out", help="The file to write.")],
@@ -115,7 +129,10 @@ def pack(
     decoded: Annotated[bool, typer.Option("--decoded", help="Store pixels of --image-size x --image-size.")] = False,
     threads: Threads = 0,
 ) -> None:
-    """Put a release into one file; to resume after a stop, repeat the command."""
+    """Put a release into one file; to resume after a stop, repeat the command.
+
+    DIR is a folder in the released layout, or a pack.
+    """
     release = open_release(folder)
     total = len(release.index.keys)
     with progress_bar("images", total, "pack") as advance:
@@ -124,18 +141,24 @@ def pack(
     typer.echo(f"{out.resolve()}: {total:,} images, {size:,.1f} MiB" + ("." if fresh else "; it already existed."))
 
 
-@app.command(name="partition")
+@app.command(
+    name="partition",
+    epilog="Example: python -m data partition ~/clothing1M --clients 9 --partition shards --out sites.partition",
+)
 def partition_(
     folder: Release_,
     clients: Annotated[int, typer.Option(help="Number of clients.")],
     scheme: Annotated[str, typer.Option("--partition", help=f"One of {', '.join(PARTITIONS)}, file.")] = "iid",
-    partition_args: Annotated[str, typer.Option(help='Its parameters: "alpha=0.3 min-size=64".')] = "",
-    train_split: Annotated[str, typer.Option(help=f"One of {', '.join(TRAIN_SPLITS)}.")] = "noisy",
+    partition_args: Annotated[str, typer.Option(help='Parameters of the scheme: "alpha=0.3 min-size=64".')] = "",
+    train_split: Annotated[str, typer.Option(help=f"Images to deal: one of {', '.join(TRAIN_SPLITS)}.")] = "noisy",
     seed: Annotated[int, typer.Option(help="The run's seed.")] = 1,
     out: Annotated[Path | None, typer.Option(help="Also write the partition to this file.")] = None,
     plot: Plot = None,
 ) -> None:
-    """Show what each client of a run with these settings holds."""
+    """Show what each client of a run with these settings holds.
+
+    DIR is a folder in the released layout, or a pack.
+    """
     try:
         args = parse_pairs(partition_args)
     except ValueError as error:

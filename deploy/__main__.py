@@ -15,19 +15,21 @@ from deploy.settings import Deployment, check_name
 
 app = typer.Typer(
     help="Certificates, keys and start scripts for real machines.",
+    epilog="Example: python -m deploy init federation --superlink-host fl.example.org --nodes 3",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-Dir = Annotated[Path, typer.Argument(metavar="DIR", help="The folder that `init` wrote.")]
+# What arguments are stands in each docstring: flwr needs a Typer that loses their help with Click 8.5.
+Dir = Annotated[Path, typer.Argument(metavar="DIR")]
 Days = Annotated[int, typer.Option(help="How long the server certificate is valid.", min=1)]
 Also = Annotated[list[str] | None, typer.Option(help="A further name or address of the server; repeatable.")]
 TWO_YEARS = 730
 
 
-@app.command()
+@app.command(epilog="Example: python -m deploy init federation --superlink-host fl.example.org --nodes 3 --port 8443")
 def init(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write, new or empty.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR")],
     superlink_host: Annotated[str, typer.Option(help="Name or address under which nodes reach the SuperLink.")],
     nodes: Annotated[int, typer.Option(help="Number of nodes.", min=1, max=1000)],
     port: Annotated[int, typer.Option(help="The SuperLink's port.", min=1, max=65534)] = 8000,
@@ -35,7 +37,10 @@ def init(
     name: Annotated[str, typer.Option(help="Name of the Flower connection.")] = "sites",
     days: Days = TWO_YEARS,
 ) -> None:
-    """Write certificates, keys and scripts for a SuperLink, its nodes and its operator."""
+    """Write certificates, keys and scripts for a SuperLink, its nodes and its operator.
+
+    DIR is the folder to write, new or empty.
+    """
     deployment = Deployment(
         name=check_name("--name", name),
         host=parse_host("--superlink-host", superlink_host),
@@ -57,11 +62,12 @@ def init(
     typer.echo(f"{folder / 'README.md'} explains what to do with them.")
 
 
-@app.command()
-def add_node(
-    folder: Dir, node: Annotated[str, typer.Argument(metavar="NAME", help="Name of the new node and its folder.")]
-) -> None:
-    """Write one more node's folder and key."""
+@app.command(epilog="Example: python -m deploy add-node federation hospital-4")
+def add_node(folder: Dir, node: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
+    """Write one more node's folder and key.
+
+    DIR is the folder that `init` wrote; NAME is that of the new node and its folder.
+    """
     folders.add_node(folder, Deployment.read(folder), check_name("NAME", node))
     public = folder / "operator" / "nodes" / f"{node}.pub"
     typer.echo(
@@ -71,9 +77,12 @@ def add_node(
     )
 
 
-@app.command()
-def rotate(folder: Dir, node: Annotated[str, typer.Argument(metavar="NAME", help="The node.")]) -> None:
-    """Make a new key for a node whose key is old, lost or stolen."""
+@app.command(epilog="Example: python -m deploy rotate federation node-2")
+def rotate(folder: Dir, node: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
+    """Make a new key for a node whose key is old, lost or stolen.
+
+    DIR is the folder that `init` wrote; NAME is that of the node.
+    """
     folders.rotate(folder, Deployment.read(folder), node)
     public = folder / "operator" / "nodes" / f"{node}.pub"
     typer.echo(
@@ -84,9 +93,12 @@ def rotate(folder: Dir, node: Annotated[str, typer.Argument(metavar="NAME", help
     )
 
 
-@app.command()
+@app.command(epilog="Example: python -m deploy renew federation --days 365")
 def renew(folder: Dir, also: Also = None, days: Days = TWO_YEARS) -> None:
-    """Sign a new certificate for the server; nodes and operator keep theirs."""
+    """Sign a new certificate for the server; nodes and operator keep theirs.
+
+    DIR is the folder that `init` wrote.
+    """
     more = tuple(parse_host("--also", host) for host in also or [])
     deployment = folders.renew(folder, Deployment.read(folder), days, more)
     names = ", ".join(str(host) for host in dict.fromkeys(deployment.server_hosts))

@@ -12,7 +12,7 @@ from probe.errors import NoRoomError
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
-@app.command()
+@app.command(epilog="Example: python -m probe --clients 100 -c \"model='resnet18' batch-size=32\"")
 def probe(
     config: Config = None,
     clients: Annotated[int, typer.Option(help="Number of clients (num-supernodes).", min=1)] = 10,
@@ -34,7 +34,7 @@ def main() -> None:
     except (ConfigError, DataError) as error:
         sentence = str(error)
     except NoRoomError as error:
-        sentence = f"not even one client finds room: {error}."
+        sentence = f"not even one client fits: {error}."
     else:
         return
     typer.echo(f"python -m probe: {sentence}", err=True)

@@ -1,8 +1,8 @@
-"""One process that trains as a client would, or evaluates as the server would; told what to do through its stdin.
+"""One process that trains as a client would, or evaluates as the server would; it gets its job through stdin.
 
-The process that measures it, `probe.concurrent`, writes a job, waits until all processes have said that they are warm,
-starts them together, and lets them go once it has looked at the GPU. Images are random: neither speed nor memory
-depends on what they show, so no dataset is needed.
+The process that measures it, `probe.concurrent`, writes a job, waits until all processes have reported that they are
+warm, starts them together, and lets them end once it has measured the GPU's memory. Images are random: neither speed
+nor memory depends on what they show, so no dataset is needed.
 """
 
 import json
@@ -33,7 +33,7 @@ from task import Compute, build_model, networks_of, pick_compute
 
 CLASSES = 14
 WARM_UP_STEPS = 2
-# What the server could say that makes a visit take most: the client is noisy, and late in the run.
+# The server's messages that make a visit most expensive: the client is noisy, and the run is nearly over.
 HEAVIEST: dict[str, Told] = {STAGE: 2, NOISY: True, BEGAN: 1, TOLD: np.eye(CLASSES).ravel().tolist()}
 Work = Callable[[], tuple[int, float]]
 
@@ -55,7 +55,7 @@ def client_work(config: RunConfig, steps: int, images: int) -> Work:
     count, side = steps * config.batch_size, stored_size(config.augmentation, config.image_size)
     pixels = torch.randint(256, (count, side, side, 3), generator=generator, dtype=torch.uint8)
     if compute.device.type == "cuda" and images > count:
-        # All images of a client may go to the GPU; here all of them show the same, and take no memory before that.
+        # All images of a client may go to the GPU; here they are views of one image, which take no memory until then.
         pixels = pixels[:1].expand(images, -1, -1, -1)
     labels = torch.randint(CLASSES, (count,), generator=generator)
 
@@ -70,7 +70,7 @@ def client_work(config: RunConfig, steps: int, images: int) -> Work:
 
     def work() -> tuple[int, float]:
         done = train(count)
-        kept.clear()  # and not before
+        kept.clear()  # not earlier: it must count in the peak
         return done
 
     train(min(steps, WARM_UP_STEPS) * config.batch_size)
@@ -126,7 +126,7 @@ def main() -> None:
     except torch.OutOfMemoryError as error:
         return _say({"out of memory": out_of_memory(error)})
     _say({"images": images, "seconds": seconds, "idle": idle, "peak": peak_rss()})
-    sys.stdin.readline()  # keep what was taken until it has been looked at
+    sys.stdin.readline()  # keep the memory until it has been measured
     return None
 
 

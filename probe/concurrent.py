@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ class Trial:
         share: What each was given.
         images_per_second: Of all of them together.
         idle: Bytes that one process held before it made a model.
-        peak: The most that one of them held, with what it held before.
+        peak: The most that one of them held in all.
         gpu: Bytes of the GPU that all of them took together, with what CUDA itself takes; 0 without a GPU.
     """
 
@@ -48,7 +48,7 @@ def try_clients(config: RunConfig, at_once: int, share: Share, steps: int, image
         at_once: How many.
         share: Threads of each, and its part of the first GPU.
         steps: Batches that each trains while it is measured.
-        images: How many images one client holds: on a GPU they stay there, if there is room.
+        images: How many images one client holds: on a GPU they stay there, if they fit.
 
     Raises:
         NoRoomError: One of them had too little memory.
@@ -77,33 +77,35 @@ def _run(job: dict[str, Any], share: Share, count: int) -> tuple[list[dict[str, 
     free = _gpu_free()
     with _processes(share, count) as processes:
         for process in processes:
-            _tell(process, {**job, "share": [share.cpus, share.gpus]})
+            tell(process, {**job, "share": [share.cpus, share.gpus]})
         for process in processes:
             _hear(process)
         for process in processes:
-            _tell(process, "go")
+            tell(process, "go")
         replies = [_hear(process) for process in processes]
         return replies, free - _gpu_free()
 
 
-@contextlib.contextmanager
-def _processes(share: Share, count: int) -> Iterator[list["subprocess.Popen[str]"]]:
-    environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, int(share.cpus)))}
+def _processes(share: Share, count: int) -> contextlib.AbstractContextManager[list["subprocess.Popen[str]"]]:
+    environment = {"OMP_NUM_THREADS": str(max(1, int(share.cpus)))}
     if share.gpus:
         environment["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+    return workers(["probe.client"], environment, count)
+
+
+@contextlib.contextmanager
+def workers(
+    module: Sequence[str], environment: Mapping[str, str], count: int
+) -> Iterator[list["subprocess.Popen[str]"]]:
+    """`count` Python processes that run a module with its arguments, and talk through their stdin and stdout."""
     processes: list[subprocess.Popen[str]] = []
     try:
         for _ in range(count):
-            processes.append(
-                subprocess.Popen(
-                    [sys.executable, "-m", "probe.client"],
-                    cwd=ROOT,
-                    env=environment,
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    text=True,
-                )
-            )
+            process = subprocess.Popen(
+                [sys.executable, "-m", *module], cwd=ROOT, env={**os.environ, **environment},
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            )  # fmt: skip
+            processes.append(process)
         yield processes
     finally:
         for process in processes:
@@ -112,7 +114,8 @@ def _processes(share: Share, count: int) -> Iterator[list["subprocess.Popen[str]
             process.communicate()
 
 
-def _tell(process: "subprocess.Popen[str]", what: Any) -> None:
+def tell(process: "subprocess.Popen[str]", what: Any) -> None:
+    """Write `what` as a line of JSON to the process's stdin."""
     with contextlib.suppress(BrokenPipeError):  # it has ended, and its answer says why
         assert process.stdin is not None
         process.stdin.write(json.dumps(what) + "\n")

@@ -1,5 +1,5 @@
-"""What the probe raises on purpose."""
+"""What the probe raises deliberately."""
 
 
 class NoRoomError(Exception):
-    """Memory was too little, said in one sentence."""
+    """There was too little memory; the message is one sentence."""

@@ -1,4 +1,4 @@
-"""From what was measured to the line to start a run with."""
+"""From measurements to the command that starts a run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,11 +35,11 @@ class Hardware:
 
 @dataclass(frozen=True)
 class Needs:
-    """Bytes that were not measured in a trial, because they belong to a run.
+    """Bytes that a trial does not measure, because only a run takes them.
 
     Attributes:
         server: The server's peak.
-        client: What a client holds of its messages, besides its training.
+        client: What a client holds of its messages, in addition to its training.
         server_gpu: The server's on the first GPU.
     """
 
@@ -49,18 +49,18 @@ class Needs:
 
 
 def candidates(hardware: Hardware, sampled: int) -> list[int]:
-    """Numbers of clients to try at once, of one GPU or of the machine: 1, 2, 4, ... up to what can be of use."""
+    """Numbers of clients to try at once, of one GPU or of the machine: 1, 2, 4, ... up to the most that can help."""
     devices = max(1, hardware.gpus)
     most = max(1, min(hardware.cpus // devices, -(-sampled // devices)))
     return sorted({*(1 << power for power in range(most.bit_length())), most})
 
 
 def share_of_each(at_once: int, hardware: Hardware, needs: Needs) -> Share:
-    """CPUs and part of a GPU with which `at_once` clients, and no more, find room on each GPU, or on the machine."""
+    """CPUs and part of a GPU with which exactly `at_once` clients fit on each GPU, or on the machine."""
     cpus = max(1, hardware.cpus // (at_once * max(1, hardware.gpus)))
     if not hardware.gpus:
         return Share(cpus, 0)
-    # The server's part of the first GPU is left free, as long as that does not make room for one more client.
+    # The server's part of the first GPU is left free, unless one more client would then fit.
     free = GPU_STEPS - GPU_STEPS * needs.server_gpu // hardware.gpu_memory
     return Share(cpus, max(free // at_once, GPU_STEPS // (at_once + 1) + 1) / GPU_STEPS if at_once > 1 else 1)
 
@@ -79,15 +79,15 @@ def shortage(trial: Trial, hardware: Hardware, needs: Needs) -> str:
 
 
 def choose(trials: Sequence[Trial], hardware: Hardware, needs: Needs) -> Trial:
-    """The fewest clients at once that train about as many images per second as any number that finds room.
+    """The fewest clients at once that train about as many images per second as any number that fits.
 
     Args:
         trials: Not empty, fewest clients first.
         hardware: They ran on it.
-        needs: Of a run, besides.
+        needs: Of a run, in addition.
 
     Raises:
-        NoRoomError: Not even the first finds room.
+        NoRoomError: Not even the first fits.
     """
     if problem := shortage(trials[0], hardware, needs):
         raise NoRoomError(f"{problem}; use a smaller 'batch-size' or 'image-size'")
@@ -99,7 +99,7 @@ def choose(trials: Sequence[Trial], hardware: Hardware, needs: Needs) -> Trial:
 
 
 def reason(best: Trial, trials: Sequence[Trial], hardware: Hardware, needs: Needs, sampled: int) -> str:
-    """Why so many, in one sentence."""
+    """Why this number, in one sentence."""
     where = " on each GPU" if hardware.gpus > 1 else ""
     many = f"{best.at_once} clients at once{where}" if best.at_once > 1 else f"One client at a time{where}"
     if best.at_once > 1:

@@ -33,11 +33,11 @@ from simulation.capacity import GIB, memory_bytes
 from task import build_model
 
 STEPS = {"cpu": 10, "cuda": 50}
-# What processes of a run hold besides, as measured on whole runs (docs/decisions/simulation.md, "The probe"): Ray's own
-# share, and models in messages. Of a client, one more waits in the server until it has been added.
+# What processes of a run hold in addition, as measured on whole runs (docs/decisions/simulation.md, "The probe"):
+# Ray's own share, and models in messages. One more of each client waits in the server until it is aggregated.
 RAY_BYTES = 100 << 20
 SERVER_MODELS, CLIENT_MODELS = 9, 5 + 1
-BUSY = 0.25  # of the CPUs, by others
+BUSY = 0.25  # of the CPUs, used by others
 
 console = Console(width=120, highlight=False)
 
@@ -96,7 +96,7 @@ def probe(texts: list[str], clients: int, steps: int | None) -> None:
 
     Raises:
         ConfigError: The config is not one that could run.
-        NoRoomError: Not even one client finds room.
+        NoRoomError: Not even one client fits.
     """
     config = read_config(texts)
     hardware, config = look_at_hardware(), with_own_strategy(config)
@@ -105,7 +105,7 @@ def probe(texts: list[str], clients: int, steps: int | None) -> None:
     what = f"{config.model}, {config.image_size} pixels, batches of {config.batch_size}, {config.precision}"
     console.print(f"{hardware}. Training {steps} steps: {what}.")
     if (load := os.getloadavg()[0]) > BUSY * hardware.cpus:
-        console.print(f"Other processes keep {load:.1f} CPUs busy: what is measured now may not hold without them.")
+        console.print(f"Other processes keep {load:.1f} CPUs busy: results may differ without them.")
     needs = _needs(config, hardware)
     trials = try_all(config, hardware, needs, steps, images, sampled)
     best = choose(trials, hardware, needs)
@@ -129,7 +129,7 @@ def _needs(config: RunConfig, hardware: Hardware) -> Needs:
 
 
 def try_all(config: RunConfig, hardware: Hardware, needs: Needs, steps: int, images: int, sampled: int) -> list[Trial]:
-    """Trials of 1, 2, 4, ... clients, until there is no room, or on a GPU nothing is gained."""
+    """Trials of 1, 2, 4, ... clients, until no more fit, or a GPU gains nothing."""
     trials: list[Trial] = []
     for at_once in candidates(hardware, sampled):
         try:
@@ -137,7 +137,7 @@ def try_all(config: RunConfig, hardware: Hardware, needs: Needs, steps: int, ima
         except NoRoomError as error:
             if not trials:
                 raise
-            console.print(f"{at_once} at once find no room: {error}")
+            console.print(f"{at_once} at once do not fit: {error}")
             break
         if shortage(trials[-1], hardware, needs):
             break

@@ -18,15 +18,27 @@ settings.load_profile("project")
 torch.set_num_threads(1)
 
 
+# The files that take longest, so that `pytest -n 2 --dist loadfile` begins with them and both workers end together.
+LONGEST = (
+    "test_flwr_run.py", "test_interrupted_runs.py", "test_methods.py", "test_ray_cluster.py",
+    "test_secured_deployment.py", "test_peers.py", "test_deployment.py", "test_deploy.py", "test_scaling.py",
+)  # fmt: skip
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Results are always those of the CPU: only `pytest -m gpu` sees a GPU."""
     if config.option.markexpr != "gpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    if hasattr(config.option, "loadscopereorder"):  # of pytest-xdist, which would put files with few tests last
+        config.option.loadscopereorder = False
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Quick tests first, whole runs last."""
-    items.sort(key=lambda item: item.get_closest_marker("e2e") is not None)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """In one process quick tests first and whole runs last; with several, the longest files first."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+    else:
+        items.sort(key=lambda item: item.get_closest_marker("e2e") is not None)
 
 
 @pytest.fixture(scope="session", autouse=True)

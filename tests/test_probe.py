@@ -229,7 +229,7 @@ def test_what_processes_take_of_a_gpu_is_looked_at_while_they_are_there(monkeypa
 
     monkeypatch.setattr(concurrent, "_processes", processes)
     monkeypatch.setattr(concurrent, "_gpu_free", lambda: free[0])
-    monkeypatch.setattr(concurrent, "_tell", lambda process, what: said.append((process, what)))
+    monkeypatch.setattr(concurrent, "tell", lambda process, what: said.append((process, what)))
     replies = {"images": 64, "seconds": 2.0, "idle": 5, "peak": 7}
     monkeypatch.setattr(concurrent, "_hear", lambda process: {**replies, "peak": 7 + process})
     trial = concurrent.try_clients(RunConfig(), 3, Share(2, 0.3), steps=4, images=100)

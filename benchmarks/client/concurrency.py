@@ -2,9 +2,9 @@
 
     python -m benchmarks.client.concurrency [-c "model='resnet18'"] [--clients 1 --clients 2] [--steps 10] [--repeats 3]
 
-Each client is a process that runs the app's own training loop on random images, with an equal share of the CPUs, and
-on a GPU of its memory; all start together once they are warm. That is training alone: no messages, no decoding, no
-server. Contenders take turns; medians of repeats.
+Each client is a process that runs the app's own training loop on random images, with an equal share of the CPUs and of
+a GPU's memory; all start together once they are warm. Only training is measured: no messages, no decoding, no server.
+Contenders take turns; medians of repeats.
 """
 
 import statistics
@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from benchmarks.tools.command import run_command
 from benchmarks.tools.report import report
 from config.run_config import RunConfig
 from probe.arguments import Config
@@ -31,7 +32,7 @@ COLUMNS = (
     "fastest",
     "peak MiB",
 )
-FEDERATION = 10  # clients among which the images are dealt, which counts on a GPU
+FEDERATION = 10  # clients among which the images are dealt; matters on a GPU
 
 
 def measure(
@@ -57,9 +58,9 @@ def _row(trials: list[Trial], median: float, fewest: float) -> tuple[float, ...]
 
 def main(
     config: Config = None,
-    clients: Annotated[list[int] | None, typer.Option(help="At once; may be given again.", min=1)] = None,
+    clients: Annotated[list[int] | None, typer.Option(help="Clients at once; may be repeated.", min=1)] = None,
     steps: Annotated[int | None, typer.Option(help="Batches of each client.", min=1)] = None,
-    repeats: Annotated[int, typer.Option(help="Of everything.", min=1)] = 3,
+    repeats: Annotated[int, typer.Option(help="Runs of each contender.", min=1)] = 3,
 ) -> None:
     run = read_config(config or [])
     hardware = look_at_hardware()
@@ -72,6 +73,4 @@ def main(
 
 
 if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(main)
-    app()
+    run_command(main, __doc__)

@@ -3,7 +3,7 @@
     python -m benchmarks.client.profile [-c "image-size=224 batch-size=64"] [--steps 3] [--threads 1]
 
 The app's own training loop on random images, after a warm-up, under `torch.profiler`: self times of PyTorch's
-operations, so that each moment counts once. What the profiler itself takes is spread over all of them.
+operations, so that each moment counts once. The profiler's own time is spread over all of them.
 """
 
 from collections import defaultdict
@@ -13,19 +13,16 @@ from typing import Annotated
 import torch
 import typer
 
+from benchmarks.tools.command import run_command
+from benchmarks.tools.our_loop import our_visit
 from benchmarks.tools.report import report
-from config.run_config import build_named
 from learning.allocator import keep_freed_memory
-from learning.optimizer import LocalSGD
-from learning.training import train_locally
-from methods import METHODS
 from probe.arguments import Config
 from probe.session import read_config
-from task import build_model, derived_generator, pick_compute
+from task import pick_compute
 
-CLASSES = 14
 PACKAGES = ("torch", "torchvision")
-# Operations by the beginning of their names; the first kind that fits takes them.
+# Operations by the beginning of their names; the first matching kind takes them.
 KINDS = {
     "convolution, backward": ("aten::convolution_backward", "ConvolutionBackward"),
     "convolution, forward": ("aten::mkldnn_convolution", "aten::convolution", "aten::_convolution", "aten::cudnn"),
@@ -51,27 +48,17 @@ def by_kind(times: Mapping[str, float]) -> list[tuple[str, float]]:
 
 def main(
     config: Config = None,
-    steps: Annotated[int, typer.Option(help="That are profiled.", min=1)] = 5,
-    threads: Annotated[int, typer.Option(help="Of PyTorch.", min=1)] = 1,
+    steps: Annotated[int, typer.Option(help="Steps to profile.", min=1)] = 5,
+    threads: Annotated[int, typer.Option(help="Threads of PyTorch.", min=1)] = 1,
 ) -> None:
     torch.set_num_threads(threads)
     run = read_config(config or [])
     compute = pick_compute(run.precision, run.autotune)
     if compute.device.type == "cpu":
         keep_freed_memory()
-    model = build_model(run.model, CLASSES, seed=0).to(compute.device)
-    optimizer = LocalSGD(model)
-    method = build_named("method", METHODS, run.method, run.method_args)
-    count = steps * run.batch_size
-    generator = derived_generator(run.seed, "profile")
-    images = torch.randint(256, (count, run.image_size, run.image_size, 3), generator=generator, dtype=torch.uint8)
-    labels = torch.randint(CLASSES, (count,), generator=generator)
-
-    def train() -> float:
-        return train_locally(model, images, labels, method, run, compute, generator, optimizer=optimizer).seconds
-
+    train = our_visit(run, compute, steps, on_device=False)
     train()
-    plain = train()
+    plain = train().seconds
     with torch.profiler.profile() as profile:
         train()
     on_gpu = compute.device.type == "cuda"
@@ -81,12 +68,10 @@ def main(
     }
     total = sum(times.values())
     rows = [(kind, 1000 * seconds / steps, f"{seconds / total:.1%}") for kind, seconds in by_kind(times)]
-    rows.append(("all, without the profiler", 1000 * plain / steps, f"{count / plain:.1f} images/s"))
+    rows.append(("all, without the profiler", 1000 * plain / steps, f"{steps * run.batch_size / plain:.1f} images/s"))
     title = f"one step: {run.model}, {run.image_size} pixels, batches of {run.batch_size}, {compute}, {threads} threads"
     report(title, ("", "ms a step", "share"), rows, PACKAGES)
 
 
 if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(main)
-    app()
+    run_command(main, __doc__)

@@ -1,17 +1,17 @@
-"""One client's visit: the public notebook's way next to ours, on the same images and number of steps.
+"""One client's visit: the public notebook's loop compared with ours, on the same images and number of steps.
 
     python -m benchmarks.client.recipe [--images 128] [--epochs 2] [--image-size 224] [--batch-size 64] [--repeats 3]
 
 ResNet-50 on photos of 256 pixels in files, on all cores. Each visit is a process of its own, timed without its imports.
 
-- notebook: its loop (Sprinter1999/Clothing1M_FedAvg) in words of our own: PyTorch's default layout, a new SGD object
-  for every batch, Pillow decodes every image in every epoch in workers of a DataLoader; autocast to fp16 on a GPU,
-  which on a CPU is fp32, as there.
+- notebook: its loop (Sprinter1999/Clothing1M_FedAvg) rewritten by us: PyTorch's default layout, a new SGD object for
+  every batch, Pillow decodes every image in every epoch in workers of a DataLoader; autocast to fp16 on a GPU, which on
+  a CPU is fp32, as there.
 - ours: the app's ClientApp answers one train message with `preset = "notebook"`: images are decoded once, and training
-  is what every visit does. Once more in fp32, to show what precision alone makes.
-- ours, later visits: the same client again, whose images are decoded already.
+  is what every visit does. Also in fp32, to show the effect of precision alone.
+- ours, later visits: the same client again, whose images have already been decoded.
 
-Contenders take turns; medians of repeats. Before each first visit the decoded images are thrown away.
+Contenders take turns; medians of repeats. Decoded images are deleted before each first visit.
 """
 
 import multiprocessing
@@ -25,14 +25,14 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
+from flwr.app import ArrayRecord
 from torch import nn
 from torchvision import models
 
 from benchmarks.data.__main__ import Notebook, draw_release
-from benchmarks.server.prepared import identify
+from benchmarks.tools.command import run_command
+from benchmarks.tools.in_process import answer_alone
 from benchmarks.tools.report import Stopwatch, report
-from client_app.app import app
 from config.run_config import resolve
 from data.release import open_release
 from task import build_model, pick_compute
@@ -82,12 +82,7 @@ def our_visit(
             "image-size": image_size, "batch-size": batch_size, "local-epochs": epochs, "precision": precision,
         }
     )  # fmt: skip
-    arrays = ArrayRecord(build_model("resnet50", 14, seed=1).state_dict())
-    record = ConfigRecord({**config.to_flat(), "server-round": 1})
-    identify()
-    message = Message(RecordDict({"arrays": arrays, "config": record}), 1, MessageType.TRAIN)
-    message.metadata.__dict__["_message_id"] = "visit"
-    reply = app(message, Context(1, 1, {"partition-id": 0, "num-partitions": 1}, RecordDict(), {}))
+    reply = answer_alone(config.to_flat(), ArrayRecord(build_model("resnet50", 14, seed=1).state_dict()))
     if reply.has_error():
         raise RuntimeError(reply.error.reason)
     seen: Any = reply.content.metric_records["metrics"]["images-seen"]
@@ -109,11 +104,11 @@ def timed(visit: Callable[..., int], *arguments: Any) -> float:
 
 
 def main(
-    images: Annotated[int, typer.Option(help="Of the client; a multiple of the batch.")] = 128,
-    epochs: Annotated[int, typer.Option(help="Of the visit; the notebook has 5.")] = 2,
-    image_size: Annotated[int, typer.Option(help="In pixels.")] = 224,
+    images: Annotated[int, typer.Option(help="Images of the client; a multiple of the batch.")] = 128,
+    epochs: Annotated[int, typer.Option(help="Epochs of the visit; the notebook has 5.")] = 2,
+    image_size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 224,
     batch_size: Annotated[int, typer.Option(help="Images a step.")] = 64,
-    repeats: Annotated[int, typer.Option(help="Of everything.", min=1)] = 3,
+    repeats: Annotated[int, typer.Option(help="Runs of each contender.", min=1)] = 3,
 ) -> None:
     times: dict[str, list[float]] = {}
     spawn = multiprocessing.get_context("spawn")
@@ -144,6 +139,4 @@ def main(
 
 
 if __name__ == "__main__":
-    command = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    command.command()(main)
-    command()
+    run_command(main, __doc__)

@@ -1,19 +1,19 @@
-"""The way of an image from disk to a normalised batch, and of the lists into memory.
+"""From an image on disk to a normalised batch, and from the lists on disk into memory.
 
     python -m benchmarks.data [--images 1000] [--size 224] [--repeats 3] [--lists DIR]
 
-Everything runs on one core, one contender after the other, in each repeat anew. Images are drawn garments of 256 pixels
-with grain, about 22 KB each, as the release's are on average.
+Everything runs on one core; contenders take turns in each repeat. Images are drawn garments of 256 pixels with grain,
+about 22 KB each, as the release's are on average.
 
 - notebook: a Dataset that opens each file with Pillow in every epoch, torchvision's Resize, ToTensor and Normalize, and
   a DataLoader without workers (each worker would take a core of its own).
-- folder, first epoch: decode into the cache on disk, then batches out of it, as a client's first visit does.
+- folder, first epoch: decode into the cache on disk, then batches from it, as in a client's first visit.
 - pack, first epoch: the same from a pack.
-- later epochs: batches out of the cache.
-- decoders: bytes in memory to 224 x 224 pixels, nothing else.
+- later epochs: batches from the cache.
+- decoders: only from bytes in memory to 224 x 224 pixels.
 
-Lists: in a process of its own for each figure, on the text files of `--lists` (a folder that
-`python -m benchmarks.data.full_size DIR --lists-only` wrote; drawn into a temporary folder without it).
+Lists: in a process of its own for each figure, on the text files of `--lists` (a folder that `python -m
+benchmarks.data.full_size DIR --lists-only` wrote; drawn into a temporary folder without it).
 """
 
 import io
@@ -35,6 +35,7 @@ from PIL import Image
 from torchvision import transforms
 
 from benchmarks.data.full_size import write_full_size
+from benchmarks.tools.command import run_command
 from benchmarks.tools.report import Stopwatch, report
 from data.images.decode import decode, resize
 from data.images.decoded_cache import DecodedCache
@@ -178,10 +179,10 @@ def list_rows(lists: Path, cache: Path, repeats: int) -> list[tuple[str, float, 
 
 
 def main(
-    images: Annotated[int, typer.Option(help="How many.")] = 1000,
+    images: Annotated[int, typer.Option(help="Number of images.")] = 1000,
     size: Annotated[int, typer.Option(help="Side of the input in pixels.")] = 224,
-    repeats: Annotated[int, typer.Option(help="Of everything.")] = 3,
-    lists: Annotated[Path | None, typer.Option(help="Text files of full size.")] = None,
+    repeats: Annotated[int, typer.Option(help="Runs of each contender.")] = 3,
+    lists: Annotated[Path | None, typer.Option(help="Folder with text files of full size.")] = None,
 ) -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
@@ -198,6 +199,4 @@ def main(
 
 
 if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(main)
-    app()
+    run_command(main, __doc__)

@@ -2,9 +2,9 @@
 
     python -m benchmarks.data.full_size DIR [--drawn 20000] [--image-size 64] [--lists-only]
 
-Drawing a million garments would take hours, so `--drawn` of them are drawn and each is written under many keys, as
-a file of its own with a comment that no other file has: the same pixels, other bytes. `--lists-only` writes the text
-files alone, which is what reading them is measured on.
+DIR is the folder to write. Drawing a million garments would take hours, so `--drawn` of them are drawn, and each is
+written under many keys, as a file with a comment of its own: the same pixels, other bytes. `--lists-only` writes the
+text files alone, which is what reading them is measured on.
 """
 
 import io
@@ -14,6 +14,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from benchmarks.tools.command import run_command
 from benchmarks.tools.report import Stopwatch
 from data.check import PUBLISHED
 from data.layout.writer import Labelled, complete_or_absent, draw_keys, write_annotations
@@ -68,10 +69,10 @@ def jpeg(label: int, image_size: int, rng: np.random.Generator) -> bytes:
 
 
 def main(
-    out: Annotated[Path, typer.Argument(help="Folder to write.")],
+    out: Annotated[Path, typer.Argument(metavar="DIR")],
     drawn: Annotated[int, typer.Option(help="Different pictures.", min=14)] = 20_000,
     image_size: Annotated[int, typer.Option(help="Shorter side in pixels.")] = 64,
-    lists_only: Annotated[bool, typer.Option("--lists-only", help="No images.")] = False,
+    lists_only: Annotated[bool, typer.Option("--lists-only", help="Write no images.")] = False,
 ) -> None:
     with Stopwatch() as watch:
         write_full_size(out, 0 if lists_only else drawn, image_size)
@@ -79,6 +80,4 @@ def main(
 
 
 if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(main)
-    app()
+    run_command(main, __doc__)

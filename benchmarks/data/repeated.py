@@ -1,4 +1,4 @@
-"""A pack with many keys and few pictures, for what depends on how many images there are and not on what they show."""
+"""A pack with many keys and few pictures, for measurements that depend on the number of images, not their content."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,18 +1,18 @@
-"""What a round of a real deployment costs besides training: this app next to Flower's own loop.
+"""What a round of a real deployment costs besides training: this app compared with Flower's own loop.
 
     python -m benchmarks.deployment [--contender stock --contender ours] [--model resnet50] [--rounds 5] [--repeats 3]
 
-A SuperLink and two SuperNodes on loopback, started anew for each run; contenders take turns. Both read the same drawn
+A SuperLink and two SuperNodes on loopback, restarted for each run; contenders take turns. Both read the same drawn
 images from the same files, take the same number of fp32 steps of the same size from the same architecture, every client
 in every round, and test the global model on the same images after each. Each node's processes compute on an equal share
 of the cores.
 
-- stock: `benchmarks/deployment/stock`, a plain app after Flower's PyTorch quickstart: `FedAvg.start()`, a
-  DataLoader with Pillow.
+- stock: `benchmarks/tools/plain_app`, modelled on Flower's PyTorch quickstart: `FedAvg.start()`, a DataLoader with
+  Pillow.
 - ours: this app with its defaults: roll call, checks of every reply, checkpoints, metrics.
 
-A round lasts from one tested global model to the next, so checkpoints count. Its rest is what the longest training of
-its clients does not explain: starting processes, imports, transport, waiting, decoding, aggregation and evaluation.
+A round lasts from one tested global model to the next, so checkpoints count. Its rest is the time not explained by the
+longest training of its clients: starting processes, imports, transport, waiting, decoding, aggregation and evaluation.
 Medians over all rounds but the first of each run, which also decodes, and waits for nodes.
 """
 
@@ -29,14 +29,13 @@ from typing import Annotated, Any
 
 import typer
 
+from benchmarks.tools.command import run_command
+from benchmarks.tools.dealt import draw_dealt
 from benchmarks.tools.processes import arrivals, deployment, pairs
 from benchmarks.tools.report import Stopwatch, report
-from data.partition.schemes import partition
-from data.release import open_release, training_split
-from data.sample import draw_sample
 
 ROOT = Path(__file__).parents[2]
-STOCK = ROOT / "benchmarks" / "deployment" / "stock"
+STOCK = ROOT / "benchmarks" / "tools" / "plain_app"
 NODES = 2
 TEST_IMAGES = 28
 SEED = 1
@@ -49,7 +48,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Contender:
-    """An app, and what it is set to besides the job.
+    """An app and its settings beyond those of the job.
 
     Attributes:
         app: Its folder.
@@ -108,26 +107,14 @@ class Run:
 
     @property
     def rests(self) -> list[float]:
-        """What training does not explain of each round but the first."""
+        """The time not explained by training, of each round but the first."""
         return [total - training for total, training in zip(self.rounds, self.training, strict=True)][1:]
 
 
 def draw(folder: Path, job: Job) -> None:
     """The sample in the released layout, and the same images, dealt the same way, as stock's lists."""
-    draw_sample(
-        folder / "release",
-        train=NODES * job.images,
-        clean_train=1,
-        val=1,
-        test=TEST_IMAGES,
-        image_size=job.image_size * 4 // 3,
-        seed=SEED,
-    )
-    release = open_release(folder / "release")
-    train = training_split(release, "noisy")
-    dealt = partition("iid", train.labels, NODES, SEED)
-    lists = {f"client-{client}": train.take(rows) for client, rows in enumerate(dealt)}
-    for name, split in {**lists, "test": release.split("clean_test")}.items():
+    release, splits = draw_dealt(folder / "release", NODES, job.images, job.image_size, TEST_IMAGES, SEED)
+    for name, split in splits.items():
         lines = (
             f"{release.root / key.decode()}\t{label}\n" for key, label in zip(split.keys, split.labels, strict=True)
         )
@@ -141,7 +128,7 @@ def measure(contender: Contender, job: Job, data: Path, folder: Path) -> Run:
         "batch-size": job.batch_size, "local-epochs": 1,
     }  # fmt: skip
     if contender.app == STOCK:
-        own: dict[str, Any] = {"lists": data, "report": folder / "rounds.json"}
+        own: dict[str, Any] = {"data": data, "report": folder / "rounds.json"}
     else:
         own = {
             "data-dir": data / "release", "output-dir": folder, "run-name": "run", "cache-dir": folder / "cache",
@@ -186,12 +173,12 @@ def row(runs: list[Run], stock: list[Run] | None) -> list[float | str]:
 
 
 def main(
-    contender: Annotated[list[str] | None, typer.Option(help="May be given again; all of them without it.")] = None,
+    contender: Annotated[list[str] | None, typer.Option(help="May be repeated; all by default.")] = None,
     model: Annotated[str, typer.Option(help="resnet18, resnet34 or resnet50.")] = "resnet50",
-    rounds: Annotated[int, typer.Option(help="Of each run; the first is counted apart.")] = 5,
+    rounds: Annotated[int, typer.Option(help="Rounds of each run; the first is reported separately.")] = 5,
     repeats: Annotated[int, typer.Option(help="Runs of each contender.")] = 3,
-    images: Annotated[int, typer.Option(help="Of each client.")] = 64,
-    image_size: Annotated[int, typer.Option(help="In pixels.")] = 48,
+    images: Annotated[int, typer.Option(help="Images of each client.")] = 64,
+    image_size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 48,
     batch_size: Annotated[int, typer.Option(help="Images a step.")] = 16,
 ) -> None:
     job = Job(model, rounds, images, image_size, batch_size)
@@ -209,6 +196,4 @@ def main(
 
 
 if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(main)
-    app()
+    run_command(main, __doc__)

@@ -2,9 +2,9 @@
 
     python -m benchmarks.gpu [--minutes 9] [--out FOLDER] [--step equality --step speed]
 
-Each step is a process of its own with a time limit, and whatever fails, the next one starts. Findings are written to
-`findings.jsonl` as they come, what steps print besides to `<step>.log`; at the end they are one table. The exit status
-is 1 if something that is required does not hold, or a step did not finish.
+Each step is a process of its own with a time limit; if it fails, the next one still starts. Findings are appended to
+`findings.jsonl` at once, other output of a step goes to `<step>.log`; at the end all findings are shown in one table.
+The exit status is 1 if a requirement does not hold or a step did not finish.
 """
 
 import json
@@ -17,15 +17,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.tools.command import run_command
 from benchmarks.tools.report import machine
 
 ROOT = Path(__file__).parents[2]
-# In the order of worth: what comes last is missing first when time runs out. Commands, and seconds that each may take.
+# Most valuable first, because the last ones are dropped when time runs out: command, and the seconds it may take.
 STEPS: dict[str, tuple[list[str], float]] = {
     "equality": (["benchmarks.gpu.equality"], 100),
     "tests": (["pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider", "-p", "no:benchmark"], 60),
@@ -37,7 +37,7 @@ STEPS: dict[str, tuple[list[str], float]] = {
     "data_path": (["benchmarks.gpu.data_path"], 60),
     "compiled": (["benchmarks.gpu.compiled"], 150),
 }
-# A CPU does something of each as well.
+# What a CPU runs of these instead.
 TOY: dict[str, list[str]] = {
     "probe": ["probe", "--clients", "4", "--steps", "1", "-c", "model='cnn' image-size=32 batch-size=4"],
     "recipe": ["benchmarks.client.recipe", "--images", "4", "--epochs", "1", "--image-size", "32", "--batch-size", "2",
@@ -48,7 +48,7 @@ Finding = dict[str, Any]
 
 
 def run_step(name: str, arguments: Sequence[str], limit: float, out: Path) -> list[Finding]:
-    """The findings of one step, written to `out` as they come; whatever else it prints goes to its log."""
+    """The findings of one step, written to `out` at once; its other output goes to its log."""
     findings: list[Finding] = []
 
     def note(finding: Finding) -> None:
@@ -90,24 +90,23 @@ def table(findings: Sequence[Finding], title: str) -> Table:
     return result
 
 
-def device_name() -> str:
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-
-
 def main(
-    minutes: Annotated[float, typer.Option(help="After which no further step starts, and none goes on.")] = 9.0,
-    out: Annotated[Path | None, typer.Option(help="Folder for findings and logs; a new one without it.")] = None,
-    step: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(STEPS)}; all without it.")] = None,
+    minutes: Annotated[float, typer.Option(help="Time limit of all steps together.")] = 9.0,
+    out: Annotated[Path | None, typer.Option(help="Folder for findings and logs; a new one by default.")] = None,
+    step: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(STEPS)}; all by default.")] = None,
 ) -> None:
     if unknown := set(step or []) - set(STEPS):
         raise typer.BadParameter(f"{', '.join(sorted(unknown))}; it must be among {', '.join(STEPS)}.")
+    import torch  # takes seconds, which `--help` does without
+
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
     out = out or Path(tempfile.mkdtemp(prefix="benchmarks-gpu-"))
     out.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + 60 * minutes
     findings: list[Finding] = []
     for name in step or STEPS:
         arguments, limit = STEPS[name]
-        if not torch.cuda.is_available():
+        if not gpu:
             arguments = TOY.get(name, arguments)
         left = deadline - time.monotonic()
         if left < 1:
@@ -115,7 +114,7 @@ def main(
             continue
         findings += run_step(name, arguments, min(limit, left), out)
         print(f"{name}: done, {deadline - time.monotonic():.0f} s left", file=sys.stderr, flush=True)
-    where = {"device": device_name(), **machine(PACKAGES)}
+    where = {"device": gpu or "no GPU", **machine(PACKAGES)}
     Console(width=160).print(table(findings, ", ".join(f"{key} {value}" for key, value in where.items())))
     (out / "machine.json").write_text(json.dumps(where, indent=1) + "\n", encoding="utf-8")
     print(f"Findings and logs are in {out}.")
@@ -124,6 +123,4 @@ def main(
 
 
 if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(main)
-    app()
+    run_command(main, __doc__)

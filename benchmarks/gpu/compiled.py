@@ -1,11 +1,10 @@
-"""`compile = true` next to the plain model; apart from `speed`, because compiling takes longer than all of that."""
-
-import time
+"""`compile = true` compared with the plain model; not part of `speed`, because compiling takes longer."""
 
 import torch
 
-from benchmarks.gpu.speed import config_of, rates, visit
-from benchmarks.gpu.step import emit, scale
+from benchmarks.gpu.speed import config_of, rates
+from benchmarks.gpu.step import emit, scale, seconds
+from benchmarks.tools.our_loop import our_visit
 from task import pick_compute
 
 
@@ -14,11 +13,9 @@ def main() -> None:
         emit("compile", "needs a GPU")
         return
     size, compute = scale(), pick_compute("auto", autotune=True)
-    compiled = visit(size, compute, config_of(size, compile=True))
-    start = time.perf_counter()
-    compiled()
-    emit("first epoch with compile", time.perf_counter() - start, "s")
-    contenders = {"plain": visit(size, compute, config_of(size)), "compiled": compiled}
+    compiled = our_visit(config_of(size, compile=True), compute, size.steps)
+    emit("first epoch with compile", seconds(compiled, compute.device), "s")
+    contenders = {"plain": our_visit(config_of(size), compute, size.steps), "compiled": compiled}
     found = rates(size, contenders, compute.device)
     for name, rate in found.items():
         emit(f"visit, {name}", rate, "images/s")

@@ -2,32 +2,21 @@
 
 import os
 import tempfile
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from benchmarks.data.full_size import jpeg
 from benchmarks.data.repeated import write_repeated
-from benchmarks.gpu.step import Scale, emit, scale, synchronize
+from benchmarks.gpu.step import Scale, emit, scale, seconds
 from data.images.decode import decode, resize
 from data.images.decoded_cache import DecodedCache
 from data.release import open_release
 from learning.batches import ahead
 
 PHOTO_SIDE = 256  # the release's images are so large on average
-
-
-def seconds(work: Callable[[], Any], device: torch.device) -> float:
-    synchronize(device)
-    start = time.perf_counter()
-    work()
-    synchronize(device)
-    return time.perf_counter() - start
 
 
 def rates(size: Scale, folder: Path, device: torch.device) -> None:

@@ -1,10 +1,11 @@
-"""A visit on this device next to a plain PyTorch loop over the same batches, and every method next to the CPU.
+"""A visit on this device compared with a plain PyTorch loop over the same batches, and every method with the CPU.
 
-In each precision both take the same steps from the same weights; what may differ is the order in which a GPU adds up.
-The plain loop is written without the app's training code: torch's own SGD, its GradScaler, batches by plain indexing.
+In each precision both take the same steps from the same weights; only the order in which a GPU adds may differ. The
+plain loop (`benchmarks.tools.bare_loop`) is written without the app's training code: torch's own SGD, its GradScaler,
+batches by plain indexing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.gpu.step import CLASSES, computes, emit, scale
+from benchmarks.tools.bare_loop import train
 from config.run_config import RunConfig
 from learning.augmentation import augment, stored_size
 from learning.colour import distort
@@ -24,9 +26,9 @@ from task import NORMALIZATIONS, Compute, build_model, derived_generator, pick_c
 IMAGES, SIDE, BATCH, EPOCHS = 96, 64, 16, 2
 RATE, MOMENTUM, DECAY = 0.01, 0.9, 5e-4
 # Largest difference of a weight after a visit, as a share of how far the weights moved. Half precision rounds every
-# product, and a GPU may choose another algorithm for a batch that lies elsewhere in memory.
+# product, and a GPU may choose another algorithm for a batch elsewhere in memory.
 ALLOWED = {"fp32": 1e-3, "tf32": 0.05, "bf16": 0.2, "fp16": 0.1}
-CPU_LOSSES = 5e-3  # relative, of a method's epoch losses, GPU next to CPU in fp32
+CPU_LOSSES = 5e-3  # relative, of a method's epoch losses, GPU and CPU in fp32
 
 
 def data(side: int = SIDE) -> tuple[Tensor, Tensor]:
@@ -61,20 +63,15 @@ def plain(model: nn.Module, compute: Compute) -> None:
     images, labels = (value.to(compute.device) for value in data())
     mean, deviation = (torch.tensor(values, device=compute.device) for values in NORMALIZATIONS["imagenet"])
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=MOMENTUM, weight_decay=DECAY)
-    scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.dtype is torch.float16)
     generator = derived_generator(1, "visit")
-    model.train()
-    for _ in range(EPOCHS):
-        order = torch.randperm(IMAGES, generator=generator)
-        for start in range(0, IMAGES, BATCH):
-            rows = order[start : start + BATCH].to(compute.device)
-            inputs = ((images[rows].float() / 255 - mean) / deviation).permute(0, 3, 1, 2)
-            with torch.autocast(compute.device.type, compute.dtype, enabled=compute.dtype is not torch.float32):
-                logits = model(inputs)
-            optimizer.zero_grad()
-            scaler.scale(nn.functional.cross_entropy(logits.float(), labels[rows])).backward()  # type: ignore[no-untyped-call]
-            scaler.step(optimizer)
-            scaler.update()
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        for _ in range(EPOCHS):
+            for chosen in torch.randperm(IMAGES, generator=generator).split(BATCH):  # type: ignore[no-untyped-call]
+                rows = chosen.to(compute.device)
+                yield ((images[rows].float() / 255 - mean) / deviation).permute(0, 3, 1, 2), labels[rows]
+
+    train(model, batches(), optimizer, compute.dtype)
 
 
 def weights(model: nn.Module) -> Tensor:
@@ -129,7 +126,7 @@ def compare_views(device: torch.device) -> None:
 
 
 def compare_methods(device: torch.device) -> None:
-    """Two visits of every method, the second with what the first kept; epoch losses next to the CPU's."""
+    """Two visits of every method, the second with what the first kept; epoch losses compared with the CPU's."""
     for name, make in METHODS.items():
         method: Any = make()
         losses: list[list[float]] = []
@@ -145,8 +142,8 @@ def compare_methods(device: torch.device) -> None:
                     state = {key: value.cpu() for key, value in report.visit.state.items()}
                     found += report.epoch_losses
                 losses.append(found)
-        except Exception as error:  # the step goes on with the next method
-            emit(f"method {name}: CPU next to device", f"{type(error).__name__}: {error}", ok=False)
+        except Exception as error:  # the step continues with the next method
+            emit(f"method {name}: CPU and device", f"{type(error).__name__}: {error}", ok=False)
             continue
         apart = max(abs(a - b) / max(abs(a), 1e-6) for a, b in zip(*losses, strict=True))
         emit(f"method {name}: epoch losses of two visits on CPU and device, relative difference", apart,
@@ -174,7 +171,7 @@ def main() -> None:
     for part in parts:
         try:
             part()
-        except Exception as error:  # the next part is as interesting
+        except Exception as error:  # the next part matters as much
             emit(str(part), f"{type(error).__name__}: {error}", ok=False)
 
 

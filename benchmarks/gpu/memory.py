@@ -1,4 +1,4 @@
-"""A client's part of a GPU is a limit: whoever needs more is told so, those beside it keep going, and it recovers."""
+"""A client's part of a GPU is a limit: one that needs more is refused and recovers, and its neighbours continue."""
 
 import tempfile
 import threading
@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
+from flwr.app import ArrayRecord
 
 from benchmarks.data.repeated import write_repeated
 from benchmarks.gpu.step import CLASSES, emit, scale
-from benchmarks.server.prepared import identify
-from client_app.app import app
+from benchmarks.tools.in_process import answer_alone
 from config.run_config import RunConfig
 from probe.concurrent import try_clients
 from probe.errors import NoRoomError
@@ -38,11 +37,8 @@ def context() -> None:
 
 
 def train_message(config: RunConfig, batch_size: int) -> Any:
-    values: dict[str, Any] = {**config.to_flat(), "batch-size": batch_size, "server-round": 1}
     arrays = ArrayRecord(build_model("resnet50", CLASSES, seed=1).state_dict())
-    message = Message(RecordDict({"arrays": arrays, "config": ConfigRecord(values)}), 1, MessageType.TRAIN)
-    message.metadata.__dict__["_message_id"] = f"visit {batch_size}"
-    return app(message, Context(1, 1, {"partition-id": 0, "num-partitions": 1}, RecordDict(), {}))
+    return answer_alone({**config.to_flat(), "batch-size": batch_size}, arrays)
 
 
 def beyond_its_part(folder: Path) -> None:
@@ -51,7 +47,6 @@ def beyond_its_part(folder: Path) -> None:
     config = RunConfig(
         data_dir=str(folder / "release.pack"), cache_dir=str(folder / "cache"), image_size=224, learning_rate=0.01
     )
-    identify()
     hold_to(Share(2, PART))
     reply = train_message(config, TOO_MANY)
     reason = reply.error.reason if reply.has_error() else "no error"

@@ -1,33 +1,29 @@
-"""Images per second: a bare loop, one client's visit, several clients at once; and what makes the host wait.
+"""Images per second: a bare loop, one client's visit, several clients at once; and what the host waits for.
 
-The bare loop is PyTorch as somebody would write it who knows it well (channels-last, autocast, fused SGD, autotuning),
-with all images on the device. A visit is the app's own loop. Both in one process, in turns; clients at once are
-processes of their own, as Ray's actors are.
+The bare loop is PyTorch as an expert would write it (channels-last, autocast, fused SGD, autotuning), with all images
+on the device. A visit is the app's own loop. Both run in one process and take turns; clients at once are processes of
+their own, as Ray's actors are.
 """
 
 import itertools
 import statistics
-import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
-from torch import nn
 
-from benchmarks.gpu.step import CLASSES, Scale, emit, scale, synchronize
+from benchmarks.gpu.step import CLASSES, Scale, emit, scale, seconds
+from benchmarks.tools.bare_loop import Load, bare_visit
+from benchmarks.tools.our_loop import our_visit
 from config.run_config import RunConfig
-from learning.augmentation import stored_size
-from learning.optimizer import LocalSGD
-from learning.training import train_locally
-from methods import METHODS
 from probe.concurrent import try_clients
 from probe.recommendation import Needs, share_of_each
 from probe.session import look_at_hardware
-from task import Compute, build_model, derived_generator, pick_compute
+from task import Compute, pick_compute
 
 AIM_VISIT, AIM_CLIENTS = 0.97, 0.95
 PROFILED_STEPS = 6  # the profiler takes minutes over an epoch
@@ -43,71 +39,30 @@ def config_of(size: Scale, **changes: Any) -> RunConfig:
 
 def bare_loop(size: Scale, compute: Compute) -> Callable[[], None]:
     """One epoch over ``size.steps`` batches."""
-    with torch.random.fork_rng():
-        model: Any = torchvision.models.get_model(size.model, weights=None, num_classes=CLASSES)
-    device = compute.device
-    model = model.to(device, memory_format=torch.channels_last).train()
-    count = size.steps * size.batch_size
-    images = torch.randint(256, (count, size.image_size, size.image_size, 3), dtype=torch.uint8, device=device)
-    labels = torch.randint(CLASSES, (count,), device=device)
-    mean, deviation = torch.tensor((0.485, 0.456, 0.406)).to(device), torch.tensor((0.229, 0.224, 0.225)).to(device)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, fused=True)
-
-    def epoch() -> None:
-        order = torch.randperm(count, device=device)
-        for rows in order.split(size.batch_size):  # type: ignore[no-untyped-call]
-            inputs = images[rows].float().div_(255).sub_(mean).div_(deviation).permute(0, 3, 1, 2)
-            with torch.autocast(device.type, compute.dtype, enabled=compute.dtype is not torch.float32):
-                logits = model(inputs)
-            loss = nn.functional.cross_entropy(logits.float(), labels[rows])
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-
-    return epoch
+    load = Load(
+        size.model, CLASSES, size.steps * size.batch_size, size.image_size, size.batch_size, bf16=False,
+        learning_rate=0.01,
+    )  # fmt: skip
+    return partial(bare_visit(load, compute.device, compute.dtype), load.images)
 
 
-def visit(size: Scale, compute: Compute, config: RunConfig, on_device: bool = True) -> Callable[[], None]:
-    """One epoch of the app's loop."""
-    model = build_model(config.model, CLASSES, seed=0).to(compute.device)
-    if config.compile:
-        model.compile(dynamic=False)
-    optimizer = LocalSGD(model)
-    count, side = size.steps * size.batch_size, stored_size(config.augmentation, config.image_size)
-    generator = derived_generator(1, "speed")
-    images = torch.randint(256, (count, side, side, 3), generator=generator, dtype=torch.uint8)
-    images = images.to(compute.device) if on_device else images
-    labels = torch.randint(CLASSES, (count,), generator=generator)
-    method = METHODS[config.method]()
-
-    def epoch() -> None:
-        train_locally(model, images, labels, method, config, compute, generator, optimizer=optimizer)
-
-    return epoch
-
-
-def rates(size: Scale, contenders: dict[str, Callable[[], None]], device: torch.device) -> dict[str, float]:
+def rates(size: Scale, contenders: Mapping[str, Callable[[], object]], device: torch.device) -> dict[str, float]:
     """Images per second, medians; each has run once before."""
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for repeat in range(size.repeats + 1):
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(size.repeats + 1):
         for name, run in contenders.items():
-            synchronize(device)
-            start = time.perf_counter()
-            run()
-            synchronize(device)
-            if repeat:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: size.steps * size.batch_size / statistics.median(times) for name, times in seconds.items()}
+            times[name].append(seconds(run, device))
+    return {name: size.steps * size.batch_size / statistics.median(found[1:]) for name, found in times.items()}
 
 
 def one_client(size: Scale) -> float:
     compute = pick_compute("auto", autotune=True)
-    contenders = {
+    contenders: dict[str, Callable[[], object]] = {
         "bare loop": bare_loop(size, compute),
-        "visit": visit(size, compute, config_of(size)),
-        "visit, images copied ahead": visit(size, compute, config_of(size), on_device=False),
-        "visit, crop-flip": visit(size, compute, config_of(size, augmentation="crop-flip")),
-        "visit, crop-flip-jitter": visit(size, compute, config_of(size, augmentation="crop-flip-jitter")),
+        "visit": our_visit(config_of(size), compute, size.steps),
+        "visit, images copied ahead": our_visit(config_of(size), compute, size.steps, on_device=False),
+        "visit, crop-flip": our_visit(config_of(size, augmentation="crop-flip"), compute, size.steps),
+        "visit, crop-flip-jitter": our_visit(config_of(size, augmentation="crop-flip-jitter"), compute, size.steps),
     }
     found = rates(size, contenders, compute.device)
     what = f"{size.model}, {size.image_size} pixels, batches of {size.batch_size}, {compute}"
@@ -128,7 +83,7 @@ def one_client(size: Scale) -> float:
 def other_precisions(size: Scale) -> None:
     for precision, autotune in (("bf16", False), ("fp16", True), ("tf32", True), ("fp32", True)):
         compute = pick_compute(precision, autotune)
-        found = rates(size, {"visit": visit(size, compute, config_of(size))}, compute.device)
+        found = rates(size, {"visit": our_visit(config_of(size), compute, size.steps)}, compute.device)
         emit(f"visit: {precision}, autotune {autotune}", found["visit"], "images/s")
 
 
@@ -137,7 +92,7 @@ def waits(size: Scale) -> None:
     size = replace(size, steps=PROFILED_STEPS)
     compute = pick_compute("auto", autotune=True)
     for augmentation, on_device in itertools.product(("none", "crop-flip", "crop-flip-jitter"), (True, False)):
-        run = visit(size, compute, config_of(size, augmentation=augmentation), on_device)
+        run = our_visit(config_of(size, augmentation=augmentation), compute, size.steps, on_device)
         run()
         what = f"{augmentation}, images {'on the device' if on_device else 'copied ahead'}, {size.steps} steps"
         torch.cuda.set_sync_debug_mode("warn")

@@ -1,11 +1,13 @@
-"""What every step of `benchmarks.gpu` shares: how large it is here, and how it reports."""
+"""What every step of `benchmarks.gpu` shares: its size on this machine, and how it reports."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from benchmarks.tools.report import Stopwatch
 from task import Compute
 
 CLASSES = 14
@@ -19,8 +21,8 @@ class Scale:
         model: A torchvision ResNet.
         image_size: Of the input, in pixels.
         batch_size: Images a step.
-        steps: Of SGD in whatever is timed.
-        repeats: Of whatever is timed; contenders take turns.
+        steps: Of SGD in everything that is timed.
+        repeats: Of everything that is timed; contenders take turns.
         at_once: Numbers of clients that train at the same time.
         images: Of each client in a whole run.
         photos: JPEG files that are decoded.
@@ -60,12 +62,18 @@ def emit(what: str, value: Any, unit: str = "", *, ok: bool | None = None, aim: 
         what: In words.
         value: A number or a short text.
         unit: Of the number.
-        ok: Whether it is as it must be; None where nothing is required.
+        ok: Whether the requirement holds; None where there is none.
         aim: What is required.
     """
     print(json.dumps({"what": what, "value": value, "unit": unit, "ok": ok, "aim": aim}), flush=True)
 
 
-def synchronize(device: torch.device) -> None:
+def seconds(work: Callable[[], Any], device: torch.device) -> float:
+    """Wall time of `work` until the device has done it."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    with Stopwatch() as watch:
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+    return watch.seconds

@@ -1,4 +1,4 @@
-"""One `flwr run` of the `notebook` preset on this machine: does it work, and what do Flower and Ray add to training.
+"""One `flwr run` of the `notebook` preset on this machine: does it work, and what do Flower and Ray add to training?
 
 On a GPU eight clients train in each round, four at a time on a quarter of it, then two at a time on half of it; the
 images are drawn, packed, 224 pixels. A round trains as many steps as the bare loop that is timed before it.
@@ -10,14 +10,15 @@ import re
 import statistics
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.data.repeated import write_repeated
-from benchmarks.gpu.speed import bare_loop
-from benchmarks.gpu.step import Scale, emit, scale, synchronize
+from benchmarks.gpu.speed import bare_loop, rates
+from benchmarks.gpu.step import Scale, emit, scale
 from benchmarks.tools.processes import deployment, pairs
 from task import pick_compute
 
@@ -27,16 +28,10 @@ RUN_SECONDS = 240
 
 def bare_rate(size: Scale) -> float:
     compute = pick_compute("auto", autotune=True)
-    epoch = bare_loop(size, compute)
-    epoch()
-    synchronize(compute.device)
-    start = time.perf_counter()
-    epoch()
-    synchronize(compute.device)
-    seconds = time.perf_counter() - start
+    rate = rates(replace(size, repeats=1), {"bare": bare_loop(size, compute)}, compute.device)["bare"]
     if compute.device.type == "cuda":
         torch.cuda.empty_cache()
-    return size.steps * size.batch_size / seconds
+    return rate
 
 
 def one_run(size: Scale, clients: int, at_once: int, rounds: int, folder: Path, bare: float) -> None:

@@ -4,12 +4,12 @@
     python -m benchmarks.methods --cost
 
 Each row is a method in a setting with a seed: a run of its own through `flwr run`, with the same budget of rounds, on
-two simulated clients at a time. Its line in the results' file is written when it ends; what is there is not run again,
-and a run that was stopped goes on, with the same command. What is there is printed as the tables of RESULTS.md.
+two simulated clients at a time. Its line is added to the results file when it ends. The same command runs only what is
+missing, resumes a run that was stopped, and prints all results as the tables of RESULTS.md.
 
-Accuracies are on the sample's clean test, which no run sees otherwise. `ceiling` is FedAvg with cross-entropy on the
-true labels of the same images. `--cost` measures the time of visits apart (`benchmarks.methods.cost`), because the
-seconds of a run depend on what else the machine does.
+Accuracies are on the sample's clean test, which no run uses for anything else. `ceiling` is FedAvg with cross-entropy
+on the true labels of the same images. `--cost` measures the time of visits separately (`benchmarks.methods.cost`),
+because the seconds of a run depend on what else the machine does.
 """
 
 import json
@@ -28,6 +28,7 @@ from benchmarks.methods.cost import median_ratio, ratios
 from benchmarks.methods.data import SIZE, sample_and_truth
 from benchmarks.methods.rows import LAST, Cost, Row, append, markdown, read, table
 from benchmarks.methods.settings import COMMON, MATRIX, METHODS, SETTINGS, WARM, config_of, mark_of, write_matrix
+from benchmarks.tools.command import run_command
 from benchmarks.tools.processes import Deployment, deployment, pairs
 from benchmarks.tools.report import Stopwatch, machine
 from data.user_cache import cache_folder
@@ -41,14 +42,14 @@ PACKAGES = ("flwr", "ray", "torch", "numpy")
 def missing(
     rows: Sequence[Row], settings: Sequence[str], methods: Sequence[str], seeds: Sequence[int]
 ) -> list[tuple[str, str, int]]:
-    """Runs that have no row yet, seed by seed, so that a table that is cut short compares like with like."""
+    """Runs that have no row yet, seed by seed, so that even an incomplete table compares like with like."""
     there = {row.key for row in rows}
     wanted = [(setting, method, seed) for seed in seeds for setting in settings for method in methods]
     return [key for key in wanted if (*key, mark_of(*key[:2])) not in there]
 
 
 def run_row(started: Deployment, runs: Path, setting: str, method: str, seed: int) -> Row:
-    """Do one run, or go on with it; its folder keeps what is small."""
+    """Do one run, or resume it; only small files stay in its folder."""
     mark = mark_of(setting, method)
     name = f"{setting}-{method}-{seed}-{mark}"
     config = {
@@ -65,7 +66,7 @@ def run_row(started: Deployment, runs: Path, setting: str, method: str, seed: in
 
 
 def run_missing(results: Path, wanted: Sequence[tuple[str, str, int]]) -> list[str]:
-    """Do the runs, one on each CPU at a time; returns what failed, each with its log.
+    """Do the runs, one on each CPU at a time; return the failures, each with its log.
 
     Two runs of one actor finish sooner than one of two: while one starts, the other trains. Each server evaluates on
     one thread, or the threads of both would wait for each other.
@@ -134,10 +135,10 @@ def section(setting: str, methods: Sequence[str], seeds: Sequence[int], results:
 
 
 def main(
-    seed: Annotated[list[int] | None, typer.Option(help="May be given again; 1, 2 and 3 without.")] = None,
-    method: Annotated[list[str] | None, typer.Option(help="A row's name; may be given again. All without.")] = None,
-    setting: Annotated[list[str] | None, typer.Option(help="May be given again. All without.")] = None,
-    results: Annotated[Path | None, typer.Option(help="JSON lines, in the user's cache folder without.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="May be repeated; 1, 2 and 3 by default.")] = None,
+    method: Annotated[list[str] | None, typer.Option(help="Name of a row; may be repeated. All by default.")] = None,
+    setting: Annotated[list[str] | None, typer.Option(help="May be repeated; all by default.")] = None,
+    results: Annotated[Path | None, typer.Option(help="File of JSON lines; by default in the cache folder.")] = None,
     cost: Annotated[bool, typer.Option("--cost", help="Measure what visits cost, instead of running.")] = False,
 ) -> None:
     seeds = seed or list(SEEDS)
@@ -177,6 +178,4 @@ def _remove(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(main)
-    app()
+    run_command(main, __doc__)

@@ -1,10 +1,9 @@
-"""What a visit costs with a method, next to one of plain cross-entropy, however busy the machine is.
+"""What a visit costs with a method, relative to plain cross-entropy, however busy the machine is.
 
-The real ServerApp and ClientApp run in this process, one client a round. Each train message is answered twice, in turn
-first and second: as it is, and with the method `ce` on the same client's images. What counts is the processor time of
-both, on one thread, so that other work on the machine changes little. The first pair is left out: it decodes images
-and takes memory for the first time. Passes outside of training, such as the one that looks for noisy clients once in a
-run, do not count.
+The real ServerApp and ClientApp run in this process, one client a round. Each train message is answered twice, in
+alternating order: as it is, and with the method `ce` on the same client's images. Processor time on one thread is
+compared, so that other work on the machine changes little. The first pair is left out, since it also decodes images and
+allocates memory. Passes outside of training, such as the one that looks for noisy clients once in a run, do not count.
 """
 
 import statistics
@@ -17,10 +16,10 @@ from typing import Any
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
 
+from benchmarks.tools.in_process import run_in_process
 from client_app.app import app as client_app
 from config.run_config import Value
 from task import build_model
-from tests.fakes import run_in_process
 
 CLASSES = 14
 ROUNDS = 4

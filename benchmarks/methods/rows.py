@@ -1,4 +1,4 @@
-"""Rows of the methods' table: kept in a JSON-lines file as they come, and summed up over seeds."""
+"""Rows of the methods' table: appended to a JSON-lines file, and summarised over seeds."""
 
 import json
 import statistics
@@ -46,7 +46,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a visit costs next to one of `BASE`; `ratios` has one number for each pair of visits."""
+    """What a visit costs, relative to one of `BASE`; `ratios` has one number for each pair of visits."""
 
     setting: str
     method: str
@@ -55,7 +55,7 @@ class Cost:
 
 
 def read(path: Path) -> tuple[list[Row], list[Cost]]:
-    """What the file holds; a line that a kill cut off is passed over."""
+    """What the file holds; a line that a kill cut off is skipped."""
     rows, costs = [], []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         try:
@@ -115,7 +115,7 @@ def spread(values: Sequence[float]) -> float | None:
 
 
 def beyond(difference: float | None, spreads: Sequence[float | None]) -> str:
-    """Whether the difference is larger than every spread; empty where that cannot be said."""
+    """Whether the difference is larger than every spread; empty where that is unknown."""
     known = [one for one in spreads if one is not None]
     if difference is None or len(known) < len(spreads):
         return ""

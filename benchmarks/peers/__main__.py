@@ -4,9 +4,9 @@
                                [--environments DIR] [--interpreter blazefl=/usr/bin/python3.13]
 
 FedAvg over 10 clients, 4 a round, one local epoch, SGD with the same batch size, learning rate, momentum and weight
-decay, from the same initial weights, on the same drawn images of the same clients. After each round the global model
-is tested on the same images; a round lasts from one tested global model to the next. All run on the CPU, in fp32 and
-PyTorch's default layout unless it says otherwise, and get decoded pixels in `.npz` files; ours reads image files.
+decay, from the same initial weights, on the same drawn images of the same clients. After each round the global model is
+tested on the same images; a round lasts from one tested global model to the next. All run on the CPU, in fp32 and
+PyTorch's default layout unless stated otherwise, and get decoded pixels in `.npz` files; ours reads image files.
 
 - bare, bare-fast: a plain loop in one process, and the same in channels-last bf16 autocast.
 - flower: Flower's own `FedAvg.start()` and a plain ClientApp through `flwr run`, 2 actors.
@@ -15,14 +15,13 @@ PyTorch's default layout unless it says otherwise, and get decoded pixels in `.n
 - ours, ours-fp32: this app through `flwr run` with its defaults, 2 actors, and with `precision = "fp32"`.
 
 Contenders take turns; each repeat is a process tree of its own. Seconds of a round are medians over all rounds but the
-first and all repeats; start-up is what lies between the start of the process and the end of its first round, less a
-typical round. Memory is the peak of the summed proportional set sizes of all processes of a run, sampled twice a
-second. A contender that took another number of SGD steps than the job has, or another version of PyTorch, ends the
-benchmark.
+first and all repeats; start-up is the time from the start of the process to the end of its first round, minus a typical
+round. Memory is the peak of the summed proportional set sizes of all processes of a run, sampled twice a second. The
+benchmark ends if a contender took another number of SGD steps than the job has, or used another version of PyTorch.
 
-pfl, fluke and BlazeFL are needed by nothing else here: each is installed into a virtual environment of its own below
-`--environments`, from the pinned versions in `requirements-*.txt`, when it is measured first. BlazeFL needs Python
-3.12; with an older one it takes part once `--interpreter` names another for it.
+Nothing else needs pfl, fluke and BlazeFL: each is installed into its own virtual environment below `--environments`,
+with the versions pinned in `requirements-*.txt`, when it is first measured. BlazeFL needs Python 3.12; with an older
+one it takes part once `--interpreter` names another for it.
 """
 
 import contextlib
@@ -37,6 +36,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -47,12 +47,11 @@ import typer
 from benchmarks.peers.environments import available, python_of
 from benchmarks.peers.job import Job
 from benchmarks.peers.ours import SEED
-from benchmarks.peers.process_memory import PeakMemory, marked
+from benchmarks.tools.command import run_command
+from benchmarks.tools.dealt import draw_dealt
+from benchmarks.tools.memory import PeakMemory, marked
 from benchmarks.tools.report import report
 from data.images.decoded_cache import GIB, DecodedCache
-from data.partition.schemes import partition
-from data.release import Split, open_release, training_split
-from data.sample import draw_sample
 from data.user_cache import cache_folder
 from task import derived_seed
 
@@ -61,7 +60,7 @@ TEST_IMAGES = 56
 CLASSES = 14
 RUN_SECONDS = 1800
 STOP_SECONDS = 30
-IDLE_LOAD = 0.5  # threads that wait for each other by spinning lose most to other work
+IDLE_LOAD = 0.5  # threads that spin while they wait for each other lose most to other work
 MARK = "CLOTHING1M_FL_PEERS"  # a variable of all processes of one run
 PACKAGES = ("flwr", "ray", "torch", "torchvision", "numpy")
 COLUMNS = (
@@ -71,7 +70,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Contender:
-    """A module that does the job, and what its command line says besides.
+    """A module that does the job, and further arguments of its command line.
 
     Attributes:
         framework: Whose environment runs it; the running one, if empty.
@@ -120,16 +119,9 @@ class Run:
 
 def draw(folder: Path, clients: int, images: int, image_size: int) -> None:
     """The sample in the released layout, and the same pixels, dealt the same way as ours, for everybody else."""
-    draw_sample(
-        folder / "release", train=clients * images, clean_train=1, val=1, test=TEST_IMAGES,
-        image_size=image_size * 4 // 3, seed=SEED,
-    )  # fmt: skip
-    release = open_release(folder / "release")
+    release, splits = draw_dealt(folder / "release", clients, images, image_size, TEST_IMAGES, SEED)
     decoded = DecodedCache(folder / "decoded", GIB)
-    train = training_split(release, "noisy")
-    dealt = partition("iid", train.labels, clients, SEED)
-    splits: dict[str, Split] = {f"client-{client}": train.take(rows) for client, rows in enumerate(dealt)}
-    for name, split in {**splits, "test": release.split("clean_test")}.items():
+    for name, split in splits.items():
         pixels = decoded.images(release, split.keys, image_size)
         np.savez(folder / f"{name}.npz", images=pixels, labels=split.labels.astype(np.int64))
 
@@ -154,7 +146,7 @@ def measure(contender: Contender, job: Job, python: str, folder: Path) -> Run:
     mark = f"{MARK}={uuid.uuid4().hex}"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", MARK: mark.split("=")[1]}
     command = [python, "-m", f"benchmarks.peers.{contender.module}", str(job_file), str(result), *contender.arguments]
-    with log.open("wb") as output, PeakMemory(mark) as memory:
+    with log.open("wb") as output, PeakMemory(partial(marked, mark)) as memory:
         started = time.perf_counter()
         process = subprocess.Popen(command, env=environment, cwd=folder, stdout=output, stderr=output)
         try:
@@ -180,7 +172,7 @@ def run_of(values: Mapping[str, Any], started: float, peak: int, steps: int) -> 
 
 
 def _end(process: "subprocess.Popen[bytes]", mark: str) -> None:
-    """A contender that still runs may put its own processes away first; those that are left are killed by their ids."""
+    """Let a contender that still runs end its own processes first; kill those that are left by their ids."""
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
         try:
@@ -244,17 +236,19 @@ def chosen(names: list[str] | None, interpreters: Mapping[str, str]) -> list[str
 
 
 def main(
-    contender: Annotated[list[str] | None, typer.Option(help="May be given again; all of them without it.")] = None,
-    model: Annotated[list[str] | None, typer.Option(help="resnet18, resnet34 or resnet50; may be given again.")] = None,
+    contender: Annotated[list[str] | None, typer.Option(help="May be repeated; all by default.")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="resnet18, resnet34 or resnet50; may be repeated.")] = None,
     repeats: Annotated[int, typer.Option(help="Runs of each contender.")] = 3,
-    rounds: Annotated[int, typer.Option(help="Of each run; the first is counted apart.")] = 3,
-    clients: Annotated[int, typer.Option(help="In all.")] = 10,
-    sampled: Annotated[int, typer.Option(help="Clients of a round.")] = 4,
-    images: Annotated[int, typer.Option(help="Of each client.")] = 64,
-    image_size: Annotated[int, typer.Option(help="In pixels.")] = 64,
+    rounds: Annotated[int, typer.Option(help="Rounds of each run; the first is reported separately.")] = 3,
+    clients: Annotated[int, typer.Option(help="Clients in all.")] = 10,
+    sampled: Annotated[int, typer.Option(help="Clients in a round.")] = 4,
+    images: Annotated[int, typer.Option(help="Images of each client.")] = 64,
+    image_size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 64,
     batch_size: Annotated[int, typer.Option(help="Images a step.")] = 16,
-    environments: Annotated[Path | None, typer.Option(help="Where frameworks are; in the cache folder.")] = None,
-    interpreter: Annotated[list[str] | None, typer.Option(help="FRAMEWORK=PYTHON; may be given again.")] = None,
+    environments: Annotated[
+        Path | None, typer.Option(help="Folder of their environments; by default in the cache folder.")
+    ] = None,
+    interpreter: Annotated[list[str] | None, typer.Option(help="FRAMEWORK=PYTHON; may be repeated.")] = None,
 ) -> None:
     models = model or ["resnet18", "resnet50"]
     interpreters = dict(one.split("=", 1) for one in interpreter or [])
@@ -290,6 +284,4 @@ def main(
 
 
 if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(main)
-    app()
+    run_command(main, __doc__)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.peers.job import Job, Report
-from benchmarks.peers.learning import accuracy, batches, build_model, count_steps, load, train
+from benchmarks.peers.learning import accuracy, batches, build_model, count_steps, load, train_epoch
 
 
 def fedavg(job: Job, fast: bool, after_round: Callable[[nn.Module], None]) -> nn.Module:
@@ -26,7 +26,7 @@ def fedavg(job: Job, fast: bool, after_round: Callable[[nn.Module], None]) -> nn
         total: dict[str, Tensor] = {}
         for client in cohort:
             model.load_state_dict(start)
-            train(job, model, batches(job, *clients[client], generator), fast)
+            train_epoch(job, model, batches(job, *clients[client], generator), fast)
             add(total, model.state_dict(), 1 / len(cohort))
         model.load_state_dict(total)
         after_round(model)

@@ -1,8 +1,8 @@
 """A virtual environment for each foreign framework, made once and kept.
 
-It looks into the running environment's packages after its own, so that all contenders compute with one PyTorch; pip
-finds it there and installs what is missing. A framework that needs a newer Python than the running one cannot have
-that: it gets an interpreter from the user, and the same version of PyTorch once more, which takes some 5 GB.
+It falls back on the running environment's packages, so that all contenders compute with one PyTorch; pip finds it there
+and installs what is missing. That is impossible for a framework that needs a newer Python than the running one: the
+user names an interpreter for it, and it gets its own copy of the same PyTorch, which takes some 5 GB.
 """
 
 import subprocess
@@ -37,12 +37,12 @@ def available(name: str, interpreters: Mapping[str, str]) -> bool:
 
 
 def python_of(name: str, folder: Path, interpreters: Mapping[str, str]) -> Path:
-    """The Python of a framework's environment below `folder`, which is made unless it is there as it should be.
+    """The Python of a framework's environment below `folder`, which is made unless it is there and up to date.
 
     Args:
         name: Of `FRAMEWORKS`.
         folder: Of all environments.
-        interpreters: Pythons of frameworks that shall not have the running one.
+        interpreters: Pythons of the frameworks that are not to use the running one.
 
     Raises:
         ValueError: The running Python is too old for it.

@@ -1,7 +1,7 @@
 """BlazeFL: the FedAvg of its `contrib` package in the multi-threaded mode that it recommends.
 
-The job's workers are threads of one process. On a Python with the global interpreter lock, which this is unless a
-free-threaded one is given, they wait for each other wherever PyTorch does not let go of it. Its trainer has SGD without
+The job's workers are threads of one process. On a Python with the global interpreter lock, that is, unless a
+free-threaded one is given, they wait for each other wherever PyTorch does not release it. Its trainer has SGD without
 momentum and weight decay, so its loop is replaced by the plain one; the handler samples what the job says.
 """
 
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.peers.job import Job, Report
-from benchmarks.peers.learning import accuracy, build_model, count_steps, load, train
+from benchmarks.peers.learning import accuracy, build_model, count_steps, load, train_epoch
 
 
 class Models:
@@ -70,7 +70,7 @@ class Trainer(FedAvgThreadPoolClientTrainer):  # type: ignore[misc]
         self, model: nn.Module, model_parameters: Tensor, train_loader: Any, cid: int, **_: Any
     ) -> FedAvgUplinkPackage:
         deserialize_model(model, model_parameters)
-        train(self.job, model, train_loader)
+        train_epoch(self.job, model, train_loader)
         return FedAvgUplinkPackage(cid, serialize_model(model), self.job.images)
 
 

@@ -1,7 +1,7 @@
 """fluke: its `FedAVG` from Python, after its tutorials, on data loaders of one's own.
 
 One process has all cores; fluke trains one client at a time. Clients forget their model and optimiser after a visit
-(``persistency=False``): by default momentum would go on from visit to visit, and ten models would be kept.
+(``persistency=False``): by default momentum would carry over from visit to visit, and ten models would be kept.
 """
 
 import sys
@@ -37,7 +37,7 @@ class ChosenFedAvg(FedAVG):  # type: ignore[misc]
 
 
 class AfterRound(FederationObserver):  # type: ignore[misc]
-    """fluke evaluates each round's global model before it ends the round, and the last one once more after all."""
+    """fluke evaluates each round's global model before it ends the round, and the last one again at the end."""
 
     def __init__(self, report: Report) -> None:
         self._report = report

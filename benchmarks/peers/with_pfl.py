@@ -1,9 +1,10 @@
 """apple/pfl-research: `FederatedAveraging` on a `SimulatedBackend`, after its tutorials.
 
 One process has all cores; with ``--distributed`` the job's workers, a process each, share each cohort and the cores,
-which is how its guide "Fast distributed simulations" speeds them up. What differs from FedAvg elsewhere: BatchNorm's
-running statistics are no variables to pfl, so those of a process go on from client to client and are not averaged. The
-users of its first round are evaluated before and after training, which cannot be switched off and counts as start-up.
+which is how its guide "Fast distributed simulations" speeds them up. It differs from FedAvg elsewhere in that pfl does
+not treat BatchNorm's running statistics as variables: a process carries them from client to client, and they are not
+averaged. The users of its first round are evaluated before and after training, which cannot be switched off and counts
+as start-up.
 """
 
 import os

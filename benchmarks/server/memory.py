@@ -4,15 +4,15 @@
 
 Each figure comes from a process of its own: the peak of its resident memory (VmHWM) above what it holds after imports
 and a first round with a tiny model, before the model is there, divided by the bytes of the model. That covers the
-global model, what is summed up, and every reply that is held. The bytes of a reply are read from a file as the server
-asks for them, so what Flower's transport needs to unpack it does not count, nor do replies that wait in the SuperLink;
-in a simulation that is the same process and holds one more model for each.
+global model, the sums, and every reply that is held. The bytes of a reply are read from a file when the server asks for
+them, so what Flower's transport needs to unpack it does not count, nor do replies that wait in the SuperLink; in a
+simulation that is the same process and holds one more model for each.
 
 - aggregation: train messages out, replies in, the new global model.
 - whole rounds: with the global model loaded into a network as for evaluation, and ours with its checkpoints.
 
-Ours: OrderedGrid, Replies and StreamingFedAvg, with replies that are there at once, or arrive in the order of the
-messages, or the other way round. Flower: `FedAvg` and, for whole rounds, its `start()`.
+Ours: OrderedGrid, Replies and StreamingFedAvg, with replies that are all there at once, or arrive in the order of the
+messages or in reverse. Flower: `FedAvg` and, for whole rounds, its `start()`.
 """
 
 import gc
@@ -25,26 +25,25 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 from flwr.app import ArrayRecord, ConfigRecord
 from flwr.serverapp.strategy import FedAvg
 
 from benchmarks.server.prepared import (
     ARRIVALS,
-    CLASSES,
     FileReplies,
     PreparedGrid,
+    Unevaluated,
     members_of,
     model_arrays,
     network,
     record_of,
 )
+from benchmarks.tools.command import run_command
 from benchmarks.tools.report import report
 from config.run_config import RunConfig
 from learning.evaluation import Evaluation
 from server_app.callbacks.checkpoints import Checkpoints
-from server_app.clean_sets import CleanSet
 from server_app.grid import OrderedGrid
 from server_app.replies import Replies
 from server_app.rounds import RoundLoop
@@ -54,15 +53,16 @@ PACKAGES = ("flwr", "numpy", "torch", "safetensors")
 CONTENDERS = (*(f"ours, {arrival}" for arrival in ARRIVALS), "Flower's FedAvg")
 
 
-class LoadedOnly(CleanSet):
-    """Loads the model as an evaluation does, and evaluates nothing."""
+class LoadedOnly(Unevaluated):
+    """Loads the model as an evaluation does."""
 
     def __init__(self, model: str) -> None:
+        super().__init__()
         self._model = network(model)
 
     def evaluate(self, arrays: ArrayRecord) -> Evaluation:
         self._model.load_state_dict(arrays.to_torch_state_dict())
-        return Evaluation(0.0, np.eye(CLASSES, dtype=np.int64))
+        return super().evaluate(arrays)
 
 
 def aggregate(contender: str, source: FileReplies, clients: int) -> None:
@@ -127,10 +127,10 @@ def peak_in_models(contender: str, clients: int, source: FileReplies, rounds: in
 
     with tempfile.TemporaryDirectory() as folder:
         small = FileReplies.write(Path(folder) / "arrays", record_of(model_arrays("tiny")))
-        work(small, 2, "tiny")  # pages of code that only a first round touches are no memory of a round
+        work(small, 2, "tiny")  # loads the pages of code that a first round touches, which are not a round's memory
     gc.collect()
     idle = memory_kib("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # VmHWM starts anew
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets VmHWM
     work(source, clients, model)
     return (memory_kib("VmHWM") - idle) * 1024 / source.model_bytes
 
@@ -142,7 +142,7 @@ def in_fresh_process(function: Callable[..., float], *args: object) -> float:
 
 def main(
     model: Annotated[str, typer.Option(help="resnet18, resnet34, resnet50, or tiny.")] = "resnet50",
-    replies: Annotated[list[int] | None, typer.Option(help="A round; may be given again.")] = None,
+    replies: Annotated[list[int] | None, typer.Option(help="Replies in a round; may be repeated.")] = None,
     rounds: Annotated[int, typer.Option(help="Whole rounds in one process.")] = 2,
 ) -> None:
     rows = []
@@ -159,6 +159,4 @@ def main(
 
 
 if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(main)
-    app()
+    run_command(main, __doc__)

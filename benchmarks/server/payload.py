@@ -15,6 +15,7 @@ from typing import Annotated
 
 import typer
 
+from benchmarks.tools.command import run_command
 from benchmarks.tools.processes import deployment, pairs
 from benchmarks.tools.report import report
 from messages.payload import PAYLOADS
@@ -33,9 +34,9 @@ def accuracy(run_dir: Path) -> float:
 
 
 def main(
-    seed: Annotated[list[int] | None, typer.Option(help="May be given again.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="May be repeated.")] = None,
     model: Annotated[str, typer.Option(help="resnet18, resnet34 or resnet50.")] = "resnet18",
-    rounds: Annotated[int, typer.Option(help="Of each run.")] = 14,
+    rounds: Annotated[int, typer.Option(help="Rounds of each run.")] = 14,
 ) -> None:
     seeds = seed or [1, 2, 3]
     found: dict[str, list[float]] = {kind: [] for kind in PAYLOADS}
@@ -60,6 +61,4 @@ def main(
 
 
 if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(main)
-    app()
+    run_command(main, __doc__)

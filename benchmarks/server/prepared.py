@@ -1,23 +1,23 @@
-"""Clients that have trained already: a Grid that answers each message with a prepared reply.
+"""Clients that have already trained: a Grid that answers each message with a prepared reply.
 
-What is measured with it is the server alone. Both contenders get the same one.
+Only the server is measured with it. Both contenders get the same Grid.
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.message_pb2 import Message as ProtoMessage
-from flwr.serverapp import Grid
-from flwr.supercore.task_identity import TaskIdentity
 from torch import nn
 
+from benchmarks.tools.in_process import InProcessGrid, identify
+from learning.evaluation import Evaluation
+from server_app.clean_sets import CleanSet
 from server_app.roll_call import Member
 from task import build_model
 
@@ -45,11 +45,6 @@ def record_of(arrays: dict[str, np.ndarray]) -> ArrayRecord:
     return ArrayRecord({name: Array(value) for name, value in arrays.items()})
 
 
-def identify() -> None:
-    """Without a SuperLink, nobody else says which run and node messages belong to."""
-    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
-
-
 def members_of(clients: int) -> list[Member]:
     return [
         Member(1 + number, number, EXAMPLES, np.full(CLASSES, EXAMPLES // CLASSES), "") for number in range(clients)
@@ -62,7 +57,7 @@ def reply_to(message: Message, arrays: ArrayRecord) -> Message:
 
 
 class WireReplies:
-    """Parses each reply anew from the bytes of a protobuf message, and counts the seconds of that."""
+    """Parses each reply from the bytes of a protobuf message, and counts the seconds that this takes."""
 
     def __init__(self, arrays: ArrayRecord) -> None:
         identify()
@@ -82,7 +77,7 @@ class WireReplies:
 
 @dataclass(frozen=True)
 class FileReplies:
-    """Reads each reply's arrays anew from a file: fresh bytes as after parsing, without the memory that parsing takes.
+    """Reads each reply's arrays from a file: fresh bytes as after parsing, without the memory that parsing takes.
 
     Attributes:
         path: The serialised arrays, one after the other.
@@ -113,54 +108,43 @@ class FileReplies:
         return reply_to(message, self.arrays())
 
 
-class PreparedGrid(Grid):
+class Unevaluated(CleanSet):
+    """Stands in for a clean list; evaluates nothing."""
+
+    def __init__(self) -> None:
+        self._result = Evaluation(0.0, np.eye(CLASSES, dtype=np.int64))
+
+    def evaluate(self, arrays: ArrayRecord) -> Evaluation:
+        return self._result
+
+
+class PreparedGrid(InProcessGrid):
     """Answers when pulled, and keeps nothing.
 
     Attributes:
-        arrival: When replies are there to be pulled. ``at once``: all from the start. ``in order``, ``reversed``: one
-            more at each pull, the first message's first or the last one's first.
+        arrival: When replies can be pulled. ``at once``: all from the start. ``in order``, ``reversed``: one more at
+            each pull, the first message's first or the last one's first.
     """
 
     def __init__(self, clients: int, make_reply: MakeReply, arrival: str = "at once") -> None:
-        identify()
-        self._node_ids = [member.node_id for member in members_of(clients)]
-        self._make_reply = make_reply
+        super().__init__(lambda message, _: make_reply(message), [{} for _ in range(clients)])
+        self.nodes = {member.node_id: {} for member in members_of(clients)}
         self.arrival = arrival
-        self._sent: dict[str, Message] = {}
         self._on_its_way: list[str] = []
-        self._count = 0
 
-    def set_run(self, run: Any) -> None:
-        raise NotImplementedError
-
-    @property
-    def run(self) -> Any:
-        raise NotImplementedError
-
-    def create_message(self, *args: Any, **kwargs: Any) -> Message:
-        raise NotImplementedError
-
-    def get_node_ids(self) -> Iterable[int]:
-        return self._node_ids
-
-    def push_messages(self, messages: Iterable[Message]) -> Sequence[str]:
-        ids = []
-        for message in messages:
-            self._count += 1
-            message.metadata.__dict__["_message_id"] = f"message {self._count}"
-            self._sent[message.metadata.message_id] = message
-            ids.append(message.metadata.message_id)
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        ids = super().push_messages(messages)
         if self.arrival != "at once":
             self._on_its_way = ids[::-1] if self.arrival == "in order" else list(ids)
         return ids
 
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         if self._on_its_way:
             self._on_its_way.pop()
-        late = set(self._on_its_way)
-        return [self._make_reply(self._sent.pop(key)) for key in message_ids if key in self._sent and key not in late]
+        ready = [key for key in message_ids if key in self._pending and key not in self._on_its_way]
+        return [reply for key in ready if (reply := self._answer(self._pending.pop(key)))]
 
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
         """As Flower's in-memory Grid does it: all replies in one list."""
         waiting = set(self.push_messages(messages))
         replies: list[Message] = []

@@ -6,46 +6,45 @@ Clients answer at once with a prepared reply, which the server parses from the b
 evaluated. Contenders take turns, each does the same rounds; medians of repeats.
 
 - Flower: `FedAvg.start()`.
-- ours: the round loop with OrderedGrid, Replies and StreamingFedAvg; once more with a checkpoint after every round.
+- ours: the round loop with OrderedGrid, Replies and StreamingFedAvg, without checkpoints and with one after every
+  round.
 - of it parsing: what both spend in Flower's protobuf conversion.
-- aggregation: `aggregate_train` alone on parsed replies. They share their bytes (more than the processor's caches
-  hold), so that a hundred fit into memory.
+- aggregation: `aggregate_train` alone on parsed replies. They share their bytes, which exceed the processor's caches,
+  so that a hundred fit into memory.
 
-Flower holds all replies of a round; where they do not fit into the free memory its column stays empty.
+Flower holds all replies of a round; its column stays empty where they do not fit into free memory.
 """
 
 import logging
-import re
 import statistics
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.serverapp.strategy import FedAvg, Strategy
 
 from benchmarks.server.prepared import (
-    CLASSES,
     PreparedGrid,
+    Unevaluated,
     WireReplies,
-    identify,
     members_of,
     model_arrays,
     record_of,
     reply_to,
 )
+from benchmarks.tools.command import run_command
+from benchmarks.tools.in_process import identify
 from benchmarks.tools.report import Stopwatch, report
 from config.run_config import RunConfig
-from learning.evaluation import Evaluation
 from server_app.callbacks import Callback
 from server_app.callbacks.checkpoints import Checkpoints
-from server_app.clean_sets import CleanSet
 from server_app.grid import OrderedGrid
 from server_app.rounds import RoundLoop
 from server_app.strategy import make_strategy
+from simulation.capacity import memory_bytes
 
 CASES = ("resnet50:5", "resnet50:20", "resnet50:100", "tiny:1000")
 PACKAGES = ("flwr", "numpy", "safetensors")
@@ -53,17 +52,9 @@ COLUMNS = (
     "", "Flower, s", "ours, s", "with checkpoints, s", "of it parsing, s", "Flower / ours",
     "aggregation: Flower, s", "aggregation: ours, s", "aggregation: Flower / ours",
 )  # fmt: skip
-HELD = 2.5  # most that Flower holds for one reply, in models, with the previous round's replies still there
-
-
-class Unevaluated(CleanSet):
-    """Stands in for a clean list; evaluates nothing."""
-
-    def __init__(self) -> None:
-        self._result = Evaluation(0.0, np.eye(CLASSES, dtype=np.int64))
-
-    def evaluate(self, arrays: ArrayRecord) -> Evaluation:
-        return self._result
+HELD = (
+    2.5  # the most that Flower holds for one reply, in models, while the previous round's replies are still in memory
+)
 
 
 def flower_rounds(arrays: ArrayRecord, wire: WireReplies, clients: int, rounds: int) -> None:
@@ -91,12 +82,6 @@ def aggregation(strategy: Strategy, arrays: ArrayRecord, clients: int) -> float:
     return watch.seconds
 
 
-def available_bytes() -> int:
-    """Memory that can be taken without swapping."""
-    found = re.search(r"MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text(encoding="ascii"))
-    return int(found[1]) * 1024 if found else 0
-
-
 def measure(model: str, clients: int, rounds: int, repeats: int) -> list[float | str]:
     """One row of the table without its name."""
     identify()
@@ -107,7 +92,7 @@ def measure(model: str, clients: int, rounds: int, repeats: int) -> list[float |
         "flower": lambda: flower_rounds(arrays, wire, clients, rounds),
         "ours": lambda: our_rounds(arrays, wire, clients, rounds),
     }
-    if held > available_bytes():
+    if held > (memory_bytes("MemAvailable") or 0):
         del contenders["flower"]
     times: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -131,9 +116,9 @@ def measure(model: str, clients: int, rounds: int, repeats: int) -> list[float |
 
 
 def main(
-    case: Annotated[list[str] | None, typer.Option(help="Model and clients a round; may be given again.")] = None,
-    rounds: Annotated[int, typer.Option(help="Of each contender in each repeat.")] = 2,
-    repeats: Annotated[int, typer.Option(help="Of everything.")] = 3,
+    case: Annotated[list[str] | None, typer.Option(help="Model and clients a round; may be repeated.")] = None,
+    rounds: Annotated[int, typer.Option(help="Rounds of each contender in each repeat.")] = 2,
+    repeats: Annotated[int, typer.Option(help="Runs of each contender.")] = 3,
 ) -> None:
     logging.disable(logging.WARNING)
     rows = []
@@ -144,6 +129,4 @@ def main(
 
 
 if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(main)
-    app()
+    run_command(main, __doc__)

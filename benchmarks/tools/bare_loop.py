@@ -1,24 +1,26 @@
-"""A plain PyTorch loop over clients in a process of its own: the steps of local training, and nothing else.
+"""The plain PyTorch loop that this app and others are compared with, written without the app's own training code.
 
-No messages, no aggregation, no evaluation, no files; random images that are in memory from the start. Written without
-the app's own training code, as somebody would who knows PyTorch well: channels-last, autocast, fused SGD.
-
-`bare_rounds` starts one process or several; each trains its part of the clients of a round one after the other, with an
-equal share of the cores, and all begin a round together.
+- `train` takes the steps, over whatever batches it is given.
+- `bare_visit` is one epoch on random images in memory, written as somebody would who knows PyTorch well: channels-last,
+  autocast, fused SGD. No messages, no aggregation, no evaluation, no files.
+- `bare_rounds` starts one process or several; each trains its part of the clients of a round one after the other, with
+  an equal share of the cores, and all begin a round together.
 """
 
-import contextlib
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+import torch
+import torchvision
+from torch import Tensor, nn
+
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's channels, as torchvision has them
 
 
 @dataclass(frozen=True)
@@ -50,44 +52,22 @@ class Load:
 
 def bare_rounds(load: Load, clients: int, processes: int, rounds: int) -> list[float]:
     """Seconds of each round of `clients`, after a warm-up of one batch; `clients` is a multiple of `processes`."""
+    from probe.concurrent import tell, workers  # needs packages that other frameworks' environments lack
+
     threads = max(1, len(os.sched_getaffinity(0)) // processes)
-    with _started(load, clients // processes, processes, threads) as workers:
+    command = ["benchmarks.tools.bare_loop", json.dumps(asdict(load)), str(clients // processes)]
+    with workers(command, {"OMP_NUM_THREADS": str(threads)}, processes) as started:
+        for worker in started:
+            _hear(worker)
         seconds = []
         for _ in range(rounds):
             began = time.perf_counter()
-            for worker in workers:
-                _say(worker, "go")
-            for worker in workers:
+            for worker in started:
+                tell(worker, "go")
+            for worker in started:
                 _hear(worker)
             seconds.append(time.perf_counter() - began)
         return seconds
-
-
-@contextlib.contextmanager
-def _started(load: Load, visits: int, processes: int, threads: int) -> Iterator[list["subprocess.Popen[str]"]]:
-    command = [sys.executable, "-m", "benchmarks.tools.bare_loop", json.dumps(asdict(load)), str(visits)]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    workers: list[subprocess.Popen[str]] = []
-    try:
-        for _ in range(processes):
-            workers.append(
-                subprocess.Popen(
-                    command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-                )
-            )
-        for worker in workers:
-            _hear(worker)
-        yield workers
-    finally:
-        for worker in workers:
-            worker.kill()
-            worker.communicate()
-
-
-def _say(worker: "subprocess.Popen[str]", word: str) -> None:
-    assert worker.stdin is not None
-    worker.stdin.write(word + "\n")
-    worker.stdin.flush()
 
 
 def _hear(worker: "subprocess.Popen[str]") -> None:
@@ -96,38 +76,56 @@ def _hear(worker: "subprocess.Popen[str]") -> None:
         raise RuntimeError(f"a bare loop ended with exit code {worker.wait()}; what it printed says why.")
 
 
-def work(load: Load, visits: int) -> None:
-    """Warm up, say so, then train `visits` clients for each line on stdin."""
-    import torch
-    import torchvision
-    from torch import nn
+def train(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    optimizer: torch.optim.Optimizer,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Take one step for each batch: normalised (n, 3, size, size) inputs and (n,) labels.
 
-    torch.manual_seed(0)  # this process trains nothing that is kept
-    model: Any = torchvision.models.get_model(load.model, weights=None, num_classes=load.classes)
-    model = model.to(memory_format=torch.channels_last).train()
+    Autocast to `dtype`, unless that is float32; losses of fp16 are scaled.
+    """
+    scaler = torch.amp.GradScaler(next(model.parameters()).device.type, enabled=dtype is torch.float16)
+    model.train()
+    for inputs, labels in batches:
+        with torch.autocast(inputs.device.type, dtype, enabled=dtype is not torch.float32):
+            logits = model(inputs)
+        optimizer.zero_grad()
+        scaler.scale(nn.functional.cross_entropy(logits.float(), labels)).backward()  # type: ignore[no-untyped-call]
+        scaler.step(optimizer)
+        scaler.update()
+
+
+def bare_visit(load: Load, device: torch.device, dtype: torch.dtype) -> Callable[[int], None]:
+    """Training on the first `count` images, from the same weights each time it is called."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model: Any = torchvision.models.get_model(load.model, weights=None, num_classes=load.classes)
+    model = model.to(device, memory_format=torch.channels_last)
     start = {name: value.clone() for name, value in model.state_dict().items()}
-    images = torch.randint(256, (load.images, load.image_size, load.image_size, 3), dtype=torch.uint8)
-    labels = torch.randint(load.classes, (load.images,))
-    mean, deviation = torch.tensor((0.485, 0.456, 0.406)), torch.tensor((0.229, 0.224, 0.225))
+    shape = (load.images, load.image_size, load.image_size, 3)
+    images = torch.randint(256, shape, dtype=torch.uint8, device=device)
+    labels = torch.randint(load.classes, (load.images,), device=device)
+    mean, deviation = torch.tensor(MEAN, device=device), torch.tensor(DEVIATION, device=device)
+
+    def batches(count: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for rows in torch.randperm(count, device=device).split(load.batch_size):  # type: ignore[no-untyped-call]
+            yield images[rows].float().div_(255).sub_(mean).div_(deviation).permute(0, 3, 1, 2), labels[rows]
 
     def visit(count: int) -> None:
         model.load_state_dict(start)
         optimizer = torch.optim.SGD(
-            model.parameters(),
-            lr=load.learning_rate,
-            momentum=load.momentum,
-            weight_decay=load.weight_decay,
-            fused=True,
+            model.parameters(), load.learning_rate, load.momentum, weight_decay=load.weight_decay, fused=True
         )
-        for rows in torch.randperm(count).split(load.batch_size):  # type: ignore[no-untyped-call]
-            inputs = images[rows].float().div_(255).sub_(mean).div_(deviation).permute(0, 3, 1, 2)
-            with torch.autocast("cpu", torch.bfloat16, enabled=load.bf16):
-                logits = model(inputs)
-            loss = nn.functional.cross_entropy(logits.float(), labels[rows])
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
+        train(model, batches(count), optimizer, dtype)
 
+    return visit
+
+
+def work(load: Load, visits: int) -> None:
+    """Warm up, report it, then train `visits` clients for each line on stdin."""
+    visit = bare_visit(load, torch.device("cpu"), torch.bfloat16 if load.bf16 else torch.float32)
     visit(load.batch_size)
     print("warm", flush=True)
     for _ in sys.stdin:

@@ -1,33 +1,32 @@
-"""Memory of a process and of all that it started, sampled while it works. Linux.
+"""Memory of a program with all its processes, sampled while it works. Linux.
 
-Counted is PSS, the share of each page that a process would have to itself if whoever maps it paid alike: memory that
-processes share, such as libraries, mapped images and Ray's object store, counts once in the sum, and not once for each.
+What is counted is PSS, which divides each page among the processes that map it: memory that they share, such as
+libraries, mapped images and Ray's object store, counts once in the sum instead of once for each.
 """
 
+import contextlib
 import os
 import threading
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 PROC = Path("/proc")
-SECONDS = 0.25  # between two samples; reading a process with PyTorch in it takes some 5 ms
-Process = tuple[int, int]  # its id, and its start in clock ticks, since ids are given again
+SECONDS = 0.25  # between two samples; reading a process that has loaded PyTorch takes some 5 ms
+Process = tuple[int, int]  # its id, and its start in clock ticks, since ids are reused
 
 
-class TreeMemory:
-    """``with TreeMemory(pid) as memory: ...`` and then ``memory.peak`` and ``memory.peak_of("name")``, in bytes.
-
-    Whoever was seen as a descendant once stays one, though its parent ends: Ray's processes outlive who started them.
+class PeakMemory:
+    """``with PeakMemory(find) as memory: ...`` and then ``memory.peak`` and ``memory.peak_of("name")``, in bytes.
 
     Attributes:
-        peak: The largest sum over all processes that were there at one time.
-        samples: How often it was looked.
+        peak: The largest sum over all processes that lived at the same time.
+        samples: How many were taken.
     """
 
-    def __init__(self, pid: int, seconds: float = SECONDS) -> None:
-        """Watch `pid` and its descendants."""
-        self._pid = pid
+    def __init__(self, find: Callable[[], Iterable[int]], seconds: float = SECONDS) -> None:
+        """`find` returns the ids of the processes that count at that moment: `Descendants(pid)` or `marked(mark)`."""
+        self._find = find
         self._seconds = seconds
-        self._known: set[Process] = set()
         self._peaks: dict[Process, int] = {}
         self._commands: dict[Process, str] = {}
         self._ended = threading.Event()
@@ -35,7 +34,7 @@ class TreeMemory:
         self.peak = 0
         self.samples = 0
 
-    def __enter__(self) -> "TreeMemory":
+    def __enter__(self) -> "PeakMemory":
         self._sample()
         self._thread.start()
         return self
@@ -55,18 +54,31 @@ class TreeMemory:
 
     def _sample(self) -> None:
         total = 0
-        for process in self._tree():
-            pss = pss_of(process[0])
+        for pid in self._find():
+            if not (status := _status(pid)):
+                continue
+            process, pss = (pid, status[1]), pss_of(pid)
             total += pss
             if pss > self._peaks.get(process, 0):
                 self._peaks[process] = pss
-                # Anew, since a process starts as a copy of its parent; one that is about to end has none any more.
-                self._commands[process] = _command(process[0]) or self._commands.get(process, "")
+                # Read again, since a process starts as a copy of its parent; one that is ending no longer has any.
+                self._commands[process] = _command(pid) or self._commands.get(process, "")
         self.peak = max(self.peak, total)
         self.samples += 1
 
-    def _tree(self) -> set[Process]:
-        """The process and its descendants that live now."""
+
+class Descendants:
+    """Called, it returns the ids of a process and its descendants that live now.
+
+    A process that was once seen as a descendant remains one after its parent ends: Ray's processes outlive those that
+    started them.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._known: set[Process] = set()
+
+    def __call__(self) -> set[int]:
         parents: dict[Process, int] = {}
         for name in os.listdir(PROC):  # noqa: PTH208 (iterdir builds a Path for each name)
             if name.isdecimal() and (status := _status(int(name))):
@@ -77,7 +89,17 @@ class TreeMemory:
             new := {key for key, parent in parents.items() if parent in {pid for pid, _ in self._known}} - self._known
         ):
             self._known |= new
-        return set(self._known)
+        return {pid for pid, _ in self._known}
+
+
+def marked(mark: str) -> list[int]:
+    """Ids of the processes that have `mark` in their environment, which children inherit, daemons included."""
+    found = []
+    for environment in PROC.glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):  # it has ended, or belongs to another user
+            if mark.encode() in environment.read_bytes():
+                found.append(int(environment.parent.name))
+    return found
 
 
 def pss_of(pid: int) -> int:

@@ -1,7 +1,7 @@
 """A SuperLink on this machine, with real SuperNodes or simulating: a home and ports of its own, on loopback.
 
-Started as the README's "On real machines" says, and stopped by their own process ids. No PyTorch here: what only starts
-processes shall not count as their memory.
+They are started as in the README's "On real machines", and stopped by their own process ids. PyTorch is not imported
+here, so that its memory does not count for what only starts processes.
 """
 
 import contextlib
@@ -92,13 +92,9 @@ class Deployment:
         home.mkdir()
         with (home / "log").open("wb") as log:
             process = subprocess.Popen(
-                command,
-                env={**self._environment(home), **(environment or {})},
-                cwd=home,
-                stdout=log,
-                stderr=log,
+                command, env={**self._environment(home), **(environment or {})}, cwd=home, stdout=log, stderr=log,
                 start_new_session=True,
-            )
+            )  # fmt: skip
         self._processes.append(process)
 
     def _environment(self, home: Path) -> dict[str, str]:
@@ -113,14 +109,9 @@ class Deployment:
 
     def _flwr(self, *arguments: str, timeout: float) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            ["flwr", *arguments],
-            env=self._environment(self._home),
-            cwd=self._home,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
+            ["flwr", *arguments], env=self._environment(self._home), cwd=self._home, capture_output=True, text=True,
+            timeout=timeout, check=False,
+        )  # fmt: skip
 
     def _status(self) -> str:
         """Of the newest run; empty without one."""
@@ -155,7 +146,7 @@ def deployment(home: Path, node_configs: Sequence[str], node_environment: Mappin
 
 @contextlib.contextmanager
 def arrivals(path: Path) -> Iterator[list[tuple[float, str]]]:
-    """The lines of a file that another process writes, and when each was there first."""
+    """The lines of a file that another process writes, and when each first appeared."""
     seen: list[tuple[float, str]] = []
     ended = threading.Event()
 

@@ -3,9 +3,8 @@
 import json
 import os
 import platform
-import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,16 +25,6 @@ class Stopwatch:
         self.seconds = time.perf_counter() - self._start
 
 
-def median_seconds(work: Callable[[], Any], repeats: int) -> float:
-    """Median wall time of `work` over `repeats` calls."""
-    times = []
-    for _ in range(repeats):
-        with Stopwatch() as watch:
-            work()
-        times.append(watch.seconds)
-    return statistics.median(times)
-
-
 def machine(packages: Sequence[str]) -> dict[str, str]:
     """Processor, cores that may be used, Python, and the versions of `packages`."""
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -45,7 +34,7 @@ def machine(packages: Sequence[str]) -> dict[str, str]:
 
 
 def report(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], packages: Sequence[str]) -> None:
-    """Print a table, where it was measured, and everything once more as one line of JSON."""
+    """Print a table, where it was measured, and everything as one line of JSON."""
     table = Table(*columns, title=title)
     for row in rows:
         table.add_row(*(f"{cell:,.3g}" if isinstance(cell, float) else str(cell) for cell in row))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks.deployment.__main__ import COLUMNS, CONTENDERS, NODES, SEED, Job, Run, draw, measure, row
-from benchmarks.deployment.stock.quickstart import task as stock_task
+from benchmarks.tools.plain_app.fedavg import task as stock_task
 from benchmarks.tools.processes import arrivals, pairs
 from client_app import local_data
 from config.run_config import RunConfig
@@ -28,7 +28,7 @@ def test_both_contenders_train_on_the_same_images_with_the_same_labels(drawn: Pa
     for node in range(NODES):
         site = local_data.Site.resolve({"partition-id": node, "num-partitions": NODES}, config)
         ours = local_data.training_data(site, config)
-        loader = stock_task.load_data(drawn / f"client-{node}.tsv", size=32, batch_size=8, shuffle=False)
+        loader = stock_task.load_data(drawn, f"client-{node}", size=32, batch_size=8, shuffle=False)
         images, labels = next(iter(loader))
         assert labels.tolist() == ours.labels.tolist()
         pixels = torch.from_numpy(local_data.training_pixels(site, ours, config))
@@ -38,17 +38,16 @@ def test_both_contenders_train_on_the_same_images_with_the_same_labels(drawn: Pa
 
 
 def test_stock_trains_and_tests(drawn: Path) -> None:
-    model = stock_task.build_model("resnet18", 14)
+    model = stock_task.build_model("resnet18", 14, seed=1)
     before = model.get_parameter("conv1.weight").detach().clone()
-    loader = stock_task.load_data(drawn / "client-0.tsv", size=32, batch_size=4, shuffle=True)
+    loader = stock_task.load_data(drawn, "client-0", size=32, batch_size=4, shuffle=True)
     started = time.perf_counter()
-    loss, seconds = stock_task.train(model, loader, 1, learning_rate=0.01, momentum=0.9, weight_decay=0.0)
+    loss, steps, seconds = stock_task.train(model, loader, 1, learning_rate=0.01, momentum=0.9, weight_decay=0.0)
     assert 0 < seconds < time.perf_counter() - started
     assert loss > 0
+    assert steps == JOB.images // 4
     assert not torch.equal(model.get_parameter("conv1.weight"), before)
-    loss, accuracy = stock_task.test(
-        model, stock_task.load_data(drawn / "test.tsv", size=32, batch_size=4, shuffle=False)
-    )
+    loss, accuracy = stock_task.test(model, stock_task.load_data(drawn, "test", size=32, batch_size=4, shuffle=False))
     assert loss > 0
     assert 0 <= accuracy <= 1
 

@@ -9,6 +9,7 @@ import torch
 from benchmarks.gpu import equality, speed
 from benchmarks.gpu.__main__ import run_step, table
 from benchmarks.gpu.step import Scale, computes
+from benchmarks.tools.our_loop import our_visit
 
 CPU = torch.device("cpu")
 SMALL = Scale("resnet18", 16, 2, steps=1, repeats=1, at_once=(1,), images=2, photos=2)
@@ -50,5 +51,6 @@ def test_a_wrong_step_is_seen(capsys: pytest.CaptureFixture[str], monkeypatch: p
 
 def test_contenders_take_the_same_steps() -> None:
     compute = computes(CPU)["fp32"]
-    contenders = {"bare": speed.bare_loop(SMALL, compute), "visit": speed.visit(SMALL, compute, speed.config_of(SMALL))}
+    visit = our_visit(speed.config_of(SMALL), compute, SMALL.steps)
+    contenders = {"bare": speed.bare_loop(SMALL, compute), "visit": visit}
     assert all(rate > 0 for rate in speed.rates(SMALL, contenders, CPU).values())

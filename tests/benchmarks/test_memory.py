@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.tools.memory import TreeMemory, pss_of
+from benchmarks.tools.memory import Descendants, PeakMemory, pss_of
 
 MIB = 1 << 20
 # Each takes what its first argument says, reports, and waits until its input ends.
@@ -58,7 +58,7 @@ def _process(script: str, *arguments: str, reports: int = 1) -> Iterator[int]:
 
 @pytest.mark.parametrize("script", [HOLD, SPAWN], ids=["itself", "its child in a session of its own"])
 def test_what_a_process_takes_is_counted(script: str) -> None:
-    with _process(script, "200", "--name=holder") as pid, TreeMemory(pid, seconds=60.0) as memory:
+    with _process(script, "200", "--name=holder") as pid, PeakMemory(Descendants(pid), seconds=60.0) as memory:
         pass
     assert 200 * MIB <= memory.peak < 260 * MIB
     assert 200 * MIB <= memory.peak_of("--name=holder") <= memory.peak
@@ -68,13 +68,13 @@ def test_what_a_process_takes_is_counted(script: str) -> None:
 def test_the_peak_stays_when_the_memory_is_given_back() -> None:
     seen = threading.Event()
 
-    class Noting(TreeMemory):
+    class Noting(PeakMemory):
         def _sample(self) -> None:
             super()._sample()
             if self.peak_of("--name=brief") > 100 * MIB:
                 seen.set()
 
-    with Noting(os.getpid(), seconds=0.01) as memory, _process(HOLD, "100", "--name=brief"):
+    with Noting(Descendants(os.getpid()), seconds=0.01) as memory, _process(HOLD, "100", "--name=brief"):
         assert seen.wait(60)
     assert memory.samples > 2
     assert 100 * MIB <= memory.peak_of("--name=brief") < 130 * MIB
@@ -83,7 +83,7 @@ def test_the_peak_stays_when_the_memory_is_given_back() -> None:
 def test_a_process_keeps_its_name_when_its_peak_comes_as_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that share its pages end first, so that its share grows, and a process that ends has no command line."""
     with _process(HOLD, "50", "--name=last") as pid:
-        with TreeMemory(pid, seconds=60.0) as memory:
+        with PeakMemory(Descendants(pid), seconds=60.0) as memory:
             monkeypatch.setattr("benchmarks.tools.memory._command", lambda pid: "")
             monkeypatch.setattr("benchmarks.tools.memory.pss_of", lambda pid: 70 * MIB)
         assert memory.peak_of("--name=last") == 70 * MIB
@@ -93,7 +93,7 @@ def test_memory_that_processes_share_counts_once(tmp_path: Path) -> None:
     (tmp_path / "shared").write_bytes(b"x" * 100 * MIB)
     with (
         _process(MAP, str(tmp_path / "shared"), reports=3) as pid,
-        TreeMemory(pid, seconds=60.0) as memory,
+        PeakMemory(Descendants(pid), seconds=60.0) as memory,
     ):
         pass
     assert 100 * MIB <= memory.peak < 160 * MIB
@@ -103,6 +103,6 @@ def test_a_process_that_has_ended_takes_nothing() -> None:
     with _process(HOLD, "1") as pid:
         assert pss_of(pid) > MIB
     assert pss_of(pid) == 0
-    with TreeMemory(pid) as memory:
+    with PeakMemory(Descendants(pid)) as memory:
         pass
     assert memory.peak == 0

@@ -9,6 +9,7 @@ import sys
 import sysconfig
 import time
 from collections.abc import Iterator
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from benchmarks.peers.environments import Framework, available, python_of
 from benchmarks.peers.job import Job, Report
 from benchmarks.peers.learning import accuracy, batches, count_steps, load
 from benchmarks.peers.ours import SEED, steps_of
-from benchmarks.peers.process_memory import PeakMemory, marked
+from benchmarks.tools.memory import PeakMemory, marked
 from client_app import local_data
 from config.run_config import RunConfig
 from task import Compute, derived_seed, to_input
@@ -97,7 +98,7 @@ def test_everybody_starts_from_our_weights(job: Job) -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_the_bare_loop_is_fedavg_to_the_bit(job: Job, counted: Path) -> None:
+def test_the_bare_loop_is_fedavg_bit_for_bit(job: Job, counted: Path) -> None:
     seen: list[float] = []
     images, labels = load(job, "test")
     result = fedavg(job, False, lambda model: seen.append(accuracy(model, images, labels)))
@@ -241,7 +242,7 @@ def test_memory_of_processes_that_left_the_tree_counts() -> None:
     held = 64 * 2**20
     daemon = f"import time; held = b'1' * {held}; time.sleep(60)"
     script = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {daemon!r}], start_new_session=True)"
-    with PeakMemory(mark) as memory:
+    with PeakMemory(partial(marked, mark)) as memory:
         subprocess.run([sys.executable, "-c", script], env={**os.environ, "PEERS_TEST": str(os.getpid())}, check=True)
         for _ in range(100):
             if memory.peak > held:

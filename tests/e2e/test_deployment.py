@@ -14,7 +14,7 @@ from tests.fakes import outcome_of, rounds_of, run_in_process
 pytestmark = pytest.mark.e2e
 
 ROOT = Path(__file__).parents[2]
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "model": "resnet18", "image_size": 32, "batch_size": 8, "num_server_rounds": 2, "fraction_train": 1.0,
     "precision": "fp32", "strategy_args": "min-available-nodes=2",
 }  # fmt: skip
@@ -23,7 +23,10 @@ SETTINGS = {
 def test_two_supernodes_train_the_same_weights_as_the_simulation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Bit for bit, because convolutions run on the same number of threads on both sides: one."""
+    """Bit for bit, because convolutions run on the same number of threads on both sides: one.
+
+    The run in one process stands for the simulation, which `test_interrupted_runs.py` shows to end with the same bits.
+    """
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     release = tmp_path / "release"
     draw_sample(release, train=160, clean_train=10, val=10, test=40, image_size=32, seed=6)
@@ -40,18 +43,10 @@ def test_two_supernodes_train_the_same_weights_as_the_simulation(
     assert outcome.status == "finished:completed", outcome.log
     assert "Traceback" not in outcome.log
 
-    simulated = SuperLink(tmp_path / "simulated", tmp_path)
-    try:
-        config = pairs(**SETTINGS, data_dir=release, output_dir=tmp_path, run_name="simulation")
-        federation = "num-supernodes=2 client-resources-num-cpus=1 init-args-num-cpus=2"
-        outcome = simulated.run(ROOT, "--federation-config", federation, "-c", config)
-    finally:
-        simulated.stop()
-    assert outcome.status == "finished:completed", outcome.log
-
-    one, other = (rounds_of(tmp_path / name) for name in ("deployment", "simulation"))
+    expected = run_in_process(tmp_path / "one-process", clients=2, data_dir=str(release), **SETTINGS)
+    one, other = (rounds_of(run_dir) for run_dir in (tmp_path / "deployment", expected))
     assert [entry["confusion-matrix"] for entry in one] == [entry["confusion-matrix"] for entry in other]
-    weights = safetensors.numpy.load_file(tmp_path / "simulation" / "model.safetensors")
+    weights = safetensors.numpy.load_file(expected / "model.safetensors")
     for name, value in safetensors.numpy.load_file(tmp_path / "deployment" / "model.safetensors").items():
         np.testing.assert_array_equal(value, weights[name], err_msg=name)
 

@@ -16,7 +16,7 @@ from PIL import Image
 from data.sample import draw_sample
 from task import build_model
 from tests.e2e.superlink import SuperLink, pairs
-from tests.fakes import TIMES, rounds_of
+from tests.fakes import TIMES, rounds_of, run_in_process
 
 pytestmark = pytest.mark.e2e
 
@@ -49,6 +49,7 @@ def test_runs_with_one_actor_and_two_are_equal_bit_for_bit(superlink: SuperLink,
         assert f"Machine     {actors} CPU" in outcome.log
         assert "Clients     6, each with 1 CPU and no GPU; 3 train in each round, room for" in outcome.log
         assert f"Run folder  {tmp_path / f'actors-{actors}'}" in outcome.log
+        assert "answered from" not in outcome.log  # which machine, where there are several
         assert "Traceback" not in outcome.log
     runs = [tmp_path / "actors-1", tmp_path / "actors-2"]
     assert {path.name for path in runs[0].iterdir()} == {
@@ -61,8 +62,8 @@ def test_runs_with_one_actor_and_two_are_equal_bit_for_bit(superlink: SuperLink,
         np.testing.assert_array_equal(value, weights[1][name], err_msg=name)
 
 
-def test_scanned_digits_go_through_import_training_and_evaluation(superlink: SuperLink, tmp_path: Path) -> None:
-    """Real pixels, ten classes instead of fourteen: the 1,797 digits that scikit-learn ships."""
+def test_scanned_digits_go_through_import_training_and_evaluation(tmp_path: Path) -> None:
+    """Real pixels, ten classes instead of fourteen: the 1,797 digits that scikit-learn ships; without Ray."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -74,13 +75,11 @@ def test_scanned_digits_go_through_import_training_and_evaluation(superlink: Sup
     command = [sys.executable, "-m", "data", "import", str(folder), "--out", str(tmp_path / "release")]
     subprocess.run([*command, "--noise-rate", "0.2", "--seed", "1"], cwd=ROOT, check=True, timeout=300)
 
-    config = pairs(
-        model="resnet18", image_size=32, batch_size=16, num_server_rounds=4, fraction_train=1.0, local_epochs=2,
-        data_dir=tmp_path / "release", output_dir=tmp_path / "runs", run_name="digits",
+    run_dir = run_in_process(
+        tmp_path / "runs", data_dir=str(tmp_path / "release"), model="resnet18", batch_size=16, num_server_rounds=4,
+        fraction_train=1.0, local_epochs=2, precision="auto",
     )  # fmt: skip
-    outcome = superlink.run(ROOT, "--federation-config", f"num-supernodes=4 {ONE_CPU}", "-c", config)
-    assert outcome.status == "finished:completed", outcome.log
-    last = rounds_of(tmp_path / "runs" / "digits")[-1]
+    last = rounds_of(run_dir)[-1]
     assert np.array(last["confusion-matrix"]).shape == (10, 10)
     assert last["test-accuracy"] > 0.5  # chance is 10 %
 
@@ -122,10 +121,9 @@ def test_the_code_that_runs_is_the_submitted_one(release: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("overrides", "sentence"),
+    ("overrides", "sentence"),  # one that the server refuses and one that clients do; tests/server_app has many more
     [
         ({"num_server_rounds": "x"}, "The run stopped: run config: 'num-server-rounds' is 'x'; it must be a whole"),
-        ({"method": "magic"}, "run config: 'method' is 'magic'; it must be one of ce"),
         ({"batch_size": 1000}, "run config: 'batch-size' is 1000, but partition 0 holds only 120 images"),
     ],
 )
@@ -140,22 +138,15 @@ def test_bad_settings_fail_the_run_in_one_sentence(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("asked", "sentence"),
-    [
-        ("client-resources-num-cpus=64", "64 CPUs and no GPU, but this machine has 2 CPUs and no GPU; set client-"),
-        (
-            "client-resources-num-cpus=1 client-resources-num-gpus=0.5 init-args-num-gpus=0",
-            "1 CPU and 0.5 GPU, but this machine has 2 CPUs and no GPU; set client-resources-num-gpus=0.",
-        ),
-    ],
-)
 def test_clients_that_do_not_fit_end_the_run_in_one_sentence(
-    superlink: SuperLink, release: Path, tmp_path: Path, asked: str, sentence: str
+    superlink: SuperLink, release: Path, tmp_path: Path
 ) -> None:
+    """`tests/simulation` has the other sentences."""
     config = pairs(**{**SMALL, "data_dir": release, "output_dir": tmp_path})
-    outcome = superlink.run(ROOT, "--federation-config", f"num-supernodes=2 {asked} init-args-num-cpus=2", "-c", config)
+    asked = "client-resources-num-cpus=1 client-resources-num-gpus=0.5 init-args-num-gpus=0 init-args-num-cpus=2"
+    outcome = superlink.run(ROOT, "--federation-config", f"num-supernodes=2 {asked}", "-c", config)
     assert outcome.status == "finished:failed"
+    sentence = "1 CPU and 0.5 GPU, but this machine has 2 CPUs and no GPU; set client-resources-num-gpus=0."
     assert f"The run stopped: --federation-config: each client requests {sentence}" in outcome.log
     assert "Traceback" not in outcome.log
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,8 @@
-"""Every method through `flwr run`: killed once, resumed, and equal to an undisturbed run in one process."""
+"""Every method killed once, resumed, and equal to an undisturbed run in one process.
+
+Methods with several networks, or with state that stays with clients, go through `flwr run`, because another actor must
+find that again. The others are cut off and resumed in one process, without Ray.
+"""
 
 import os
 import signal
@@ -10,9 +14,7 @@ import pytest
 from data.sample import draw_sample
 from methods import METHODS
 from tests.e2e.superlink import SuperLink, has_ended, pairs, wait_for
-from tests.fakes import outcome_of, rounds_of, run_in_process
-
-pytestmark = pytest.mark.e2e
+from tests.fakes import CutOffError, cut_off_in, outcome_of, rounds_of, run_in_process
 
 ROOT = Path(__file__).parents[2]
 CLIENTS = 4
@@ -23,7 +25,7 @@ TINY: dict[str, Any] = {
 # Half of the clients hold wrong labels, and are found and treated as noisy.
 TWO_STAGES = {
     "train_split": "clean", "label_noise": "symmetric", "label_noise_args": "noisy-share=0.5 min-rate=0.8 max-rate=0.9",
-    "method_args": "warm-up-rounds=3",
+    "method_args": "warm-up-rounds=3", "local_epochs": 4,
 }  # fmt: skip
 SPECIAL: dict[str, dict[str, Any]] = {
     "gce": {"strategy": "fedavgm", "strategy_args": "server-momentum=0.5"},
@@ -33,6 +35,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "fednoro": TWO_STAGES,
     "fedelc": TWO_STAGES,
 }
+THROUGH_RAY = ("elr", "co-teaching", "fedelc")
 
 
 @pytest.fixture(scope="module")
@@ -42,26 +45,42 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "ce"])
+@pytest.mark.e2e
+@pytest.mark.parametrize("method", THROUGH_RAY)
 def test_a_method_that_is_killed_and_resumed_ends_like_an_undisturbed_one(
     superlink: SuperLink, release: Path, tmp_path: Path, method: str
 ) -> None:
     settings = {**TINY, **SPECIAL.get(method, {}), "method": method, "data_dir": str(release)}
-    expected = run_in_process(tmp_path / "undisturbed", clients=CLIENTS, **settings)
-
     config = pairs(**settings, output_dir=tmp_path, run_name="run", resume="auto")
     federation = f"num-supernodes={CLIENTS} client-resources-num-cpus=1 init-args-num-cpus={1 + len(method) % 2}"
     run = (ROOT, "--federation-config", federation, "-c", config)
     pid = superlink.submit(*run)
     # In the middle of a round, after the first round of stage 2 if the method has one.
-    fourth = tmp_path / "run" / "checkpoints" / "round-00004.safetensors"
-    wait_for(fourth.exists, 300)
+    wait_for((tmp_path / "run" / "checkpoints" / "round-00004.safetensors").exists, 300)
     os.kill(pid, signal.SIGKILL)
     wait_for(lambda: has_ended(pid))
     assert len(rounds_of(tmp_path / "run")) < TINY["num_server_rounds"]
     pid = superlink.submit(*run)
     wait_for(lambda: has_ended(pid), 300)
-    assert outcome_of(tmp_path / "run") == outcome_of(expected)
+    _assert_undisturbed(tmp_path, settings)
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in ("ce", *THROUGH_RAY)])
+def test_a_method_that_is_cut_off_and_resumed_ends_like_an_undisturbed_one(
+    release: Path, tmp_path: Path, method: str
+) -> None:
+    settings = {**TINY, "local_epochs": 1, **SPECIAL.get(method, {}), "method": method, "data_dir": str(release)}
+    in_round_5 = 4 * round(TINY["fraction_train"] * CLIENTS) + 2
+    with pytest.raises(CutOffError):
+        run_in_process(tmp_path, clients=CLIENTS, handler=cut_off_in(in_round_5), **settings)
+    assert len(rounds_of(tmp_path / "run")) == 4
+    run_in_process(tmp_path, clients=CLIENTS, resume="auto", **settings)
+    _assert_undisturbed(tmp_path, settings)
+
+
+def _assert_undisturbed(folder: Path, settings: dict[str, Any]) -> None:
+    expected = run_in_process(folder / "undisturbed", clients=CLIENTS, **settings)
+    assert outcome_of(folder / "run") == outcome_of(expected)
     if settings.get("method_args"):
         found = rounds_of(expected)[-1]
         assert [found[f"noisy-clients{what}"] for what in ("", "-precision", "-recall")] == [2.0, 1.0, 1.0]

@@ -10,16 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import safetensors.numpy
 
 from data.sample import draw_sample
 from tests.e2e.superlink import SCRIPTS, SuperLink, end, find_below, free_port, pairs, wait_for
-from tests.fakes import TIMES, rounds_of
+from tests.fakes import outcome_of, run_in_process
 
 pytestmark = pytest.mark.e2e
 
 ROOT = Path(__file__).parents[2]
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "model": "resnet18", "image_size": 32, "batch_size": 8, "precision": "fp32", "num_server_rounds": 3,
     "fraction_train": 1.0, "val_split": "none",
 }  # fmt: skip
@@ -115,23 +114,8 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def on_one_machine(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Rounds and weights of a simulation without a cluster."""
-    folder = tmp_path_factory.mktemp("one")
-    link = SuperLink(folder / "flwr", folder)
-    try:
-        config = pairs(**SETTINGS, data_dir=release, output_dir=folder, run_name="run")
-        outcome = link.run(ROOT, "--federation-config", f"{FOUR_CLIENTS} init-args-num-cpus=1", "-c", config)
-    finally:
-        link.stop()
-    assert outcome.status == "finished:completed", outcome.log
-    assert "answered from" not in outcome.log
-    return _outcome(folder / "run")
-
-
-def _outcome(run_dir: Path) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
-    rounds = [{key: value for key, value in entry.items() if key not in TIMES} for entry in rounds_of(run_dir)]
-    weights = safetensors.numpy.load_file(run_dir / "model.safetensors")
-    return rounds, {name: value.tobytes() for name, value in weights.items()}
+    """Rounds and weights of the same run in one process, without Ray."""
+    return outcome_of(run_in_process(tmp_path_factory.mktemp("one"), clients=4, data_dir=str(release), **SETTINGS))
 
 
 def test_two_machines_train_the_same_weights_as_one(
@@ -146,7 +130,7 @@ def test_two_machines_train_the_same_weights_as_one(
     caches = cluster.second.home / "cache" / "clothing1m-fl"
     assert any((caches / "decoded").glob("*.pixels"))  # it trained
     assert any((caches / "code").glob("*/client_app")) == CAN_HIDE  # it had to unpack what it was sent
-    assert _outcome(tmp_path / "run") == on_one_machine
+    assert outcome_of(tmp_path / "run") == on_one_machine
 
 
 def test_a_folder_that_one_machine_lacks_ends_the_run_and_names_the_machine(
@@ -179,4 +163,4 @@ def test_a_machine_that_dies_in_a_run_changes_nothing(
         outcome = running.result()
     assert outcome.status == "finished:completed", outcome.log
     assert "A machine of the Ray cluster is gone; actors left: 1." in outcome.log
-    assert _outcome(tmp_path / "run") == on_one_machine
+    assert outcome_of(tmp_path / "run") == on_one_machine

@@ -1,5 +1,5 @@
 """Three sites on separate hosts, TLS and registered nodes: strangers are refused, crashes cost no finished round, and
-the weights are those of the simulation, bit for bit.
+the weights are those of a run in one process, bit for bit.
 """
 
 import base64
@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,15 +25,15 @@ from data.partition.file import save_partition
 from data.release import LIST_FILES, open_release, training_split
 from data.sample import draw_sample
 from tests.e2e.hosts import Hosts, kill_session
-from tests.e2e.superlink import SuperLink, pairs, wait_for
-from tests.fakes import rounds_of
+from tests.e2e.superlink import pairs, wait_for
+from tests.fakes import rounds_of, run_in_process
 
 pytestmark = pytest.mark.e2e
 
 ROOT = Path(__file__).parents[2]
 SITES = 3
 IMAGES = 48  # of each site
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "model": "resnet18", "image_size": 32, "batch_size": 8, "num_server_rounds": 3, "fraction_train": 1.0,
     "precision": "fp32",
 }  # fmt: skip
@@ -118,7 +119,7 @@ def _config(data_dir: Path, out: Path, name: str, **more: object) -> str:
     return pairs(**SETTINGS, data_dir=data_dir, output_dir=out, run_name=name, **more)
 
 
-def test_three_sites_train_the_simulations_weights_despite_strangers_and_kills(
+def test_three_sites_train_the_weights_of_one_process_despite_strangers_and_kills(
     federation: Federation, tmp_path: Path
 ) -> None:
     run_dir = tmp_path / "sites"
@@ -152,7 +153,7 @@ def test_three_sites_train_the_simulations_weights_despite_strangers_and_kills(
     assert [entry["round"] for entry in rounds] == [1, 2, 3]
     assert all(entry["failed-partitions"] == [] for entry in rounds)
     assert all(entry["num-examples"] == SITES * IMAGES for entry in rounds)
-    assert _weights(run_dir) == _weights(_simulation(federation, tmp_path))
+    assert _weights(run_dir) == _weights(_in_one_process(federation, tmp_path))
     _no_secret_is_leaked(federation, again.stdout)
 
 
@@ -202,26 +203,18 @@ def _processes_of(program: str, argument: Path) -> list[int]:
     return found
 
 
-def _simulation(federation: Federation, out: Path) -> Path:
-    """A run of three simulated clients with the sites' images, in the order that the roll call gave the sites."""
+def _in_one_process(federation: Federation, out: Path) -> Path:
+    """A run of three clients with the sites' images, in the order that the roll call gave the sites."""
     whole = training_split(open_release(federation.release), "noisy")
     splits = [training_split(open_release(site), "noisy") for site in federation.sites]
     parts = [
         np.flatnonzero(np.isin(whole.keys, split.keys)) for split in sorted(splits, key=lambda split: split.digest)
     ]
     save_partition(out / "sites.partition", whole.keys, parts, {})
-    link = SuperLink(out / "simulated", out)
-    try:
-        config = _config(
-            federation.release, out, "simulation", partition="file",
-            partition_args=f'path="{out / "sites.partition"}"',
-        )  # fmt: skip
-        one_thread = f"num-supernodes={SITES} client-resources-num-cpus=1 init-args-num-cpus=2"
-        outcome = link.run(ROOT, "--federation-config", one_thread, "-c", config)
-    finally:
-        link.stop()
-    assert outcome.status == "finished:completed", outcome.log
-    return out / "simulation"
+    return run_in_process(
+        out, clients=SITES, run_name="one-process", data_dir=str(federation.release), partition="file",
+        partition_args=f'path="{out / "sites.partition"}"', **SETTINGS,
+    )  # fmt: skip
 
 
 def _weights(run_dir: Path) -> dict[str, bytes]:

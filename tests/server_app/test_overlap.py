@@ -41,7 +41,7 @@ def _recorded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def _run(folder: Path, sample: Path, **settings: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     run_dir = run_in_process(
-        folder, data_dir=str(sample), num_server_rounds=3, val_split="none", strategy="fedadam", **settings
+        folder, data_dir=str(sample), model="cnn", num_server_rounds=3, val_split="none", strategy="fedadam", **settings
     )
     lines = [
         {key: value for key, value in line.items() if key not in TIMES and not key.startswith("eval-")}
@@ -93,7 +93,9 @@ def test_after_a_failure_the_round_is_checked_before_the_next_one_is_sent(
 
 def test_a_run_that_stopped_between_two_rounds_ends_as_if_it_had_not(tmp_path: Path, tiny_sample: Path) -> None:
     undisturbed, weights = _run(tmp_path / "one", tiny_sample)
-    settings: dict[str, Any] = {"data_dir": str(tiny_sample), "val_split": "none", "strategy": "fedadam"}
+    settings: dict[str, Any] = {
+        "data_dir": str(tiny_sample), "model": "cnn", "val_split": "none", "strategy": "fedadam",
+    }  # fmt: skip
     run_in_process(tmp_path / "two", num_server_rounds=2, **settings)
     resumed = run_in_process(tmp_path / "two", num_server_rounds=3, resume=str(tmp_path / "two" / "run"), **settings)
     assert [line["test-loss"] for line in rounds_of(resumed)] == [line["test-loss"] for line in undisturbed]

@@ -17,7 +17,7 @@ from tests.fakes import rounds_of, run_in_process
 def _run(out: Path, sample: Path, name: str, **values: Any) -> tuple[Path, dict[str, bytes]]:
     settings = {
         "data_dir": str(sample), "train_split": "clean", "image_size": 16, "batch_size": 5, "clients": 2,
-        "fraction_train": 1.0, "run_name": name, **values,
+        "fraction_train": 1.0, "run_name": name, "model": "cnn", "learning_rate": 0.1, **values,
     }  # fmt: skip
     run_dir = run_in_process(out, **settings)
     weights = safetensors.numpy.load_file(run_dir / "model.safetensors")

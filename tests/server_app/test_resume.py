@@ -4,7 +4,6 @@ import copy
 import json
 import logging
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,7 @@ from server_app.callbacks import Callback, RoundResult
 from server_app.callbacks import checkpoints as checkpoints_module
 from server_app.checkpoint_file import load_checkpoint, save_checkpoint
 from server_app.stopping import RunStoppedError
-from tests.fakes import TIMES, rounds_of, run_in_process
-
-
-class CutOffError(BaseException):
-    """Stands in for a kill: nothing in the app catches it."""
+from tests.fakes import TIMES, CutOffError, cut_off_in, rounds_of, run_in_process
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +27,7 @@ def undisturbed(tiny_sample: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def settings(sample: Path, **changes: Any) -> dict[str, Any]:
-    return {"data_dir": str(sample), "num_server_rounds": 4, "image_size": 16, **changes}
+    return {"data_dir": str(sample), "model": "cnn", "num_server_rounds": 4, "image_size": 16, **changes}
 
 
 def weights(run_dir: Path) -> dict[str, np.ndarray]:
@@ -48,20 +43,6 @@ def assert_same_run(run_dir: Path, other: Path) -> None:
     one, two = weights(run_dir), weights(other)
     assert one.keys() == two.keys()
     assert all(np.array_equal(one[name], two[name]) for name in one)
-
-
-def cut_off_in(train_message: int) -> Callable[[Message, Context], Message]:
-    """A client that is killed, and the whole run with it, at this training message."""
-    left = [train_message]
-
-    def handler(message: Message, context: Context) -> Message:
-        if message.metadata.message_type == "train":
-            left[0] -= 1
-            if left[0] == 0:
-                raise CutOffError
-        return client_app(message, context)
-
-    return handler
 
 
 @pytest.mark.parametrize("resume", ["auto", "auto by name", "path", "checkpoint"])

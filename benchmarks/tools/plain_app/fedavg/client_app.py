@@ -1,4 +1,4 @@
-"""Load the global model, train it on this node's list, send it back."""
+"""Load the global model, train it on this node's images, send it back."""
 
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,14 @@ app = ClientApp()
 @app.train()
 def train_locally(message: Message, context: Context) -> Message:
     config: dict[str, Any] = dict(context.run_config)
-    model = build_model(config["model"], config["num-classes"])
+    model = build_model(config["model"], config["num-classes"], config["seed"])
     model.load_state_dict(message.content.array_records["arrays"].to_torch_state_dict())
-    listed = Path(config["lists"]) / f"client-{context.node_config['partition-id']}.tsv"
-    loader = load_data(listed, config["image-size"], config["batch-size"], shuffle=True)
-    loss, seconds = train(
+    name = f"client-{context.node_config['partition-id']}"
+    loader = load_data(Path(config["data"]), name, config["image-size"], config["batch-size"], shuffle=True)
+    loss, steps, seconds = train(
         model, loader, config["local-epochs"], config["learning-rate"], config["momentum"], config["weight-decay"]
     )
-    metrics = MetricRecord(
-        {"train-loss": loss, "train-seconds": seconds, "num-examples": len(loader.dataset)}  # type: ignore[arg-type]
-    )
+    count = len(loader.dataset)  # type: ignore[arg-type]
+    metrics = MetricRecord({"train-loss": loss, "train-seconds": seconds, "train-steps": steps, "num-examples": count})
     content = RecordDict({"arrays": ArrayRecord(model.state_dict()), "metrics": metrics})
     return Message(content, reply_to=message)

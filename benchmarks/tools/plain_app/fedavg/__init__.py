@@ -1,0 +1,1 @@
+"""A federated app as Flower's PyTorch quickstart teaches it."""
