@@ -34,7 +34,7 @@ class StreamingFedAvg(FedAvg):
 
     holds_all_replies: ClassVar[bool] = False  # whether a round holds all replies in memory at once
     handles_batchnorm: ClassVar[bool] = True  # if not, it sees the parameters only
-    takes_one_mean: ClassVar[bool] = True  # whether it needs no more of the replies than their mean
+    takes_one_mean: ClassVar[bool] = True  # whether the rule is the same if it sees only the replies' plain mean
     by_number: ClassVar[bool] = True  # whether each number is aggregated on its own, so that networks do not mix
 
     min_train_nodes: int = parameter(1, at_least(1))
