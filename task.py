@@ -255,10 +255,10 @@ def _normalize_on_cpu(images: Tensor, mean: tuple[float, ...], deviation: tuple[
     return batch.view(images.shape)
 
 
-if __name__ == "__main__":  # where these commands were
+if __name__ == "__main__":  # the old commands
     print(
-        "python -m task has no commands any more: `python -m probe` took the place of `probe`, and"
-        " `python -m client_app.corrected_labels` that of `labels`.",
+        "python -m task no longer has commands: use `python -m probe` instead of `probe`,"
+        " and `python -m client_app.corrected_labels` instead of `labels`.",
         file=sys.stderr,
     )
     raise SystemExit(2)

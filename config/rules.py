@@ -1,4 +1,4 @@
-"""What values of settings and parameters are allowed, and how that is said."""
+"""Which values settings and parameters may have, and how messages describe them."""
 
 import re
 from collections.abc import Callable, Mapping

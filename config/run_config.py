@@ -34,7 +34,7 @@ PRESETS = Path(__file__).parent / "presets"
 
 
 class ConfigError(ValueError):
-    """A bad run-config value, said in one sentence: the key, the value, and what is allowed."""
+    """A bad run-config value; its text is one sentence with the key, the value and what is allowed."""
 
 
 def _key(group: str, default: Value, rule: Rule, meaning: str) -> Any:

@@ -38,7 +38,7 @@ GROUPS = {
 
 @dataclass(frozen=True)
 class Key:
-    """What is said of a key; `meaning` and `allowed` are Markdown, `default` is TOML."""
+    """How a key is described; `meaning` and `allowed` are Markdown, `default` is TOML."""
 
     name: str
     group: str

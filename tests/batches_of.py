@@ -1,4 +1,4 @@
-"""Batches and visits made of given logits, so that a loss can be checked against numbers worked out by hand.
+"""Batches and visits made of given logits, so that a loss can be checked against numbers worked out by hand."""
 
 from typing import Any
 
