@@ -156,10 +156,15 @@ class ProximalTerm:
     @torch.no_grad()
     def add_gradient(self) -> None:
         """Add to the gradients of the loss, which must be there and unscaled."""
-        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        # A weight that the loss does not reach stays where it is, and its term stays 0.
+        weights, starts, gradients = [], [], []
+        for parameter, start in zip(self._parameters, self._start, strict=True):
+            if parameter.grad is not None:
+                weights.append(parameter)
+                starts.append(start)
+                gradients.append(parameter.grad)
         # One kernel for all tensors, as in torch's optimisers.
-        away = torch._foreach_sub(self._parameters, self._start)
-        torch._foreach_add_(gradients, away, alpha=self._mu)
+        torch._foreach_add_(gradients, torch._foreach_sub(weights, starts), alpha=self._mu)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from torch import nn
 
 from config.run_config import RunConfig
 from learning.augmentation import augment, stored_size
-from learning.training import train_locally
+from learning.training import ProximalTerm, train_locally
 from methods.ce import CE
 from simulation.share import place
 from task import Compute, build_model, derived_generator
@@ -155,6 +155,21 @@ def test_crops_and_flips_are_those_of_the_image() -> None:
     assert all(a or b for a, b in zip(mirrored, same, strict=True))
     assert any(mirrored)
     assert any(same)
+
+
+def test_the_proximal_term_leaves_out_what_the_loss_does_not_reach() -> None:
+    """w = (1, 2), w_t = 0, mu = 0.5: (0.5, 1) are added to the gradient."""
+    model = nn.ModuleList([nn.Linear(2, 1, bias=False), nn.Linear(2, 1)])
+    reached: nn.Parameter = model[0].weight  # type: ignore[assignment]
+    with torch.no_grad():
+        reached.zero_()
+    term = ProximalTerm(model, 0.5)
+    with torch.no_grad():
+        reached.copy_(torch.tensor([[1.0, 2.0]]))
+    reached.grad = torch.tensor([[3.0, 4.0]])
+    term.add_gradient()
+    assert reached.grad.tolist() == [[3.5, 5.0]]
+    assert all(parameter.grad is None for parameter in model[1].parameters())
 
 
 def test_label_smoothing_by_hand() -> None:
