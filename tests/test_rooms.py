@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.forks import failed_forks
 from tests.import_graph import LAYERS, OUTSIDE, ROOT, Arrow, arrows, imported, rooms
 
 ARROWS = arrows()
@@ -74,10 +75,9 @@ def test_the_graph_is_printed() -> None:
     assert {"learning", "methods", "messages", "simulation"} <= {*lines["client_app"]}
 
 
-@pytest.mark.parametrize("module", ["client_app", "server_app", "methods", "methods.elr", "learning.training"])
-def test_importing_a_room_changes_nothing(module: str) -> None:
+def _importing(module: str) -> str:
     """Ray is not started, not even imported, and Flower's simulation stays as it is, also where it has been loaded."""
-    script = f"""
+    return f"""
 import sys
 import {module}
 assert "ray" not in sys.modules
@@ -92,18 +92,19 @@ import {module}
 assert parts == {{**vars(vce_api), **vars(raybackend), **vars(raybackend.RayBackend)}}
 assert "simulation.patches" not in sys.modules
 """
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
 
 
-def test_the_client_app_itself_does_change_it() -> None:
-    """Or the test above would hold whatever happens."""
-    script = """
+# Or the test would hold whatever happens.
+THE_CLIENT_APP_ITSELF_CHANGES_IT = """
 import flwr.simulation.run_simulation
 from flwr.server.superlink.fleet.vce import vce_api
 before = vce_api.add_messages_to_queue
 import client_app.app
 assert vce_api.add_messages_to_queue is not before
 """
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+
+
+def test_importing_a_room_changes_nothing() -> None:
+    modules = ("client_app", "server_app", "methods", "methods.elr", "learning.training")
+    scripts = {module: _importing(module) for module in modules}
+    assert not failed_forks({**scripts, "client_app.app": THE_CLIENT_APP_ITSELF_CHANGES_IT})
