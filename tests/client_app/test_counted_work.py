@@ -54,7 +54,9 @@ def test_a_visit_waits_for_the_device_once_an_epoch(augmentation: str, proximal_
     assert operations.counts["aten::convolution_backward"] == 18 * 20
 
 
-LOSSES = ["ce", "co-teaching", "elr", "fedlsr"]
+# Those that need to be told something have such tests of their own; features are not there without values.
+TOLD = {"forward", "fednoro", "fedelc"}
+LOSSES = [name for name in METHODS if name not in TOLD]
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -68,7 +70,7 @@ def test_no_method_makes_a_step_wait_for_the_device(name: str) -> None:
     assert operations.counts["aten::_local_scalar_dense"] == 3  # 18 steps
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", [name for name in LOSSES if not METHODS[name].features])
 def test_no_loss_reads_a_tensor_or_selects_rows_with_a_mask(name: str) -> None:
     """Tensors without values refuse both. A GPU would wait for a mask, which the counts on a CPU do not show."""
     method = METHODS[name]()
