@@ -1,0 +1,1 @@
+"""Measures what RESULTS.md reports, one module or package per question."""

@@ -1,1 +1,1 @@
-"""One client, one message at a time; the ClientApp is in `client_app.app`, so that importing the package changes nothing."""
+"""One client, one message at a time. The ClientApp is `client_app.app`: importing the package does nothing."""
