@@ -31,7 +31,7 @@ lint: $(VENV)/bin/ruff ## format, then check style and types
 docs: $(VENV)/bin/python ## write docs/settings.md and the comments in pyproject.toml from the settings
 	python -m config.settings --write
 
-run: $(VENV)/bin/flwr ## train on the drawn sample: 10 clients, 14 rounds
+run: $(VENV)/bin/flwr ## train on the synthetic sample: 10 clients, 14 rounds
 	FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1 flwr run . --stream $(CLIENTS)
 
 $(VENV)/bin/%:

@@ -2,7 +2,7 @@
 
     python -m benchmarks.scaling [--axis nodes --axis clients] [--point 10 --point 100] [--repeats 1]
 
-Each point is a `flwr run` on a SuperLink of its own with two Ray actors, with one axis varied and all else fixed:
+Each point is a `flwr run` on its own SuperLink with two Ray actors, with one axis varied and all else fixed:
 virtual nodes (10 of them train in each round), clients that train in a round (of 1,000 nodes), images of each client,
 and the model. Everything else is small: 10 nodes, 16 images of 32 pixels each, `cnn`. The pack has many keys and few
 pictures; nothing is decoded or cached before a run.

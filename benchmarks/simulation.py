@@ -55,8 +55,8 @@ class Run:
 
     Attributes:
         start: From the command to the roll call.
-        first_answer: Of the roll call, until a node answered.
-        other_answers: Of the rest of it.
+        first_answer: From the start of the roll call to the first answer.
+        other_answers: The rest of the roll call.
         rounds: From one evaluated model to the next; the first one from the roll call's end.
         evaluations: Of each round.
     """

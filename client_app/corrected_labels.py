@@ -43,7 +43,7 @@ def read_corrected(folder: Path) -> Corrected:
         folder: A run's folder, or a folder that `state-dir` names, or one run's folder in that.
 
     Raises:
-        DataError: No run's clients or several runs', or a method that does not correct labels.
+        DataError: Clients of no run or of several, or the method does not correct labels.
     """
     clients = sorted(folder.glob("**/client-[0-9]*"))
     runs = sorted({client.parent.name for client in clients})

@@ -131,7 +131,7 @@ class RunConfig:
     strategy: str = _key(
         "federation",
         "auto",
-        text(", ".join(("auto", *choices.STRATEGIES)) + ", or a class of your own as `module:Class`"),
+        text(", ".join(("auto", *choices.STRATEGIES)) + ", or your own class as `module:Class`"),
         "how the server aggregates ([docs/strategies.md](strategies.md)); `auto`: what the method calls for, mostly"
         " fedavg",
     )

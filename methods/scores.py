@@ -1,4 +1,4 @@
-"""How right a method's judgement of single images is, where their true labels are known: as counts that add up.
+"""How accurate a method's per-image judgement is, where their true labels are known: as counts that add up.
 
 Clients send `counts`; the server adds up a round's and divides (`image_scores`). True labels are those of a drawn
 sample, of imported folders, and of clean lists with noise on top; nobody knows those of the million. They are used for

@@ -1,4 +1,4 @@
-"""Which methods, strategies and other settings do not go together, and why; checked before a run starts."""
+"""Which methods, strategies and other settings are incompatible, and why; checked before a run starts."""
 
 from flwr.serverapp.strategy import Strategy
 

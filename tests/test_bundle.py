@@ -20,8 +20,8 @@ def test_the_bundle_holds_exactly_the_app(tmp_path: Path) -> None:
         bundle.extractall(tmp_path)
     tracked = {
         path.relative_to(ROOT).as_posix()
-        for room in ("client_app", "config", "data", "learning", "messages", "methods", "server_app", "simulation")
-        for path in (ROOT / room).rglob("*")
+        for package in ("client_app", "config", "data", "learning", "messages", "methods", "server_app", "simulation")
+        for path in (ROOT / package).rglob("*")
         if path.suffix in (".py", ".toml", ".json")
     }
     loose = {"task.py", "README.md", "LICENSE", "pyproject.toml"}
@@ -40,8 +40,8 @@ def test_the_fingerprint_changes_with_the_code(tmp_path: Path) -> None:
     assert code_fingerprint(tmp_path) != before
 
 
-def test_rooms_import_only_what_they_may() -> None:
-    """data/ knows nothing of Flower and the other rooms; client_app and server_app do not know each other, nor does
+def test_packages_import_only_what_they_may() -> None:
+    """data/ knows nothing of Flower and the other packages; client_app and server_app do not know each other, nor does
     what they share know them; task.py does without probe/, which nodes do not have.
     """
     for modules, forbidden in {

@@ -2,7 +2,7 @@
 
     python -m benchmarks.client.recipe [--images 128] [--epochs 2] [--image-size 224] [--batch-size 64] [--repeats 3]
 
-ResNet-50 on photos of 256 pixels in files, on all cores. Each visit is a process of its own, timed without its imports.
+ResNet-50 on photos of 256 pixels in files, on all cores. Each visit is a separate process, timed without its imports.
 
 - notebook: its loop (Sprinter1999/Clothing1M_FedAvg) rewritten by us: PyTorch's default layout, a new SGD object for
   every batch, Pillow decodes every image in every epoch in workers of a DataLoader; autocast to fp16 on a GPU, which on

@@ -12,7 +12,7 @@ about 22 KB each, as the release's are on average.
 - later epochs: batches from the cache.
 - decoders: only from bytes in memory to 224 x 224 pixels.
 
-Lists: in a process of its own for each figure, on the text files of `--lists` (a folder that `python -m
+Lists: in a separate process for each figure, on the text files of `--lists` (a folder that `python -m
 benchmarks.data.full_size DIR --lists-only` wrote; drawn into a temporary folder without it).
 """
 

@@ -1,4 +1,4 @@
-"""What a round of a real deployment costs besides training: this app compared with Flower's own loop.
+"""What a round of a real deployment costs apart from training: this app compared with Flower's own loop.
 
     python -m benchmarks.deployment [--contender stock --contender ours] [--model resnet50] [--rounds 5] [--repeats 3]
 

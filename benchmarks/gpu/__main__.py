@@ -2,7 +2,7 @@
 
     python -m benchmarks.gpu [--minutes 9] [--out FOLDER] [--step equality --step speed]
 
-Each step is a process of its own with a time limit; if it fails, the next one still starts. Findings are appended to
+Each step is a separate process with a time limit; if it fails, the next one still starts. Findings are appended to
 `findings.jsonl` at once, other output of a step goes to `<step>.log`; at the end all findings are shown in one table.
 The exit status is 1 if a requirement does not hold or a step did not finish.
 """

@@ -23,7 +23,7 @@ TOO_MANY = 256  # images of 224 pixels in a batch take more than that to train a
 
 
 def context() -> None:
-    """What CUDA takes in this process beside PyTorch's own memory, after a training step."""
+    """What CUDA takes in this process beyond PyTorch's own memory, after a training step."""
     free, total = torch.cuda.mem_get_info(0)
     emit("GPU memory", total / GIB, "GiB")
     model = build_model("resnet50", CLASSES, seed=0).to("cuda")
@@ -33,7 +33,7 @@ def context() -> None:
     torch.cuda.synchronize()
     taken = free - torch.cuda.mem_get_info(0)[0] - torch.cuda.memory_reserved(0)
     # The context itself was made by the first question about memory, so the probe of another process tells it.
-    emit("CUDA's own memory after a step, besides its context", taken / GIB, "GiB")
+    emit("CUDA's own memory after a step, excluding its context", taken / GIB, "GiB")
 
 
 def train_message(config: RunConfig, batch_size: int) -> Any:

@@ -1,4 +1,4 @@
-"""How well methods learn from noisy labels, on the drawn sample, and what they cost.
+"""How well methods learn from noisy labels, on the synthetic sample, and what they cost.
 
     python -m benchmarks.methods [--seed 1 --seed 2 --seed 3] [--setting iid] [--method gce] [--results FILE]
     python -m benchmarks.methods --cost

@@ -1,4 +1,4 @@
-"""The drawn sample that methods are compared on, and the same images under their true labels."""
+"""The synthetic sample that methods are compared on, and the same images under their true labels."""
 
 import hashlib
 import json

@@ -14,7 +14,7 @@ PyTorch's default layout unless stated otherwise, and get decoded pixels in `.np
 - fluke, blazefl: the frameworks of these names.
 - ours, ours-fp32: this app through `flwr run` with its defaults, 2 actors, and with `precision = "fp32"`.
 
-Contenders take turns; each repeat is a process tree of its own. Seconds of a round are medians over all rounds but the
+Contenders take turns; each repeat is a separate process tree. Seconds of a round are medians over all rounds but the
 first and all repeats; start-up is the time from the start of the process to the end of its first round, minus a typical
 round. Memory is the peak of the summed proportional set sizes of all processes of a run, sampled twice a second. The
 benchmark ends if a contender took another number of SGD steps than the job has, or used another version of PyTorch.

@@ -24,7 +24,7 @@ class Job:
         classes: Outputs of the model.
         weights_seed: Of the initial weights.
         clients: N.
-        cohorts: The clients of each round, all of one number, for those frameworks that let one choose.
+        cohorts: The clients of each round, all the same size, for those frameworks that let one choose.
         images: Of each client.
         image_size: Side in pixels.
         batch_size: A divisor of `images`: frameworks differ in what they do with an incomplete batch.

@@ -2,7 +2,7 @@
 
     python -m benchmarks.server.memory [--model resnet50] [--replies 5 --replies 40] [--rounds 2]
 
-Each figure comes from a process of its own: the peak of its resident memory (VmHWM) above what it holds after imports
+Each figure comes from a separate process: the peak of its resident memory (VmHWM) above what it holds after imports
 and a first round with a tiny model, before the model is there, divided by the bytes of the model. That covers the
 global model, the sums, and every reply that is held. The bytes of a reply are read from a file when the server asks for
 them, so what Flower's transport needs to unpack it does not count, nor do replies that wait in the SuperLink; in a
@@ -115,7 +115,7 @@ def memory_kib(kind: str) -> int:
 
 
 def peak_in_models(contender: str, clients: int, source: FileReplies, rounds: int, model: str) -> float:
-    """Peak above idle, in models; `rounds` 0 measures an aggregation alone. Meant for a process of its own."""
+    """Peak above idle, in models; `rounds` 0 measures an aggregation alone. Meant for a separate process."""
     logging.getLogger("flwr").setLevel(logging.ERROR)
     logging.disable(logging.WARNING)
 

@@ -1,4 +1,4 @@
-"""Whether half-precision payloads cost accuracy, on the drawn sample.
+"""Whether half-precision payloads cost accuracy, on the synthetic sample.
 
     python -m benchmarks.server.payload [--seed 1 --seed 2 --seed 3] [--model resnet18] [--rounds 14]
 

@@ -40,7 +40,7 @@ class Pictures(OccasionalCallback):
 
 
 def draw_accuracy(accuracies: list[float], title: str) -> Figure:
-    """Accuracy on clean test per round, next to the published FedAvg run on the real Clothing1M."""
+    """Accuracy on clean test per round, compared with the published FedAvg run on the real Clothing1M."""
     published = json.loads(PUBLISHED.read_text(encoding="utf-8"))
     figure = Figure(figsize=(7.2, 4.2), layout="constrained")
     axes = figure.subplots()

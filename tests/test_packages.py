@@ -1,4 +1,4 @@
-"""Rooms import downwards only, and importing one changes nothing elsewhere."""
+"""Packages import downwards only, and importing one changes nothing elsewhere."""
 
 import subprocess
 import sys
@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.forks import failed_forks
-from tests.import_graph import LAYERS, OUTSIDE, ROOT, Arrow, arrows, imported, rooms
+from tests.import_graph import LAYERS, OUTSIDE, ROOT, Arrow, arrows, imported, packages
 
 ARROWS = arrows()
-# Beyond the order of the layers: what a room must do without.
+# Beyond the order of the layers: what a package must do without.
 WITHOUT = {
     "data": {"flwr", "ray", *LAYERS},
     "deploy": {"flwr", "ray", "torch", *LAYERS},
@@ -30,22 +30,22 @@ def _said(wrong: Collection[Arrow]) -> str:
     return "\n".join(map(str, sorted(wrong)))
 
 
-def test_every_room_has_a_layer() -> None:
-    assert rooms() == sorted(LAYERS)
+def test_every_package_has_a_layer() -> None:
+    assert packages() == sorted(LAYERS)
 
 
 def test_no_arrow_goes_up() -> None:
     """Nor can there be a circle: one would have to go up somewhere."""
-    place = {room: number for number, room in enumerate(LAYERS)}
-    wrong = [arrow for arrow in ARROWS if place.get(arrow.target, -1) > place[arrow.room]]
+    place = {package: number for number, package in enumerate(LAYERS)}
+    wrong = [arrow for arrow in ARROWS if place.get(arrow.target, -1) > place[arrow.package]]
     assert not wrong, _said(wrong)
 
 
-@pytest.mark.parametrize("room", LAYERS)
-def test_rooms_do_without(room: str) -> None:
+@pytest.mark.parametrize("package", LAYERS)
+def test_packages_do_without(package: str) -> None:
     """None imports tests; all of them but probe and benchmarks have more to do without."""
-    forbidden = (WITHOUT.get(room, set()) | OUTSIDE) - {room}
-    wrong = [arrow for arrow in ARROWS if arrow.room == room and arrow.target in forbidden]
+    forbidden = (WITHOUT.get(package, set()) | OUTSIDE) - {package}
+    wrong = [arrow for arrow in ARROWS if arrow.package == package and arrow.target in forbidden]
     assert not wrong, _said(wrong)
 
 
@@ -104,7 +104,7 @@ assert vce_api.add_messages_to_queue is not before
 """
 
 
-def test_importing_a_room_changes_nothing() -> None:
+def test_importing_a_package_changes_nothing() -> None:
     modules = ("client_app", "server_app", "methods", "methods.elr", "learning.training")
     scripts = {module: _importing(module) for module in modules}
     assert not failed_forks({**scripts, "client_app.app": THE_CLIENT_APP_ITSELF_CHANGES_IT})
