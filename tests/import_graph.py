@@ -2,8 +2,8 @@
 
     python -m tests.import_graph [--mermaid]
 
-A package is a folder at the top, or task.py. The command prints one line for each, from the top layer down, or the arrows
-of the picture in docs/architecture.md.
+A package is a folder at the top, or task.py. The command prints one line for each, from the top layer down, or the
+arrows of the picture in docs/architecture.md.
 """
 
 import ast
