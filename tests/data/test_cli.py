@@ -113,8 +113,9 @@ def test_check_reports_problems_by_its_exit_code(tiny_sample: Path, tmp_path: Pa
 
 
 def test_ctrl_c_stops_a_check_in_one_sentence_and_the_next_one_resumes(tiny_sample: Path, tmp_path: Path) -> None:
-    slow = (
-        "import runpy, time; from data.check import images as c; look = c._look_at; c.CHUNK = 2\n"
+    slow = (  # a background job of a shell ignores SIGINT
+        "import runpy, signal, time; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from data.check import images as c; look = c._look_at; c.CHUNK = 2\n"
         "def slowly(*args):\n    time.sleep(0.05)\n    return look(*args)\n"
         "c._look_at = slowly; runpy.run_module('data', run_name='__main__')"
     )
