@@ -44,6 +44,11 @@ def _saved(value: Any, version: tuple[int, int]) -> bytes:
     return stream.getvalue()
 
 
+def _crafted(header: str, values: int = 0) -> bytes:
+    text = header.encode() + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + bytes(values)
+
+
 GOOD = Array(np.arange(6, dtype=np.float32)).data
 
 
@@ -55,13 +60,18 @@ GOOD = Array(np.arange(6, dtype=np.float32)).data
         (_saved(np.zeros(3), (2, 0)), "does not start like an array"),
         (GOOD[:-1], "has 23 bytes of values instead of 24"),
         (GOOD + b"\0", "has 25 bytes of values instead of 24"),
-        (GOOD[:40], "its header is damaged"),
+        (GOOD[:40], "its header is not that of an array"),
         (GOOD.replace(b"(6,)", b"(9,)"), "has 24 bytes of values instead of 36"),
         (GOOD.replace(b"(6,), }", b"(-6,), }"), "."),
-        (GOOD.replace(b"'<f4'", b"'|O' "), "its dtype is object"),
+        (GOOD.replace(b"'<f4'", b"'|O' "), "its header is not"),
         (GOOD.replace(b"'<f4'", b"'<f9'"), "."),
         (GOOD.replace(b"{'descr'", b"['descr'"), "."),
-        (_saved(np.array([{}], dtype=object), (1, 0)), "its dtype is object"),
+        (_saved(np.array([{}], dtype=object), (1, 0)), "its header is not"),
+        (_crafted("{'descr': '', 'fortran_order': False, 'shape': (6,), }"), "its header is not"),
+        (_crafted("{'descr': '<f4', 'fortran_order': False, 'shape': (True,), }"), "its header is not"),
+        (_crafted("-" * 9000), "its header is not"),
+        (_crafted("{'descr': '<f4', 'fortran_order': False, 'shape': (" + "1, " * 99 + "1), }", 4), "dimension"),
+        (_crafted(f"{{'descr': '<f4', 'fortran_order': False, 'shape': (0, {'9' * 18}, {'9' * 18}), }}"), "too big"),
     ],
 )
 def test_bytes_that_are_not_an_array_are_refused(data: bytes, sentence: str) -> None:
