@@ -75,8 +75,7 @@ def query(message: Message, context: Context) -> Message:
     """
     config, site = _read(message, context)
     split = local_data.training_data(site, config)
-    if config.fraction_evaluate > 0:
-        local_data.evaluation_data(site, config)
+    evaluated_on = len(local_data.evaluation_data(site, config).labels) if config.fraction_evaluate > 0 else 0
     method = build_method(config)
     if config.compile:
         check_compiler()
@@ -91,6 +90,7 @@ def query(message: Message, context: Context) -> Message:
             keys.PARTITION_ID: site.partition_id,
             keys.NUM_PARTITIONS: site.num_partitions,
             keys.NUM_EXAMPLES: len(split.labels),
+            keys.EVAL_EXAMPLES: evaluated_on,
             keys.LABEL_HISTOGRAM: np.bincount(split.labels, minlength=len(names)).tolist(),
         }
     )

@@ -128,6 +128,18 @@ class RunConfig:
         interval(0, float("inf")),
         "seconds after which a round continues without the clients that are late; 0: never",
     )
+    max_update_norm: float = _key(
+        "federation",
+        0.0,
+        interval(0, float("inf")),
+        "length of a client's update (all parameters together) above which its reply is left out; 0: no limit",
+    )
+    max_update_ratio: float = _key(
+        "federation",
+        0.0,
+        Rule("0 or a number above 1", lambda value: value == 0 or 1 < value < float("inf")),
+        "the same as a multiple of the round's median length; the server then holds all replies of a round in memory",
+    )
     strategy: str = _key(
         "federation",
         "auto",

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from config.run_config import rounds_of as rounds_of  # re-exported: lengths of methods in rounds
 from learning.inference import Inference
+from learning.schema import Schema
 from learning.server_half import ServerHalf as ServerHalf
 from learning.server_half import Told as Told
 
@@ -69,7 +70,7 @@ class Visit:
         inference: Answers of networks on the local images; `predict` and `frozen` are its short forms.
         state: Tensors by name that the client keeps for its next visit, on the visit's device.
         scratch: What the hooks keep for each other during this visit; nobody else reads it.
-        metrics: Numbers, or lists of numbers, that travel with the weights; the same names at every client.
+        metrics: Numbers, or lists of numbers, that travel with the weights; `Method.reports` says which.
         corrected: (n,) int64 labels to believe instead of the given ones, if the method has any; for scoring and
             export.
         suspected: (n,) bool, images whose label the method thinks is wrong, if it judges them; for scoring.
@@ -146,6 +147,15 @@ class Method:
 
     def end(self, visit: Visit) -> None:
         """After the last epoch."""
+
+    def reports(self, told: Mapping[str, Told], classes: int) -> Schema:
+        """What visits leave in ``visit.metrics``, by name; the server leaves out a reply with anything else.
+
+        Args:
+            told: What the server half told that client for this round.
+            classes: C.
+        """
+        return {}
 
     def on_server(self) -> ServerHalf:
         """The server half of this method, for one run."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from config.run_config import RunConfig
 from data.release import Release
+from learning.schema import Schema
 
 Told = bool | int | float | str | list[float]
 # Sends the model to every client and runs an action of its ClientApp ("query.<action>"); returns the metrics of those
@@ -30,6 +31,15 @@ class ServerHalf:
 
     def before_round(self, server_round: int, arrays: Any, ask: Ask) -> None:
         """Before the messages of a round go out; `arrays` is the model that they carry, for `ask` to send."""
+
+    def answers(self, classes: int, images: int) -> Mapping[str, Schema]:
+        """By action, what a client's answer to `ask` must hold; one with anything else counts as none.
+
+        Args:
+            classes: C.
+            images: How many images that client holds.
+        """
+        return {}
 
     def tell(self, partition: int) -> dict[str, Told]:
         """What goes to one client with this round's message, as `Visit.told`."""

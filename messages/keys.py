@@ -43,6 +43,7 @@ EVAL_ACCURACY = "eval-accuracy"  # from 0 to 1
 PARTITION_ID = "partition-id"  # Flower's: from 0; -1 for a site with a folder of its own
 NUM_PARTITIONS = "num-partitions"  # Flower's
 LABEL_HISTOGRAM = "label-histogram"  # images per label
+EVAL_EXAMPLES = "eval-examples"  # images that the client evaluates on; 0 if no client does
 
 # In `ABOUT`.
 CLASS_NAMES = "class-names"

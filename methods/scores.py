@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from learning.method import Method, Visit
+from learning.schema import Number, Schema
 
 
 def counts(method: Method, visit: Visit, true: np.ndarray) -> dict[str, float]:
@@ -39,6 +40,16 @@ def counts(method: Method, visit: Visit, true: np.ndarray) -> dict[str, float]:
         suspected = torch.zeros_like(known) if visit.suspected is None else visit.suspected.cpu()
         found["suspected"], found["suspected-wrong"] = (known & suspected).sum(), (wrong & suspected).sum()
     return {name: float(value) for name, value in found.items()}
+
+
+def reported_counts(method: Method, images: int) -> Schema:
+    """What `counts` returns for a client with so many images."""
+    if not (method.corrects or method.suspects):
+        return {}
+    names = ["images-known", "labels-right"]
+    names += ["corrected-right"] if method.corrects else []
+    names += ["suspected", "suspected-wrong"] if method.suspects else []
+    return dict.fromkeys(names, Number(0, images, whole=True))
 
 
 COUNTS = ("images-known", "labels-right", "corrected-right", "suspected", "suspected-wrong")

@@ -20,6 +20,7 @@ from flwr.common import log
 from config.run_config import ConfigError, RunConfig, rounds_of
 from data.release import Release
 from learning.method import Method, ServerHalf, Told
+from learning.schema import Number, Numbers, Schema
 from learning.server_half import Ask
 from methods.noisy_clients import client_scores, detect
 
@@ -28,6 +29,7 @@ STAGE = "stage"  # 1 or 2
 NOISY = "noisy"  # bool: the client's tag, False in stage 1; in a reply's metrics 0 or 1, which aggregation reads
 BEGAN = "stage-2-began"  # the first round of stage 2, from 1; absent in stage 1
 
+CLASS_LOSSES = "class_losses"  # the action of the ClientApp that `before_round` asks for
 CLIENTS = ("detect", "all-noisy", "all-clean")
 SHOWN = 12  # clients named in the log
 
@@ -77,6 +79,11 @@ class TwoStages(Method):
             )
         return max(1, min(rounds_of(self.warm_up, self.warm_up_rounds, num_rounds), num_rounds - 1))
 
+    def reports(self, told: Mapping[str, Told], classes: int) -> Schema:
+        """The client's tag as the server told it: one that claims another would choose its own weight in the mean."""
+        tag = float(learns_as_noisy(told))
+        return {NOISY: Number(tag, tag)}
+
     def on_server(self) -> "TwoStagesOnServer":
         return TwoStagesOnServer(self)
 
@@ -108,7 +115,7 @@ class TwoStagesOnServer(ServerHalf):
             tag = "noisy" if self._method.clients == "all-noisy" else "clean"
             log(INFO, "Stage 2 begins in round %d. All clients count as %s, by 'method-args'.", server_round, tag)
             return
-        answers = ask("class_losses", arrays)
+        answers = ask(CLASS_LOSSES, arrays)
         if not answers:
             log(WARNING, "Stage 2 begins in round %d. No client answered, and all count as clean.", server_round)
             return
@@ -128,6 +135,12 @@ class TwoStagesOnServer(ServerHalf):
             log(INFO, "Noisy clients: %s.", named)
         known = np.array([_wrong_share(answers[partition]) for partition in partitions])
         self._scores = client_scores(detection.noisy, known)
+
+    def answers(self, classes: int, images: int) -> Mapping[str, Schema]:
+        count, positive = Number(0, images, whole=True), Number(low=0)
+        of_classes: Schema = {"class-losses": Numbers(positive, classes), "class-squares": Numbers(positive, classes)}
+        exact: Schema = {"num-examples": Number(images, images, whole=True), "class-counts": Numbers(count, classes)}
+        return {CLASS_LOSSES: {**exact, **of_classes, "images-known": count, "labels-wrong": count}}
 
     def tell(self, partition: int) -> dict[str, Told]:
         if not self._began:

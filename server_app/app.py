@@ -1,6 +1,7 @@
 """The ServerApp: config, data, roll call, strategy, rounds."""
 
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from logging import INFO
 from pathlib import Path
@@ -29,11 +30,13 @@ from server_app.callbacks.progress import Progress
 from server_app.callbacks.tracking import Tracking, check_tracking
 from server_app.clean_sets import CleanSet
 from server_app.combinations import check_combination
+from server_app.exchange import Exchange
 from server_app.files import replace_file
 from server_app.grid import OrderedGrid, is_remote
+from server_app.members import roll_hash
 from server_app.model_transport import Packing
 from server_app.resume import CHECKPOINTS, begin, find_start, saved_config
-from server_app.roll_call import call_roll, roll_hash
+from server_app.roll_call import call_roll, introduce
 from server_app.rounds import RoundLoop
 from server_app.startup_log import gather, log_resources, log_run, roll_table
 from server_app.stopping import report_in_one_sentence, resumable
@@ -107,8 +110,18 @@ def main(grid: Grid, context: Context) -> None:
         visit = {keys.RUN: start.run, keys.STATE_DIR: state_dir}
         ids = [member.node_id for member in members]
         ordered = OrderedGrid(grid, ids, interrupted, packing=packing)
-        loop = RoundLoop(ordered, strategy, members, clean_sets, config, callbacks, failures.record, half, visit)
-        loop.run(arrays, history)
+        exchange = Exchange(
+            ordered,
+            members,
+            strategy,
+            config,
+            method=method,
+            half=half,
+            visit=visit,
+            on_failure=failures.record,
+            introduce=partial(introduce, grid, config, release.class_names) if is_remote(grid) else None,
+        )
+        RoundLoop(exchange, strategy, clean_sets, config, callbacks, half).run(arrays, history)
     log(INFO, "Finished: metrics.jsonl, model.safetensors, accuracy.png and confusion.png are in %s", run_dir)
 
 

@@ -1,21 +1,31 @@
 """A Grid with a fixed order, so that a run does not depend on random node ids or on which client finishes first."""
 
+import contextlib
+import math
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from logging import INFO
 from typing import Any
 
 from flwr.app import Error, Message
+from flwr.common import log
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.superlink.grid.inmemory_grid import InMemoryGrid
+from google.protobuf.message import DecodeError
 
+from data.text import one_line, shown
 from server_app.model_transport import Packing
 from server_app.stopping import RunStoppedError
 
 POLL_SECONDS = 0.05, 0.25  # shortest and longest pause between two requests to a SuperLink
 LOCAL_POLL_SECONDS = 0.01, 0.01  # the same in a simulation, where a request takes 0.03 ms
+REASON_LENGTH = 4000  # characters to keep of a client's reason; a traceback's last lines fit
+PATIENCE_SECONDS = 600.0  # between two log lines about a reply that does not come
 LOST_SECONDS = 5.0  # between two checks whether a node has been restarted
+# What Flower raises while it decodes a reply: the message has arrived, and is not one. Errors of the connection differ.
+UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, RecursionError, DecodeError)
 OFFLINE = "its SuperNode is not connected"
 RESTARTED = "its SuperNode was restarted while it worked"
 
@@ -53,6 +63,7 @@ class OrderedGrid(Grid):
         self._interrupted = interrupted or threading.Event()
         self._packing = packing
         self._restarts = is_remote(grid)  # real nodes may be restarted, and then know nothing of their message
+        self._waits_until = math.inf
         self._polls = POLL_SECONDS if self._restarts else LOCAL_POLL_SECONDS
 
     def set_run(self, run: Any) -> None:
@@ -66,9 +77,32 @@ class OrderedGrid(Grid):
         return self._grid.create_message(*args, **kwargs)
 
     def get_node_ids(self) -> Iterable[int]:
-        """The nodes of the roll call that are connected now, in partition order."""
+        """The nodes of the roll call that are connected now, in partition order.
+
+        Raises:
+            RunStoppedError: It is called after the end of `waiting`.
+        """
+        if time.monotonic() > self._waits_until or self._interrupted.is_set():
+            raise RunStoppedError("the strategy waited too long for nodes that are not connected.")
         connected = set(self._grid.get_node_ids())
         return [node_id for node_id in self._node_ids if node_id in connected]
+
+    def all_node_ids(self) -> Iterable[int]:
+        """All nodes that are connected now, also those that were not in the roll call."""
+        return self._grid.get_node_ids()
+
+    def set_node_ids(self, node_ids: Sequence[int]) -> None:
+        """Change the ids of the nodes that take part, in partition order."""
+        self._node_ids = list(node_ids)
+
+    @contextlib.contextmanager
+    def waiting(self, seconds: float) -> Iterator[None]:
+        """Meanwhile `get_node_ids` gives up after so many seconds: strategies call it in a loop until it is enough."""
+        self._waits_until = time.monotonic() + seconds
+        try:
+            yield
+        finally:
+            self._waits_until = math.inf
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         return self._grid.push_messages(messages)
@@ -110,23 +144,37 @@ class OrderedGrid(Grid):
     ) -> list[Message]:
         """The one reply, or an error in its place; empty after the deadline."""
         (pause, longest), checked = self._polls, time.monotonic()
-        while not (arrived := list(self._grid.pull_messages([message_id]))):
+        logged = checked
+        while not (arrived := self._pull(message_id, message)):
             if deadline is not None and time.monotonic() > deadline:
                 return []
             if time.monotonic() - checked > LOST_SECONDS:
                 if self._was_restarted(message.metadata.dst_node_id, activations):
-                    return [_lost(message, RESTARTED)]
+                    return [_failed(message, ErrorCode.NODE_UNAVAILABLE, RESTARTED)]
                 checked = time.monotonic()
+            if time.monotonic() - logged > PATIENCE_SECONDS:
+                logged = time.monotonic()
+                log(INFO, "Still waiting for node %d; 'round-timeout' can limit this.", message.metadata.dst_node_id)
             # Back off while nothing arrives: each poll of a real SuperLink is a request over the network.
             pause = min(pause * 1.2, longest)
             self.pause(pause)
-        if arrived[0].metadata.src_node_id != message.metadata.dst_node_id:  # the SuperLink replies in the node's place
-            error = arrived[0].error if arrived[0].has_error() else None
+        reply = arrived[0]
+        if reply.metadata.src_node_id != message.metadata.dst_node_id:  # the SuperLink replies in the node's place
+            error = reply.error if reply.has_error() else None
             offline = error is not None and error.code == ErrorCode.NODE_UNAVAILABLE
-            return [_lost(message, OFFLINE if offline else str(error and error.reason))]
+            return [_failed(message, ErrorCode.NODE_UNAVAILABLE, OFFLINE if offline else error and error.reason)]
+        if reply.has_error():
+            return [_failed(message, reply.error.code, reply.error.reason)]
         if self._packing:
-            self._packing.unpack(arrived[0], message)
+            self._packing.unpack(reply, message)
         return arrived
+
+    def _pull(self, message_id: str, message: Message) -> list[Message]:
+        """The reply, if it is there; one that Flower cannot read becomes an error."""
+        try:
+            return list(self._grid.pull_messages([message_id]))
+        except UNREADABLE as error:
+            return [_failed(message, ErrorCode.MESSAGE_UNAVAILABLE, f"its reply cannot be read ({shown(str(error))})")]
 
     def pause(self, seconds: float) -> None:
         """Wait.
@@ -152,5 +200,6 @@ class OrderedGrid(Grid):
         return now is not None and activations.setdefault(node_id, now) != now
 
 
-def _lost(message: Message, reason: str) -> Message:
-    return Message(Error(ErrorCode.NODE_UNAVAILABLE, reason), reply_to=message)
+def _failed(message: Message, code: int, reason: Any) -> Message:
+    """The reply of a client that has none; its words are cut to one printable line, whoever reads them next."""
+    return Message(Error(code, one_line(reason, REASON_LENGTH)), reply_to=message)

@@ -15,7 +15,7 @@ from flwr.serverapp import Grid
 from config.run_config import RunConfig
 from data.release import Release
 from server_app.grid import is_remote
-from server_app.roll_call import Member
+from server_app.members import Member
 from simulation.capacity import GIB, Share, clients_at_once, machines_of, memory_bytes
 
 ROLL_ROWS = 12  # larger federations are summarised

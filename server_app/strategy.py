@@ -60,7 +60,7 @@ def build_strategy(config: RunConfig) -> Strategy:
 
 
 def check_needs(config: RunConfig, strategy: Strategy, clients: int, model: nn.Module) -> None:
-    """Log a round's peak memory if the strategy holds all replies; warn if this machine has less.
+    """Log a round's peak memory if all replies are held at once; warn if this machine has less.
 
     Raises:
         ConfigError: The strategy needs more replies than a round will have, or more noise than they allow.
@@ -75,10 +75,12 @@ def check_needs(config: RunConfig, strategy: Strategy, clients: int, model: nn.M
         )
     if isinstance(strategy, Private):
         strategy.check(sampled)
-    if not strategy.holds_all_replies:
+    if not (strategy.holds_all_replies or config.max_update_ratio):
         return
-    needed = strategy.peak_bytes(sum(value.nbytes for value in model.state_dict().values()), sampled)
-    log(INFO, "%s holds all %d replies of a round in memory: about %d MiB.", config.strategy, sampled, needed / MIB)
+    size = sum(value.nbytes for value in model.state_dict().values())
+    needed = strategy.peak_bytes(size, sampled) + (0 if strategy.holds_all_replies else sampled * size)
+    who = config.strategy if strategy.holds_all_replies else "max-update-ratio"
+    log(INFO, "%s holds all %d replies of a round in memory: about %d MiB.", who, sampled, needed / MIB)
     free = memory_bytes("MemAvailable")
     if free is not None and needed > free:
         log(

@@ -44,8 +44,8 @@ from benchmarks.tools.report import report
 from config.run_config import RunConfig
 from learning.evaluation import Evaluation
 from server_app.callbacks.checkpoints import Checkpoints
+from server_app.exchange import Exchange
 from server_app.grid import OrderedGrid
-from server_app.replies import Replies
 from server_app.rounds import RoundLoop
 from server_app.strategy import make_strategy
 
@@ -74,10 +74,8 @@ def aggregate(contender: str, source: FileReplies, clients: int) -> None:
         members = members_of(clients)
         ordered = OrderedGrid(grid, [member.node_id for member in members])
         strategy = make_strategy(config)
-        messages = list(strategy.configure_train(1, arrays, ConfigRecord(), ordered))
-        asked = [message.metadata.dst_node_id for message in messages]
-        books = Replies({member.node_id: member for member in members}, arrays)
-        new = strategy.aggregate_train(1, books.good(ordered.send_and_receive(messages), asked))
+        sent = Exchange(ordered, members, strategy, config).send(1, arrays)
+        new = strategy.aggregate_train(1, sent.tally.good(sent.replies))
     else:
         fedavg = FedAvg(fraction_evaluate=0.0)
         messages = list(fedavg.configure_train(1, arrays, ConfigRecord(), grid))
@@ -97,7 +95,9 @@ def whole_rounds(contender: str, source: FileReplies, clients: int, rounds: int,
         ordered = OrderedGrid(grid, [member.node_id for member in members])
         with tempfile.TemporaryDirectory() as folder:
             checkpoints = Checkpoints(Path(folder), config.to_flat(), "roll")
-            RoundLoop(ordered, make_strategy(config), members, {"test": clean_set}, config, [checkpoints]).run(arrays)
+            strategy = make_strategy(config)
+            exchange = Exchange(ordered, members, strategy, config)
+            RoundLoop(exchange, strategy, {"test": clean_set}, config, [checkpoints]).run(arrays)
     else:
 
         def evaluate(_: int, new: ArrayRecord) -> None:

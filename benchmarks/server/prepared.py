@@ -17,8 +17,9 @@ from torch import nn
 
 from benchmarks.tools.in_process import InProcessGrid, identify
 from learning.evaluation import Evaluation
+from messages import keys
 from server_app.clean_sets import CleanSet
-from server_app.roll_call import Member
+from server_app.members import Member
 from task import build_model
 
 CLASSES = 14
@@ -52,7 +53,16 @@ def members_of(clients: int) -> list[Member]:
 
 
 def reply_to(message: Message, arrays: ArrayRecord) -> Message:
-    metrics = MetricRecord({"num-examples": EXAMPLES, "train-loss": 1.0, "images-seen": EXAMPLES})
+    metrics = MetricRecord(
+        {
+            keys.NUM_EXAMPLES: EXAMPLES,
+            keys.TRAIN_LOSS: 1.0,
+            keys.EPOCH_LOSSES: [1.0],
+            keys.IMAGES_SEEN: EXAMPLES,
+            keys.TRAIN_SECONDS: 1.0,
+            keys.VISIT_SECONDS: 1.0,
+        }
+    )
     return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
 
 

@@ -41,6 +41,7 @@ from benchmarks.tools.report import Stopwatch, report
 from config.run_config import RunConfig
 from server_app.callbacks import Callback
 from server_app.callbacks.checkpoints import Checkpoints
+from server_app.exchange import Exchange
 from server_app.grid import OrderedGrid
 from server_app.rounds import RoundLoop
 from server_app.strategy import make_strategy
@@ -68,7 +69,9 @@ def our_rounds(
     members = members_of(clients)
     grid = OrderedGrid(PreparedGrid(clients, wire), [member.node_id for member in members])
     callbacks: list[Callback] = [Checkpoints(checkpoints, config.to_flat(), "roll")] if checkpoints else []
-    loop = RoundLoop(grid, make_strategy(config), members, {"test": Unevaluated()}, config, callbacks)
+    strategy = make_strategy(config)
+    exchange = Exchange(grid, members, strategy, config)
+    loop = RoundLoop(exchange, strategy, {"test": Unevaluated()}, config, callbacks)
     loop.run(ArrayRecord(dict(arrays)))  # which is emptied
 
 

@@ -24,12 +24,14 @@ class MetricsFile(Callback):
 
 
 def as_json(result: RoundResult) -> dict[str, Any]:
-    """The logged metrics; docs/metrics.md explains each. A class without test images has recall null."""
+    """The logged metrics; docs/metrics.md explains each. Null stands for a number that is not finite, and for the
+    recall of a class without test images.
+    """
     recall = [None if math.isnan(value) else round(float(value), 6) for value in result.test.recall]
     validation = {}
     if result.validation is not None:
         validation = {"val-accuracy": result.validation.accuracy, "val-loss": result.validation.loss}
-    return {
+    values = {
         "round": result.server_round,
         "test-accuracy": result.test.accuracy,
         "test-loss": result.test.loss,
@@ -51,3 +53,5 @@ def as_json(result: RoundResult) -> dict[str, Any]:
         **result.of_strategy,
         **result.of_method,
     }
+    broken = [key for key, value in values.items() if isinstance(value, float) and not math.isfinite(value)]
+    return {**values, **dict.fromkeys(broken)}

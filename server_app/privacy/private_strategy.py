@@ -40,8 +40,8 @@ def with_privacy(strategy: Strategy, config: RunConfig, known: Iterable[str]) ->
         known: Names of strategies that can be made private, for the error message.
 
     Raises:
-        ConfigError: An unknown or bad parameter, a strategy that needs more than the mean, or a `payload` that rounds
-            updates after clients have clipped them.
+        ConfigError: An unknown or bad parameter, a strategy that needs more than the mean, a limit of the updates'
+            length besides clipping, or a `payload` that rounds updates after clients have clipped them.
     """
     clipping: Clipping | None = build_named("privacy", PRIVACY, config.privacy, config.privacy_args)
     if clipping is None:
@@ -50,6 +50,12 @@ def with_privacy(strategy: Strategy, config: RunConfig, known: Iterable[str]) ->
         raise ConfigError(
             f"run config: 'privacy' is {config.privacy!r}, but 'strategy' is {config.strategy!r}, which needs more than"
             f" the mean of the replies; it must be one of {', '.join(known)}."
+        )
+    if config.max_update_norm or config.max_update_ratio:
+        key = "max-update-norm" if config.max_update_norm else "max-update-ratio"
+        raise ConfigError(
+            f"run config: '{key}' is {getattr(config, key.replace('-', '_')):g}, but 'privacy' is {config.privacy!r},"
+            " which limits every update by clipping it, and whose guarantee covers no refusals; it must be 0."
         )
     if config.privacy.startswith("client-") and config.payload != "fp32":
         raise ConfigError(
@@ -138,8 +144,6 @@ class Private(Strategy):
 
         Adds the metrics ``clipping-norm`` and ``noise-stddev``, the standard deviation for each parameter of the mean.
 
-        Raises:
-            ValueError: A client that should clip did not report whether it had to.
         """
         mean = RunningMean()
         contents: list[RecordDict] = []
@@ -183,8 +187,6 @@ class Private(Strategy):
         """Clip unless the client has; return whether the update was short enough."""
         if not self._on_clients:
             return clip_update(arrays, self._sent, self.clipping.clipping_norm)
-        if NORM_BIT not in metrics:
-            raise ValueError(f"a reply has no {NORM_BIT!r}, which its client adds when it clips")
         return bool(metrics[NORM_BIT])
 
     def _generator(self, purpose: str, server_round: int) -> np.random.Generator:

@@ -7,7 +7,8 @@ largest is kept, in its own dtype. The same holds for any other array that is no
 
 import numpy as np
 
-STATISTICS = frozenset({"running_mean", "running_var"})
+VARIANCE = "running_var"
+STATISTICS = frozenset({"running_mean", VARIANCE})
 COUNTER = "num_batches_tracked"
 
 

@@ -17,6 +17,7 @@ from torch.nn.functional import cross_entropy
 
 from client_app.app import app as client_app
 from learning.method import Batch, Method, Visit
+from learning.schema import Number, Numbers, Schema
 from learning.server_half import ServerHalf, Told
 from methods import METHODS
 from server_app.checkpoint_file import load_checkpoint
@@ -28,6 +29,9 @@ class Counting(Method):
     """Counts each image's visits, weights its loss by them, and reports the largest count."""
 
     remembers = True
+
+    def reports(self, told: Mapping[str, Told], classes: int) -> Schema:
+        return {"visits": Number(1, 100, whole=True)}
 
     def begin(self, visit: Visit) -> None:
         before = visit.state.get("visits", torch.zeros(len(visit.labels)))
@@ -156,6 +160,9 @@ def test_a_state_dir_of_the_run_or_of_the_node(tmp_path: Path, tiny_sample: Path
 @dataclass(frozen=True)
 class Telling(Method):
     """Sends a number and a list with the weights, which depend on what the server told."""
+
+    def reports(self, told: Mapping[str, Told], classes: int) -> Schema:
+        return {"heard": Number(low=0), "counts": Numbers(Number(low=0, whole=True), classes)}
 
     def begin(self, visit: Visit) -> None:
         visit.metrics["heard"] = float(visit.told["number"])  # type: ignore[arg-type]

@@ -46,7 +46,7 @@ def test_a_lost_node_is_retried_if_it_comes_back_in_time(
         return [node for node, config in grid.nodes.items() if not (away and config["partition-id"] == 0)]
 
     monkeypatch.setattr(InProcessGrid, "get_node_ids", connected)
-    monkeypatch.setattr("server_app.rounds.RETURN_SECONDS", 60.0 if returns else 0.0)
+    monkeypatch.setattr("server_app.exchange.RETURN_SECONDS", 60.0 if returns else 0.0)
     run_dir = run_in_process(
         tmp_path, clients=2, handler=_losing_node_of_partition_0, data_dir=str(tiny_sample), fraction_train=1.0
     )

@@ -13,7 +13,7 @@ from client_app.app import app as client_app
 from config.run_config import RunConfig
 from data.sample import draw_sample
 from messages import fingerprint
-from server_app.roll_call import Member
+from server_app.members import Member
 from server_app.startup_log import roll_table
 from server_app.stopping import RunStoppedError
 from server_app.strategy import make_strategy

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from server_app.roll_call import Member
+from server_app.members import Member
 from server_app.startup_log import Facts, describe, gather, warnings
 from simulation.capacity import GIB, Share
 from tests.fakes import InProcessGrid, run_in_process

@@ -220,11 +220,6 @@ def test_noise_that_so_few_clients_cannot_provide_is_refused_before_the_run() ->
     )
 
 
-def test_a_client_that_does_not_clip_ends_the_run() -> None:
-    with pytest.raises(ValueError, match="a reply has no 'norm-bit', which its client adds when it clips"):
-        _aggregate(_private("client-fixed"), [[1.0]])
-
-
 def test_no_reply_gives_nothing() -> None:
     assert _private().aggregate_train(1, iter([])) == (None, None)
 

@@ -1,0 +1,238 @@
+"""The messages of a run's rounds: what goes to each client, and which of its replies count."""
+
+import contextlib
+import math
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from logging import INFO, WARNING
+from typing import Any
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
+from flwr.common import log
+from flwr.serverapp.strategy import Strategy
+
+from config.run_config import RunConfig
+from learning.server_half import ServerHalf
+from messages import keys
+from methods import Method, build_method
+from server_app.attendance import RETURN_SECONDS, Attendance
+from server_app.expected import Expected, Records
+from server_app.grid import OrderedGrid
+from server_app.members import Member
+from server_app.model_check import ModelCheck
+from server_app.replies import Replies
+from task import derived_seed
+
+UNUSUAL = (
+    "Round %d: the update of client %d is %.3g long, %.3g times the round's median, and counts like the others;"
+    " 'max-update-norm' and 'max-update-ratio' refuse such updates."
+)
+OnFailure = Callable[[int, int, str], None]
+"""Called with round, partition and reason."""
+
+
+@contextlib.contextmanager
+def sampling_from(seed: int) -> Iterator[None]:
+    """Flower's strategies sample clients with the global `random`: seed it, and restore its state afterwards."""
+    state = random.getstate()
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(state)
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A round whose messages have been sent.
+
+    Attributes:
+        server_round: From 1.
+        messages: As the strategy made them.
+        replies: An iterator that waits for each reply.
+        tally: Which of these replies were usable.
+        models: Judges the models in them.
+        started: By `time.perf_counter`.
+        deadline: When the round continues without late replies, by `time.monotonic`.
+    """
+
+    server_round: int
+    messages: list[Message]
+    replies: Iterable[Message]
+    tally: Replies
+    models: ModelCheck
+    started: float
+    deadline: float
+
+    @property
+    def sampled(self) -> list[int]:
+        """The partitions of the sampled clients, in the order of the messages."""
+        return [self.tally.members[message.metadata.dst_node_id].partition_id for message in self.messages]
+
+
+class Exchange:
+    """Sends messages to the clients of a run, and admits those of their replies that are as expected.
+
+    Attributes:
+        visits: By partition, the round of its last good reply, of which each client is told its own.
+    """
+
+    def __init__(
+        self,
+        grid: OrderedGrid,
+        members: Sequence[Member],
+        strategy: Strategy,
+        config: RunConfig,
+        *,
+        method: Method | None = None,
+        half: ServerHalf | None = None,
+        visit: Mapping[str, str] | None = None,
+        on_failure: OnFailure = lambda server_round, partition, reason: None,
+        introduce: Callable[[list[int]], list[Member]] | None = None,
+    ) -> None:
+        """Set up a run's messages.
+
+        Args:
+            grid: Reaches the members.
+            members: In partition order.
+            strategy: Of Flower's interface.
+            config: The run's.
+            method: The config's.
+            half: The method's server half.
+            visit: What every client is told about the run, see `client_app.client_state`.
+            on_failure: Called for each reply that is left out.
+            introduce: See `Attendance`.
+        """
+        self._grid = grid
+        self._attendance = Attendance(grid, members, strategy, config.round_timeout, introduce)
+        self._strategy = strategy
+        self._config = config
+        self._half = half or ServerHalf()
+        self._expected = Expected(config, method or build_method(config), len(members[0].histogram), self._half)
+        self._visit = dict(visit or {})
+        self._on_failure = on_failure
+        self.visits: dict[int, int] = {}
+
+    def send(self, server_round: int, arrays: ArrayRecord) -> Sent:
+        """Send the model to the clients that the strategy samples.
+
+        Raises:
+            RunStoppedError: Too few clients are connected.
+        """
+        self._attendance.gather(server_round)
+        started, limit = time.perf_counter(), self._config.round_timeout or None
+        deadline = time.monotonic() + limit if limit else math.inf
+        self._half.before_round(server_round, arrays, partial(self._ask, server_round))
+        with (
+            sampling_from(derived_seed(self._config.seed, "sampled clients", server_round)),
+            self._attendance.sampling(),
+        ):
+            messages = list(self._strategy.configure_train(server_round, arrays, self._message_config(), self._grid))
+        expected = {message.metadata.dst_node_id: self._address(message) for message in messages}
+        models = self._model_check(arrays, messages)
+        tally = Replies(self._members(expected), expected, models, partial(self._on_failure, server_round))
+        replies = self._grid.send_and_receive(messages, timeout=limit)
+        return Sent(server_round, messages, replies, tally, models, started, deadline)
+
+    def train_replies(self, sent: Sent) -> Iterator[Message]:
+        """The usable replies of a round."""
+        replies = self._each_train_reply(sent)
+        if self._config.max_update_ratio:
+            held = list(replies)  # only now is the median known
+            for partition, problem in sent.models.too_long().items():
+                sent.tally.refuse(partition, problem)
+            replies = (reply for reply in held if self._partition_of(reply) in sent.tally.metrics)
+        yield from replies
+        if self._config.privacy == "none":  # with privacy, clipping limits them, and the log must not tell their norms
+            for partition, norm in sent.models.unusual().items():
+                log(WARNING, UNUSUAL, sent.server_round, partition, norm, norm / sent.models.median)
+
+    def evaluate(self, server_round: int, arrays: ArrayRecord) -> dict[str, float]:
+        """Federated evaluation, if `fraction-evaluate` is above 0: weighted means over the sampled clients."""
+        with (
+            sampling_from(derived_seed(self._config.seed, "evaluating clients", server_round)),
+            self._attendance.sampling(),
+        ):
+            config = self._message_config()
+            messages = list(self._strategy.configure_evaluate(server_round, arrays, config, self._grid))
+        if not messages:
+            return {}
+        members = self._members(message.metadata.dst_node_id for message in messages)
+        expected = {node_id: self._expected.in_evaluation(member) for node_id, member in members.items()}
+        tally = Replies(members, expected, on_failure=partial(self._on_failure, server_round))
+        limit = self._config.round_timeout or None
+        replies = list(tally.good(self._grid.send_and_receive(messages, timeout=limit)))
+        metrics = self._strategy.aggregate_evaluate(server_round, replies)
+        return {key: float(value) for key, value in (metrics or {}).items()}  # type: ignore[arg-type]
+
+    def _ask(self, server_round: int, action: str, arrays: ArrayRecord) -> dict[int, dict[str, Any]]:
+        """Send the model to all clients with one of their actions; the metrics of usable replies, by partition."""
+        content = RecordDict({keys.ARRAYS: arrays, keys.CONFIG: self._message_config()})
+        members = self._attendance.members
+        messages = [Message(content, node_id, f"{MessageType.QUERY}.{action}") for node_id in members]
+        expected = {node_id: self._expected.in_query(action, member) for node_id, member in members.items()}
+        tally = Replies(members, expected, on_failure=partial(self._on_failure, server_round))
+        limit = self._config.round_timeout or None
+        for _ in tally.good(self._grid.send_and_receive(messages, timeout=limit)):
+            pass
+        return tally.metrics
+
+    def _each_train_reply(self, sent: Sent) -> Iterator[Message]:
+        """Usable replies in the order of the messages, then those of clients that failed and were retried."""
+        tally = sent.tally
+        yield from tally.good(sent.replies)
+        again = [
+            Message(message.content, message.metadata.dst_node_id, message.metadata.message_type)
+            for message in sent.messages
+            if (partition := tally.members[message.metadata.dst_node_id].partition_id) in tally.failures
+            and partition not in tally.refused
+        ]
+        again = self._reachable(again, tally.lost, sent.deadline) if again else []
+        left = sent.deadline - time.monotonic()
+        if again and left > 0:
+            log(INFO, "Retrying %d %s.", len(again), "client" if len(again) == 1 else "clients")
+            replies = self._grid.send_and_receive(again, timeout=left if left < math.inf else None)
+            yield from tally.good(replies, [message.metadata.dst_node_id for message in again])
+
+    def _reachable(self, messages: list[Message], lost: set[int], deadline: float) -> list[Message]:
+        """Those whose node is connected, after lost nodes had some time to come back."""
+        until = min(deadline, time.monotonic() + RETURN_SECONDS)
+        waited_for = {message.metadata.dst_node_id for message in messages} & lost
+        while not waited_for <= (connected := set(self._grid.get_node_ids())) and time.monotonic() < until:
+            self._grid.pause(1.0)
+        return [message for message in messages if message.metadata.dst_node_id in connected]
+
+    def _members(self, node_ids: Iterable[int]) -> dict[int, Member]:
+        return {node_id: self._attendance.members[node_id] for node_id in node_ids}
+
+    def _partition_of(self, reply: Message) -> int:
+        return self._attendance.members[reply.metadata.src_node_id].partition_id
+
+    def _model_check(self, arrays: ArrayRecord, messages: Sequence[Message]) -> ModelCheck:
+        config = messages[0].content.config_records.get(keys.CONFIG, ConfigRecord()) if messages else ConfigRecord()
+        return ModelCheck(
+            arrays,
+            clipping_norm=float(config.get(keys.CLIPPING_NORM, math.inf)),  # type: ignore[arg-type]
+            max_norm=self._config.max_update_norm,
+            max_ratio=self._config.max_update_ratio,
+        )
+
+    def _address(self, message: Message) -> Records:
+        """Add what only this client gets, since strategies share one content; what its reply must hold."""
+        member = self._attendance.members[message.metadata.dst_node_id]
+        content = RecordDict(dict(message.content))
+        last_round = self.visits.get(member.partition_id, 0)
+        content[keys.VISIT] = ConfigRecord({**self._visit, keys.LAST_ROUND: last_round})
+        if told := self._half.tell(member.partition_id):
+            content[keys.METHOD] = ConfigRecord({**told})
+        message.content = content
+        return self._expected.in_training(member, told)
+
+    def _message_config(self) -> ConfigRecord:
+        record = ConfigRecord(dict(self._config.to_flat()))
+        if sites := [str(member.node_id) for member in self._attendance.members.values() if member.own_folder]:
+            record[keys.SITES] = sites
+        return record

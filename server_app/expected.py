@@ -1,0 +1,95 @@
+"""What the server expects in each kind of reply, known before a message goes out: `server_app.replies` admits nothing
+else.
+
+Every handler of the ClientApp has its entry here, and a query of a method in that method's server half.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from config.run_config import RunConfig
+from learning.method import Method
+from learning.schema import Field, Number, Numbers, Schema, Text, Texts
+from learning.server_half import ServerHalf, Told
+from messages import keys
+from methods.scores import reported_counts
+from server_app.members import Member
+
+MOST_IMAGES = 2**53  # integers up to here are exact as float64
+SECONDS = Number(0, 1e9)
+FLAG = Number(0, 1, whole=True)
+
+Records = Mapping[str, Schema]
+"""By record name, the rules for the values in it; records of arrays are not among them."""
+
+
+def in_roll_call(classes: int) -> Records:
+    """A node's answer to the roll call, if the server has so many classes."""
+    images = Number(1, MOST_IMAGES, whole=True)
+    return {
+        keys.FACTS: {
+            keys.PARTITION_ID: Number(-1, 2**31, whole=True),
+            keys.NUM_PARTITIONS: Number(1, 2**31, whole=True),
+            keys.NUM_EXAMPLES: images,
+            keys.EVAL_EXAMPLES: Number(0, MOST_IMAGES, whole=True),
+            keys.LABEL_HISTOGRAM: Numbers(Number(0, MOST_IMAGES, whole=True), classes),
+        },
+        keys.ABOUT: {
+            keys.CLASS_NAMES: Texts(most=classes),
+            keys.COMPUTE: Text(),
+            keys.DATA: Text(),
+            keys.FINGERPRINT: Text(),
+            keys.DEAL: Text(),
+            keys.MACHINE: Text(),
+            keys.CPUS: Number(0, 1e6, needed=False),
+            keys.GPUS: Number(0, 1e6, needed=False),
+        },
+    }
+
+
+@dataclass(frozen=True)
+class Expected:
+    """The replies of one run's members.
+
+    Attributes:
+        config: The run's.
+        method: The run's.
+        half: The method's server half.
+        classes: C.
+    """
+
+    config: RunConfig
+    method: Method
+    classes: int
+    half: ServerHalf = field(default_factory=ServerHalf)
+
+    def in_training(self, member: Member, told: Mapping[str, Told]) -> Records:
+        """A reply to a train message, in which the method told the client `told`; the model comes besides."""
+        # q-FedAvg raises losses to a power; everything else takes what a method computes.
+        loss = Number(low=0) if self.config.strategy == "qfedavg" else Number()
+        images = Number(1, member.num_examples, whole=True)
+        schema: dict[str, Field] = {
+            keys.NUM_EXAMPLES: images,
+            keys.TRAIN_LOSS: loss,
+            keys.EPOCH_LOSSES: Numbers(loss, self.config.local_epochs),
+            keys.IMAGES_SEEN: Number(0, member.num_examples * self.config.local_epochs, whole=True),
+            keys.TRAIN_SECONDS: SECONDS,
+            keys.VISIT_SECONDS: SECONDS,
+            **self.method.reports(told, self.classes),
+            **reported_counts(self.method, member.num_examples),
+        }
+        if self.method.remembers:
+            schema[keys.STATE_LOST] = FLAG
+        if self.config.privacy.startswith("client-"):
+            schema[keys.NORM_BIT] = FLAG
+        return {keys.METRICS: schema}
+
+    def in_evaluation(self, member: Member) -> Records:
+        """A reply to an evaluate message."""
+        images = Number(member.eval_examples, member.eval_examples, whole=True)
+        schema: Schema = {keys.NUM_EXAMPLES: images, keys.EVAL_LOSS: Number(low=0), keys.EVAL_ACCURACY: Number(0, 1)}
+        return {keys.METRICS: schema}
+
+    def in_query(self, action: str, member: Member) -> Records:
+        """An answer to what the method's server half asks."""
+        return {keys.METRICS: self.half.answers(self.classes, member.num_examples)[action]}

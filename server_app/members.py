@@ -1,0 +1,94 @@
+"""The clients of a run, as they introduced themselves, and whether together they hold all of the data once."""
+
+import hashlib
+import itertools
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from server_app.stopping import RunStoppedError
+from simulation.capacity import Share
+
+
+@dataclass(frozen=True)
+class Member:
+    """One client's answer.
+
+    Attributes:
+        node_id: Flower's id, random in every run.
+        partition_id: This app's number for it, from 0; stable across runs.
+        num_examples: Images that it trains on.
+        histogram: (classes,) int64, how many of them carry each label.
+        compute: Device and precision.
+        data: Hash of the keys and labels that it trains on.
+        eval_examples: Images that it evaluates on; 0 without federated evaluation.
+        own_folder: Whether it is a site with a folder of its own, and not a slice of a release that others also hold.
+        machine: Where it answered from, in a simulation on several machines; else empty.
+        deal: For a client with a partition: equal for all clients that hold parts of one partition of one list.
+        share: What it was given of its machine, in a simulation.
+    """
+
+    node_id: int
+    partition_id: int
+    num_examples: int
+    histogram: np.ndarray
+    compute: str
+    data: str = ""
+    eval_examples: int = 0
+    own_folder: bool = False
+    machine: str = ""
+    deal: str = ""
+    share: Share | None = None
+
+    @property
+    def name(self) -> str:
+        """Its name in messages to the user."""
+        who = f"client {self.partition_id}" if self.partition_id >= 0 else f"node {self.node_id}"
+        return f"{who} on {self.machine}" if self.machine else who
+
+
+def in_partition_order(members: list[Member], counts: set[int]) -> list[Member]:
+    """Order the members; sites with a folder of their own have no partition id and are numbered by data hash.
+
+    Args:
+        members: At least one.
+        counts: The numbers of partitions that those with a partition named.
+
+    Raises:
+        RunStoppedError: A partition is missing or held twice, or the parts are not from one deal.
+    """
+    sites = sorted((m for m in members if m.own_folder), key=lambda member: member.data)
+    slices = sorted((m for m in members if not m.own_folder), key=lambda member: member.partition_id)
+    if sites and slices:
+        raise RunStoppedError("some nodes have a 'partition-id' and some have none; all or none must have one.")
+    if sites:
+        for site, next_site in itertools.pairwise(sites):
+            if site.data == next_site.data:
+                raise RunStoppedError(
+                    f"nodes {site.node_id} and {next_site.node_id} hold the same images; give each its own"
+                    " 'data-dir', or all of them a 'partition-id' and 'num-partitions'."
+                )
+        return [replace(site, partition_id=number) for number, site in enumerate(sites)]
+    if len(counts) > 1:
+        raise RunStoppedError(f"nodes disagree on 'num-partitions': {', '.join(map(str, sorted(counts)))}.")
+    ids = [member.partition_id for member in slices]
+    for one, other in itertools.pairwise(ids):
+        if one == other:
+            raise RunStoppedError(f"two nodes claim partition {one}; each needs its own 'partition-id'.")
+    if missing := counts.pop() - len(ids):
+        first = next(number for number, held in enumerate([*ids, None]) if held != number)
+        raise RunStoppedError(f"no node holds partition {first} ({missing} partitions are missing).")
+    for member in slices[1:]:
+        if member.deal != slices[0].deal:
+            raise RunStoppedError(
+                f"{slices[0].name} and {member.name} do not hold parts of the same partition, so images may be missing"
+                " or held twice; they need copies of one release in 'data-dir', the same partition file, and the same"
+                " version of NumPy."
+            )
+    return slices
+
+
+def roll_hash(members: list[Member]) -> str:
+    """Changes when other images take part, or when they are dealt differently."""
+    facts = [(member.partition_id, member.num_examples, member.data) for member in members]
+    return hashlib.sha256(repr(facts).encode()).hexdigest()

@@ -1,0 +1,170 @@
+"""Whether a reply's model can be one that a client trained from the model that it was sent.
+
+    ||Delta_k|| = ||w_k - w_t||    over all parameters; BatchNorm's buffers do not count
+
+A mean has no defence of its own: one client that sends numbers a million times too large decides it. What no training
+gives is always refused. What is only unusual is logged, and refused if `max-update-norm` or `max-update-ratio` asks for
+it. A strategy that withstands liars within these limits is a matter of docs/strategies.md.
+"""
+
+import math
+
+import numpy as np
+from flwr.app import Array, ArrayRecord
+
+from data.text import shown
+from messages.arrays import all_finite, as_numpy
+from server_app.strategies.batchnorm import VARIANCE, is_counter, is_parameter
+
+BLOCK = 1 << 17  # numbers whose differences stay in the CPU's cache
+LARGEST = 1e18  # of a buffer's values; their squares are float32
+MOST_STEPS = 2**53  # that a counter may have counted
+# An update so many times as long as the model itself replaces it by noise.
+MOST_MODELS = 100.0
+UNUSUAL = 20.0  # times the median of a round; clients of unlike sizes differ less
+ROUNDING = 1e-3  # share of the clipping norm by which rounding may lengthen a clipped update
+
+
+class ModelCheck:
+    """Judges the models of one round.
+
+    Attributes:
+        norms: By partition, ||Delta_k|| of the models without a problem.
+    """
+
+    def __init__(
+        self, sent: ArrayRecord, *, clipping_norm: float = math.inf, max_norm: float = 0.0, max_ratio: float = 0.0
+    ) -> None:
+        """Prepare for a round.
+
+        Args:
+            sent: w_t, as every client received it.
+            clipping_norm: C, if clients clip their own updates.
+            max_norm: A longer update is refused; 0: none is.
+            max_ratio: Likewise, in units of the round's median; see `too_long`.
+        """
+        self._sent = {name: as_numpy(array) for name, array in sent.items()}
+        parameters = [value for name, value in self._sent.items() if is_parameter(name, value.dtype)]
+        self._length = math.sqrt(sum(squared_distance(value, None) for value in parameters))
+        self._clipping_norm = clipping_norm
+        self._max_norm, self._max_ratio = max_norm or math.inf, max_ratio or math.inf
+        self.norms: dict[int, float] = {}
+
+    def problem(self, partition: int, model: ArrayRecord) -> str | None:
+        """Why this reply's model must not reach the strategy, as the end of a sentence, or None."""
+        if different := sorted(model.keys() ^ self._sent.keys()):
+            return f"its arrays are not those of the model ({shown(different[0])})"
+        try:
+            squares = (_judged(name, model[name], sent) for name, sent in self._sent.items())
+            norm = math.sqrt(math.fsum(squares))
+        except ValueError as error:
+            return str(error)
+        if problem := self._problem_of_norm(norm):
+            return problem
+        self.norms[partition] = norm
+        return None
+
+    def release(self) -> None:
+        """Let go of the model; the norms stay."""
+        self._sent = {}
+
+    def _problem_of_norm(self, norm: float) -> str | None:
+        if norm > MOST_MODELS * max(1.0, self._length):
+            return (
+                f"its update is {norm:.3g} long, and the model itself {self._length:.3g}; it may be"
+                f" {MOST_MODELS:g} times as long at most"
+            )
+        if norm > self._clipping_norm * (1 + ROUNDING) + 1e-6 * self._length:
+            return f"its update is {norm:.6g} long, but clients clip to {self._clipping_norm:.6g}"
+        if norm > self._max_norm:
+            return f"its update is {norm:.3g} long, and 'max-update-norm' is {self._max_norm:g}"
+        return None
+
+    @property
+    def median(self) -> float:
+        """Of the norms, the lower of two middle ones: half of the clients must lie to raise it."""
+        return sorted(self.norms.values())[(len(self.norms) - 1) // 2]
+
+    def too_long(self) -> dict[int, str]:
+        """By partition, why an update is refused for being longer than `max_ratio` medians, now that all are known."""
+        limit = self._max_ratio * self.median if self.norms else math.inf
+        return {
+            partition: f"its update is {norm:.3g} long, {norm / self.median:.3g} times the round's median, and"
+            f" 'max-update-ratio' is {self._max_ratio:g}"
+            for partition, norm in self.norms.items()
+            if norm > limit
+        }
+
+    def unusual(self) -> dict[int, float]:
+        """By partition, the norms above 20 medians, longest first."""
+        found = [(norm, partition) for partition, norm in self.norms.items() if norm > UNUSUAL * self.median]
+        return {partition: norm for norm, partition in sorted(found, reverse=True)}
+
+
+def value_of(array: Array, like: np.ndarray) -> np.ndarray:
+    """The value of an array that can replace `like`.
+
+    Raises:
+        ValueError: It cannot be read, or has another dtype or shape, or claims to.
+    """
+    try:
+        value = as_numpy(array)
+    except ValueError as error:
+        raise ValueError(f"cannot be read: {error}") from None
+    if value.dtype != like.dtype:
+        raise ValueError(f"is {value.dtype}, not {like.dtype}")
+    if value.shape != like.shape:
+        raise ValueError(f"has shape {value.shape}, not {like.shape}")
+    if array.dtype != str(like.dtype) or tuple(array.shape) != like.shape:
+        raise ValueError(f"claims to be {shown(array.dtype)} of shape {shown(tuple(array.shape))}, which it is not")
+    return value
+
+
+def _judged(name: str, array: Array, sent: np.ndarray) -> float:
+    """``||value - sent||^2`` of a parameter, 0 of a buffer.
+
+    Raises:
+        ValueError: The array does not fit, or holds numbers that no training gives; the message begins with its name.
+    """
+    try:
+        return _squared_length(name, value_of(array, sent), sent)
+    except ValueError as error:
+        raise ValueError(f"{name!r} {error}") from None
+
+
+def _squared_length(name: str, value: np.ndarray, sent: np.ndarray) -> float:
+    if is_parameter(name, value.dtype):
+        squares = squared_distance(value, sent)
+        if not math.isfinite(squares) and not all_finite(value):
+            raise ValueError("holds a value that is not finite")
+        return squares
+    if value.size == 0:
+        return 0.0
+    if not all_finite(value):
+        raise ValueError("holds a value that is not finite")
+    low, high = float(value.min()), float(value.max())
+    least, most = (0.0, MOST_STEPS) if is_counter(name, value.dtype) else (-LARGEST, LARGEST)
+    if name.endswith(VARIANCE):
+        least = 0.0
+    if low < least or high > most:
+        raise ValueError(f"holds {low if low < least else high:g}; it must be from {least:g} to {most:g}")
+    return 0.0
+
+
+def squared_distance(value: np.ndarray, other: np.ndarray | None) -> float:
+    """``||value - other||^2`` in the arrays' own precision, blockwise; infinite if that overflows.
+
+    Args:
+        value: Any shape, floating point.
+        other: The same shape and dtype; None stands for zeros.
+    """
+    flat, sent = value.reshape(-1), None if other is None else other.reshape(-1)
+    buffer = np.empty(min(BLOCK, flat.size), flat.dtype)
+    total = 0.0
+    with np.errstate(over="ignore", invalid="ignore"):
+        for start in range(0, flat.size, BLOCK):
+            block = flat[start : start + BLOCK]
+            if sent is not None:
+                block = np.subtract(block, sent[start : start + BLOCK], out=buffer[: block.size])
+            total += float(np.dot(block, block))
+    return total if total == total else math.inf
