@@ -22,7 +22,7 @@ from server_app.grid import OrderedGrid
 from server_app.members import Member
 from server_app.stopping import RunStoppedError
 
-RETURN_SECONDS = 30.0  # how long a lost node may take to come back; a restarted one reconnects within seconds
+RETURN_SECONDS = 30.0  # to wait for a node that is away; a restarted one reconnects within seconds
 ALONE_SECONDS = 600.0  # the same if the run cannot go on without it and sets no `round-timeout`
 NAMED = 12  # clients named in the log
 MINIMA = ("min_available_nodes", "min_train_nodes", "min_evaluate_nodes")
@@ -49,7 +49,7 @@ class Attendance:
             grid: Reaches them.
             members: In partition order.
             strategy: Its minima say how many clients a round needs.
-            round_timeout: Seconds to wait for nodes; 0: as long as the constants above say.
+            round_timeout: Seconds to wait for nodes at most; 0: as long as the constants above say.
             introduce: Holds a roll call of these nodes; the members that they would be. None: nobody can come back.
         """
         self.members = {member.node_id: member for member in members}
@@ -73,7 +73,7 @@ class Attendance:
         """
         least = min(max(1, self._minima.get("min_train_nodes", 1)), len(self.members))
         wanted = min(max(least, self._minima.get("min_available_nodes", 1)), len(self.members))
-        away = self._wait(wanted, self._round_timeout or RETURN_SECONDS, patient=False)
+        away = self._wait(wanted, min(self._round_timeout or RETURN_SECONDS, RETURN_SECONDS), patient=False)
         if len(self.members) - len(away) < least:
             away = self._wait(least, self._round_timeout or ALONE_SECONDS, patient=True)
         if (here := len(self.members) - len(away)) < least:

@@ -169,9 +169,10 @@ class Exchange:
         return {key: float(value) for key, value in (metrics or {}).items()}  # type: ignore[arg-type]
 
     def _ask(self, server_round: int, action: str, arrays: ArrayRecord) -> dict[int, dict[str, Any]]:
-        """Send the model to all clients with one of their actions; the metrics of usable replies, by partition."""
+        """Send the model to all connected clients, for an action of theirs; metrics of usable replies by partition."""
         content = RecordDict({keys.ARRAYS: arrays, keys.CONFIG: self._message_config()})
-        members = self._attendance.members
+        connected = set(self._grid.get_node_ids())
+        members = {node_id: one for node_id, one in self._attendance.members.items() if node_id in connected}
         messages = [Message(content, node_id, f"{MessageType.QUERY}.{action}") for node_id in members]
         expected = {node_id: self._expected.in_query(action, member) for node_id, member in members.items()}
         tally = Replies(members, expected, on_failure=partial(self._on_failure, server_round))

@@ -117,23 +117,26 @@ class OrderedGrid(Grid):
         connected, or was restarted after it received the message, the reply is an error.
 
         Raises:
-            RunStoppedError: The SuperLink did not accept a message.
+            RunStoppedError: The SuperLink accepted no message.
         """
         messages = list(messages)
         deadline = None if timeout is None else time.monotonic() + timeout
         activations = self._activations()
         outgoing = self._packing.outgoing(messages) if self._packing else messages
         ids = list(self._grid.push_messages(outgoing))
-        if len(ids) < len(messages) or not all(ids):
+        if len(ids) < len(messages) or (ids and not any(ids)):
             raise RunStoppedError(
-                "the SuperLink did not accept all messages; the cause is in the log above or in the SuperLink's own."
+                "the SuperLink did not accept the messages; the cause is in the log above or in the SuperLink's own."
             )
         return self._replies(list(zip(ids, messages, strict=True)), deadline, activations)
 
     def _replies(
-        self, sent: list[tuple[str, Message]], deadline: float | None, activations: dict[int, str]
+        self, sent: list[tuple[str | None, Message]], deadline: float | None, activations: dict[int, str]
     ) -> Iterator[Message]:
         for message_id, message in sent:
+            if not message_id:  # its node has left for good since it was sampled
+                yield _failed(message, ErrorCode.NODE_UNAVAILABLE, OFFLINE)
+                continue
             # One message at a time: early replies wait in the SuperLink, not in this process's memory.
             arrived = self._wait(message_id, message, deadline, activations)
             while arrived:

@@ -87,7 +87,7 @@ def _break_arrays(record: ArrayRecord, rng: random.Random) -> None:
     wrong = Array(array.dtype, array.shape, array.stype, data)
     record[name] = wrong
     if action < 0.4:
-        value = array.numpy()
+        value = np.ones(array.shape, array.dtype if array.dtype in ("float32", "int64") else np.float32)
         with np.errstate(over="ignore", invalid="ignore"):
             record[name] = Array(
                 np.full_like(value, rng.choice([np.nan, np.inf, 3e38, -3e38]) if value.dtype.kind == "f" else -5)

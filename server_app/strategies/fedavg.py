@@ -27,9 +27,9 @@ class StreamingFedAvg(FedAvg):
     The other strategies derive from it. Its fields and theirs are the parameters that `strategy-args` may set.
 
     Attributes:
-        min_train_nodes: Sample at least this many clients for training.
-        min_evaluate_nodes: Sample at least this many clients for evaluation.
-        min_available_nodes: Wait until this many clients are connected.
+        min_train_nodes: Sample at least this many clients for training, or all if there are fewer.
+        min_evaluate_nodes: Sample at least this many clients for evaluation, or all if there are fewer.
+        min_available_nodes: Hold the roll call once this many clients are connected (see `server_app.attendance`).
     """
 
     holds_all_replies: ClassVar[bool] = False  # whether a round holds all replies in memory at once

@@ -102,6 +102,10 @@ class SuperLink:
         """Ids of the processes started by this SuperLink, directly or not, whose command line holds `command`."""
         return find_below(self._processes[0].pid, command)
 
+    def stop_node(self, number: int) -> None:
+        """End one of the nodes, counting from 0 in the order in which they were started."""
+        end(self._processes[1 + number])
+
     def stop(self) -> None:
         """End what this test started, nodes first; each leads its own session, so its children end with it."""
         for process in reversed(self._processes):

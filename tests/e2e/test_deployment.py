@@ -1,5 +1,6 @@
 """The same app on a real SuperLink with real SuperNodes, over loopback: no line differs from the simulation."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 import safetensors.numpy
 
 from data.sample import draw_sample
-from tests.e2e.superlink import SuperLink, pairs
+from tests.e2e.superlink import SuperLink, pairs, wait_for
 from tests.fakes import outcome_of, rounds_of, run_in_process
 
 pytestmark = pytest.mark.e2e
@@ -86,3 +87,37 @@ def test_methods_with_two_halves_and_state_do_the_same_on_real_nodes(
     (same,) = (tmp_path / "one-process" / "fedelc" / "state").glob("*/client-00001/round-00003.safetensors")
     learned, expected_labels = (safetensors.numpy.load_file(path)["corrected"] for path in (kept, same))
     np.testing.assert_array_equal(learned, expected_labels)
+
+
+def test_a_site_that_leaves_for_good_does_not_stop_the_others(tmp_path: Path) -> None:
+    """Of three sites with folders of their own, one leaves in round 2: the rounds after it wait once, and go on."""
+    sites = [tmp_path / f"site-{number}" for number in range(3)]
+    for number, site in enumerate(sites):
+        draw_sample(site, train=40, clean_train=4, val=4, test=20, image_size=32, seed=number)
+    settings = {**SETTINGS, "model": "cnn", "num_server_rounds": 3, "strategy_args": "min-available-nodes=3"}
+    config = pairs(**settings, round_timeout=300, data_dir=sites[0], output_dir=tmp_path, run_name="run")
+    metrics = tmp_path / "run" / "metrics.jsonl"
+
+    real = SuperLink(tmp_path / "real", tmp_path, simulation=False)
+    try:
+        for site in sites:
+            real.start_node(f"data-dir='{site}'")
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(real.run, ROOT, "-c", config)
+            wait_for(lambda: metrics.exists() and metrics.read_text(encoding="utf-8").count("\n") == 1 or None)
+            real.stop_node(2)
+            outcome = running.result()
+    finally:
+        real.stop()
+    assert outcome.status == "finished:completed", outcome.log
+    assert "Traceback" not in outcome.log
+    entries = rounds_of(tmp_path / "run")
+    assert [entry["round"] for entry in entries] == [1, 2, 3]
+    assert [len(set(entry["sampled-partitions"]) - set(entry["failed-partitions"])) for entry in entries] == [
+        3,
+        2,
+        2,
+        2,
+    ]
+    assert len(entries[2]["sampled-partitions"]) == 2
+    assert outcome.log.count("goes on without clients that are not connected: ") == 1

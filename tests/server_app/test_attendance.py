@@ -15,6 +15,7 @@ from config.run_config import RunConfig
 from server_app import roll_call
 from server_app.attendance import Attendance
 from server_app.grid import OrderedGrid
+from server_app.members import Member
 from server_app.stopping import RunStoppedError
 from server_app.strategy import make_strategy
 from tests.fakes import InProcessGrid, partitions, rounds_of, run_in_process
@@ -124,7 +125,7 @@ def _returning(monkeypatch: pytest.MonkeyPatch, change: Callable[[dict[str, Any]
         (grid,) = grids
         if message.metadata.message_type == "train":
             server_round = message.content.config_records["config"]["server-round"]
-            (old,) = [node for node, config in grid.nodes.items() if config["partition-id"] == 1] or [None]
+            old = next((node for node, config in grid.nodes.items() if config["partition-id"] == 1), None)
             if server_round == 1 and old is not None and len(grid.nodes) == 3 and message.metadata.dst_node_id != old:
                 gone.update(grid.nodes.pop(old))
             elif server_round == 2 and gone:
@@ -193,7 +194,7 @@ def test_minima_are_those_of_the_strategy_inside_a_private_one() -> None:
     assert strategy.strategy.min_train_nodes == 5
 
 
-MEMBER = roll_call.Member(0, 0, 10, None, "cpu")  # type: ignore[arg-type]
+MEMBER = Member(0, 0, 10, None, "cpu")  # type: ignore[arg-type]
 
 
 def test_the_failures_of_one_run_are_json(tmp_path: Path, tiny_sample: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -165,11 +165,43 @@ def test_a_message_to_a_node_that_is_away_waits_for_it() -> None:
     assert len(_partitions_of(OrderedGrid(grid, ids).send_and_receive(messages))) == 2
 
 
+def test_a_message_that_the_superlink_refuses_costs_that_reply() -> None:
+    class Refusing(InProcessGrid):
+        def push_messages(self, messages: Any) -> Any:
+            _, *others = super().push_messages(messages)
+            return [None, *others]
+
+    ordered = _ordered(Refusing(_echo, partitions(3)))
+    messages = [Message(RecordDict(), node_id, MessageType.QUERY) for node_id in ordered.get_node_ids()]
+    first, *others = ordered.send_and_receive(messages)
+    assert first.error.reason == "its SuperNode is not connected"
+    assert first.metadata.src_node_id == messages[0].metadata.dst_node_id
+    assert len(_partitions_of(others)) == 2
+
+
+@pytest.mark.parametrize("error", [ValueError("a\nb"), TypeError(), KeyError("x"), RecursionError()])
+def test_a_reply_that_flower_cannot_read_costs_that_reply(error: Exception) -> None:
+    class Unreadable(InProcessGrid):
+        def pull_messages(self, message_ids: Any) -> Any:
+            (reply,) = super().pull_messages(message_ids)
+            if reply.metadata.src_node_id == min(self.nodes):
+                raise error
+            return [reply]
+
+    ordered = _ordered(Unreadable(_echo, partitions(3)))
+    replies = list(
+        ordered.send_and_receive([Message(RecordDict(), one, MessageType.QUERY) for one in ordered.get_node_ids()])
+    )
+    (broken,) = [reply for reply in replies if reply.has_error()]
+    assert str(broken.error.reason).startswith("its reply cannot be read (")
+    assert str(broken.error.reason).isprintable()
+
+
 def test_messages_that_the_superlink_refuses_end_the_run() -> None:
     class Refusing(InProcessGrid):
         def push_messages(self, messages: Any) -> Any:
             return []
 
     ordered = _ordered(Refusing(_echo, partitions(2)))
-    with pytest.raises(RunStoppedError, match="the SuperLink did not accept all messages"):
+    with pytest.raises(RunStoppedError, match="the SuperLink did not accept the messages"):
         ordered.send_and_receive([Message(RecordDict(), i, MessageType.QUERY) for i in ordered.get_node_ids()])

@@ -141,7 +141,7 @@ def test_a_malformed_reply_is_left_out_with_one_sentence(case: str) -> None:
     for place, order in itertools.product(range(3), itertools.permutations(range(3))):
         failures: list[tuple[int, str]] = []
         tally = _tally()
-        tally.on_failure = lambda *failure, to=failures: to.append(failure)  # type: ignore[misc]
+        tally.on_failure = lambda *failure, to=failures: to.append(failure)
         replies = [_answer(10 + i, change) if i == place else _answer(10 + i) for i in order]
         arrays, metrics = StreamingFedAvg().aggregate_train(1, tally.good(replies))
         ((partition, reason),) = failures
