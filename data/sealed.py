@@ -21,6 +21,10 @@ class DamagedError(ValueError):
     """A file is not what was written; the message completes a sentence that starts with the file's name."""
 
 
+class UnreadableError(DamagedError):
+    """A file cannot be opened, whatever is in it."""
+
+
 def write_sealed(path: Path, form: str, facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
     """Write a file; a reader of `path` always finds a complete one, even after a power failure.
 
@@ -42,9 +46,15 @@ def read_sealed(path: Path, form: str) -> tuple[dict[str, Any], dict[str, np.nda
 
     Raises:
         DamagedError: It is missing, truncated, modified, or another kind of file.
+        UnreadableError: It cannot be opened.
     """
-    if not path.is_file():  # the library would wait for a pipe
-        raise DamagedError("is not a file" if path.exists() else "does not exist")
+    try:
+        if not path.is_file():  # the library would wait for a pipe
+            raise DamagedError("is not a file" if path.exists() else "does not exist")
+        with path.open("rb") as opened:
+            opened.read(1)
+    except OSError as error:
+        raise UnreadableError(f"cannot be read ({error.strerror})") from None
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}

@@ -27,8 +27,8 @@ from server_app.strategy import state_of
 from task import derived_seed
 
 LOST_STATE = (
-    "Client %d has lost its state from round %d and starts afresh; clients that move between machines need a"
-    " 'state-dir' that these share."
+    "Client %d has lost its state from round %d and starts afresh, or from an older state if that one is damaged;"
+    " clients that move between machines need a 'state-dir' that these share."
 )
 RETURN_SECONDS = 30.0  # how long a lost node may take to come back; a restarted one reconnects within seconds
 
