@@ -30,7 +30,7 @@ from server_app.combinations import check_combination
 from server_app.files import CHECKPOINTS
 from server_app.grid import OrderedGrid, is_remote
 from server_app.model_transport import Packing
-from server_app.resume import Start, begin, check_data, find_start, open_named, saved_config
+from server_app.resume import Start, begin, check_data, check_network, find_start, open_named, saved_config
 from server_app.resume_record import record_resume, write_config
 from server_app.roll_call import call_roll, roll_hash
 from server_app.rounds import RoundLoop
@@ -68,7 +68,9 @@ def _run(grid: Grid, context: Context, lock: RunLock) -> None:
     lists = data_digests(release, config, half)
     model = build_model(config.model, len(release.class_names), config.seed, method.networks)
     checkpoint = start.checkpoint if start else None
-    if not checkpoint:
+    if checkpoint:
+        check_network(checkpoint, model)
+    else:
         for network in networks_of(model):
             load_pretrained(network, config.model, config.pretrained)
 

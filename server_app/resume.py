@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flwr.common import log
+from torch import nn
 
 from config.run_config import ConfigError, RunConfig
 from data.sealed import DamagedError
@@ -191,6 +192,22 @@ def check_data(checkpoint: Checkpoint, roll: str, lists: Mapping[str, str]) -> N
         raise ConfigError(
             f"{resumed} the clients are not those of that run: their number or their images have changed."
         )
+
+
+def check_network(checkpoint: Checkpoint, model: nn.Module) -> None:
+    """Check that a checkpoint's model has the tensors of `model`.
+
+    Raises:
+        ConfigError: It is another network.
+    """
+    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    saved = {name: value.shape for name, value in checkpoint.model.items()}
+    for name in sorted(shapes.keys() | saved.keys()):
+        if shapes.get(name) != saved.get(name):
+            raise ConfigError(
+                "run config: 'resume' found a checkpoint of another network than the config describes: in 'model',"
+                f" {name!r} has the shape {shapes.get(name)}, there {saved.get(name)}."
+            )
 
 
 def _of_that_name(run_dir: Path, lock: RunLock) -> Start | None:

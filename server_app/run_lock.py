@@ -1,7 +1,6 @@
 """One process writes a run's folder at a time: a lock that the kernel frees when its process ends, however it ends."""
 
 import contextlib
-import errno
 import fcntl
 import json
 import os
@@ -18,7 +17,6 @@ from config.run_config import ConfigError
 
 FILE = ".lock"
 PATIENCE = 3.0  # seconds: a killed process keeps the lock until the kernel has freed its memory
-NOT_LOCKABLE = {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
 
 
 class RunLock:
@@ -108,8 +106,6 @@ def _wait(file: int, path: Path) -> bool:
                 return False
             time.sleep(0.1)
         except OSError as error:
-            if error.errno not in NOT_LOCKABLE:
-                raise
             log(
                 WARNING,
                 "%s cannot be locked (%s): make sure yourself that no other process resumes this run.",
