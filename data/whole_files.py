@@ -51,8 +51,11 @@ def round_of(name: str) -> int | None:
 
 
 def round_files(folder: Path) -> dict[int, Path]:
-    """What `round_path` names in a folder, in the order of rounds, whatever it is; other entries are left out."""
-    if not folder.is_dir():
-        return {}
-    found = {number: path for path in folder.iterdir() if (number := round_of(path.name))}
+    """What `round_path` names in a folder, in the order of rounds, whatever it is; other entries are left out.
+
+    A folder that is not there, or that nobody may look into, has none.
+    """
+    found = {}
+    with contextlib.suppress(OSError):
+        found = {number: path for path in folder.iterdir() if (number := round_of(path.name))}
     return dict(sorted(found.items()))

@@ -41,9 +41,9 @@ NOT_SEARCHED = frozenset(
 MAY_DIFFER = NOT_SEARCHED | {"data-dir", "min-reply-fraction", "round-timeout"}
 
 
-def decides(key: str, config: RunConfig) -> bool:
-    """Whether a resumed run must have the same value. A partition from a file has nothing but that file's place."""
-    return key not in MAY_DIFFER and not (key == "partition-args" and config.partition == "file")
+def decides(key: str, partition: object) -> bool:
+    """Whether a resumed run must have the same value. A `partition` from a file has only that file's place."""
+    return key not in MAY_DIFFER and not (key == "partition-args" and partition == "file")
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,8 @@ def saved_config(named: Start | None) -> dict[str, Any]:
     """
     if named is None or named.checkpoint is None:
         return {}
-    newer = read_config(named.run_dir) or {}
-    return {**named.checkpoint.config, **{key: newer[key] for key in MAY_DIFFER & newer.keys()}}
+    saved, newer = named.checkpoint.config, read_config(named.run_dir) or {}
+    return {**saved, **{key: value for key, value in newer.items() if not decides(key, saved.get("partition"))}}
 
 
 def read_config(run_dir: Path) -> dict[str, Any] | None:
@@ -273,7 +273,7 @@ def _first_usable(paths: Iterable[Path], quietly: bool = False) -> Checkpoint | 
 
 def _check_config(config: RunConfig, checkpoint: Checkpoint) -> None:
     different = differences(checkpoint.config, config)
-    wrong = {key: values for key, values in different.items() if decides(key, config)}
+    wrong = {key: values for key, values in different.items() if decides(key, config.partition)}
     if wrong:
         raise ConfigError(f"run config: 'resume' needs the config of the resumed run, but {show(wrong)}.")
     if config.num_server_rounds < checkpoint.server_round:

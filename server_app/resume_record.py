@@ -22,7 +22,7 @@ def write_config(run_dir: Path, config: RunConfig, num_clients: int) -> None:
     path = run_dir / "config.toml"
     if path.exists():
         saved = read_config(run_dir)
-        wrong = None if saved is None else [key for key in differences(saved, config) if decides(key, config)]
+        wrong = None if saved is None else [key for key in differences(saved, config) if decides(key, config.partition)]
         if wrong is None:
             log(
                 WARNING, "%s is damaged; it is now %s, and is written anew from the checkpoint.", path, copy_aside(path)
