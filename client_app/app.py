@@ -132,7 +132,7 @@ def train(message: Message, context: Context) -> Message:
     about_visit = message.content.config_records.get(keys.VISIT, ConfigRecord())
     last_round = cast(int, about_visit.get(keys.LAST_ROUND, 0))
     client_state = ClientState.of(about_visit, str(context.node_config.get(keys.STATE_DIR, "")), number, split.digest)
-    state = client_state.load(last_round) if method.remembers and last_round else None
+    found = client_state.load(last_round) if method.remembers and last_round else None
     report = train_locally(
         replica.model,
         place(images, compute.device),
@@ -145,7 +145,7 @@ def train(message: Message, context: Context) -> Message:
         optimizer=replica.optimizer,
         server_round=server_round,
         told=cast(dict[str, Told], dict(message.content.config_records.get(keys.METHOD, ConfigRecord()))),
-        state=state,
+        state=found.state if found else None,
     )
     visit = report.visit
     metrics = MetricRecord(
@@ -161,7 +161,7 @@ def train(message: Message, context: Context) -> Message:
     )
     if method.remembers:
         client_state.save(server_round, visit.state, split.keys, visit.labels, visit.corrected)
-        metrics[keys.STATE_LOST] = int(last_round > 0 and state is None)
+        metrics[keys.STATE_LOST] = int(last_round > 0 and not (found and found.exact))
     metrics[keys.VISIT_SECONDS] = time.perf_counter() - started
     clipping_norm = sent.get(keys.CLIPPING_NORM)
     if clipping_norm is None:

@@ -1,31 +1,50 @@
 """What a method remembers about a client's images between visits, on that client's own disk.
 
 It never travels: label estimates of single images are what federated learning keeps at home. Each visit writes one
-file, named by its round. Each message of the server names the round of this client's last good reply, and the visit
-continues from the state of exactly that round. The state of a visit that did not count, because the run was killed or
-the reply was lost, is ignored. A resumed run therefore continues like one that was never stopped.
+file, named by its round, with a checksum. Each message of the server names the round of this client's last good reply,
+and the visit continues from the state of exactly that round. The state of a visit that did not count, because the run
+was killed or the reply was lost, is ignored. A resumed run therefore continues like one that was never stopped.
+
+A damaged file is renamed, and the visit continues from the state before it. A client whose state is gone, as it is
+after a move to another machine, starts afresh. The server's log tells of both.
 """
 
 import contextlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from logging import WARNING
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from flwr.common import log
+from safetensors import SafetensorError
 from torch import Tensor
 
 from config.run_config import ConfigError
+from data.sealed import DamagedError, UnreadableError, read_sealed, write_sealed
+from data.whole_files import leftovers, round_files, round_of, round_path
 from messages.keys import RUN, STATE_DIR
 
-FORMAT = "clothing1m-fl client state 1"
+FORMAT = "clothing1m-fl client state 2"
 DEFAULT = "~/clothing1m-fl-state"
 KEPT = 3  # rounds: the two that the server's newest checkpoints may ask for, and the current one
+DAMAGED = ".damaged"
 KEYS, GIVEN, CORRECTED, STATE = "keys", "given", "corrected", "state/"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A state that a visit continues from.
+
+    Attributes:
+        state: Tensors by name.
+        exact: Whether it is that of the round that the server asked for.
+    """
+
+    state: dict[str, Tensor]
+    exact: bool = True
 
 
 @dataclass(frozen=True)
@@ -55,27 +74,58 @@ class ClientState:
         parent = Path(own_folder or str(about_visit.get(STATE_DIR, "")) or DEFAULT).expanduser()
         return cls(parent / run / f"client-{number:05}", digest)
 
-    def load(self, server_round: int) -> dict[str, Tensor] | None:
-        """The state after the visit in a round; None if there is none or it cannot be read.
+    def load(self, server_round: int) -> Found | None:
+        """The state after the visit in a round, or if that is damaged, the newest one before it; None if it is gone.
 
         Raises:
-            ConfigError: It belongs to other images.
+            ConfigError: It belongs to other images, it cannot be opened, or it is damaged and there is none before it.
         """
+        path = round_path(self.folder, server_round)
+        aside = path.with_name(path.name + DAMAGED)
         try:
-            with safe_open(self._path(server_round), framework="pt") as file:
-                metadata = file.metadata() or {}
-                names = [name for name in file.keys() if name.startswith(STATE)]  # noqa: SIM118 (no iterator)
-                found = {name.removeprefix(STATE): file.get_tensor(name) for name in names}
-        except (FileNotFoundError, SafetensorError, OSError, ValueError):
+            return Found(self._read(path))
+        except UnreadableError as error:
+            raise ConfigError(f"{path} {error}; it must be a file that this client may read.") from None
+        except DamagedError as error:
+            why = str(error)
+        if _is_there(path):
+            self._rename(path, aside)
+        elif _is_there(aside):
+            why = "is damaged"  # as an earlier attempt at this visit found
+        else:
             return None
-        if metadata.get("format") != FORMAT:
-            return None
-        if metadata.get("digest") != self.digest:
+        return Found(self._before(server_round, aside, why), exact=False)
+
+    def _before(self, server_round: int, aside: Path, why: str) -> dict[str, Tensor]:
+        """The newest valid state before a round whose file is damaged, and is now `aside`."""
+        for number, path in reversed(round_files(self.folder).items()):
+            if number < server_round:
+                with contextlib.suppress(DamagedError):
+                    state = self._read(path)
+                    log(WARNING, "%s %s: continuing from the state of round %d.", aside, why, number)
+                    return state
+        raise ConfigError(
+            f"{aside} is this client's state after round {server_round} and {why}, and there is none before it: restore"
+            f" it as {aside.name.removesuffix(DAMAGED)}, or delete it to let the client start afresh."
+        )
+
+    def _rename(self, path: Path, aside: Path) -> None:
+        try:
+            path.rename(aside)
+        except OSError as error:
             raise ConfigError(
-                f"{self._path(server_round)} was saved for other images or labels than this client holds now; they must"
-                " stay the same during a run."
+                f"{path} is damaged and cannot be renamed to {aside.name} ({error.strerror}); rename it, or delete it"
+                " to let the client start afresh."
+            ) from None
+
+    def _read(self, path: Path) -> dict[str, Tensor]:
+        facts, arrays = read_sealed(path, FORMAT)
+        if facts.get("digest") != self.digest:
+            raise ConfigError(
+                f"{path} was saved for other images or labels than this client holds now; they must stay the same"
+                " during a run."
             )
-        return found
+        return {name.removeprefix(STATE): torch.from_numpy(arrays[name]) for name in arrays if name.startswith(STATE)}
 
     def save(
         self, server_round: int, state: Mapping[str, Tensor], keys: np.ndarray, given: Tensor, corrected: Tensor | None
@@ -92,29 +142,33 @@ class ClientState:
         Raises:
             ConfigError: The folder cannot be written.
         """
-        tensors = {STATE + name: value.detach().cpu().contiguous() for name, value in state.items()}
+        arrays = {STATE + name: value.detach().cpu().numpy() for name, value in state.items()}
         if corrected is not None:
-            tensors[KEYS] = torch.from_numpy(np.ascontiguousarray(keys).view(np.uint8).reshape(len(keys), -1))
-            tensors[GIVEN], tensors[CORRECTED] = given.cpu().to(torch.int32), corrected.cpu().to(torch.int32)
-        path = self._path(server_round)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+            arrays[KEYS] = np.ascontiguousarray(keys).view(np.uint8).reshape(len(keys), -1)
+            arrays[GIVEN], arrays[CORRECTED] = (labels.cpu().numpy().astype(np.int32) for labels in (given, corrected))
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            save_file(tensors, temporary, {"format": FORMAT, "digest": self.digest})
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
-            temporary.replace(path)
+            write_sealed(round_path(self.folder, server_round), FORMAT, {"digest": self.digest}, arrays)
         except (OSError, SafetensorError) as error:
             raise ConfigError(
                 f"run config: 'method' keeps state between visits, but {self.folder} cannot be written"
                 f" ({getattr(error, 'strerror', None) or error}); 'state-dir', of the run or of the node, must be a"
                 " writable folder with free space."
             ) from None
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-        for old in sorted(self.folder.glob("round-*.safetensors"))[:-KEPT]:
-            old.unlink(missing_ok=True)
+        self._tidy(server_round)
 
-    def _path(self, server_round: int) -> Path:
-        return self.folder / f"round-{server_round:05}.safetensors"
+    def _tidy(self, server_round: int) -> None:
+        """Delete old states, and what killed visits of earlier rounds left behind.
+
+        Such a visit may still run, on whatever machine, but its reply is too late to count. States of later rounds
+        stay: the run has returned to this one, and may be sent back to theirs.
+        """
+        done = [path for number, path in round_files(self.folder).items() if number <= server_round]
+        dead = [path for path, name in leftovers(self.folder) if (round_of(name) or server_round) < server_round]
+        for path in [*done[:-KEPT], *dead]:
+            with contextlib.suppress(OSError):  # the next visit tries again
+                path.unlink(missing_ok=True)
+
+
+def _is_there(path: Path) -> bool:
+    return path.exists() or path.is_symlink()

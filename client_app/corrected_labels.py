@@ -8,10 +8,11 @@ from typing import Annotated
 import numpy as np
 import typer
 from rich.console import Console
-from safetensors import SafetensorError, safe_open
 
 from data.errors import DataError
 from data.layout.key_files import find, read_labels, unique_order
+from data.sealed import DamagedError, read_sealed
+from data.whole_files import round_files
 
 MAX_CLASSES = 32_767  # labels are int16 in an index
 
@@ -43,9 +44,10 @@ def read_corrected(folder: Path) -> Corrected:
         folder: A run's folder, or a folder that `state-dir` names, or one run's folder in that.
 
     Raises:
-        DataError: Clients of no run or of several, or the method does not correct labels.
+        DataError: Clients of no run or of several, the method does not correct labels, or all states of a client are
+            damaged.
     """
-    clients = sorted(folder.glob("**/client-[0-9]*"))
+    clients = sorted(path for path in folder.glob("**/client-[0-9]*") if path.is_dir())
     runs = sorted({client.parent.name for client in clients})
     if not clients:
         raise DataError(
@@ -64,17 +66,26 @@ def read_corrected(folder: Path) -> Corrected:
 
 
 def _newest(clients: list[Path]) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    from client_app.client_state import CORRECTED, GIVEN, KEYS  # imports torch, which `--help` does without
+    """Keys, given and corrected labels from each client's newest state that is not damaged."""
+    from client_app.client_state import CORRECTED, FORMAT, GIVEN, KEYS  # imports torch, which `--help` does without
 
     for client in clients:
-        for path in sorted(client.glob("round-*.safetensors"))[-1:]:
+        errors = []
+        for path in reversed(round_files(client).values()):
             try:
-                with safe_open(path, framework="numpy") as file:
-                    if CORRECTED in file.keys():  # noqa: SIM118 (no iterator)
-                        keys, given, believed = (file.get_tensor(name) for name in (KEYS, GIVEN, CORRECTED))
-                        yield keys.view(f"S{keys.shape[1]}")[:, 0], given, believed
-            except (SafetensorError, OSError) as error:
-                raise DataError(f"{path} cannot be read ({str(error).splitlines()[0]}).") from None
+                _, arrays = read_sealed(path, FORMAT)
+            except DamagedError as error:
+                errors.append(f"{path} {error}")
+                continue
+            if errors:
+                typer.echo(f"{'; '.join(errors)}: using {path.name}, the newest state that is valid.", err=True)
+            if CORRECTED in arrays:
+                keys, given, believed = (arrays[name] for name in (KEYS, GIVEN, CORRECTED))
+                yield keys.view(f"S{keys.shape[1]}")[:, 0], given, believed
+            break
+        else:
+            if errors:
+                raise DataError(f"{errors[0]}, and this client has no other state that is valid; restore one of them.")
 
 
 def write_labels(corrected: Corrected, out: Path, base: Path | None = None) -> int:

@@ -32,7 +32,7 @@ EPOCH_LOSSES = "epoch-losses"  # one mean per local epoch, in nats
 IMAGES_SEEN = "images-seen"  # that went through a training step
 TRAIN_SECONDS = "train-seconds"  # of the training loop
 VISIT_SECONDS = "visit-seconds"  # of the whole visit, decoding included
-STATE_LOST = "state-lost"  # 1 if the state of `LAST_ROUND` was not found
+STATE_LOST = "state-lost"  # 1 if the state of `LAST_ROUND` was missing or damaged
 NORM_BIT = "norm-bit"  # 1 if the update was no longer than C
 
 # In `METRICS` of a reply to an evaluate message.

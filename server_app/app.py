@@ -1,23 +1,21 @@
 """The ServerApp: config, data, roll call, strategy, rounds."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from importlib.metadata import version
 from logging import INFO
 from pathlib import Path
 from typing import Any
 
-import tomli_w
 from flwr.app import ArrayRecord, Context
 from flwr.common import log
 from flwr.serverapp import Grid, ServerApp
 
-from config.run_config import ConfigError, RunConfig, resolve
+from config.run_config import RunConfig, resolve
 from data.release import Release, open_release
 from data.sample import default_sample
 from learning.pretrained import load_pretrained
 from messages import keys
-from messages.fingerprint import code_fingerprint
 from methods import build_method, with_own_strategy
 from server_app.callbacks import Callback, History
 from server_app.callbacks.checkpoints import Checkpoints
@@ -28,16 +26,18 @@ from server_app.callbacks.metrics_file import MetricsFile
 from server_app.callbacks.pictures import Pictures
 from server_app.callbacks.progress import Progress
 from server_app.callbacks.tracking import Tracking, check_tracking
-from server_app.clean_sets import CleanSet
+from server_app.clean_sets import CleanSet, data_digests
 from server_app.combinations import check_combination
 from server_app.exchange import Exchange
-from server_app.files import replace_file
+from server_app.files import CHECKPOINTS
 from server_app.grid import OrderedGrid, is_remote
 from server_app.members import roll_hash
 from server_app.model_transport import Packing
-from server_app.resume import CHECKPOINTS, begin, find_start, saved_config
+from server_app.resume import Start, begin, check_data, check_network, find_start, open_named, saved_config
+from server_app.resume_record import record_resume, write_config
 from server_app.roll_call import call_roll, introduce
 from server_app.rounds import RoundLoop
+from server_app.run_lock import RunLock
 from server_app.startup_log import gather, log_resources, log_run, roll_table
 from server_app.stopping import report_in_one_sentence, resumable
 from server_app.strategy import check_needs, make_strategy, restore, sampled_clients
@@ -50,9 +50,17 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Run one federated training; bad settings are reported before round 1."""
     report_in_one_sentence()
-    config = resolved_config(grid, context)
+    with RunLock() as lock:
+        _run(grid, context, lock)
+
+
+def _run(grid: Grid, context: Context, lock: RunLock) -> None:
+    """The run, in whose folder no other process writes as long as `lock` is held."""
+    set_by_user: dict[str, Any] = dict(grid.run.override_config)
+    named = open_named(str(set_by_user.get("resume", "")), lock)
+    config = resolved_config(set_by_user, context, named)
     check_tracking(config)
-    start = find_start(config)
+    start = find_start(config, lock, named)
     strategy = make_strategy(config)
     method = build_method(config)
     check_combination(config, method, strategy)
@@ -60,22 +68,24 @@ def main(grid: Grid, context: Context) -> None:
     release = _open_data(config)
     half = method.on_server()
     half.prepare(config, release)
+    lists = data_digests(release, config, half)
     model = build_model(config.model, len(release.class_names), config.seed, method.networks)
     checkpoint = start.checkpoint if start else None
-    if not checkpoint:
+    if checkpoint:
+        check_network(checkpoint, model)
+    else:
         for network in networks_of(model):
             load_pretrained(network, config.model, config.pretrained)
 
     members = call_roll(grid, config, release.class_names, getattr(strategy, "min_available_nodes", 1))
-    if checkpoint and checkpoint.roll != roll_hash(members):
-        raise ConfigError(
-            f"run config: 'resume' is {config.resume!r}, but the clients are not those of that run: their number"
-            " or their images have changed."
-        )
+    if checkpoint:
+        check_data(checkpoint, roll_hash(members), lists)
     check_needs(config, strategy, len(members), model)
-    start = begin(config, start)
+    resumed, start = start is not None, begin(config, start, lock)
     run_dir = start.run_dir
-    replace_file(run_dir / "config.toml", _as_toml(config, len(members)).encode())
+    write_config(run_dir, config, len(members))
+    if resumed:
+        record_resume(start, config)
     log_run(config, release, run_dir, str(compute), roll_table(members, release.class_names))
     sampled = sampled_clients(strategy, len(members))
     log_resources(gather(grid, members, sampled, config.fraction_train))
@@ -93,7 +103,7 @@ def main(grid: Grid, context: Context) -> None:
         failures,
         FailureGate(config.min_reply_fraction),
         MetricsFile(run_dir / "metrics.jsonl"),
-        Checkpoints(run_dir / CHECKPOINTS, config.to_flat(), roll_hash(members), start.run),
+        Checkpoints(run_dir / CHECKPOINTS, config.to_flat(), roll_hash(members), start.run, lists),
         Progress(config.num_server_rounds),
         Tracking(run_dir, config),
         LatestModel(run_dir / "model.safetensors", release.class_names, config),
@@ -125,15 +135,14 @@ def main(grid: Grid, context: Context) -> None:
     log(INFO, "Finished: metrics.jsonl, model.safetensors, accuracy.png and confusion.png are in %s", run_dir)
 
 
-def resolved_config(grid: Grid, context: Context) -> RunConfig:
+def resolved_config(set_by_user: Mapping[str, Any], context: Context, named: Start | None) -> RunConfig:
     """pyproject.toml, overridden by the preset, overridden by what the user set for this run.
 
     Flower provides the first merged with the last, and the last by itself.
     """
-    set_by_user: dict[str, Any] = dict(grid.run.override_config)
     defaults = {key: value for key, value in context.run_config.items() if key not in set_by_user}
     # The config of a run to resume counts as set by the user; what is set now overrides it.
-    config = resolve({**saved_config(str(set_by_user.get("resume", ""))), **set_by_user}, defaults=defaults)
+    config = resolve({**saved_config(named), **set_by_user}, defaults=defaults)
     return with_own_strategy(config)
 
 
@@ -147,9 +156,3 @@ def _open_data(config: RunConfig) -> Release:
         if split != "none":
             release.split(split)  # read now, so that a bad list stops the run before it starts
     return release
-
-
-def _as_toml(config: RunConfig, num_clients: int) -> str:
-    """The resolved config, below a comment with everything else that an exact repetition needs."""
-    versions = ", ".join(f"{name} {version(name)}" for name in ("flwr", "torch", "torchvision", "numpy"))
-    return f"# {num_clients} clients, code {code_fingerprint()}, {versions}\n{tomli_w.dumps(config.to_flat())}"

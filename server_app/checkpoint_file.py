@@ -1,31 +1,23 @@
 """One file with everything a run needs to resume after a round: safetensors, plain data, one checksum over all of it.
 
 Tensors ``model/<name>`` are the global model; ``strategy/<name>`` and ``method/<name>`` are what the strategy and the
-method's server half keep between rounds. The metadata holds the round, the run config, who took part and when last, the
-best round so far, and the SHA-256 of all that. What a method keeps about single images stays on the clients. No pickle
-is ever loaded.
+method's server half keep between rounds. The facts beside them hold the round, the run config, who took part and when
+last, which lists the server evaluates on, and the best round so far. What a method keeps about single images stays on
+the clients. No pickle is ever loaded.
 """
 
-import hashlib
-import json
-import os
-from collections.abc import Mapping
+import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
-from server_app.files import replacing
+from data.sealed import DamagedError, read_sealed, write_sealed
 
 FORMAT = "clothing1m-fl checkpoint 2"
-
-
-class BadCheckpointError(ValueError):
-    """A file is not a valid checkpoint; the message completes a sentence that starts with the file's name."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +34,7 @@ class Checkpoint:
         method: What the method's server half keeps between rounds.
         visits: By partition, the round of its last good reply.
         run: The run's identity, under which clients keep their state.
+        lists: Digests of what the server reads of its data, by name; empty in files of earlier versions.
     """
 
     server_round: int
@@ -53,6 +46,7 @@ class Checkpoint:
     method: dict[str, np.ndarray] = field(default_factory=dict)
     visits: dict[int, int] = field(default_factory=dict)
     run: str = ""
+    lists: dict[str, str] = field(default_factory=dict)
 
     def arrays(self) -> ArrayRecord:
         """The global model as Flower carries it."""
@@ -61,10 +55,9 @@ class Checkpoint:
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint; a reader of `path` always finds a complete one, even after a power failure."""
-    tensors = {f"model/{name}": value for name, value in checkpoint.model.items()}
-    tensors |= {f"strategy/{name}": value for name, value in checkpoint.strategy.items()}
-    tensors |= {f"method/{name}": value for name, value in checkpoint.method.items()}
-    tensors = {name: np.asarray(value, order="C") for name, value in tensors.items()}
+    arrays = {f"model/{name}": value for name, value in checkpoint.model.items()}
+    arrays |= {f"strategy/{name}": value for name, value in checkpoint.strategy.items()}
+    arrays |= {f"method/{name}": value for name, value in checkpoint.method.items()}
     facts = {
         "round": checkpoint.server_round,
         "config": checkpoint.config,
@@ -72,60 +65,64 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "best": checkpoint.best,
         "visits": sorted(checkpoint.visits.items()),
         "run": checkpoint.run,
-        "order": list(tensors),  # the format does not keep it
+        "lists": checkpoint.lists,
     }
-    text = json.dumps(facts)
-    metadata = {"format": FORMAT, "facts": text, "sha256": _checksum(text, tensors)}
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata)
-        temporary.chmod(0o644)  # safetensors makes files private
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+    write_sealed(path, FORMAT, facts, arrays)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint.
 
     Raises:
-        BadCheckpointError: It is missing, truncated, modified, or not a checkpoint.
+        DamagedError: It is missing, truncated, modified, or not a checkpoint.
     """
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no iterator)
-    except FileNotFoundError:
-        raise BadCheckpointError("does not exist") from None
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise BadCheckpointError(f"cannot be read ({str(error).splitlines()[0]})") from None
-    if metadata.get("format") != FORMAT:
-        raise BadCheckpointError("is not a checkpoint of this version")
-    try:
-        facts = json.loads(metadata["facts"])
-        if metadata["sha256"] != _checksum(metadata["facts"], {name: tensors[name] for name in facts["order"]}):
-            raise BadCheckpointError("has changed since it was written: its checksum does not match")
-        best = facts["best"]
-        of = {
-            kind: {name[len(kind) :]: tensors[name] for name in facts["order"] if name.startswith(kind)}
-            for kind in ("model/", "strategy/", "method/")
-        }
-        return Checkpoint(
-            int(facts["round"]),
-            of["model/"],
-            facts["config"],
-            facts["roll"],
-            of["strategy/"],
-            None if best is None else (int(best[0]), float(best[1])),
-            of["method/"],
-            {int(partition): int(last) for partition, last in facts["visits"]},
-            str(facts["run"]),
-        )
-    except (KeyError, TypeError, ValueError, json.JSONDecodeError) as error:
-        raise BadCheckpointError(f"is incomplete ({error})") from None
+    facts, arrays = read_sealed(path, FORMAT)
+    facts = {"lists": {}, **facts}
+    for name, holds in FACTS.items():
+        if name not in facts or not holds(facts[name]):
+            raise DamagedError(f"is incomplete: its '{name}' is {str(facts.get(name, 'missing'))[:40]!r}")
+    of = {
+        kind: {name[len(kind) :]: value for name, value in arrays.items() if name.startswith(kind)}
+        for kind in ("model/", "strategy/", "method/")
+    }
+    return Checkpoint(
+        facts["round"],
+        of["model/"],
+        facts["config"],
+        facts["roll"],
+        of["strategy/"],
+        None if facts["best"] is None else (facts["best"][0], float(facts["best"][1])),
+        of["method/"],
+        dict(facts["visits"]),
+        facts["run"],
+        facts["lists"],
+    )
 
 
-def _checksum(text: str, tensors: Mapping[str, np.ndarray]) -> str:
-    seen = hashlib.sha256(text.encode())
-    for name, value in tensors.items():
-        seen.update(f"{name} {value.dtype.str} {value.shape} ".encode())
-        seen.update(np.ascontiguousarray(value).data)
-    return seen.hexdigest()
+def _is_count(value: Any, least: int = 0) -> bool:
+    return type(value) is int and value >= least
+
+
+def _maps(value: Any, *types: type) -> bool:
+    return isinstance(value, dict) and all(type(entry) in types for entry in value.values())
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2
+
+
+# What each fact must be: a checksum fits whatever was written, by whatever wrote it.
+FACTS: dict[str, Callable[[Any], bool]] = {
+    "round": lambda value: _is_count(value, 1),
+    "config": lambda value: _maps(value, bool, int, float, str),
+    "roll": lambda value: isinstance(value, str),
+    "best": lambda value: (
+        value is None
+        or (_is_pair(value) and _is_count(value[0], 1) and type(value[1]) in (int, float) and 0 <= value[1] <= 1)
+    ),
+    "visits": lambda value: (
+        isinstance(value, list) and all(_is_pair(pair) and all(map(_is_count, pair)) for pair in value)
+    ),
+    "run": lambda value: isinstance(value, str) and re.fullmatch(r"[\w-]*", value) is not None,  # it names a folder
+    "lists": lambda value: _maps(value, str),
+}

@@ -1,14 +1,19 @@
 """Clean lists, decoded once, on which the global model is evaluated after every round."""
 
+import contextlib
+import hashlib
+
 import numpy as np
 import torch
 from flwr.app import ArrayRecord
 from torch import nn
 
 from config.run_config import RunConfig
+from data.errors import DataError
 from data.images.decoded_cache import GIB, DecodedCache
 from data.release import Release
 from learning.evaluation import Evaluation, evaluate
+from learning.server_half import ServerHalf
 from task import Compute
 
 
@@ -31,3 +36,18 @@ class CleanSet:
     def evaluate(self, arrays: ArrayRecord) -> Evaluation:
         self._model.load_state_dict(arrays.to_torch_state_dict())
         return evaluate(self._model, self._images, self._labels, self._compute, self._normalization)
+
+
+def data_digests(release: Release, config: RunConfig, half: ServerHalf) -> dict[str, str]:
+    """Digests of what a run's results depend on in the server's data, by name: a resumed run must have the same."""
+    digests = {split: release.split(split).digest for split in ("clean_test", config.val_split) if split != "none"}
+    if config.fraction_evaluate:
+        with contextlib.suppress(DataError):  # the clients may have one
+            digests["clean_val"] = release.split("clean_val").digest
+    if type(half).prepare is not ServerHalf.prepare:  # it may read any list
+        index = release.index
+        content = hashlib.sha256(b"\n".join(index.keys.tolist()))
+        for labels in (index.noisy, index.clean):
+            content.update(np.ascontiguousarray(labels, dtype="<i4").tobytes())
+        digests["lists and labels"] = content.hexdigest()[:16]
+    return digests

@@ -1,14 +1,24 @@
-"""The run's folder, and writing files that are either complete or absent."""
+"""The run's folder: where it is, how it begins, and what is tidied up before a run resumes in it."""
 
 import contextlib
-import os
-from collections.abc import Iterator
 from datetime import datetime
+from logging import WARNING
 from pathlib import Path
 
+from flwr.common import log
+
 from config.run_config import ConfigError, RunConfig
+from data.whole_files import leftovers
+from server_app.set_aside import move_aside
 
 DEFAULT_OUTPUT = "~/clothing1m-fl-runs"
+CHECKPOINTS = "checkpoints"
+# What a run writes, and reads or replaces when it resumes.
+FILES = (
+    "config.toml", "metrics.jsonl", "failures.jsonl", "resumes.jsonl", "model.safetensors", "accuracy.png",
+    "confusion.png",
+)  # fmt: skip
+FOLDERS = (CHECKPOINTS, "state", "tensorboard")
 
 
 def output_folder(config: RunConfig) -> Path:
@@ -43,18 +53,25 @@ def create_run_dir(config: RunConfig) -> Path:
     raise ConfigError(f"run config: 'output-dir' is '{parent}', which already has 999 runs from this second.")
 
 
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that replaces it if the block succeeds, and is deleted otherwise."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def tidy(run_dir: Path) -> None:
+    """Make a run's folder fit for a process to resume in, which holds its lock.
 
+    Temporary files of processes that are gone are deleted. A folder where a file belongs, or the reverse, is set aside.
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Write `data` to `path` so that a crash leaves either the old file or the new one."""
-    with replacing(path) as temporary:
-        temporary.write_bytes(data)
+    Raises:
+        ConfigError: Something cannot be set aside.
+    """
+    for folder in (run_dir, run_dir / CHECKPOINTS):
+        for path in (*(path for path, _ in leftovers(folder)), folder / ".best"):  # earlier versions wrote .best
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+    for names, fits in ((FILES, Path.is_file), (FOLDERS, Path.is_dir)):
+        for path in (run_dir / name for name in names):
+            if (path.exists() or path.is_symlink()) and not fits(path):
+                log(
+                    WARNING,
+                    "%s is no %s: it is now %s.",
+                    path,
+                    "file" if names is FILES else "folder",
+                    move_aside(path, run_dir),
+                )

@@ -1,22 +1,29 @@
 """Where a run resumes: in which folder, from which checkpoint, and why a checkpoint does not fit."""
 
-import json
 import tomllib
 import uuid
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from logging import WARNING
 from pathlib import Path
 from typing import Any
 
 from flwr.common import log
+from torch import nn
 
 from config.run_config import ConfigError, RunConfig
-from server_app.checkpoint_file import BadCheckpointError, Checkpoint, load_checkpoint
-from server_app.files import create_run_dir, output_folder
+from data.sealed import DamagedError
+from data.whole_files import round_files, round_of, round_path
+from server_app.checkpoint_file import Checkpoint, load_checkpoint, save_checkpoint
+from server_app.files import CHECKPOINTS, create_run_dir, output_folder, tidy
+from server_app.round_lines import METRICS, read_lines
+from server_app.run_lock import RunLock, is_in_use
+from server_app.set_aside import FOLDER as SET_ASIDE
+from server_app.set_aside import move_aside
 
-CHECKPOINTS = "checkpoints"
-# Keys that may differ from the run that is resumed: where things are, and how long it trains.
-MAY_DIFFER = frozenset(
+BEST = "best.safetensors"
+# Keys that may differ from the run that `auto` finds: where its own files are, and how long it trains.
+NOT_SEARCHED = frozenset(
     {
         "num-server-rounds",
         "resume",
@@ -29,6 +36,14 @@ MAY_DIFFER = frozenset(
         "preset",
     }
 )
+# Keys that may differ from the run that is resumed. Hashes in the checkpoint guard what `data-dir` holds; the other two
+# change no result as long as clients answer, and a run that is stuck because they do not needs other values.
+MAY_DIFFER = NOT_SEARCHED | {"data-dir", "min-reply-fraction", "round-timeout"}
+
+
+def decides(key: str, partition: object) -> bool:
+    """Whether a resumed run must have the same value. A `partition` from a file has only that file's place."""
+    return key not in MAY_DIFFER and not (key == "partition-args" and partition == "file")
 
 
 @dataclass(frozen=True)
@@ -52,101 +67,215 @@ class Start:
         return self.checkpoint.server_round + 1 if self.checkpoint else 1
 
 
-def saved_config(resume: str) -> dict[str, Any]:
-    """The config of the run whose path is in `resume`, so that nobody has to retype it; empty for ``auto``.
+def open_named(resume: str, lock: RunLock) -> Start | None:
+    """What a path in `resume` names, whose folder is locked from now on; None for ``auto`` and new runs.
 
     Raises:
-        ConfigError: There is no run at that path.
+        ConfigError: There is no run at that path, none of its checkpoints is usable, or another process writes it.
     """
     if resume in ("", "auto"):
-        return {}
-    run_dir = _run_dir_of(Path(resume).expanduser())
-    try:
-        return tomllib.loads((run_dir / "config.toml").read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError):
+        return None
+    path = Path(resume).expanduser()
+    only = path if path.is_file() and path.parent.name in (CHECKPOINTS, SET_ASIDE) else None
+    run_dir = path.parent.parent if only else path
+    if not only and not (run_dir / "config.toml").exists() and not (run_dir / CHECKPOINTS).is_dir():
         raise ConfigError(
-            f"run config: 'resume' is {resume!r}, where there is no run with a config.toml; it must be the folder of a"
-            " run, or a checkpoint in it."
-        ) from None
+            f"run config: 'resume' is {resume!r}, where there is no run with a config.toml or checkpoints; it must be"
+            " the folder of a run, or a checkpoint in it."
+        )
+    lock.take(run_dir)
+    checkpoint = _first_usable([only] if only else _candidates(run_dir))
+    if checkpoint is None:
+        raise ConfigError(f"run config: 'resume' is {resume!r}, where there is no usable checkpoint.")
+    return _start(run_dir, checkpoint)
 
 
-def find_start(config: RunConfig) -> Start | None:
+def saved_config(named: Start | None) -> dict[str, Any]:
+    """The config of the run that `resume` names, so that nobody has to retype it; empty for ``auto`` and new runs.
+
+    What decides the result comes from the checkpoint, which has a checksum. The other keys come from config.toml, which
+    is newer if the run was resumed with other values, unless that file is damaged.
+    """
+    if named is None or named.checkpoint is None:
+        return {}
+    saved, newer = named.checkpoint.config, read_config(named.run_dir) or {}
+    return {**saved, **{key: value for key, value in newer.items() if not decides(key, saved.get("partition"))}}
+
+
+def read_config(run_dir: Path) -> dict[str, Any] | None:
+    """The run config in config.toml; None if it is missing or damaged."""
+    try:
+        values = tomllib.loads((run_dir / "config.toml").read_text(encoding="utf-8"))
+        return dict(RunConfig.from_flat(values).to_flat())
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def find_start(config: RunConfig, lock: RunLock, named: Start | None = None) -> Start | None:
     """The start that `resume` asks for; None for a new run, whose folder is created after all checks.
 
     ``auto`` takes the run named `run-name`, or without a name the newest unfinished run with the same config.
 
+    Args:
+        config: The run's.
+        lock: Takes the lock of the run's folder.
+        named: What `open_named` found for a path.
+
     Raises:
-        ConfigError: The path has no usable checkpoint, or the config is not that of the run.
+        ConfigError: The path has no usable checkpoint, the config is not that of the run, or another process writes it.
     """
-    if not config.resume:
+    if config.resume != "auto":
+        start = named or open_named(config.resume, lock)
+    elif config.run_name:
+        start = _of_that_name(output_folder(config) / config.run_name, lock)
+    else:
+        start = _newest_unfinished(config, lock)
+    if start and start.checkpoint:
+        _check_config(config, start.checkpoint)
+    return start
+
+
+def begin(config: RunConfig, start: Start | None, lock: RunLock) -> Start:
+    """`start`, in whose folder nothing is in the way any more, or a new run in a new folder, which is locked."""
+    if start:
+        tidy(start.run_dir)
+        _keep_resumable(start)
+        return start
+    start = Start(create_run_dir(config))
+    lock.take(start.run_dir)
+    (start.run_dir / CHECKPOINTS).mkdir()  # from now on `auto` finds the run
+    return start
+
+
+def _keep_resumable(start: Start) -> None:
+    """If the run goes on from another file than its newest checkpoint, that is one from now on."""
+    if start.checkpoint:
+        path = round_path(start.run_dir / CHECKPOINTS, start.checkpoint.server_round)
+        if _first_usable([path], quietly=True) is None:
+            if path.exists() or path.is_symlink():
+                move_aside(path, start.run_dir)
+            path.parent.mkdir(exist_ok=True)
+            save_checkpoint(path, start.checkpoint)
+
+
+def differences(saved: Mapping[str, Any], config: RunConfig) -> dict[str, tuple[Any, Any]]:
+    """Keys whose values differ between a saved config and the current one, both values of each, without `resume`."""
+    current = config.to_flat()
+    keys = sorted((current.keys() | saved.keys()) - {"resume"})
+    return {key: (saved.get(key), current.get(key)) for key in keys if saved.get(key) != current.get(key)}
+
+
+def show(different: Mapping[str, tuple[Any, Any]]) -> str:
+    """What `differences` found, in words."""
+    return ", ".join(f"'{key}' was {old!r} and is now {new!r}" for key, (old, new) in different.items())
+
+
+def check_data(checkpoint: Checkpoint, roll: str, lists: Mapping[str, str]) -> None:
+    """Check that the data are those that the run began with, wherever they are now.
+
+    Args:
+        checkpoint: Where the run resumes.
+        roll: Hash of the clients that have answered.
+        lists: Digests of what the server reads.
+
+    Raises:
+        ConfigError: They are others.
+    """
+    resumed = "run config: 'resume' continues a run, but"
+    for name, digest in checkpoint.lists.items():
+        if lists.get(name, digest) != digest:
+            raise ConfigError(
+                f"{resumed} {name} in the server's 'data-dir' is not what that run was evaluated on: its images or"
+                " labels have changed."
+            )
+    if checkpoint.roll != roll:
+        raise ConfigError(
+            f"{resumed} the clients are not those of that run: their number or their images have changed."
+        )
+
+
+def check_network(checkpoint: Checkpoint, model: nn.Module) -> None:
+    """Check that a checkpoint's model has the tensors of `model`.
+
+    Raises:
+        ConfigError: It is another network.
+    """
+    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    saved = {name: value.shape for name, value in checkpoint.model.items()}
+    for name in sorted(shapes.keys() | saved.keys()):
+        if shapes.get(name) != saved.get(name):
+            raise ConfigError(
+                "run config: 'resume' found a checkpoint of another network than the config describes: in 'model',"
+                f" {name!r} has the shape {shapes.get(name)}, there {saved.get(name)}."
+            )
+
+
+def _of_that_name(run_dir: Path, lock: RunLock) -> Start | None:
+    if not run_dir.is_dir():
         return None
-    if config.resume == "auto":
-        return _automatic(config)
-    path = Path(config.resume).expanduser()
-    run_dir = _run_dir_of(path)
-    checkpoint = _newest(run_dir, only=path if path.is_file() else None)
-    if checkpoint is None:
-        raise ConfigError(f"run config: 'resume' is {config.resume!r}, where there is no usable checkpoint.")
-    _check_config(config, checkpoint)
+    lock.take(run_dir)
+    candidates = list(_candidates(run_dir))
+    checkpoint = _first_usable(candidates)
+    if checkpoint is None and candidates:
+        raise ConfigError(
+            f"run config: 'resume' is 'auto', but none of the checkpoints in {run_dir / CHECKPOINTS} is usable; restore"
+            " one of them, or choose another 'run-name'."
+        )
+    if checkpoint is None and (run_dir / "model.safetensors").exists():
+        return None
     return _start(run_dir, checkpoint)
 
 
-def begin(config: RunConfig, start: Start | None) -> Start:
-    """`start`, or a new run in a new folder."""
-    return start or Start(create_run_dir(config))
-
-
-def _automatic(config: RunConfig) -> Start | None:
-    parent = output_folder(config)
-    if config.run_name:
-        run_dir = parent / config.run_name
-        if not run_dir.is_dir():
-            return None
-        checkpoint = _newest(run_dir)
+def _newest_unfinished(config: RunConfig, lock: RunLock) -> Start | None:
+    """Runs with another config are left alone, since other processes may be about to resume them."""
+    for run_dir in _by_age(output_folder(config)):
+        checkpoint = _first_usable(_candidates(run_dir), quietly=True)
         if checkpoint is None:
-            return _start(run_dir, None) if not (run_dir / "model.safetensors").exists() else None
-        _check_config(config, checkpoint)
-        return _start(run_dir, checkpoint)
-    folders = sorted(parent.glob(f"*/{CHECKPOINTS}"), key=lambda folder: folder.stat().st_mtime_ns, reverse=True)
-    for folder in folders:
-        checkpoint = _newest(folder.parent)
-        if (
-            checkpoint is not None
-            and not _differences(config, checkpoint)
-            and checkpoint.server_round < config.num_server_rounds
-        ):
-            return _start(folder.parent, checkpoint)
+            saved = read_config(run_dir) if is_in_use(run_dir) else None
+        else:
+            saved = checkpoint.config if checkpoint.server_round < config.num_server_rounds else None
+        if saved is None or differences(saved, config).keys() - NOT_SEARCHED:
+            continue
+        lock.take(run_dir)
+        return _start(run_dir, _first_usable(_candidates(run_dir)))
     return None
 
 
-def _run_dir_of(path: Path) -> Path:
-    return path.parent.parent if path.is_file() else path
+def _by_age(parent: Path) -> list[Path]:
+    """Runs with a folder of checkpoints, the newest first."""
+    found = []
+    for folder in parent.glob(f"*/{CHECKPOINTS}"):
+        if folder.is_dir():
+            found.append((folder.stat().st_mtime_ns, folder.parent))
+    return [run_dir for _, run_dir in sorted(found, reverse=True)]
 
 
-def _newest(run_dir: Path, only: Path | None = None) -> Checkpoint | None:
-    """The newest readable checkpoint; unreadable ones are logged and skipped."""
-    paths = [only] if only else sorted((run_dir / CHECKPOINTS).glob("round-*.safetensors"), reverse=True)
+def _candidates(run_dir: Path) -> Iterator[Path]:
+    """What may be a checkpoint, the newest first; the best one is a copy that may be older."""
+    folder = run_dir / CHECKPOINTS
+    yield from reversed(round_files(folder).values())
+    if (folder / BEST).exists():
+        yield folder / BEST
+
+
+def _first_usable(paths: Iterable[Path], quietly: bool = False) -> Checkpoint | None:
     for path in paths:
         try:
-            return load_checkpoint(path)
-        except BadCheckpointError as error:
-            log(WARNING, "%s %s; using the checkpoint before it, if there is one.", path, error)
+            checkpoint = load_checkpoint(path)
+            if round_of(path.name) in (None, checkpoint.server_round):
+                return checkpoint
+            raise DamagedError(f"holds round {checkpoint.server_round}")
+        except DamagedError as error:
+            if not quietly:
+                log(WARNING, "%s %s; using the checkpoint before it, if there is one.", path, error)
     return None
-
-
-def _differences(config: RunConfig, checkpoint: Checkpoint) -> list[str]:
-    current = config.to_flat()
-    compared = sorted((current.keys() | checkpoint.config.keys()) - MAY_DIFFER)
-    return [key for key in compared if current.get(key) != checkpoint.config.get(key)]
 
 
 def _check_config(config: RunConfig, checkpoint: Checkpoint) -> None:
-    current = config.to_flat()
-    if differing := _differences(config, checkpoint):
-        shown = ", ".join(
-            f"'{key}' was {checkpoint.config.get(key)!r} and is now {current.get(key)!r}" for key in differing
-        )
-        raise ConfigError(f"run config: 'resume' needs the config of the resumed run, but {shown}.")
+    different = differences(checkpoint.config, config)
+    wrong = {key: values for key, values in different.items() if decides(key, config.partition)}
+    if wrong:
+        raise ConfigError(f"run config: 'resume' needs the config of the resumed run, but {show(wrong)}.")
     if config.num_server_rounds < checkpoint.server_round:
         raise ConfigError(
             f"run config: 'num-server-rounds' is {config.num_server_rounds}, but the resumed run has finished"
@@ -157,21 +286,4 @@ def _check_config(config: RunConfig, checkpoint: Checkpoint) -> None:
 def _start(run_dir: Path, checkpoint: Checkpoint | None) -> Start:
     done = checkpoint.server_round if checkpoint else 0
     known = {"run": checkpoint.run} if checkpoint else {}
-    return Start(run_dir.resolve(), checkpoint, read_lines(run_dir / "metrics.jsonl", done), **known)
-
-
-def read_lines(path: Path, last_round: int) -> list[dict[str, Any]]:
-    """Lines of a JSON Lines file up to a round; reading stops at a line that a kill truncated."""
-    lines: list[dict[str, Any]] = []
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return lines
-    for line in text.splitlines():
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
-            break
-        if entry["round"] <= last_round:
-            lines.append(entry)
-    return lines
+    return Start(run_dir.resolve(), checkpoint, read_lines(run_dir / "metrics.jsonl", done, METRICS).entries, **known)

@@ -21,8 +21,8 @@ from server_app.stopping import RunStoppedError
 from server_app.strategy import state_of
 
 LOST_STATE = (
-    "Client %d has lost its state from round %d and starts afresh; clients that move between machines need a"
-    " 'state-dir' that these share."
+    "Client %d has lost its state from round %d and starts afresh, or from an older state if that one is damaged;"
+    " clients that move between machines need a 'state-dir' that these share."
 )
 
 

@@ -2,11 +2,18 @@
 
 import shutil
 from collections.abc import Mapping
+from logging import WARNING
 from pathlib import Path
 
+from flwr.common import log
+
+from data.sealed import DamagedError
+from data.whole_files import replacing, round_files, round_path
 from messages.arrays import as_numpy
 from server_app.callbacks import Callback, History, RoundResult
-from server_app.checkpoint_file import Checkpoint, save_checkpoint
+from server_app.checkpoint_file import Checkpoint, load_checkpoint, save_checkpoint
+from server_app.resume import BEST
+from server_app.set_aside import move_aside
 
 KEPT = 2  # the newest, and one to fall back on if that is damaged
 
@@ -14,25 +21,52 @@ KEPT = 2  # the newest, and one to fall back on if that is damaged
 class Checkpoints(Callback):
     """Writes ``round-00007.safetensors``, and copies the best one to ``best.safetensors``."""
 
-    def __init__(self, folder: Path, config: Mapping[str, object], roll: str, run: str = "") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: Mapping[str, object],
+        roll: str,
+        run: str = "",
+        lists: Mapping[str, str] | None = None,
+    ) -> None:
         self._folder = folder
         self._config = dict(config)
         self._roll = roll
         self._run = run
+        self._lists = dict(lists or {})
         self._best: tuple[int, float] | None = None
 
     def on_start(self, history: History) -> None:
+        """Set aside what is damaged or of rounds that will be repeated, so that it is in nobody's way."""
         self._folder.mkdir(exist_ok=True)
         self._best = history.best
-        for path in self._folder.glob("round-*.safetensors"):  # of rounds that will be repeated
-            if int(path.stem.removeprefix("round-")) > history.last_round:
-                path.unlink()
+        for server_round, path in round_files(self._folder).items():
+            if server_round > history.last_round or not path.is_file():
+                log(WARNING, "%s is not resumed from; it is now %s.", path, move_aside(path, self._folder.parent))
+        self._check_best(history.last_round)
+
+    def _check_best(self, last_round: int) -> None:
+        path = self._folder / BEST
+        if path.exists() or path.is_symlink():
+            try:
+                if load_checkpoint(path).server_round <= last_round:
+                    return
+                why = "is of a round that will be repeated"
+            except DamagedError as error:
+                why = str(error)
+            log(WARNING, "%s %s; it is now %s.", path, why, move_aside(path, self._folder.parent))
+        if self._best and (source := round_path(self._folder, self._best[0])).is_file():
+            self._copy_to_best(source)
+
+    def _copy_to_best(self, source: Path) -> None:
+        with replacing(self._folder / BEST) as temporary:
+            shutil.copyfile(source, temporary)
 
     def after_round(self, result: RoundResult) -> None:
         is_best = result.validation is not None and (self._best is None or result.validation.accuracy > self._best[1])
         if is_best and result.validation is not None:
             self._best = (result.server_round, result.validation.accuracy)
-        path = self._folder / f"round-{result.server_round:05}.safetensors"
+        path = round_path(self._folder, result.server_round)
         model = {name: as_numpy(array) for name, array in result.arrays.items()}
         save_checkpoint(
             path,
@@ -46,12 +80,10 @@ class Checkpoints(Callback):
                 method=result.state.method,
                 visits=result.state.visits,
                 run=self._run,
+                lists=self._lists,
             ),
         )
         if is_best:
-            temporary = self._folder / ".best"
-            temporary.unlink(missing_ok=True)
-            shutil.copyfile(path, temporary)
-            temporary.replace(self._folder / "best.safetensors")
-        for old in sorted(self._folder.glob("round-*.safetensors"))[:-KEPT]:
+            self._copy_to_best(path)
+        for old in [*round_files(self._folder).values()][:-KEPT]:
             old.unlink()

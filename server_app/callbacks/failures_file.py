@@ -4,8 +4,7 @@ import json
 from pathlib import Path
 
 from server_app.callbacks import Callback, History
-from server_app.files import replace_file
-from server_app.resume import read_lines
+from server_app.round_lines import FAILURES, keep_lines
 
 
 class FailuresFile(Callback):
@@ -15,9 +14,7 @@ class FailuresFile(Callback):
         self._path = path
 
     def on_start(self, history: History) -> None:
-        if self._path.exists():
-            lines = read_lines(self._path, history.last_round)
-            replace_file(self._path, "".join(json.dumps(line) + "\n" for line in lines).encode())
+        keep_lines(self._path, history.last_round, FAILURES)
 
     def record(self, server_round: int, partition: int, reason: str) -> None:
         """Append one failure immediately, so that it is on disk even if its round never ends."""

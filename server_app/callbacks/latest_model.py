@@ -8,8 +8,8 @@ import torch
 from flwr.app import ArrayRecord
 
 from config.run_config import RunConfig
+from data.whole_files import replace_file
 from server_app.callbacks import OccasionalCallback, RoundResult
-from server_app.files import replace_file
 
 
 class LatestModel(OccasionalCallback):

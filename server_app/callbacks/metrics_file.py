@@ -6,17 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from server_app.callbacks import Callback, History, RoundResult
-from server_app.files import replace_file
+from server_app.round_lines import METRICS, keep_lines
 
 
 class MetricsFile(Callback):
-    """Appends to the file; a resumed run first removes the rounds that it will repeat."""
+    """Appends to the file; a resumed run first sets aside what it does not keep, such as rounds that it will repeat."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def on_start(self, history: History) -> None:
-        replace_file(self._path, "".join(json.dumps(line) + "\n" for line in history.metrics).encode())
+        keep_lines(self._path, history.last_round, METRICS)
+        self._path.touch()
 
     def after_round(self, result: RoundResult) -> None:
         with self._path.open("a", encoding="utf-8") as file:

@@ -1,6 +1,7 @@
 """`accuracy.png` and `confusion.png`, redrawn now and then during the run, and at its end."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +24,13 @@ class Pictures(OccasionalCallback):
         self._folder = folder
         self._class_names = class_names
         self._title = title
-        self._accuracies: list[float] = []
+        self._accuracies: dict[int, float] = {}
 
     def on_start(self, history: History) -> None:
-        self._accuracies = [line["test-accuracy"] for line in history.metrics]
+        self._accuracies = {line["round"]: line["test-accuracy"] for line in history.metrics}
 
     def after_round(self, result: RoundResult) -> None:
-        self._accuracies.append(result.test.accuracy)
+        self._accuracies[result.server_round] = result.test.accuracy
         super().after_round(result)
 
     def write(self, result: RoundResult) -> None:
@@ -39,8 +40,8 @@ class Pictures(OccasionalCallback):
         figure.savefig(self._folder / "confusion.png", dpi=150)
 
 
-def draw_accuracy(accuracies: list[float], title: str) -> Figure:
-    """Accuracy on clean test per round, compared with the published FedAvg run on the real Clothing1M."""
+def draw_accuracy(accuracies: Mapping[int, float], title: str) -> Figure:
+    """Accuracy on clean test by round, compared with the published FedAvg run on the real Clothing1M."""
     published = json.loads(PUBLISHED.read_text(encoding="utf-8"))
     figure = Figure(figsize=(7.2, 4.2), layout="constrained")
     axes = figure.subplots()
@@ -50,13 +51,13 @@ def draw_accuracy(accuracies: list[float], title: str) -> Figure:
         "published FedAvg, real Clothing1M", (len(curve), curve[-1]), (0, -6), "data", "offset points",
         color=MUTED, ha="right", va="top", fontsize=8.5,
     )  # fmt: skip
-    rounds = np.arange(1, len(accuracies) + 1)
-    percent = 100 * np.asarray(accuracies)
+    rounds, shares = zip(*sorted(accuracies.items()), strict=True)
+    percent = 100 * np.asarray(shares)
     axes.plot(rounds, percent, color=ACCENT, linewidth=2, marker="o", markersize=3.5)
-    crowded = len(accuracies) > 0.75 * len(curve)  # no space to the right of the last point: label it above
+    crowded = rounds[-1] > 0.75 * len(curve)  # no space to the right of the last point: label it above
     axes.annotate(
         f"this run: {percent[-1]:.1f} %",
-        (float(rounds[-1]), percent[-1]),
+        (rounds[-1], percent[-1]),
         (0, 12) if crowded else (7, 0),
         "data",
         "offset points",

@@ -91,5 +91,19 @@ def test_what_cannot_be_read_or_written_is_reported_in_one_sentence(run_dir: Pat
     with pytest.raises(DataError, match="clients' state without corrected labels"):
         read_corrected(tmp_path / "states" / "one")
     (tmp_path / "states" / "one" / "client-00000" / "round-00001.safetensors").write_bytes(b"x")
-    with pytest.raises(DataError, match=r"round-00001.safetensors cannot be read"):
+    with pytest.raises(DataError, match=r"round-00001.safetensors cannot be read .* no other state that is valid"):
         read_corrected(tmp_path / "states" / "one")
+
+
+def test_a_damaged_state_gives_way_to_the_one_before(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    state = ClientState(tmp_path / "run" / "client-00000", "d")
+    for server_round, label in ((1, 3), (2, 4)):
+        state.save(server_round, {}, np.array([b"images/1"]), torch.tensor([1]), torch.tensor([label]))
+    newest = state.folder / "round-00002.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-4] + b"\xff\xff\xff\x7f")
+    assert read_corrected(tmp_path).believed.tolist() == [3]
+    assert capsys.readouterr().err == (
+        f"{newest} has changed since it was written: its checksum does not match: using round-00001.safetensors, the"
+        " newest state that is valid.\n"
+    )
+    assert newest.exists()

@@ -11,6 +11,7 @@ import pytest
 
 from data.sample import draw_sample
 from server_app.checkpoint_file import load_checkpoint
+from server_app.run_lock import RunLock
 from tests.e2e.superlink import SuperLink, has_ended, pairs, wait_for
 from tests.fakes import outcome_of, rounds_of, run_in_process
 
@@ -116,3 +117,20 @@ def test_an_interrupted_run_keeps_its_rounds_and_logs_how_to_resume(
     assert "Traceback" not in outcome.log
     newest = max(checkpoints.glob("round-*.safetensors"))
     assert load_checkpoint(newest).server_round >= len(rounds_of(tmp_path / "run")) - 1
+
+
+def test_a_run_that_is_alive_is_not_resumed(superlink: SuperLink, release: Path, tmp_path: Path) -> None:
+    """This process stands for a simulation that has outlived its SuperLink."""
+    config = {**TINY, "data_dir": str(release)}
+    run_dir = run_in_process(tmp_path, clients=6, **{**config, "num_server_rounds": 1})
+    before = rounds_of(run_dir)
+    with RunLock() as lock:
+        lock.take(run_dir)
+        again = pairs(**config, output_dir=tmp_path, run_name="run", resume="auto")
+        outcome = superlink.run(ROOT, *_federation(1), again)
+    assert outcome.status == "finished:failed"
+    assert f"The run stopped: run config: {run_dir} is in use by process {os.getpid()} on " in " ".join(
+        outcome.log.split()
+    )
+    assert "Traceback" not in outcome.log
+    assert rounds_of(run_dir) == before

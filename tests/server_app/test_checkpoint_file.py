@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from server_app.checkpoint_file import FORMAT, BadCheckpointError, Checkpoint, load_checkpoint, save_checkpoint
+from data.sealed import DamagedError
+from server_app.checkpoint_file import FORMAT, Checkpoint, load_checkpoint, save_checkpoint
 
 
 def checkpoint(server_round: int = 3) -> Checkpoint:
@@ -97,19 +98,19 @@ def test_a_damaged_checkpoint_is_refused(saved: Path, tmp_path: Path, damage: ob
     data = damage(saved.read_bytes())  # type: ignore[operator]
     assert data != saved.read_bytes()
     path.write_bytes(data)
-    with pytest.raises(BadCheckpointError) as caught:
+    with pytest.raises(DamagedError) as caught:
         load_checkpoint(path)
     assert "\n" not in str(caught.value)
 
 
 def test_other_safetensors_files_are_refused(tmp_path: Path) -> None:
     save_file({"w": np.zeros(3)}, tmp_path / "model", {"round": "3"})
-    with pytest.raises(BadCheckpointError, match="is not a checkpoint of this version"):
+    with pytest.raises(DamagedError, match="is not a checkpoint of this version"):
         load_checkpoint(tmp_path / "model")
     save_file({"w": np.zeros(3)}, tmp_path / "facts", {"format": FORMAT, "facts": json.dumps({"round": 1})})
-    with pytest.raises(BadCheckpointError, match="is incomplete"):
+    with pytest.raises(DamagedError, match="is incomplete"):
         load_checkpoint(tmp_path / "facts")
-    with pytest.raises(BadCheckpointError, match="does not exist"):
+    with pytest.raises(DamagedError, match="does not exist"):
         load_checkpoint(tmp_path / "absent")
 
 
@@ -124,7 +125,7 @@ def test_a_flipped_bit_never_goes_unnoticed(saved: Path, data: st.DataObject) ->
     path.write_bytes(flipped)
     try:
         loaded = load_checkpoint(path)
-    except BadCheckpointError:
+    except DamagedError:
         return
     finally:
         path.unlink()

@@ -141,8 +141,8 @@ def test_lost_state_is_logged_and_started_afresh(
     with caplog.at_level(logging.WARNING, "flwr"):
         run_dir = _run(tmp_path, tiny_sample, handler=handler, fraction_train=1.0, num_server_rounds=4)
     assert [message for message in caplog.messages if "has lost its state" in message] == [
-        "Client 1 has lost its state from round 2 and starts afresh; clients that move between machines need a"
-        " 'state-dir' that these share."
+        "Client 1 has lost its state from round 2 and starts afresh, or from an older state if that one is damaged;"
+        " clients that move between machines need a 'state-dir' that these share."
     ]
     kept = next((run_dir / "state").glob("*/client-00001/round-00004.safetensors"))
     assert np.all(safetensors.numpy.load_file(kept)["state/visits"] == 2)
