@@ -31,11 +31,11 @@ from server_app.combinations import check_combination
 from server_app.exchange import Exchange
 from server_app.files import CHECKPOINTS
 from server_app.grid import OrderedGrid, is_remote
-from server_app.members import roll_hash
+from server_app.members import known_members, roll_of
 from server_app.model_transport import Packing
 from server_app.resume import Start, begin, check_data, check_network, find_start, open_named, saved_config
 from server_app.resume_record import record_resume, write_config
-from server_app.roll_call import call_roll, introduce
+from server_app.roll_call import call_roll, call_roll_again, introduce
 from server_app.rounds import RoundLoop
 from server_app.run_lock import RunLock
 from server_app.startup_log import gather, log_resources, log_run, roll_table
@@ -77,9 +77,13 @@ def _run(grid: Grid, context: Context, lock: RunLock) -> None:
         for network in networks_of(model):
             load_pretrained(network, config.model, config.pretrained)
 
-    members = call_roll(grid, config, release.class_names, getattr(strategy, "min_available_nodes", 1))
+    least = getattr(strategy, "min_available_nodes", 1)
+    if checkpoint and is_remote(grid):
+        members = call_roll_again(grid, config, release.class_names, least, known_members(checkpoint.roll))
+    else:
+        members = call_roll(grid, config, release.class_names, least)
     if checkpoint:
-        check_data(checkpoint, roll_hash(members), lists)
+        check_data(checkpoint, roll_of(members), lists)
     check_needs(config, strategy, len(members), model)
     resumed, start = start is not None, begin(config, start, lock)
     run_dir = start.run_dir
@@ -103,7 +107,7 @@ def _run(grid: Grid, context: Context, lock: RunLock) -> None:
         failures,
         FailureGate(config.min_reply_fraction),
         MetricsFile(run_dir / "metrics.jsonl"),
-        Checkpoints(run_dir / CHECKPOINTS, config.to_flat(), roll_hash(members), start.run, lists),
+        Checkpoints(run_dir / CHECKPOINTS, config.to_flat(), roll_of(members), start.run, lists),
         Progress(config.num_server_rounds),
         Tracking(run_dir, config),
         LatestModel(run_dir / "model.safetensors", release.class_names, config),

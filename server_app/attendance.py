@@ -19,7 +19,7 @@ from flwr.common import log
 from flwr.serverapp.strategy import Strategy
 
 from server_app.grid import OrderedGrid
-from server_app.members import Member
+from server_app.members import Member, identity
 from server_app.stopping import RunStoppedError
 
 RETURN_SECONDS = 30.0  # to wait for a node that is away; a restarted one reconnects within seconds
@@ -123,12 +123,12 @@ class Attendance:
             return
         present = set(self._grid.all_node_ids())
         strangers = sorted(present - self._judged)
-        away = {_identity(member): member for node_id, member in self.members.items() if node_id not in present}
+        away = {identity(member): member for node_id, member in self.members.items() if node_id not in present}
         if not strangers or not away:
             return
         self._judged |= set(strangers)
         for stranger in self._introduce(strangers):
-            known = away.pop(_identity(stranger), None)
+            known = away.pop(identity(stranger), None)
             if known is None:
                 log(
                     WARNING,
@@ -143,9 +143,3 @@ class Attendance:
                 for node_id, member in self.members.items()
             }
             self._grid.set_node_ids(list(self.members))
-
-
-def _identity(member: Member) -> tuple[Any, ...]:
-    """What a client cannot change during a run."""
-    place = -1 if member.own_folder else member.partition_id
-    return place, member.data, member.num_examples, member.eval_examples, member.deal

@@ -17,7 +17,7 @@ from flwr.app import Array, ArrayRecord
 
 from data.sealed import DamagedError, read_sealed, write_sealed
 
-FORMAT = "clothing1m-fl checkpoint 2"
+FORMAT = "clothing1m-fl checkpoint 3"
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Checkpoint:
         server_round: From 1.
         model: The global model.
         config: The resolved run config under its kebab-case keys.
-        roll: Hash of the clients that take part, see `server_app.roll_call.roll_hash`.
+        roll: The clients that take part, see `server_app.members.roll_of`.
         strategy: What the strategy keeps between rounds.
         best: Round and clean-validation accuracy of the best model so far; None without validation.
         method: What the method's server half keeps between rounds.

@@ -1,13 +1,17 @@
 """The clients of a run, as they introduced themselves, and whether together they hold all of the data once."""
 
-import hashlib
 import itertools
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from server_app.stopping import RunStoppedError
 from simulation.capacity import Share
+
+AWAY = "away"  # instead of a device, for a member that is not connected
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,42 @@ def in_partition_order(members: list[Member], counts: set[int]) -> list[Member]:
     return slices
 
 
-def roll_hash(members: list[Member]) -> str:
-    """Changes when other images take part, or when they are dealt differently."""
-    facts = [(member.partition_id, member.num_examples, member.data) for member in members]
-    return hashlib.sha256(repr(facts).encode()).hexdigest()
+def identity(member: Member) -> tuple[Any, ...]:
+    """What a client cannot change during a run; a site's number is not part of it."""
+    place = -1 if member.own_folder else member.partition_id
+    return place, member.data, member.num_examples, member.eval_examples, member.deal
+
+
+def roll_of(members: Sequence[Member]) -> str:
+    """What a checkpoint keeps of the members: who holds what, under which number."""
+    return json.dumps([[member.partition_id, member.own_folder, *identity(member)[1:]] for member in members])
+
+
+def known_members(roll: str) -> list[Member]:
+    """The members of the run whose checkpoint has this roll, with node ids that no node has; empty if it is no roll."""
+    try:
+        return [
+            Member(-1 - number, number, examples, np.zeros(0, np.int64), AWAY, data, evaluated, own, deal=deal)
+            for number, own, data, examples, evaluated, deal in json.loads(roll)
+        ]
+    except (ValueError, TypeError):
+        return []
+
+
+def in_their_places(present: Sequence[Member], known: Sequence[Member]) -> tuple[list[Member], list[Member]]:
+    """Give those who are present the numbers that they had.
+
+    Args:
+        present: Members of a roll call.
+        known: All members of the run, in partition order.
+
+    Returns:
+        All members of the run, those who are away as they are in `known`; and those present who were never members.
+    """
+    here = {identity(member): member for member in present}
+    members = []
+    for one in known:
+        found = here.pop(identity(one), None)
+        away = replace(one, histogram=np.zeros_like(present[0].histogram if present else one.histogram))
+        members.append(replace(found, partition_id=one.partition_id) if found else away)
+    return members, list(here.values())

@@ -175,7 +175,7 @@ def check_data(checkpoint: Checkpoint, roll: str, lists: Mapping[str, str]) -> N
 
     Args:
         checkpoint: Where the run resumes.
-        roll: Hash of the clients that have answered.
+        roll: Of the clients that have answered, see `server_app.members.roll_of`.
         lists: Digests of what the server reads.
 
     Raises:

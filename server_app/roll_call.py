@@ -17,7 +17,7 @@ from messages import keys
 from messages.fingerprint import running_code
 from server_app.expected import in_roll_call
 from server_app.grid import OrderedGrid
-from server_app.members import Member, in_partition_order
+from server_app.members import Member, in_partition_order, in_their_places
 from server_app.replies import problem_of_records
 from server_app.stopping import RunStoppedError
 from simulation.capacity import Share
@@ -25,10 +25,11 @@ from simulation.capacity import Share
 PROGRESS_SECONDS = 30.0  # between two log lines of a long roll call
 LATE_SECONDS = 60.0  # for the answer of a node that came later; its round waits for it
 START_SECONDS = 24 * 3600.0  # to wait for the first nodes if the run sets no `round-timeout`
+AGAIN_SECONDS = 600.0  # the same for a run that is resumed, which some of them may have left for good
 
 
 def call_roll(grid: Grid, config: RunConfig, class_names: tuple[str, ...], min_nodes: int) -> list[Member]:
-    """Query all connected nodes, and return the members in partition order.
+    """Query all connected nodes, and return the members of a new run in partition order.
 
     A node that refuses the config or its data, runs other code, has other classes, answers late or nonsense is left
     out, with one line in the log that says why.
@@ -43,10 +44,12 @@ def call_roll(grid: Grid, config: RunConfig, class_names: tuple[str, ...], min_n
         RunStoppedError: Too few nodes can take part, or what they hold does not fit together.
     """
     node_ids = _wait_for_nodes(grid, min_nodes, config.round_timeout or START_SECONDS)
-    replies = _answers(OrderedGrid(grid, node_ids), roll_call_messages(node_ids, config), config.round_timeout or None)
-    members, counts, left_out = judge(replies, node_ids, class_names)
-    members, others = _of_one_kind(members)
-    left_out += others
+    if len(node_ids) < min_nodes:
+        raise RunStoppedError(
+            f"{len(node_ids)} nodes are connected, and 'min-available-nodes' in 'strategy-args' is {min_nodes}; connect"
+            " more, or allow more time with 'round-timeout', then start the run again."
+        )
+    members, counts, left_out = _query(grid, config, class_names, node_ids)
     if len(members) < max(1, min_nodes):
         raise RunStoppedError(_first(left_out, f"{len(members)} of {len(node_ids)} nodes can take part"))
     try:
@@ -55,9 +58,36 @@ def call_roll(grid: Grid, config: RunConfig, class_names: tuple[str, ...], min_n
         if left_out and not members[0].own_folder:  # each part of the data has one holder: the cause is what it said
             raise RunStoppedError(_first(left_out)) from None
         raise
-    for reason in left_out:
-        log(WARNING, "Node left out: %s", reason)
+    _log_left_out(left_out)
     return members
+
+
+def call_roll_again(
+    grid: Grid, config: RunConfig, class_names: tuple[str, ...], min_nodes: int, known: list[Member]
+) -> list[Member]:
+    """The same for a run that is resumed: the members `known` keep their numbers, and some of them may be away.
+
+    Raises:
+        RunStoppedError: None of them can take part.
+    """
+    node_ids = _wait_for_nodes(grid, min(min_nodes, len(known)), config.round_timeout or AGAIN_SECONDS)
+    present, _, left_out = _query(grid, config, class_names, node_ids)
+    members, strangers = in_their_places(present, known)
+    left_out += [f"{one.name} does not hold what a client of this run held." for one in strangers]
+    if len(strangers) == len(present):
+        raise RunStoppedError(_first(left_out, f"0 of {len(node_ids)} nodes can take part"))
+    _log_left_out(left_out)
+    return members
+
+
+def _query(
+    grid: Grid, config: RunConfig, class_names: tuple[str, ...], node_ids: list[int]
+) -> tuple[list[Member], dict[int, int], list[str]]:
+    """The nodes that can take part, by node id the number of partitions each has named, and why others cannot."""
+    replies = _answers(OrderedGrid(grid, node_ids), roll_call_messages(node_ids, config), config.round_timeout or None)
+    members, counts, left_out = judge(replies, node_ids, class_names)
+    members, others = _of_one_kind(members)
+    return members, counts, left_out + others
 
 
 def introduce(grid: Grid, config: RunConfig, class_names: tuple[str, ...], node_ids: list[int]) -> list[Member]:
@@ -65,9 +95,13 @@ def introduce(grid: Grid, config: RunConfig, class_names: tuple[str, ...], node_
     timeout = min(config.round_timeout or LATE_SECONDS, LATE_SECONDS)
     replies = OrderedGrid(grid, node_ids).send_and_receive(roll_call_messages(node_ids, config), timeout=timeout)
     members, _, left_out = judge(list(replies), node_ids, class_names)
-    for reason in left_out:
-        log(WARNING, "Node left out: %s", reason)
+    _log_left_out(left_out)
     return members
+
+
+def _log_left_out(reasons: list[str]) -> None:
+    for reason in reasons:
+        log(WARNING, "Node left out: %s", reason)
 
 
 def roll_call_messages(node_ids: list[int], config: RunConfig) -> list[Message]:
@@ -127,18 +161,9 @@ def _answers(grid: Grid, messages: list[Message], timeout: float | None) -> list
 
 
 def _wait_for_nodes(grid: Grid, min_nodes: int, seconds: float) -> list[int]:
-    """The connected nodes, once they are enough.
-
-    Raises:
-        RunStoppedError: They are not within so many seconds.
-    """
+    """The connected nodes, once they are enough or the time is over."""
     logged, deadline = -1, time.monotonic() + seconds
-    while len(node_ids := sorted(grid.get_node_ids())) < min_nodes:
-        if time.monotonic() > deadline:
-            raise RunStoppedError(
-                f"{len(node_ids)} nodes are connected after {seconds:g} s, and {min_nodes} are needed; connect more, or"
-                " change 'min-available-nodes' in 'strategy-args' or 'round-timeout', then start the run again."
-            )
+    while len(node_ids := sorted(grid.get_node_ids())) < min_nodes and time.monotonic() < deadline:
         if len(node_ids) != logged:
             logged = len(node_ids)
             log(INFO, "Waiting for nodes: %d connected, %d needed.", logged, min_nodes)

@@ -12,10 +12,12 @@ from flwr.app import Context, Message
 
 from client_app.app import app as client_app
 from config.run_config import RunConfig
+from data.sample import draw_sample
 from server_app import roll_call
 from server_app.attendance import Attendance
+from server_app.checkpoint_file import load_checkpoint
 from server_app.grid import OrderedGrid
-from server_app.members import Member
+from server_app.members import Member, known_members
 from server_app.stopping import RunStoppedError
 from server_app.strategy import make_strategy
 from tests.fakes import InProcessGrid, partitions, rounds_of, run_in_process
@@ -30,6 +32,7 @@ def _real_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(OrderedGrid, "pause", lambda grid, seconds: None)
     monkeypatch.setattr("server_app.attendance.RETURN_SECONDS", 0.3)
     monkeypatch.setattr("server_app.attendance.ALONE_SECONDS", 0.6)
+    monkeypatch.setattr("server_app.roll_call.AGAIN_SECONDS", 0.3)
 
 
 class Leaving:
@@ -96,7 +99,7 @@ def test_no_more_clients_are_needed_than_there_are(
     if minimum == "min-available-nodes":  # the roll call waits for these
         monkeypatch.setattr(roll_call, "START_SECONDS", 0.0)
         with pytest.raises(
-            RunStoppedError, match="3 nodes are connected after 0 s, and 7 are needed; connect more, or"
+            RunStoppedError, match="3 nodes are connected, and 'min-available-nodes' in 'strategy-args' is 7; connect"
         ):
             _run(tmp_path, tiny_sample, client_app, strategy_args=f"{minimum}=7")
         return
@@ -195,6 +198,43 @@ def test_minima_are_those_of_the_strategy_inside_a_private_one() -> None:
 
 
 MEMBER = Member(0, 0, 10, None, "cpu")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("own_folders", [True, False])
+def test_a_run_resumes_without_a_client_that_has_left(
+    tmp_path: Path, tiny_sample: Path, caplog: pytest.LogCaptureFixture, own_folders: bool
+) -> None:
+    """Its place stays its own: the others keep their numbers, their random streams and their states."""
+    sites = [tmp_path / f"site-{number}" for number in range(3)]
+    for number, site in enumerate(sites):
+        draw_sample(site, train=30, clean_train=4, val=4, test=4, image_size=32, seed=number)
+    nodes = [{"data-dir": str(site)} for site in sites] if own_folders else partitions(3)
+    settings: dict[str, Any] = {"method": "elr", "state_dir": str(tmp_path / "state")}
+    run_dir = _run(tmp_path, tiny_sample, client_app, nodes=nodes, num_server_rounds=1, **settings)
+    numbers = {member.data: member.partition_id for member in _known(run_dir)}
+    with caplog.at_level(logging.INFO):
+        _run(tmp_path, tiny_sample, client_app, nodes=nodes[1:], num_server_rounds=2, resume="auto", **settings)
+    left = [entry["sampled-partitions"] for entry in rounds_of(run_dir)][1]
+    assert len(left) == 2
+    (missing,) = {0, 1, 2} - set(left)
+    assert f"Round 2 goes on without clients that are not connected: {missing}." in caplog.messages
+    assert {member.data: member.partition_id for member in _known(run_dir)} == numbers
+    assert not any("lost its state" in line for line in caplog.messages)
+
+    _run(tmp_path, tiny_sample, client_app, nodes=nodes, num_server_rounds=3, resume="auto", **settings)
+    assert sorted(rounds_of(run_dir)[2]["sampled-partitions"]) == [0, 1, 2]
+    with pytest.raises(RunStoppedError, match="does not hold what a client of this run held"):
+        stranger = [{"data-dir": str(tiny_sample)}]
+        _run(tmp_path, tiny_sample, client_app, nodes=stranger, num_server_rounds=4, resume="auto", **settings)
+
+
+def _known(run_dir: Path) -> list[Member]:
+    newest = sorted((run_dir / "checkpoints").glob("round-*.safetensors"))[-1]
+    return known_members(load_checkpoint(newest).roll)
+
+
+def test_what_is_not_a_roll_has_no_members() -> None:
+    assert known_members("0" * 64) == known_members("[[1]]") == known_members("7") == []
 
 
 def test_the_failures_of_one_run_are_json(tmp_path: Path, tiny_sample: Path, monkeypatch: pytest.MonkeyPatch) -> None:
