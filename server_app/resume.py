@@ -103,12 +103,13 @@ def saved_config(named: Start | None) -> dict[str, Any]:
 
 
 def read_config(run_dir: Path) -> dict[str, Any] | None:
-    """The run config in config.toml; None if it is missing or damaged."""
+    """The run config in config.toml; None if it is missing, damaged or incomplete."""
     try:
         values = tomllib.loads((run_dir / "config.toml").read_text(encoding="utf-8"))
-        return dict(RunConfig.from_flat(values).to_flat())
+        config = RunConfig.from_flat(values).to_flat()
     except (OSError, ValueError, RecursionError):
         return None
+    return dict(config) if values.keys() == config.keys() else None
 
 
 def find_start(config: RunConfig, lock: RunLock, named: Start | None = None) -> Start | None:

@@ -161,6 +161,7 @@ def test_a_checkpoint_of_another_network_is_refused(run_dir: Path, tiny_sample: 
 CONFIGS: dict[str, tuple[Callable[[str], str | None], bool]] = {
     "missing": (lambda text: None, False),
     "empty": (lambda text: "", True),
+    "cut off after a line": (lambda text: text[: text.index("data-dir")], True),
     "no TOML": (lambda text: text[: len(text) // 2] + "= =", True),
     "binary": (lambda text: "\0\0\0", True),
     "an unknown key": (lambda text: text + "colour = 1\n", True),

@@ -37,7 +37,7 @@ def _drop_a_weight(message: Message) -> None:
 def test_a_run_writes_what_it_promises(tmp_path: Path, tiny_sample: Path) -> None:
     run_dir = run_in_process(tmp_path, data_dir=str(tiny_sample), fraction_evaluate=0.5)
     assert sorted(path.name for path in run_dir.iterdir()) == [
-        "accuracy.png", "checkpoints", "config.toml", "confusion.png", "metrics.jsonl", "model.safetensors",
+        ".lock", "accuracy.png", "checkpoints", "config.toml", "confusion.png", "metrics.jsonl", "model.safetensors",
     ]  # fmt: skip
     text = (run_dir / "config.toml").read_text(encoding="utf-8")
     assert text.startswith(f"# 4 clients, code {code_fingerprint()}, flwr ")
