@@ -38,7 +38,7 @@ from server_app.resume_record import record_resume, write_config
 from server_app.roll_call import call_roll, call_roll_again, introduce
 from server_app.rounds import RoundLoop
 from server_app.run_lock import RunLock
-from server_app.startup_log import gather, log_resources, log_run, roll_table
+from server_app.startup_log import gather, log_resources, log_run, roll_table, warn_of_weights
 from server_app.stopping import report_in_one_sentence, resumable
 from server_app.strategy import check_needs, make_strategy, restore, sampled_clients
 from task import build_model, networks_of, pick_compute
@@ -91,6 +91,7 @@ def _run(grid: Grid, context: Context, lock: RunLock) -> None:
     if resumed:
         record_resume(start, config)
     log_run(config, release, run_dir, str(compute), roll_table(members, release.class_names))
+    warn_of_weights(members)
     sampled = sampled_clients(strategy, len(members))
     log_resources(gather(grid, members, sampled, config.fraction_train))
 

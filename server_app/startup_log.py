@@ -176,6 +176,20 @@ def log_run(config: RunConfig, release: Release, run_dir: Path, compute: str, ro
         log(INFO, "%s", line)
 
 
+def warn_of_weights(members: Sequence[Member]) -> None:
+    """Warn of a client that decides alone: numbers of images are weights, and clients report their own."""
+    total = sum(member.num_examples for member in members)
+    largest = max(members, key=lambda member: member.num_examples)
+    if len(members) > 2 and 2 * largest.num_examples > total:
+        log(
+            WARNING,
+            "Client %d reports %s of all %s images, and so decides most of each mean.",
+            largest.partition_id,
+            f"{largest.num_examples:,}",
+            f"{total:,}",
+        )
+
+
 def log_resources(facts: Facts) -> None:
     for line in describe(facts):
         log(INFO, "%s", line)

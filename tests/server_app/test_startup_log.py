@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from server_app.members import Member
-from server_app.startup_log import Facts, describe, gather, warnings
+from server_app.startup_log import Facts, describe, gather, warn_of_weights, warnings
 from simulation.capacity import GIB, Share
 from tests.fakes import InProcessGrid, run_in_process
 
@@ -143,3 +143,13 @@ def test_a_run_logs_its_clients(
     with caplog.at_level(logging.INFO, logger="flwr"):
         run_in_process(tmp_path, data_dir=str(tiny_sample), num_server_rounds=1)
     assert "Clients     4, 2 train in each round" in caplog.messages
+
+
+@pytest.mark.parametrize(("images", "warned"), [([10, 10, 21], True), ([10, 10, 20], False), ([10, 90], False)])
+def test_a_client_that_decides_alone_is_named(
+    images: list[int], warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    members = [Member(i, i, count, None, "cpu") for i, count in enumerate(images)]  # type: ignore[arg-type]
+    warn_of_weights(members)
+    expected = ["Client 2 reports 21 of all 41 images, and so decides most of each mean."]
+    assert caplog.messages == (expected if warned else [])
