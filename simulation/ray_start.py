@@ -51,7 +51,8 @@ def starting_in_one_sentence(init_ray: Callable[..., None]) -> Callable[..., Non
                 return init_ray(self, backend_config)
             return init_ray(self, {**backend_config, "init_args": closed_to_the_network(init_args)})
         except Exception as error:
-            flwr_exit(ExitCode.SIMULATION_EXCEPTION, f"The run stopped: {error if address else why_not_started(error)}")
+            why = why_not_joined(address, error) if address else why_not_started(error)
+            flwr_exit(ExitCode.SIMULATION_EXCEPTION, f"The run stopped: {why}")
 
     return init
 
@@ -93,6 +94,19 @@ def check_cluster(address: str, init_args: dict[str, Any]) -> None:
             f"no Ray cluster answers at {address} ({error}); start one there with `ray start --head`, or unset"
             " RAY_ADDRESS and restart the SuperLink."
         ) from None
+
+
+def why_not_joined(address: str, error: BaseException) -> str:
+    """One sentence: why the Ray cluster at an address does not let this process join, and what to change."""
+    cause: BaseException | None = error
+    while cause:
+        if "InvalidAuthToken" in str(cause):
+            return (
+                f"the Ray cluster at {address} refuses this token, or asks for one; set RAY_AUTH_MODE=token, have its"
+                f" token in ~/.ray/auth_token, and {RESTART}."
+            )
+        cause = cause.__cause__ or cause.__context__
+    return str(error)
 
 
 def why_not_started(error: Exception) -> str:

@@ -92,6 +92,16 @@ def test_a_cluster_is_joined_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "RAY_AUTH_MODE" not in os.environ
 
 
+def test_a_cluster_that_refuses_the_token_says_so() -> None:
+    refused = RuntimeError("RPC error: InvalidAuthToken: Authentication token is missing or incorrect")
+    failed = ConnectionError("Failed to connect to Ray cluster at 192.0.2.1:6379")
+    failed.__cause__ = refused
+    said = ray_start.why_not_joined("192.0.2.1:6379", failed)
+    assert said.startswith("the Ray cluster at 192.0.2.1:6379 refuses this token, or asks for one; set RAY_AUTH_MODE=")
+    failed.__cause__ = None
+    assert ray_start.why_not_joined("192.0.2.1:6379", failed) == str(failed)
+
+
 def test_a_cluster_that_cannot_be_joined_ends_the_run(monkeypatch: pytest.MonkeyPatch, ended: list[str]) -> None:
     with pytest.raises(SystemExit):
         _start(monkeypatch, "127.0.0.1:1")
