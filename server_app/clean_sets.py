@@ -1,5 +1,6 @@
 """Clean lists, decoded once, on which the global model is evaluated after every round."""
 
+import contextlib
 import hashlib
 from functools import partial
 from logging import WARNING

@@ -80,20 +80,22 @@ def check_cluster(address: str, init_args: dict[str, Any]) -> None:
         ValueError: The number of CPUs or GPUs is set, which only the cluster itself decides.
         ConnectionError: Nothing answers.
     """
-    for key in ("num_cpus", "num_gpus"):
-        if key in init_args:
-            raise ValueError(
-                f"federation config: 'init-args-{key.replace('_', '-')}' is {init_args[key]}, but the Ray cluster at"
-                f" {address} has what its machines were started with; remove the key, or unset RAY_ADDRESS."
-            )
+    # Ray remembers what `ray start` began on this machine, also if that has ended without `ray stop`.
+    alone = "unset RAY_ADDRESS" if os.environ.get("RAY_ADDRESS") else "set RAY_ADDRESS=local"
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
     except OSError as error:
         raise ConnectionError(
-            f"no Ray cluster answers at {address} ({error}); start one there with `ray start --head`, or unset"
-            " RAY_ADDRESS and restart the SuperLink."
+            f"no Ray cluster answers at {address} ({error}); start one there with `ray start --head`, or {alone} and"
+            f" {RESTART}."
         ) from None
+    for key in ("num_cpus", "num_gpus"):
+        if key in init_args:
+            raise ValueError(
+                f"federation config: 'init-args-{key.replace('_', '-')}' is {init_args[key]}, but the Ray cluster at"
+                f" {address} has what its machines were started with; remove the key, or {alone} and {RESTART}."
+            )
 
 
 def why_not_joined(address: str, error: BaseException) -> str:

@@ -14,16 +14,17 @@ import pytest
 from simulation import ray_start
 
 
-def test_resources_of_a_running_cluster_cannot_be_set() -> None:
-    with pytest.raises(ValueError, match="'init-args-num-gpus' is 2, but the Ray cluster at host:1 has what"):
-        ray_start.check_cluster("host:1", {"num_gpus": 2})
-
-
-def test_an_address_where_nothing_answers_is_refused() -> None:
+def test_a_cluster_must_answer_and_has_resources_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         ray_start.check_cluster(address, {"log_to_driver": True})
-    with pytest.raises(ConnectionError, match=f"no Ray cluster answers at {address} .*refused"):
+        with pytest.raises(ValueError, match=f"'init-args-num-gpus' is 2, but the Ray cluster at {address} has what"):
+            ray_start.check_cluster(address, {"num_gpus": 2})
+    with pytest.raises(ConnectionError, match=f"no Ray cluster answers at {address} .*refused.* or unset RAY_ADDRESS"):
+        ray_start.check_cluster(address, {"num_gpus": 2})
+    monkeypatch.delenv("RAY_ADDRESS")  # what Ray remembers instead
+    with pytest.raises(ConnectionError, match="or set RAY_ADDRESS=local and restart the SuperLink"):
         ray_start.check_cluster(address, {})
 
 
@@ -103,8 +104,8 @@ def test_a_cluster_that_refuses_the_token_says_so() -> None:
 
 
 def test_a_cluster_that_cannot_be_joined_ends_the_run(monkeypatch: pytest.MonkeyPatch, ended: list[str]) -> None:
-    with pytest.raises(SystemExit):
-        _start(monkeypatch, "127.0.0.1:1")
+    with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(SystemExit):
+        _start(monkeypatch, f"127.0.0.1:{server.getsockname()[1]}")
     assert ended[0].startswith("The run stopped: federation config: 'init-args-num-cpus' is 2, but the Ray cluster")
 
 
