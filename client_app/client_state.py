@@ -24,6 +24,7 @@ from torch import Tensor
 
 from config.run_config import ConfigError
 from data.sealed import DamagedError, UnreadableError, read_sealed, write_sealed
+from data.user_cache import below_home
 from data.whole_files import leftovers, round_files, round_of, round_path
 from messages.keys import RUN, STATE_DIR
 
@@ -71,7 +72,7 @@ class ClientState:
             digest: See above.
         """
         run = str(about_visit.get(RUN, "run"))
-        parent = Path(own_folder or str(about_visit.get(STATE_DIR, "")) or DEFAULT).expanduser()
+        parent = below_home(own_folder or str(about_visit.get(STATE_DIR, "")) or DEFAULT)
         return cls(parent / run / f"client-{number:05}", digest)
 
     def load(self, server_round: int) -> Found | None:

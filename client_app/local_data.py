@@ -3,12 +3,14 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
+from logging import WARNING
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from flwr.common import log
 
 from config.run_config import RunConfig, parse_args
 from data.errors import DataError
@@ -146,7 +148,7 @@ def _cache_of(node_config: Mapping[str, Any], config: RunConfig) -> tuple[Path, 
 
 @lru_cache(maxsize=4)
 def _cache(folder: Path, max_bytes: int) -> DecodedCache:
-    return DecodedCache(folder, max_bytes)
+    return DecodedCache(folder, max_bytes, partial(log, WARNING))
 
 
 @lru_cache(maxsize=4)

@@ -79,10 +79,18 @@ def check_number(name: str, value: Any, rule: Rule) -> None:
         raise ValueError(f"{name} must be {rule.allowed}")
 
 
+def is_absolute(path: str) -> bool:
+    """Whether a path is absolute, with the user's home folder in place of ``~``, if there is one."""
+    try:
+        return Path(path).expanduser().is_absolute()
+    except RuntimeError:
+        return False
+
+
 def path_or_empty() -> Rule:
     return Rule(
-        "an absolute path (or one that starts with ~), because Flower runs the app in another folder than yours",
-        lambda value: not value or Path(value).expanduser().is_absolute(),
+        "an absolute path (or one in your home folder, ~), because Flower runs the app in another folder than yours",
+        lambda value: not value or is_absolute(value),
         short="an absolute path, or one that starts with `~`",
     )
 
@@ -93,12 +101,11 @@ NAME = Rule(
 )
 RESUMABLE = Rule(
     "auto, or the absolute path of a run's folder or of a checkpoint in it",
-    lambda value: value in ("", "auto") or Path(value).expanduser().is_absolute(),
+    lambda value: value in ("", "auto") or is_absolute(value),
 )
 WEIGHTS = Rule(
     "none, imagenet, or the absolute path of a .safetensors, .pt or .pth file",
     lambda value: (
-        value in ("none", "imagenet")
-        or (Path(value).suffix in (".safetensors", ".pt", ".pth") and Path(value).expanduser().is_absolute())
+        value in ("none", "imagenet") or (Path(value).suffix in (".safetensors", ".pt", ".pth") and is_absolute(value))
     ),
 )

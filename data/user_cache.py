@@ -3,7 +3,21 @@
 import os
 from pathlib import Path
 
+from data.errors import DataError
+
 
 def cache_folder(*parts: str) -> Path:
     """``$XDG_CACHE_HOME/clothing1m-fl`` (``~/.cache/clothing1m-fl`` without the variable) and `parts` below it."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().joinpath("clothing1m-fl", *parts)
+    return below_home(os.environ.get("XDG_CACHE_HOME") or "~/.cache").joinpath("clothing1m-fl", *parts)
+
+
+def below_home(path: str) -> Path:
+    """A path that may start with ``~``.
+
+    Raises:
+        DataError: The user has no home folder, as in a container that runs under any number.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise DataError(f"{path} cannot be found: this user has no home folder; set HOME to one.") from None

@@ -29,7 +29,7 @@ from server_app.callbacks.tracking import Tracking, check_tracking
 from server_app.clean_sets import CleanSet, data_digests
 from server_app.combinations import check_combination
 from server_app.exchange import Exchange
-from server_app.files import CHECKPOINTS
+from server_app.files import CHECKPOINTS, output_folder
 from server_app.grid import OrderedGrid, is_remote
 from server_app.members import known_members, roll_of
 from server_app.model_transport import Packing
@@ -41,6 +41,7 @@ from server_app.run_lock import RunLock
 from server_app.startup_log import gather, log_resources, log_run, roll_table, warn_of_weights
 from server_app.stopping import report_in_one_sentence, resumable
 from server_app.strategy import check_needs, make_strategy, restore, sampled_clients
+from server_app.writing import Guarded, check_output, writing
 from task import build_model, networks_of, pick_compute
 
 app = ServerApp()
@@ -61,6 +62,8 @@ def _run(grid: Grid, context: Context, lock: RunLock) -> None:
     config = resolved_config(set_by_user, context, named)
     check_tracking(config)
     start = find_start(config, lock, named)
+    if start is None:
+        check_output(config)
     strategy = make_strategy(config)
     method = build_method(config)
     check_combination(config, method, strategy)
@@ -85,11 +88,12 @@ def _run(grid: Grid, context: Context, lock: RunLock) -> None:
     if checkpoint:
         check_data(checkpoint, roll_of(members), lists)
     check_needs(config, strategy, len(members), model)
-    resumed, start = start is not None, begin(config, start, lock)
+    with writing(start.run_dir if start else output_folder(config)):
+        resumed, start = start is not None, begin(config, start, lock)
+        write_config(start.run_dir, config, len(members))
+        if resumed:
+            record_resume(start, config)
     run_dir = start.run_dir
-    write_config(run_dir, config, len(members))
-    if resumed:
-        record_resume(start, config)
     log_run(config, release, run_dir, str(compute), roll_table(members, release.class_names))
     warn_of_weights(members)
     sampled = sampled_clients(strategy, len(members))
@@ -136,7 +140,8 @@ def _run(grid: Grid, context: Context, lock: RunLock) -> None:
             on_failure=failures.record,
             introduce=partial(introduce, grid, config, release.class_names) if is_remote(grid) else None,
         )
-        RoundLoop(exchange, strategy, clean_sets, config, callbacks, half).run(arrays, history)
+        guarded = [Guarded(callback, run_dir) for callback in callbacks]
+        RoundLoop(exchange, strategy, clean_sets, config, guarded, half).run(arrays, history)
     log(INFO, "Finished: metrics.jsonl, model.safetensors, accuracy.png and confusion.png are in %s", run_dir)
 
 

@@ -2,10 +2,13 @@
 
 import contextlib
 import hashlib
+from functools import partial
+from logging import WARNING
 
 import numpy as np
 import torch
 from flwr.app import ArrayRecord
+from flwr.common import log
 from torch import nn
 
 from config.run_config import RunConfig
@@ -24,7 +27,8 @@ class CleanSet:
         """Decode the whole list; `model` is moved to `compute.device` and overwritten at each evaluation."""
         listed = release.split(split)
         self._labels = listed.labels.astype(np.int64)
-        cache = DecodedCache(DecodedCache.place(config.cache_dir), int(config.cache_gib * GIB))
+        folder, most = DecodedCache.place(config.cache_dir), int(config.cache_gib * GIB)
+        cache = DecodedCache(folder, most, partial(log, WARNING))
         self._images = cache.images(release, listed.keys, config.image_size, threads=torch.get_num_threads())
         self._model = model.to(compute.device)
         self._compute = compute

@@ -8,6 +8,7 @@ from pathlib import Path
 from flwr.common import log
 
 from config.run_config import ConfigError, RunConfig
+from data.user_cache import below_home
 from data.whole_files import leftovers
 from server_app.set_aside import move_aside
 
@@ -23,7 +24,7 @@ FOLDERS = (CHECKPOINTS, "state", "tensorboard")
 
 def output_folder(config: RunConfig) -> Path:
     """Where runs are written."""
-    return Path(config.output_dir or DEFAULT_OUTPUT).expanduser()
+    return below_home(config.output_dir or DEFAULT_OUTPUT)
 
 
 def create_run_dir(config: RunConfig) -> Path:

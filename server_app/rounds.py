@@ -19,6 +19,7 @@ from server_app.clean_sets import CleanSet
 from server_app.exchange import Exchange, Sent
 from server_app.stopping import RunStoppedError
 from server_app.strategy import state_of
+from server_app.writing import ending
 
 LOST_STATE = (
     "Client %d has lost its state from round %d and starts afresh, or from an older state if that one is damaged;"
@@ -70,7 +71,7 @@ class RoundLoop:
         self._exchange.visits = dict(history.visits)
         for callback in self._callbacks:
             callback.on_start(history)
-        try:
+        with ending(self._callbacks):
             sent, done = None, time.perf_counter()
             for server_round in range(history.last_round + 1, self._config.num_server_rounds + 1):
                 sent = sent or self._exchange.send(server_round, arrays)
@@ -88,9 +89,6 @@ class RoundLoop:
                     callback.after_round(result)
                 if previous is not arrays:
                     previous.clear()  # it is part of reference cycles, see `take_arrays`
-        finally:
-            for callback in self._callbacks:
-                callback.on_end()
 
     def _aggregate(self, sent: Sent) -> tuple[ArrayRecord, MetricRecord]:
         averaged, metrics = self._strategy.aggregate_train(sent.server_round, self._exchange.train_replies(sent))

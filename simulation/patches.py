@@ -15,7 +15,6 @@ Flower hands out messages by scanning all of them once per node, ten times a sec
 scanned up to 50 million times before the last one leaves, during minutes in which little else happens.
 """
 
-import socket
 import sys
 import threading
 from collections.abc import Callable, Container
@@ -29,6 +28,7 @@ from flwr.supercore.date import now
 
 from simulation.capacity import check_request, machines_of, share_of
 from simulation.out_of_band import leave_arrays_out_of_pickles
+from simulation.ray_start import starting_in_one_sentence
 
 DRIVER = "flwr.simulation.run_simulation"
 RESTARTS = -1  # as often as it takes
@@ -36,7 +36,6 @@ RESTARTS = -1  # as often as it takes
 # than there is.
 RETRIES = {"run": 1}
 THREADS = 4096  # at most; one is started for each actor
-CONNECT_SECONDS = 10.0  # Ray itself would silently try for many minutes
 HAND_OUT_SECONDS = 0.02  # between two checks for new messages
 
 
@@ -55,7 +54,7 @@ def prepare_simulation() -> None:
         _wait_for_every_actor()
         _hand_out_in_one_pass()
         leave_arrays_out_of_pickles()  # for messages
-        _explain_clusters_that_cannot_be_joined()
+        _start_ray_closed_and_explain_failures()
         _refuse_clients_that_do_not_fit()
 
 
@@ -120,58 +119,11 @@ def hand_out(state: Any, queue: "Queue[Message]", nodes: Container[int], stop: t
         stop.wait(HAND_OUT_SECONDS)
 
 
-def _explain_clusters_that_cannot_be_joined() -> None:
+def _start_ray_closed_and_explain_failures() -> None:
     from flwr.server.superlink.fleet.vce.backend.raybackend import RayBackend
 
     backend: Any = RayBackend
-    backend.init_ray = joining_in_one_sentence(backend.init_ray)
-
-
-def joining_in_one_sentence(init_ray: Callable[..., None]) -> Callable[..., None]:
-    """Wrap `RayBackend.init_ray`, which prints four tracebacks, and waits for minutes if no cluster answers."""
-
-    @wraps(init_ray)
-    def init(self: Any, backend_config: dict[str, Any]) -> None:
-        from flwr.supercore.exit import ExitCode, flwr_exit
-        from ray._private.services import canonicalize_bootstrap_address
-
-        # RAY_ADDRESS, or a cluster that `ray start` began on this machine
-        if not (address := canonicalize_bootstrap_address(None)):  # type: ignore[arg-type]
-            return init_ray(self, backend_config)
-        try:
-            check_cluster(address, backend_config.get("init_args", {}))
-            return init_ray(self, backend_config)
-        except Exception as error:
-            flwr_exit(ExitCode.SIMULATION_EXCEPTION, f"The run stopped: {error}")
-
-    return init
-
-
-def check_cluster(address: str, init_args: dict[str, Any]) -> None:
-    """Check that a Ray cluster can be joined.
-
-    Args:
-        address: Host and port of its head.
-        init_args: The user's settings for ``ray.init``.
-
-    Raises:
-        ValueError: The number of CPUs or GPUs is set, which only the cluster itself decides.
-        ConnectionError: Nothing answers.
-    """
-    for key in ("num_cpus", "num_gpus"):
-        if key in init_args:
-            raise ValueError(
-                f"federation config: 'init-args-{key.replace('_', '-')}' is {init_args[key]}, but the Ray cluster at"
-                f" {address} has what its machines were started with; remove the key, or unset RAY_ADDRESS."
-            )
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
-    except OSError as error:
-        raise ConnectionError(
-            f"no Ray cluster answers at {address} ({error}); start one there with `ray start --head`, or unset"
-            " RAY_ADDRESS and restart the SuperLink."
-        ) from None
+    backend.init_ray = starting_in_one_sentence(backend.init_ray)
 
 
 def _refuse_clients_that_do_not_fit() -> None:

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -41,10 +42,17 @@ MIN_FREE_BYTES = 1 << 30  # of the disk; below that nothing is cached, whatever 
 class DecodedCache:
     """A folder of decoded images that never holds more than `max_bytes`."""
 
-    def __init__(self, folder: Path, max_bytes: int) -> None:
-        """Creates nothing until the first image is cached; a `max_bytes` of 0 caches none."""
+    def __init__(self, folder: Path, max_bytes: int, warn: Callable[[str], None] = lambda sentence: None) -> None:
+        """Creates nothing until the first image is cached.
+
+        Args:
+            folder: Shared by all processes of the machine.
+            max_bytes: 0: nothing is cached.
+            warn: Called once, with a sentence, if the folder cannot be written: images are then decoded each time.
+        """
         self.folder = folder
         self.max_bytes = max_bytes
+        self._warn: Callable[[str], None] | None = warn
         self._names: dict[tuple[str, bytes, int], str] = {}
         self._has_scanned = False  # the folder's files
 
@@ -76,18 +84,29 @@ class DecodedCache:
         if found is not None:
             return found
         try:
-            file = self._reserve(needed)
-        except OSError:  # no permission, or a full disk
-            file = None
+            kept = self._fill(path, release, keys, shape, threads)
+        except OSError as error:  # no permission, a full disk, too many open files
+            kept = None
+            if self._warn:
+                reason = error.strerror or error
+                self._warn(f"{self.folder} cannot be written ({reason}); images are decoded anew in each visit.")
+            self._warn = None
+        return load_images(release, keys, size, threads) if kept is None else kept
+
+    def _fill(
+        self, path: Path, release: Release, keys: np.ndarray, shape: tuple[int, ...], threads: int
+    ) -> np.ndarray | None:
+        """Decode into a new file, unless there is no space for it."""
+        file = self._reserve(int(np.prod(shape, dtype=np.int64)))
         if file is None:
-            return load_images(release, keys, size, threads)
+            return None
         with file:
             temporary = Path(file.name)
             try:
                 mapped = np.memmap(temporary, np.uint8, "r+", shape=shape)
                 with contextlib.suppress(OSError, AttributeError):  # not Linux, or an older one
                     mapped._mmap.madvise(MADV_POPULATE_WRITE)  # type: ignore[attr-defined]
-                load_images(release, keys, size, threads, out=mapped)
+                load_images(release, keys, shape[1], threads, out=mapped)
                 if not BOOT:
                     mapped.flush()
                 temporary.replace(path)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from data.errors import DataError
@@ -179,7 +180,7 @@ def _last_change(text: Path) -> float:
 
 def _save(path: Path, index: Index) -> None:
     """Write the cache if space and permissions allow; otherwise the next process reads the text again."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, SafetensorError):
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             written = Path(folder) / "index"

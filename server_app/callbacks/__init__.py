@@ -88,7 +88,15 @@ class History:
 
 
 class Callback:
-    """Hooks of the round loop; the default does nothing."""
+    """Hooks of the round loop; the default does nothing.
+
+    Attributes:
+        writes: Its file or folder, in the run's.
+        needed: Whether the run stops if that cannot be written; otherwise the log warns once.
+    """
+
+    writes = ""
+    needed = True
 
     def on_start(self, history: History) -> None:
         """Called once before the first round, or the first round after a resume."""
@@ -97,7 +105,9 @@ class Callback:
         """Called after each round; an exception stops the run before later callbacks are called."""
 
     def on_end(self) -> None:
-        """Called once, even if the run stops early; afterwards all finished rounds must be safely on disk."""
+        """Called once, even if the run stops early or another callback failed; afterwards all finished rounds must be
+        safely on disk.
+        """
 
 
 class OccasionalCallback(Callback):

@@ -21,6 +21,8 @@ KEPT = 2  # the newest, and one to fall back on if that is damaged
 class Checkpoints(Callback):
     """Writes ``round-00007.safetensors``, and copies the best one to ``best.safetensors``."""
 
+    writes = "checkpoints"
+
     def __init__(
         self,
         folder: Path,

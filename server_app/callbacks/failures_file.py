@@ -5,10 +5,13 @@ from pathlib import Path
 
 from server_app.callbacks import Callback, History
 from server_app.round_lines import FAILURES, keep_lines
+from server_app.writing import writing
 
 
 class FailuresFile(Callback):
     """One JSON object per failure; the file exists once something has failed."""
+
+    writes = "failures.jsonl"
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -18,6 +21,6 @@ class FailuresFile(Callback):
 
     def record(self, server_round: int, partition: int, reason: str) -> None:
         """Append one failure immediately, so that it is on disk even if its round never ends."""
-        with self._path.open("a", encoding="utf-8") as file:
+        with writing(self._path), self._path.open("a", encoding="utf-8") as file:
             entry = {"round": server_round, "partition": partition, "reason": reason}
             file.write(json.dumps(entry, ensure_ascii=False) + "\n")

@@ -15,6 +15,8 @@ from server_app.callbacks import OccasionalCallback, RoundResult
 class LatestModel(OccasionalCallback):
     """Replaces the file in one step, so that it is always complete."""
 
+    writes = "model.safetensors"
+
     def __init__(self, path: Path, class_names: tuple[str, ...], config: RunConfig) -> None:
         super().__init__()
         self._path = path

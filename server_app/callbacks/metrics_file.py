@@ -12,6 +12,8 @@ from server_app.round_lines import METRICS, keep_lines
 class MetricsFile(Callback):
     """Appends to the file; a resumed run first sets aside what it does not keep, such as rounds that it will repeat."""
 
+    writes = "metrics.jsonl"
+
     def __init__(self, path: Path) -> None:
         self._path = path
 

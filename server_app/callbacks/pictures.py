@@ -19,6 +19,9 @@ MUTED, ACCENT = "#8a8f98", "#0b6bcb"
 class Pictures(OccasionalCallback):
     """Draws with matplotlib's Agg canvas; no window, no global state."""
 
+    writes = "accuracy.png"
+    needed = False
+
     def __init__(self, folder: Path, class_names: tuple[str, ...], title: str) -> None:
         super().__init__()
         self._folder = folder

@@ -1,3 +1,4 @@
+import errno
 import fcntl
 import os
 import shutil
@@ -91,8 +92,27 @@ def test_a_folder_that_cannot_be_written_is_not_a_failure(
     release: Release, lists: list[np.ndarray], tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("in the way")
-    images = DecodedCache(tmp_path / "file" / "cache", 10 * BYTES).images(release, lists[0], SIZE)
+    warnings: list[str] = []
+    cache = DecodedCache(tmp_path / "file" / "cache", 10 * BYTES, warnings.append)
+    for keys in lists[:2]:
+        assert np.array_equal(cache.images(release, keys, SIZE), load_images(release, keys, SIZE))
+    reason = "cannot be written (Not a directory); images are decoded anew in each visit."
+    assert warnings == [f"{tmp_path / 'file' / 'cache'} {reason}"]
+
+
+@pytest.mark.parametrize("where", ["memmap", "replace"])
+def test_trouble_while_a_file_is_filled_is_not_a_failure(
+    release: Release, lists: list[np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def fails(*args: object, **kwargs: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(np if where == "memmap" else Path, where, fails)
+    warnings: list[str] = []
+    images = DecodedCache(tmp_path, 10 * BYTES, warnings.append).images(release, lists[0], SIZE)
     assert np.array_equal(images, load_images(release, lists[0], SIZE))
+    assert warnings == [f"{tmp_path} cannot be written (Too many open files); images are decoded anew in each visit."]
+    assert held(tmp_path) == 0
 
 
 def test_space_is_allocated_before_anything_is_written(

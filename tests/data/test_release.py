@@ -1,11 +1,14 @@
 import random
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 
 from data.errors import DataError
+from data.layout import index
 from data.release import SPLITS, open_release, training_split
 from data.stores.folder import FolderStore
 
@@ -308,3 +311,21 @@ def test_noisy_mini_is_a_fixed_tenth_in_list_order(write_release: Write) -> None
     assert rows != list(range(20))
     assert first.labels.tolist() == [(row + 1000) % 3 for row in rows]
     assert rows[:3] == [1, 8, 17]  # pinned: runs of different versions must be comparable
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("(os error 28)")])
+def test_a_full_cache_of_indexes_is_not_a_failure(
+    tiny_sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def full(*_: object) -> None:
+        written.append(1)
+        raise error
+
+    written: list[int] = []
+    root = tmp_path / "copy"
+    shutil.copytree(tiny_sample, root)
+    monkeypatch.setattr(index, "save_file", full)
+    monkeypatch.setattr(index, "SETTLED", -1.0)  # just copied
+    keys = open_release(root).split("clean_test").keys
+    assert keys.tolist() == open_release(tiny_sample).split("clean_test").keys.tolist()
+    assert written

@@ -1,5 +1,6 @@
 """Separate machines for a test: network namespaces with their own addresses, or this machine if not permitted."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -67,7 +68,14 @@ class Hosts:
             kill_session(process, signal.SIGTERM)
         if self.apart:
             for name in self._names:
+                for pid in self.processes(name):  # daemons that these left behind
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
                 _ip("netns", "delete", self._namespace(name))
+
+    def processes(self, name: str) -> list[int]:
+        """Ids of all processes on a host of its own."""
+        return [int(pid) for pid in _ip("netns", "pids", self._namespace(name)).split()]
 
     def _namespace(self, name: str) -> str:
         return f"c1m{os.getpid()}-{name}"
@@ -110,5 +118,5 @@ def _env(more: dict[str, str]) -> dict[str, str]:
     return {**os.environ, "PATH": _path(), "OMP_NUM_THREADS": "1", **more}
 
 
-def _ip(*arguments: str) -> None:
-    subprocess.run(["ip", *arguments], env=_env({}), check=True, capture_output=True)
+def _ip(*arguments: str) -> str:
+    return subprocess.run(["ip", *arguments], env=_env({}), check=True, capture_output=True, text=True).stdout

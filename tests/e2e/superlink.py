@@ -61,17 +61,7 @@ class SuperLink:
         self._processes.append(process)
 
     def _env(self, home: Path) -> dict[str, str]:
-        return {
-            **os.environ,
-            "FLWR_HOME": str(home),
-            "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(self._port),
-            "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-            "FLWR_DISABLE_UPDATE_CHECK": "1",
-            "FLWR_TELEMETRY_ENABLED": "0",
-            "RAY_USAGE_STATS_ENABLED": "0",
-            "XDG_CACHE_HOME": str(home / "cache"),
-            "PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}",
-        }
+        return {**os.environ, **flower_env(home), "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(self._port)}
 
     def run(self, app: Path, *arguments: str, cwd: Path | None = None) -> Outcome:
         """`flwr run <app> --stream ...`, and wait until it has ended."""
@@ -142,6 +132,19 @@ class SuperLink:
         self.stop()
         log = (self._home / "superlink.log").read_text(errors="replace")
         raise RuntimeError(f"the SuperLink did not start:\n{log}")
+
+
+def flower_env(home: Path) -> dict[str, str]:
+    """What Flower and Ray need to leave everything outside `home` alone."""
+    return {
+        "FLWR_HOME": str(home),
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "XDG_CACHE_HOME": str(home / "cache"),
+        "PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}",
+    }
 
 
 def wait_for(look: Callable[[], T | None], seconds: float = 120) -> T:

@@ -1,6 +1,5 @@
-"""Joining a Ray cluster, where a hopeless attempt ends at once, in one sentence; and handing out messages."""
+"""Clients that do not fit, handing out messages, and where the patches apply."""
 
-import socket
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,64 +22,6 @@ from flwr.superlink.federation import NoOpFederationManager
 from flwr.superlink.grid import InMemoryGrid
 
 from simulation import patches
-
-
-def test_resources_of_a_running_cluster_cannot_be_set() -> None:
-    with pytest.raises(ValueError, match="'init-args-num-gpus' is 2, but the Ray cluster at host:1 has what"):
-        patches.check_cluster("host:1", {"num_gpus": 2})
-
-
-def test_an_address_where_nothing_answers_is_refused() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        address = f"127.0.0.1:{server.getsockname()[1]}"
-        patches.check_cluster(address, {"log_to_driver": True})
-    with pytest.raises(ConnectionError, match=f"no Ray cluster answers at {address} .*refused"):
-        patches.check_cluster(address, {})
-
-
-@pytest.fixture
-def ended(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The messages with which the process ended."""
-    from flwr.supercore import exit as flower
-
-    messages: list[str] = []
-
-    def flwr_exit(code: int, message: str) -> None:
-        messages.append(message)
-        raise SystemExit(code)
-
-    monkeypatch.setattr(flower, "flwr_exit", flwr_exit)
-    return messages
-
-
-def _join(monkeypatch: pytest.MonkeyPatch, address: str | None, problem: Exception | None = None) -> list[Any]:
-    """The arguments that `ray.init` is called with; it raises `problem`, if there is one."""
-    from ray._private import services
-
-    calls: list[Any] = []
-
-    def init_ray(backend: Any, config: dict[str, Any]) -> None:
-        calls.append(config)
-        if problem:
-            raise problem
-
-    monkeypatch.setattr(services, "canonicalize_bootstrap_address", lambda address_: address)
-    patches.joining_in_one_sentence(init_ray)(None, {"init_args": {"num_cpus": 2}} if not problem else {})
-    return calls
-
-
-def test_without_a_cluster_ray_starts_as_configured(monkeypatch: pytest.MonkeyPatch, ended: list[str]) -> None:
-    assert _join(monkeypatch, None) == [{"init_args": {"num_cpus": 2}}]
-    assert ended == []
-
-
-def test_a_cluster_that_cannot_be_joined_ends_the_run(monkeypatch: pytest.MonkeyPatch, ended: list[str]) -> None:
-    with pytest.raises(SystemExit):
-        _join(monkeypatch, "127.0.0.1:1")
-    with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(SystemExit):
-        _join(monkeypatch, f"127.0.0.1:{server.getsockname()[1]}", RuntimeError("Version mismatch: Ray 1 and 2"))
-    assert ended[0].startswith("The run stopped: federation config: 'init-args-num-cpus' is 2, but the Ray cluster")
-    assert ended[1] == "The run stopped: Version mismatch: Ray 1 and 2"
 
 
 def test_clients_that_do_not_fit_end_the_run_before_there_is_a_pool(
