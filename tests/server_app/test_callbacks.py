@@ -2,6 +2,8 @@
 
 import json
 import logging
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ from PIL import Image
 
 from learning.evaluation import Evaluation
 from server_app.callbacks import History, OccasionalCallback, RoundResult
-from server_app.callbacks.metrics_file import MetricsFile
+from server_app.callbacks.metrics_file import MetricsFile, as_json
 from server_app.callbacks.pictures import Pictures
 from server_app.callbacks.progress import Progress, clock
 
@@ -103,3 +105,11 @@ def test_pictures_of_a_run(tmp_path: Path) -> None:
     for name in ("accuracy.png", "confusion.png"):
         with Image.open(tmp_path / name) as image:
             assert min(image.size) > 400
+
+
+def test_what_is_not_finite_is_null() -> None:
+    result = replace(_result(1), test=Evaluation(math.inf, np.eye(2, dtype=np.int64)), of_strategy={"norm": math.nan})
+    line = as_json(result)
+    assert line["test-loss"] is line["norm"] is None
+    assert line["test-accuracy"] == 1.0
+    json.dumps(line, allow_nan=False)
