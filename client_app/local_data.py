@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from flwr.common import log
 
-from config.run_config import RunConfig, parse_args
+from config.named import parse_args
+from config.run_config import RunConfig
 from data.errors import DataError
 from data.images.decoded_cache import GIB, DecodedCache
 from data.noise.synthetic import corrupt

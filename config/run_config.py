@@ -6,35 +6,38 @@ and sends the result along with every message, so a client never has to guess wh
 """
 
 import dataclasses
-import inspect
 import tomllib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 from config import choices
+from config.errors import ConfigError as ConfigError
+from config.named import kebab
+from config.parameters import fits
 from config.rules import (
+    MOST,
+    MOST_SEED,
     NAME,
     RESUMABLE,
     WEIGHTS,
     Rule,
     at_least,
     choice,
+    closest,
     described,
     interval,
+    name_or_class,
+    one_of,
     path_or_empty,
     text,
     true_or_false,
 )
-from data.arguments import parse_pairs
+from data.text import one_line, shown
 
 Value = bool | int | float | str
 PRESETS = Path(__file__).parent / "presets"
-
-
-class ConfigError(ValueError):
-    """A bad run-config value; its text is one sentence with the key, the value and what is allowed."""
 
 
 def _key(group: str, default: Value, rule: Rule, meaning: str) -> Any:
@@ -53,10 +56,10 @@ class RunConfig:
     preset: str = _key(
         "run",
         "",
-        text(described(choices.PRESETS)),
+        replace(choice({"": "", **choices.PRESETS}), short=described(choices.PRESETS)),
         "a recipe to start from: `config/presets/<preset>.toml`; what you set yourself wins",
     )
-    seed: int = _key("run", 1, at_least(0), "every random draw derives from it")
+    seed: int = _key("run", 1, at_least(0, MOST_SEED), "every random draw derives from it")
     output_dir: str = _key("run", "", path_or_empty(), "where runs are written; empty: `~/clothing1m-fl-runs`")
     run_name: str = _key("run", "", NAME, "this run's folder in `output-dir`; empty: date and time")
     resume: str = _key(
@@ -83,7 +86,7 @@ class RunConfig:
     val_split: str = _key(
         "data", "clean_val", choice(choices.VAL_SPLITS), "clean list on which the best model is picked, never test"
     )
-    partition: str = _key("data", "iid", text(described(choices.PARTITIONS)), "how images are dealt to clients")
+    partition: str = _key("data", "iid", choice(choices.PARTITIONS), "how images are dealt to clients")
     partition_args: str = _key(
         "data",
         "",
@@ -93,9 +96,7 @@ class RunConfig:
         ),
         "parameters of the partition, for instance `alpha=0.5`",
     )
-    label_noise: str = _key(
-        "data", "none", text(described(choices.LABEL_NOISES)), "wrong labels on top of the released ones"
-    )
+    label_noise: str = _key("data", "none", choice(choices.LABEL_NOISES), "wrong labels on top of the released ones")
     label_noise_args: str = _key(
         "data",
         "",
@@ -137,13 +138,13 @@ class RunConfig:
     max_update_ratio: float = _key(
         "federation",
         0.0,
-        Rule("0 or a number above 1", lambda value: value == 0 or 1 < value < float("inf")),
+        Rule("0 or a number above 1", lambda value: value == 0 or 1 < value <= MOST),
         "the same as a multiple of the round's median length; the server then holds all replies of a round in memory",
     )
     strategy: str = _key(
         "federation",
         "auto",
-        text(", ".join(("auto", *choices.STRATEGIES)) + ", or your own class as `module:Class`"),
+        name_or_class("auto", *choices.STRATEGIES),
         "how the server aggregates ([docs/strategies.md](strategies.md)); `auto`: what the method calls for, mostly"
         " fedavg",
     )
@@ -179,7 +180,7 @@ class RunConfig:
     method: str = _key(
         "method",
         "ce",
-        text(", ".join(choices.METHODS)),
+        replace(one_of(*choices.METHODS), short=", ".join(choices.METHODS)),
         "how clients learn from noisy labels ([docs/methods.md](methods.md))",
     )
     method_args: str = _key(
@@ -255,7 +256,7 @@ class RunConfig:
 
     def to_flat(self) -> dict[str, Value]:
         """The config under its kebab-case keys, as it is saved and sent."""
-        return {_kebab(name): value for name, value in dataclasses.asdict(self).items()}
+        return {kebab(name): value for name, value in dataclasses.asdict(self).items()}
 
     @classmethod
     def from_flat(cls, values: Mapping[str, Any]) -> "RunConfig":
@@ -264,10 +265,10 @@ class RunConfig:
         Raises:
             ConfigError: An unknown key or a bad value.
         """
-        known = {_kebab(field.name): field.name for field in dataclasses.fields(cls)}
+        known = {kebab(field.name): field.name for field in dataclasses.fields(cls)}
         for key in values:
             if key not in known:
-                raise ConfigError(f"run config: there is no key '{key}'; known keys are {', '.join(known)}.")
+                raise ConfigError(no_such_key(key, known))
         return cls(**{known[key]: value for key, value in values.items()})
 
 
@@ -279,74 +280,51 @@ def resolve(
     Raises:
         ConfigError: An unknown preset or key, or a bad value.
     """
+    return RunConfig.from_flat(fused_values(overrides, defaults, presets))
+
+
+def fused_values(
+    overrides: Mapping[str, Any], defaults: Mapping[str, Any] | None = None, presets: Path = PRESETS
+) -> dict[str, Any]:
+    """What `resolve` makes a config of: values by key, which nobody has checked.
+
+    Raises:
+        ConfigError: An unknown preset.
+    """
     fused = {**(defaults or {}), **overrides}
     name = fused.get("preset", "")
     if not name:
-        return RunConfig.from_flat(fused)
+        return fused
     available = {path.stem: path for path in sorted(presets.glob("*.toml"))}
     if name not in available:
-        raise ConfigError(f"run config: 'preset' is {name!r}; it must be one of {', '.join(available)}.")
-    preset = tomllib.loads(available[name].read_text(encoding="utf-8"))
-    return RunConfig.from_flat({**fused, **preset, **overrides})
+        raise ConfigError(no_such_preset(name, available))
+    return {**fused, **tomllib.loads(available[name].read_text(encoding="utf-8")), **overrides}
 
 
-def parse_args(key: str, text: str) -> dict[str, Any]:
-    """Read the `key=value` pairs of an ``*-args`` string; values are TOML, names may use hyphens.
-
-    Args:
-        key: The run-config key that holds `text`, for the error message.
-        text: For instance ``"alpha=0.5 min-size=10"``.
-
-    Returns:
-        Python names (``min_size``) to values.
-    """
-    try:
-        return parse_pairs(text)
-    except ValueError as error:
-        raise ConfigError(
-            f"run config: '{key}' is {text!r}; it must be key=value pairs with TOML values, such as"
-            f" \"alpha=0.5 name='text'\" ({error})."
-        ) from None
+def no_such_preset(name: Any, available: Iterable[str]) -> str:
+    """The sentence about a preset that there is not."""
+    names = list(available)
+    return f"run config: 'preset' is {shown(name)}; it must be one of {', '.join(names)}{closest(name, names)}."
 
 
-def build_named(key: str, table: Mapping[str, Callable[..., Any]], name: str, args_text: str) -> Any:
-    """Make what `key` names: ``table[name]`` called with the pairs of ``<key>-args``.
-
-    Raises:
-        ConfigError: An unknown name or parameter (the known ones are listed), or a value that the callable refuses.
-    """
-    if name not in table:
-        raise ConfigError(f"run config: '{key}' is {name!r}; it must be one of {', '.join(sorted(table))}.")
-    args = parse_args(f"{key}-args", args_text)
-    known = inspect.signature(table[name]).parameters
-    for argument in args:
-        if argument not in known:
-            allowed = ", ".join(map(_kebab, known)) or "none"
-            raise ConfigError(f"run config: '{key}-args' names {_kebab(argument)!r}; {name} takes {allowed}.")
-    try:
-        return table[name](**args)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"run config: '{key}-args' is {args_text!r}; {name} refuses it: {error}.") from None
+def no_such_key(key: str, known: Iterable[str]) -> str:
+    """The sentence about a key that there is not."""
+    names = list(known)
+    return f"run config: there is no key {shown(key)}{closest(key, names)}; known keys are {', '.join(names)}."
 
 
-def rounds_of(share: float, rounds: int, num_rounds: int) -> int:
-    """How many rounds a phase takes: `rounds`, or if that is negative, `share` of the run's, rounded half up.
-
-    Papers give such lengths in rounds of their own protocol; as a share they fit runs of any length.
-    """
-    return rounds if rounds >= 0 else int(share * num_rounds + 0.5)
-
-
-def _kebab(name: str) -> str:
-    return name.replace("_", "-")
+def problem_of(key: str, value: Any) -> str | None:
+    """Why a key cannot have this value, in one sentence; None if it can."""
+    field = next(field for field in dataclasses.fields(RunConfig) if kebab(field.name) == key)
+    rule: Rule = field.metadata["rule"]
+    if fits(value, field.default, rule):
+        return None
+    given = one_line(repr(value)) if isinstance(value, str) else shown(value)
+    return f"run config: '{key}' is {given}; it must be {rule.allowed}{closest(value, rule.names)}."
 
 
 def _checked(field: dataclasses.Field[Any], value: Any) -> Value:
     """`value` in the field's type, or a ConfigError that says what is allowed."""
-    rule: Rule = field.metadata["rule"]
-    wanted = type(field.default)
-    if wanted is float and type(value) is int:
-        value = float(value)
-    if type(value) is not wanted or not rule.holds(value):
-        raise ConfigError(f"run config: '{_kebab(field.name)}' is {value!r}; it must be {rule.allowed}.")
-    return cast(Value, value)
+    if problem := problem_of(kebab(field.name), value):
+        raise ConfigError(problem)
+    return cast(Value, type(field.default)(value))

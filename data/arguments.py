@@ -23,5 +23,8 @@ def parse_pairs(text: str) -> dict[str, Any]:
         python_name = name.replace("-", "_")
         if python_name in args:
             raise ValueError(f"'{name}' is given twice")
-        args[python_name] = tomllib.loads(f"x = {value.rstrip(',')}")["x"]
+        try:
+            args[python_name] = tomllib.loads(f"x = {value.rstrip(',')}")["x"]
+        except RecursionError:
+            raise ValueError(f"'{name}' is nested too deeply") from None
     return args

@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from config.run_config import rounds_of as rounds_of  # re-exported: lengths of methods in rounds
+from config.named import rounds_of as rounds_of  # re-exported: lengths of methods in rounds
+from config.parameters import check_parameters
 from learning.inference import Inference
 from learning.schema import Schema
 from learning.server_half import ServerHalf as ServerHalf
@@ -126,6 +127,14 @@ class Method:
     strategy: ClassVar[str] = "fedavg"
     finds_noisy_clients: ClassVar[bool] = False
     loss_may_be_negative: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        """A method that checks more calls this first, since it is the dataclass that calls it.
+
+        Raises:
+            ValueError: Which parameter is wrong, and what it must be.
+        """
+        check_parameters(self)
 
     def views(self, augmentation: str) -> list[str]:
         """The augmentations under which each network sees a batch, given the run's; see `learning.augmentation`."""

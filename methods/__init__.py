@@ -5,7 +5,8 @@ docs/adding-a-method.md walks through adding one. Classes are named as papers na
 
 from dataclasses import replace
 
-from config.run_config import RunConfig, build_named
+from config.named import build_named
+from config.run_config import RunConfig
 from learning.method import Method
 from methods.ce import CE
 from methods.co_teaching import CoTeaching

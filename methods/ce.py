@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from config.parameters import parameter
+from config.rules import interval
 from learning.method import Batch, Method, Visit
 
 
@@ -20,11 +22,7 @@ class CE(Method):
         label_smoothing: s, from 0 up to but not including 1.
     """
 
-    label_smoothing: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.label_smoothing < 1:
-            raise ValueError("label-smoothing must be at least 0 and below 1")
+    label_smoothing: float = parameter(0.0, interval(0, 1, open_high=True))
 
     def loss(self, batch: Batch, visit: Visit) -> Tensor:
         return cross_entropy(batch.logits, batch.labels, label_smoothing=self.label_smoothing)

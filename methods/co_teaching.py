@@ -22,6 +22,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from config.parameters import parameter
+from config.rules import interval, rounds_or_share
 from learning.method import Batch, Method, Visit, rounds_of
 
 
@@ -37,20 +39,12 @@ class CoTeaching(Method):
         warm_up_rounds: T_w itself; -1 leaves it to the share.
     """
 
-    forget_rate: float = 0.2
-    warm_up: float = 0.2
-    warm_up_rounds: int = -1
+    forget_rate: float = parameter(0.2, interval(0, 1, open_high=True))
+    warm_up: float = parameter(0.2, interval(0, 1))
+    warm_up_rounds: int = parameter(-1, rounds_or_share(0, "warm-up"))
 
     networks = 2
     suspects = True
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.forget_rate < 1:
-            raise ValueError("forget-rate must be at least 0 and below 1")
-        if not 0 <= self.warm_up <= 1:
-            raise ValueError("warm-up must be at least 0 and at most 1")
-        if type(self.warm_up_rounds) is not int or self.warm_up_rounds < -1:
-            raise ValueError("warm-up-rounds must be a whole number of at least 0, or -1 for the share warm-up")
 
     def forget_rate_at(self, server_round: int, num_rounds: int) -> float:
         """tau_t; rounds count from 1, which is t = 0."""

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from config.parameters import parameter
+from config.rules import interval
 from learning.method import Batch, Method, Visit
 
 SMALLEST = 1e-4  # of a probability
@@ -31,18 +33,12 @@ class ELR(Method):
         strength: lambda, at least 0.
     """
 
-    beta: float = 0.7
-    strength: float = 3.0
+    beta: float = parameter(0.7, interval(0, 1, open_high=True))
+    strength: float = parameter(3.0, interval(0))
 
     remembers = True
     corrects = True
     loss_may_be_negative = True
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.beta < 1:
-            raise ValueError("beta must be at least 0 and below 1")
-        if not 0 <= self.strength < float("inf"):
-            raise ValueError("strength must be a number of at least 0")
 
     def begin(self, visit: Visit) -> None:
         if "targets" not in visit.state:  # (n, C) float32; rows of images not seen yet are 0

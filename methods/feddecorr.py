@@ -11,13 +11,13 @@ about (n - 1)^2 / n times the mean R_ij^2, and a zeta suits only one batch size.
 batch of one image has no correlation: L = 0.
 """
 
-import math
 from dataclasses import dataclass
 
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from config.rules import check_number, interval
+from config.parameters import parameter
+from config.rules import interval, one_of
 from learning.method import Batch, Method, Visit
 
 FORMS = ("paper", "fnbench")
@@ -34,13 +34,8 @@ class FedDecorr(Method):
 
     features = True
 
-    zeta: float = 0.1
-    form: str = "paper"
-
-    def __post_init__(self) -> None:
-        check_number("zeta", self.zeta, interval(0, math.inf))
-        if self.form not in FORMS:
-            raise ValueError(f"form must be one of {', '.join(FORMS)}")
+    zeta: float = parameter(0.1, interval(0))
+    form: str = parameter("paper", one_of(*FORMS))
 
     def loss(self, batch: Batch, visit: Visit) -> Tensor:
         features = batch.views[0][0].features

@@ -18,13 +18,14 @@ images as they are. Because dL/dY contains B, eta fits the paper's B = 64 (with 
 1.1 (p - y_d) per epoch); other batch sizes need another.
 """
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from config.parameters import parameter
+from config.rules import interval
 from learning.method import Batch, Visit
 from methods.logit_adjustment import adjusted_cross_entropy, log_prior
 from methods.two_stages import NOISY, TwoStages, learns_as_noisy
@@ -44,23 +45,14 @@ class FedELC(TwoStages):
         adjustment: tau, the weight of log pi in LA; 0 switches it off.
     """
 
-    alpha: float = 0.2
-    beta: float = 0.5
-    sharpness: float = 10.0
-    label_rate: float = 1000.0
-    adjustment: float = 1.0
+    alpha: float = parameter(0.2, interval(0))
+    beta: float = parameter(0.5, interval(0))
+    sharpness: float = parameter(10.0, interval(0, open_low=True))
+    label_rate: float = parameter(1000.0, interval(0, open_low=True))
+    adjustment: float = parameter(1.0, interval(0))
 
     remembers: ClassVar[bool] = True
     corrects: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("alpha", "beta", "adjustment"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be at least 0")
-        for name in ("sharpness", "label_rate"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name.replace('_', '-')} must be above 0")
 
     def begin(self, visit: Visit) -> None:
         noisy = learns_as_noisy(visit.told)

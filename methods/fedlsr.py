@@ -26,6 +26,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, nll_loss
 
+from config.parameters import parameter
+from config.rules import interval, one_of, rounds_or_share
 from learning.augmentation import AUGMENTATIONS
 from learning.method import Batch, Method, Visit, rounds_of
 
@@ -45,21 +47,11 @@ class FedLSR(Method):
         form: ``paper`` or ``reference``.
     """
 
-    gamma: float = 0.4
-    entropy: float = 0.6
-    warm_up: float = 0.2
-    warm_up_rounds: int = -1
-    form: str = "paper"
-
-    def __post_init__(self) -> None:
-        if not (0 <= self.gamma < float("inf") and 0 <= self.entropy < float("inf")):
-            raise ValueError("gamma and entropy must be numbers of at least 0")
-        if not 0 <= self.warm_up <= 1:
-            raise ValueError("warm-up must be at least 0 and at most 1")
-        if type(self.warm_up_rounds) is not int or self.warm_up_rounds < -1:
-            raise ValueError("warm-up-rounds must be a whole number of at least 0, or -1 for the share warm-up")
-        if self.form not in ("paper", "reference"):
-            raise ValueError("form must be 'paper' or 'reference'")
+    gamma: float = parameter(0.4, interval(0))
+    entropy: float = parameter(0.6, interval(0))
+    warm_up: float = parameter(0.2, interval(0, 1))
+    warm_up_rounds: int = parameter(-1, rounds_or_share(0, "warm-up"))
+    form: str = parameter("paper", one_of("paper", "reference"))
 
     def views(self, augmentation: str) -> list[str]:
         cropped = "crop" in AUGMENTATIONS[augmentation]

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn.functional import kl_div
 
+from config.parameters import parameter
+from config.rules import interval, rounds_or_share
 from learning.method import Batch, Visit, rounds_of
 from methods.logit_adjustment import adjusted_cross_entropy, log_prior, shares
 from methods.two_stages import BEGAN, NOISY, TwoStages, learns_as_noisy
@@ -37,24 +39,11 @@ class FedNoRo(TwoStages):
         adjustment: tau, the weight of log pi; 0 switches it off.
     """
 
-    temperature: float = 0.8
-    distillation: float = 0.8
-    ramp_end: float = 1.0
-    ramp_end_round: int = -1
-    adjustment: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.temperature < math.inf:
-            raise ValueError("temperature must be above 0")
-        if not 0 <= self.distillation <= 1:
-            raise ValueError("distillation must be from 0 to 1")
-        if not 0 < self.ramp_end <= 1:
-            raise ValueError("ramp-end must be above 0 and at most 1")
-        if type(self.ramp_end_round) is not int or not (self.ramp_end_round == -1 or self.ramp_end_round >= 1):
-            raise ValueError("ramp-end-round must be a whole number from 1 up, or -1 for the share that ramp-end gives")
-        if not 0 <= self.adjustment < math.inf:
-            raise ValueError("adjustment must be at least 0")
+    temperature: float = parameter(0.8, interval(0, open_low=True))
+    distillation: float = parameter(0.8, interval(0, 1))
+    ramp_end: float = parameter(1.0, interval(0, 1, open_low=True))
+    ramp_end_round: int = parameter(-1, rounds_or_share(1, "ramp-end"))
+    adjustment: float = parameter(1.0, interval(0))
 
     def weight(self, server_round: int, began: int, num_rounds: int) -> float:
         """w, the weight of distillation, in a round of stage 2, which began in round `began`; both count from 1."""

@@ -21,10 +21,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from config.parameters import parameter
+from config.rules import TRANSITION, interval, one_of
 from config.run_config import ConfigError, RunConfig
 from data.release import Release
 from learning.method import Batch, Method, ServerHalf, Told, Visit
-from methods.transition import check_source, estimate_transition, invert_transition
+from methods.transition import estimate_transition, invert_transition
 
 TOLD = "transition"  # what the server tells each client under this name: T row by row, C * C numbers
 
@@ -43,14 +45,9 @@ class Forward(Method):
         correction: One of `CORRECTIONS`.
     """
 
-    transition: str = "estimate"
-    smoothing: float = 1.0
-    correction: str = "forward"
-
-    def __post_init__(self) -> None:
-        check_source(self.transition, self.smoothing)
-        if self.correction not in CORRECTIONS:
-            raise ValueError(f"correction must be one of {', '.join(CORRECTIONS)}")
+    transition: str = parameter("estimate", TRANSITION)
+    smoothing: float = parameter(1.0, interval(0))
+    correction: str = parameter("forward", one_of(*CORRECTIONS))
 
     def begin(self, visit: Visit) -> None:
         """Keep what the visit's losses need: log T, or T^-1, (C, C) float32.

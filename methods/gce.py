@@ -19,10 +19,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from config.rules import Rule, check_number, interval
+from config.parameters import parameter
+from config.rules import interval
 from learning.method import Batch, Method, Visit
 
-POWERS = Rule("a number above 0 and at most 1; its limit at 0 is cross-entropy, method='ce'", lambda q: 0 < q <= 1)
+POWERS = interval(0, 1, open_low=True, but="its limit at 0 is cross-entropy, method='ce'")
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,8 @@ class GCE(Method):
         truncation: k; 0 truncates nothing.
     """
 
-    q: float = 0.7
-    truncation: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_number("q", self.q, POWERS)
-        check_number("truncation", self.truncation, interval(0, 1, open_high=True))
+    q: float = parameter(0.7, POWERS)
+    truncation: float = parameter(0.0, interval(0, 1, open_high=True))
 
     def loss(self, batch: Batch, visit: Visit) -> Tensor:
         log_p = batch.logits.log_softmax(dim=1).gather(1, batch.labels[:, None])

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from config.rules import check_number, interval
+from config.parameters import parameter
+from config.rules import interval
 from learning.method import Batch, Method, Visit
 
 
@@ -29,14 +30,12 @@ class SCE(Method):
         floor: What stands for the zeros of a one-hot label; its logarithm is A.
     """
 
-    alpha: float = 0.1
-    beta: float = 1.0
-    floor: float = 1e-4
+    alpha: float = parameter(0.1, interval(0))
+    beta: float = parameter(1.0, interval(0))
+    floor: float = parameter(1e-4, interval(0, 1, open_low=True, open_high=True))
 
     def __post_init__(self) -> None:
-        check_number("alpha", self.alpha, interval(0, math.inf))
-        check_number("beta", self.beta, interval(0, math.inf))
-        check_number("floor", self.floor, interval(0, 1, open_low=True, open_high=True))
+        super().__post_init__()
         if not self.alpha and not self.beta:
             raise ValueError("alpha must be above 0 if beta is 0")
 

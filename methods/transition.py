@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from config.rules import check_number, interval
 from config.run_config import ConfigError
 from data.noise.published import CONFUSION
 from data.release import Release
@@ -16,24 +15,6 @@ from data.release import Release
 SUM_TOLERANCE = 1e-3  # of a row in a file, so that three decimals are enough
 LISTS = ("clean_train", "clean_val")  # never clean test, whose labels are only for scoring
 LARGEST_CONDITION = 1e6  # beyond it, float32 losses through the inverse have no correct digit left
-
-
-def check_source(transition: str, smoothing: float) -> None:
-    """Check a method's parameters `transition` and `smoothing`.
-
-    Args:
-        transition: ``estimate``, ``clothing1m``, or the path of a text file on the server.
-        smoothing: Added to each count.
-
-    Raises:
-        ValueError: Which of them is wrong, and what it must be.
-    """
-    named = isinstance(transition, str) and (
-        transition in ("estimate", "clothing1m") or transition.startswith("~") or Path(transition).is_absolute()
-    )
-    if not named:
-        raise ValueError("transition must be estimate, clothing1m, or the absolute path of a file on the server")
-    check_number("smoothing", smoothing, interval(0, math.inf))
 
 
 def transition_from_counts(counts: np.ndarray, smoothing: float) -> np.ndarray:

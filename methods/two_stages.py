@@ -8,7 +8,6 @@ labels, class by class. The tags that `noisy_clients.detect` derives from that h
 authors' code does this on the server, which holds all images there. Stage 2 is aggregated by distance (`daagg`).
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from logging import INFO, WARNING
@@ -17,7 +16,10 @@ from typing import Any
 import numpy as np
 from flwr.common import log
 
-from config.run_config import ConfigError, RunConfig, rounds_of
+from config.named import rounds_of
+from config.parameters import parameter
+from config.rules import interval, one_of, rounds_or_share
+from config.run_config import ConfigError, RunConfig
 from data.release import Release
 from learning.method import Method, ServerHalf, Told
 from learning.schema import Number, Numbers, Schema
@@ -46,23 +48,13 @@ class TwoStages(Method):
         least_gap: Detection calls nobody noisy unless the two groups' losses differ by this share of the mean loss.
     """
 
-    warm_up: float = 1 / 6
-    warm_up_rounds: int = -1
-    clients: str = "detect"
-    least_gap: float = 0.1
+    warm_up: float = parameter(1 / 6, interval(0, 1, open_low=True, open_high=True))
+    warm_up_rounds: int = parameter(-1, rounds_or_share(1, "warm-up"))
+    clients: str = parameter("detect", one_of(*CLIENTS))
+    least_gap: float = parameter(0.1, interval(0))
 
     strategy = "daagg"
     finds_noisy_clients = True
-
-    def __post_init__(self) -> None:
-        if not 0 < self.warm_up < 1:
-            raise ValueError("warm-up must be above 0 and below 1")
-        if type(self.warm_up_rounds) is not int or not (self.warm_up_rounds == -1 or self.warm_up_rounds >= 1):
-            raise ValueError("warm-up-rounds must be a whole number from 1 up, or -1 for the share that warm-up gives")
-        if self.clients not in CLIENTS:
-            raise ValueError(f"clients must be one of {', '.join(CLIENTS)}")
-        if not 0 <= self.least_gap < math.inf:
-            raise ValueError("least-gap must be at least 0")
 
     def first_stage(self, num_rounds: int) -> int:
         """How many rounds stage 1 takes: at least 1, and fewer than the run's, so that stage 2 exists.

@@ -11,6 +11,8 @@ from flwr.app import ArrayRecord, Context
 from flwr.common import log
 from flwr.serverapp import Grid, ServerApp
 
+from config.combinations import check_combination
+from config.paths import check_output
 from config.run_config import RunConfig, resolve
 from data.release import Release, open_release
 from data.sample import default_sample
@@ -27,7 +29,6 @@ from server_app.callbacks.pictures import Pictures
 from server_app.callbacks.progress import Progress
 from server_app.callbacks.tracking import Tracking, check_tracking
 from server_app.clean_sets import CleanSet, data_digests
-from server_app.combinations import check_combination
 from server_app.exchange import Exchange
 from server_app.files import CHECKPOINTS, output_folder
 from server_app.grid import OrderedGrid, is_remote
@@ -41,7 +42,7 @@ from server_app.run_lock import RunLock
 from server_app.startup_log import gather, log_resources, log_run, roll_table, warn_of_weights
 from server_app.stopping import report_in_one_sentence, resumable
 from server_app.strategy import check_needs, make_strategy, restore, sampled_clients
-from server_app.writing import Guarded, check_output, writing
+from server_app.writing import Guarded, writing
 from task import build_model, networks_of, pick_compute
 
 app = ServerApp()

@@ -7,12 +7,11 @@ from pathlib import Path
 
 from flwr.common import log
 
+from config.paths import output_folder as output_folder
 from config.run_config import ConfigError, RunConfig
-from data.user_cache import below_home
 from data.whole_files import leftovers
 from server_app.set_aside import move_aside
 
-DEFAULT_OUTPUT = "~/clothing1m-fl-runs"
 CHECKPOINTS = "checkpoints"
 # What a run writes, and reads or replaces when it resumes.
 FILES = (
@@ -20,11 +19,6 @@ FILES = (
     "confusion.png",
 )  # fmt: skip
 FOLDERS = (CHECKPOINTS, "state", "tensorboard")
-
-
-def output_folder(config: RunConfig) -> Path:
-    """Where runs are written."""
-    return below_home(config.output_dir or DEFAULT_OUTPUT)
 
 
 def create_run_dir(config: RunConfig) -> Path:

@@ -11,9 +11,10 @@ from flwr.common import log
 from flwr.serverapp.strategy import Strategy
 from torch import nn
 
-from config.run_config import ConfigError, RunConfig, build_named
+from config.named import build_named
+from config.run_config import ConfigError, RunConfig
 from server_app.checkpoint_file import Checkpoint
-from server_app.privacy.private_strategy import Private, takes_one_mean, with_privacy
+from server_app.privacy.private_strategy import Private, with_privacy
 from server_app.strategies import STRATEGIES, Sized, Stateful
 from server_app.strategies.custom import load_class
 from server_app.strategies.qfedavg import QFedAvg
@@ -33,7 +34,7 @@ def make_strategy(config: RunConfig) -> Strategy:
         fraction = getattr(config, name)
         # Flower samples int(clients * fraction), and 100 * 0.29 is 28.999999999999996.
         setattr(strategy, name, fraction and min(1.0, fraction + 1e-9))
-    return with_privacy(strategy, config, [name for name, cls in STRATEGIES.items() if takes_one_mean(cls)])
+    return with_privacy(strategy, config)
 
 
 def build_strategy(config: RunConfig) -> Strategy:

@@ -15,9 +15,7 @@ from pathlib import Path
 from flwr.common import log
 from safetensors import SafetensorError
 
-from config.run_config import ConfigError, RunConfig
 from server_app.callbacks import Callback, History, RoundResult
-from server_app.files import output_folder
 from server_app.stopping import EXPECTED, RunStoppedError
 
 GONE = "put its folder back where it was"
@@ -125,19 +123,3 @@ def ending(callbacks: Sequence[Callback]) -> Iterator[None]:
                 log(ERROR, "%s failed at the end of the run", type(callback).__name__, exc_info=error)
     if first is not None:
         raise first
-
-
-def check_output(config: RunConfig) -> None:
-    """Check, before anything is computed, that a run's folder can be created.
-
-    Raises:
-        ConfigError: It cannot.
-    """
-    folder = output_folder(config).absolute()
-    parent = next(path for path in (folder, *folder.parents) if os.access(path, os.F_OK))
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        why = "writable" if parent.is_dir() else "a folder"
-        raise ConfigError(
-            f"run config: 'output-dir' is '{folder}', where no folder can be created ({parent} is not {why}); it must"
-            " be a folder that you may write to."
-        )

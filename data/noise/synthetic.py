@@ -19,6 +19,7 @@ import numpy as np
 
 from data.errors import DataError
 from data.noise.published import CONFUSION, draw_from_rows
+from data.text import shown
 
 PURPOSE = 0x6E6F6973  # "nois": keeps these draws apart from all others that derive from the run's seed
 LEVELS_PURPOSE = 0x6C657665  # "leve": who is noisy and how much: every client draws the same
@@ -27,7 +28,7 @@ LEVELS = ("rate", "min_rate", "max_rate", "noisy_share")
 
 
 def corrupt(
-    labels: np.ndarray, scheme: str, num_classes: int, client: int, num_clients: int, seed: int, **args: Any
+    labels: np.ndarray, scheme: str, num_classes: int, client: int, num_clients: int, seed: int, /, **args: Any
 ) -> np.ndarray:
     """Change some of a client's labels.
 
@@ -71,7 +72,7 @@ def corrupt(
     return changed
 
 
-def level(scheme: str, client: int, num_clients: int, seed: int, **args: Any) -> float:
+def level(scheme: str, client: int, num_clients: int, seed: int, /, **args: Any) -> float:
     """The share of its labels that client `client` of `num_clients` gets wrong; `args` as for `corrupt`.
 
     Raises:
@@ -84,7 +85,7 @@ def level(scheme: str, client: int, num_clients: int, seed: int, **args: Any) ->
         is_share = name == "noisy_share"
         if type(value) not in (int, float) or not (0 <= value < 1 or (is_share and value == 1)):
             allowed = "from 0 to 1" if is_share else "of at least 0, below 1"
-            raise DataError(f"{_shown(name)!r} of {scheme} is {value!r}; it must be a number {allowed}.")
+            raise DataError(f"{_shown(name)!r} of {scheme} is {shown(value)}; it must be a number {allowed}.")
     if args.keys() == {"rate"}:
         return float(args["rate"])
     if args.keys() - {"noisy_share"} != {"min_rate", "max_rate"} or args["min_rate"] > args["max_rate"]:

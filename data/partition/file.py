@@ -86,7 +86,7 @@ def load_partition(path: Path, keys: np.ndarray, num_partitions: int) -> list[np
     return [np.array(part) for part in np.split(rows, np.cumsum(sizes)[:-1])]
 
 
-def deal(split: Split, scheme: str, num_partitions: int, seed: int, **args: Any) -> list[np.ndarray]:
+def deal(split: Split, scheme: str, num_partitions: int, seed: int, /, **args: Any) -> list[np.ndarray]:
     """Parts of a list by a scheme of `data.partition.schemes`, or by ``file`` with its argument `path`.
 
     Raises:

@@ -1,12 +1,15 @@
 """Which client holds which images: schemes that divide one labelled set into disjoint parts."""
 
 import inspect
+import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from data.errors import DataError
+from data.text import shown
 
 PURPOSE = 0x70617274  # "part": keeps this draw apart from all others that derive from the run's seed
 
@@ -67,7 +70,7 @@ def shards(labels: np.ndarray, num_partitions: int, rng: np.random.Generator, *,
         rng: Where the draws come from.
         shards_per_client: At least 1, and at most n/K.
     """
-    _check_whole("shards", "shards-per-client", shards_per_client, num_partitions, len(labels))
+    _check_shards(shards_per_client, num_partitions, len(labels))
     shuffled = rng.permutation(len(labels))
     by_label = shuffled[np.argsort(labels[shuffled], kind="stable")]
     pieces = np.array_split(by_label, num_partitions * shards_per_client)
@@ -99,9 +102,7 @@ def bernoulli_dirichlet(
         alpha: Concentration, above 0.
         min_size: Least number of images that a client holds, at least 1.
     """
-    if type(p) not in (int, float) or not 1e-3 <= p <= 1:
-        raise DataError(f"'p' of bernoulli-dirichlet is {p!r}; it must be a number from 0.001 to 1.")
-    _check_dirichlet(alpha, min_size, num_partitions, len(labels), scheme="bernoulli-dirichlet")
+    _check_bernoulli(p, alpha, min_size, num_partitions, len(labels))
     classes = np.unique(labels)
     holds = rng.random((num_partitions, len(classes))) < p
     while (empty := np.flatnonzero(~holds.any(axis=1))).size:
@@ -147,7 +148,7 @@ PARTITIONS: dict[str, Callable[..., Parts]] = {
 }
 
 
-def partition(scheme: str, labels: np.ndarray, num_partitions: int, seed: int, **args: Any) -> Parts:
+def partition(scheme: str, labels: np.ndarray, num_partitions: int, seed: int, /, **args: Any) -> Parts:
     """Divide a set of images into `num_partitions` disjoint parts that together cover it.
 
     Args:
@@ -179,6 +180,19 @@ def partition(scheme: str, labels: np.ndarray, num_partitions: int, seed: int, *
     return [np.sort(part).astype(np.int64, copy=False) for part in parts]
 
 
+def check_args(scheme: str, args: dict[str, Any]) -> None:
+    """Check a scheme's arguments as far as that is possible without images and clients.
+
+    Raises:
+        DataError: An unknown argument, a missing one, or a value that no images would make right.
+    """
+    given = _known_args(scheme, args)
+    if scheme in CHECKS:
+        parameters = inspect.signature(PARTITIONS[scheme]).parameters.values()
+        defaults = {one.name: one.default for one in parameters if one.kind is one.KEYWORD_ONLY}
+        CHECKS[scheme](**{**defaults, **given}, num_partitions=1, num_images=sys.maxsize)
+
+
 def _known_args(scheme: str, args: dict[str, Any]) -> dict[str, Any]:
     parameters = inspect.signature(PARTITIONS[scheme]).parameters.values()
     known = {parameter.name: parameter for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
@@ -198,19 +212,37 @@ def _check_dirichlet(
     alpha: Any, min_size: Any, num_partitions: int, num_images: int, scheme: str = "dirichlet"
 ) -> None:
     if type(alpha) not in (int, float) or not 1e-6 <= alpha <= 1e6:
-        raise DataError(f"'alpha' of {scheme} is {alpha!r}; it must be a number above 0, from 1e-6 to 1e6.")
+        raise DataError(f"'alpha' of {scheme} is {shown(alpha)}; it must be a number above 0, from 1e-6 to 1e6.")
     _check_whole(scheme, "min-size", min_size, num_partitions, num_images)
+
+
+def _check_bernoulli(p: Any, alpha: Any, min_size: Any, num_partitions: int, num_images: int) -> None:
+    if type(p) not in (int, float) or not 1e-3 <= p <= 1:
+        raise DataError(f"'p' of bernoulli-dirichlet is {shown(p)}; it must be a number from 0.001 to 1.")
+    _check_dirichlet(alpha, min_size, num_partitions, num_images, scheme="bernoulli-dirichlet")
+
+
+def _check_shards(shards_per_client: Any, num_partitions: int, num_images: int) -> None:
+    _check_whole("shards", "shards-per-client", shards_per_client, num_partitions, num_images)
 
 
 def _check_whole(scheme: str, name: str, value: Any, num_partitions: int, num_images: int) -> None:
     """A whole number from 1 to what a client holds when all hold the same number."""
     if type(value) is not int or value < 1:
-        raise DataError(f"'{name}' of {scheme} is {value!r}; it must be a whole number of at least 1.")
+        raise DataError(f"'{name}' of {scheme} is {shown(value)}; it must be a whole number of at least 1.")
     if value * num_partitions > num_images:
         raise DataError(
-            f"'{name}' of {scheme} is {value}, too much for {num_partitions} partitions of {num_images} images;"
+            f"'{name}' of {scheme} is {shown(value)}, too much for {num_partitions} partitions of {num_images} images;"
             f" it must be at most {num_images // num_partitions}."
         )
+
+
+CHECKS: dict[str, Callable[..., None]] = {
+    "dirichlet": _check_dirichlet,
+    "shards": _check_shards,
+    "bernoulli-dirichlet": _check_bernoulli,
+    "quantity": partial(_check_dirichlet, scheme="quantity"),
+}
 
 
 def _fill_up(parts: Parts, min_size: int, rng: np.random.Generator) -> Parts:

@@ -91,16 +91,20 @@ def default_sample() -> Path:
     Returns:
         Its folder. Several processes may call this at once: one wins, the others use what it drew.
     """
-    size = asdict(SampleSize())
-    mark = hashlib.sha256(json.dumps([VERSION, size], sort_keys=True).encode()).hexdigest()[:8]
-    out = cache_folder(f"sample-{mark}")
+    out = sample_folder()
     if not out.is_dir():
         try:
-            draw_sample(out, **size)
+            draw_sample(out, **asdict(SampleSize()))
         except DataError:
             if not out.is_dir():
                 raise
     return out
+
+
+def sample_folder() -> Path:
+    """Where `default_sample` is, or will be."""
+    text = json.dumps([VERSION, asdict(SampleSize())], sort_keys=True)
+    return cache_folder(f"sample-{hashlib.sha256(text.encode()).hexdigest()[:8]}")
 
 
 def _draw_labels(split: str, keys: list[str], rng: np.random.Generator) -> Labelled:

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from config.parameters import check_parameters, parameter
 from config.rules import interval
-from server_app.strategies.parameters import check_parameters, parameter
 
 NORM = "privacy/clipping-norm"  # in checkpoints
 MUST_BE_SET = math.nan  # it satisfies no rule

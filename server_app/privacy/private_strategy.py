@@ -19,7 +19,9 @@ from flwr.common import log
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from config.run_config import ConfigError, RunConfig, build_named
+from config.combinations import problems_of_privacy
+from config.named import build_named
+from config.run_config import ConfigError, RunConfig
 from messages.arrays import as_array, as_numpy, take_arrays
 from messages.clipping import clip_update
 from messages.keys import CLIPPING_NORM, METRICS, NORM_BIT
@@ -31,13 +33,12 @@ from task import derived_seed
 SECRET = "CLOTHING1M_FL_NOISE_SECRET"  # environment variable of the server
 
 
-def with_privacy(strategy: Strategy, config: RunConfig, known: Iterable[str]) -> Strategy:
+def with_privacy(strategy: Strategy, config: RunConfig) -> Strategy:
     """`strategy`, wrapped as `privacy` and `privacy-args` ask.
 
     Args:
         strategy: The run's.
         config: The run's.
-        known: Names of strategies that can be made private, for the error message.
 
     Raises:
         ConfigError: An unknown or bad parameter, a strategy that needs more than the mean, a limit of the updates'
@@ -46,22 +47,8 @@ def with_privacy(strategy: Strategy, config: RunConfig, known: Iterable[str]) ->
     clipping: Clipping | None = build_named("privacy", PRIVACY, config.privacy, config.privacy_args)
     if clipping is None:
         return strategy
-    if not takes_one_mean(strategy):
-        raise ConfigError(
-            f"run config: 'privacy' is {config.privacy!r}, but 'strategy' is {config.strategy!r}, which needs more than"
-            f" the mean of the replies; it must be one of {', '.join(known)}."
-        )
-    if config.max_update_norm or config.max_update_ratio:
-        key = "max-update-norm" if config.max_update_norm else "max-update-ratio"
-        raise ConfigError(
-            f"run config: '{key}' is {getattr(config, key.replace('-', '_')):g}, but 'privacy' is {config.privacy!r},"
-            " which limits every update by clipping it, and whose guarantee covers no refusals; it must be 0."
-        )
-    if config.privacy.startswith("client-") and config.payload != "fp32":
-        raise ConfigError(
-            f"run config: 'payload' is {config.payload!r}, but 'privacy' is {config.privacy!r}, where clients clip"
-            " before they send: rounding could make updates longer than the norm. It must be fp32."
-        )
+    for problem in problems_of_privacy(config, strategy):
+        raise ConfigError(problem)
     return Private(strategy, clipping, on_clients=config.privacy.startswith("client-"), seed=config.seed)
 
 

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from config.parameters import parameter
 from config.rules import one_of
 from server_app.strategies.batchnorm import is_counter, is_parameter
 from server_app.strategies.collecting import Floats, HeldReplies, HoldingStrategy, Rule, blocks
-from server_app.strategies.parameters import parameter
 
 Bools = npt.NDArray[np.bool_]
 

@@ -14,9 +14,9 @@ import numpy as np
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import FedAvg
 
+from config.parameters import check_parameters, parameter
 from config.rules import at_least
 from messages.arrays import as_array, take_arrays
-from server_app.strategies.parameters import check_parameters, parameter
 from server_app.strategies.running_mean import RunningMean
 
 

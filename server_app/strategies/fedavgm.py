@@ -9,8 +9,8 @@ defaults, it is FedAvg.
 from dataclasses import dataclass
 from typing import ClassVar
 
+from config.parameters import parameter
 from config.rules import interval
-from server_app.strategies.parameters import parameter
 from server_app.strategies.server_step import Floats, ServerStep
 
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from flwr.app import MetricRecord
 
+from config.parameters import parameter
 from config.rules import interval
-from server_app.strategies.parameters import parameter
 from server_app.strategies.server_step import Floats, ServerStep
 
 

@@ -17,8 +17,8 @@ from typing import ClassVar
 
 import numpy as np
 
+from config.parameters import parameter
 from config.rules import interval
-from server_app.strategies.parameters import parameter
 from server_app.strategies.server_step import Floats, ServerStep
 
 POSITIVE = interval(0, float("inf"), open_low=True)

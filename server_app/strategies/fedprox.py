@@ -14,10 +14,10 @@ from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.common import log
 from flwr.serverapp import Grid
 
+from config.parameters import parameter
 from config.rules import interval
 from messages.keys import PROXIMAL_MU
 from server_app.strategies.fedavg import StreamingFedAvg
-from server_app.strategies.parameters import parameter
 
 
 @dataclass(kw_only=True, eq=False)

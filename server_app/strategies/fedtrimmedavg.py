@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from config.parameters import parameter
 from config.rules import interval
 from server_app.strategies.collecting import HeldReplies, HoldingStrategy, Rule
-from server_app.strategies.parameters import parameter
 
 
 @dataclass(kw_only=True, eq=False)

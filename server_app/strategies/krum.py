@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from config.parameters import parameter
 from config.rules import at_least
 from server_app.strategies.collecting import HeldReplies, HoldingStrategy, Rule, krum_scores
-from server_app.strategies.parameters import parameter
 
 
 @dataclass(kw_only=True, eq=False)

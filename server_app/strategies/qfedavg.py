@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 from flwr.app import MetricRecord
 
+from config.parameters import parameter
 from config.rules import interval
 from messages.keys import TRAIN_LOSS
-from server_app.strategies.parameters import parameter
 from server_app.strategies.server_step import Floats, ServerStep
 
 SMALLEST_LOSS = 1e-10  # added to F_k, as in the paper's code and Flower, so that F_k^(q-1) stays finite
@@ -36,7 +36,7 @@ class QFedAvg(ServerStep):
     takes_one_mean = False
     by_number = False
 
-    q: float = parameter(0.1, interval(0, float("inf")))
+    q: float = parameter(0.1, interval(0, 100))
     client_learning_rate: float = parameter(0.0, interval(0, float("inf"), open_low=True))
 
     def begin(self) -> None:
@@ -49,9 +49,12 @@ class QFedAvg(ServerStep):
             raise ValueError(f"train-loss is {loss!r}; qfedavg needs a number of at least 0 from every client")
         loss += SMALLEST_LOSS
         lipschitz = 1 / self.client_learning_rate
-        weight = float(loss**self.q)
+        try:
+            weight, slope = float(loss**self.q), float(loss ** (self.q - 1))
+        except OverflowError:
+            raise ValueError(f"train-loss is {loss!r}, which is too large for a q of {self.q:g}") from None
         self._weights += weight
-        self._h += self.q * loss ** (self.q - 1) * lipschitz**2 * self.squared_norm(arrays) + lipschitz * weight
+        self._h += self.q * slope * lipschitz**2 * self.squared_norm(arrays) + lipschitz * weight
         return weight
 
     def step(self, name: str, delta: Floats) -> Floats:

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config.run_config import ConfigError, RunConfig, build_named, parse_args, resolve
+from config.named import build_named, parse_args
+from config.run_config import ConfigError, RunConfig, resolve
 
 ROOT = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["flwr"]["app"]["config"]

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from config.run_config import RunConfig, parse_args, resolve
+from config.named import parse_args
+from config.run_config import RunConfig, resolve
 from config.settings import GROUPS, ROOT, WIDTH, WRITTEN, Key, differences, keys_of, main
 
 PAGE = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")

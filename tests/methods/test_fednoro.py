@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from config.run_config import ConfigError, RunConfig, build_named
+from config.named import build_named
+from config.run_config import ConfigError, RunConfig
 from learning.method import Visit
 from learning.training import train_locally
 from methods import METHODS

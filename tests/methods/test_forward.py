@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
-from config.run_config import ConfigError, RunConfig, build_named
+from config.named import build_named
+from config.run_config import ConfigError, RunConfig
 from learning.training import train_locally
 from methods import METHODS
 from methods.ce import CE

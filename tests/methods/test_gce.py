@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
-from config.run_config import ConfigError, build_named
+from config.named import build_named
+from config.run_config import ConfigError
 from methods import METHODS
 from methods.gce import GCE
 from tests.batches_of import Y, Z, batch_of, visit_of

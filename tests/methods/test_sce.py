@@ -5,7 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config.run_config import ConfigError, build_named
+from config.named import build_named
+from config.run_config import ConfigError
 from methods import METHODS
 from methods.sce import SCE
 from tests.batches_of import Y, Z, batch_of, visit_of

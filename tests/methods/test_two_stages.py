@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config.run_config import ConfigError, build_named
+from config.named import build_named
+from config.run_config import ConfigError
 from methods import METHODS
 from methods.two_stages import TwoStages, learns_as_noisy
 

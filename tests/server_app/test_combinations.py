@@ -4,9 +4,9 @@ import re
 
 import pytest
 
+from config.combinations import check_combination
 from config.run_config import ConfigError, RunConfig
 from methods import METHODS, build_method, with_own_strategy
-from server_app.combinations import check_combination
 from server_app.strategies import STRATEGIES
 from server_app.strategy import make_strategy
 

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config.run_config import ConfigError, build_named
+from config.named import build_named
+from config.run_config import ConfigError
 from server_app.strategies import STRATEGIES
 from server_app.strategies.fedavg import StreamingFedAvg
 from server_app.strategies.running_mean import RunningMean

@@ -1,0 +1,83 @@
+"""`python -m config`: what a run would do with its settings, without starting anything."""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    help="The settings of a run.",
+    epilog="Example: python -m config check -c \"preset='notebook' lr=0.1\" --clients 100",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
+
+
+@app.callback()
+def settings() -> None:
+    """Look at the settings of a run."""
+
+
+@app.command(epilog="Example: python -m config check -c \"method='elr' learning-rate=0.01\" --clients 10")
+def check(
+    config: Annotated[
+        list[str] | None,
+        typer.Option("--config", "-c", help="As for `flwr run -c`: key=value pairs, or a TOML file; repeatable."),
+    ] = None,
+    clients: Annotated[int | None, typer.Option(help="Number of clients.", min=1, max=10**9)] = None,
+    federation: Annotated[
+        list[str] | None,
+        typer.Option("--federation", "--federation-config", help="As for `flwr run`: `num-supernodes=10`; repeatable."),
+    ] = None,
+) -> None:
+    """Say all that is wrong with the settings of a run, at once; exit code 1 if anything is.
+
+    Nothing is started, drawn or written. If all is well, the keys that differ from the defaults are printed.
+    """
+    from config.check import differences, examine  # `--help` does without
+    from config.federation import CLIENTS, problems_of_federation
+    from config.pairs import read_pairs
+
+    values, problems = read_pairs("-c", config or [])
+    of_flower, unread = read_pairs("--federation-config", federation or [])
+    resolved, wrong = examine(values, _defaults())
+    problems += [*wrong, *unread]
+    if federation:
+        problems += problems_of_federation(of_flower)
+        clients = clients or (of_flower.get(CLIENTS, 2) if not problems else None)
+    notes = [] if problems or resolved.resume else _look_at_data(resolved, clients, problems)
+    for line in problems:
+        typer.echo(line, err=True)
+    if problems:
+        raise typer.Exit(1)
+    for key, value in differences(resolved).items():
+        typer.echo(f"{key} = {str(value).lower() if isinstance(value, bool) else repr(value)}")
+    for note in notes:
+        typer.echo(note)
+
+
+def _look_at_data(resolved: Any, clients: int | None, problems: list[str]) -> list[str]:
+    """Add what is wrong with the data, and say what was not looked at."""
+    from config.check_data import is_quick, problems_of_data
+
+    if not is_quick(resolved):
+        return ["No fault found; 'data-dir' is too large to be read here: `python -m data check` does that."]
+    problems += problems_of_data(resolved, clients)
+    return ["No fault found." if clients else "No fault found; --clients also looks at what each client would hold."]
+
+
+def _defaults() -> dict[str, Any]:
+    """Those of pyproject.toml, which a user may have edited."""
+    config: dict[str, Any] = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["tool"]["flwr"]["app"]["config"]
+    return config
+
+
+def main() -> None:
+    app(prog_name="python -m config")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""What is wrong with the settings of a run for the images at hand: number of classes, images per client."""
+
+import os
+from pathlib import Path
+
+from config.named import parse_args
+from config.run_config import RunConfig
+from data.errors import DataError
+from data.layout.finding import LIST_FILES, TEXT_FOLDERS
+from data.noise.synthetic import corrupt
+from data.partition.file import deal
+from data.release import Release, Split, open_release, training_split
+from data.sample import SampleSize, sample_folder
+from data.text import one_line
+
+QUICK_BYTES = 8 << 20  # of lists, or of a pack's index; more takes seconds to read
+
+
+def problems_of_data(config: RunConfig, clients: int | None) -> list[str]:
+    """A sentence for each setting that the images refuse.
+
+    Args:
+        config: Of which nothing else is wrong.
+        clients: In a simulation; None if that is unknown: then their slices are not looked at.
+    """
+    try:
+        release = _release(config)
+        if release is None:
+            return _problems_of_a_sample(config, clients)
+        split = training_split(release, config.train_split)
+        for name in ("clean_test", config.val_split):
+            if name != "none":
+                release.split(name)
+        problems = _problems_of_slices(config, release, split, clients) if clients else []
+        return problems + _problem_of_labels(config, split, len(release.class_names))
+    except DataError as error:
+        return [str(error)]
+
+
+def is_quick(config: RunConfig) -> bool:
+    """Whether the data can be read within a fraction of a second."""
+    root = Path(config.data_dir).expanduser()
+    if not config.data_dir:
+        return True
+    if root.is_file():
+        return os.path.getsize(root) < 64 * QUICK_BYTES  # noqa: PTH202
+    lists = [root / folder / name for folder in TEXT_FOLDERS for name in LIST_FILES.values()]
+    return sum(path.stat().st_size for path in lists if path.is_file()) < QUICK_BYTES
+
+
+def _release(config: RunConfig) -> Release | None:
+    """The run's; None for a sample that has not been drawn."""
+    if config.data_dir:
+        return open_release(Path(config.data_dir).expanduser())
+    return open_release(sample_folder()) if sample_folder().is_dir() else None
+
+
+def _problems_of_a_sample(config: RunConfig, clients: int | None) -> list[str]:
+    """What its size alone tells, for equal shares."""
+    if not clients or config.partition != "iid" or config.train_split != "noisy":
+        return []
+    images = SampleSize().train
+    if clients > images:
+        return [f"{clients} clients were asked for, but there are only {images} images; it must be at most {images}."]
+    return _problem_of_batches(config, images // clients)
+
+
+def _problems_of_slices(config: RunConfig, release: Release, split: Split, clients: int) -> list[str]:
+    args = parse_args("partition-args", config.partition_args)
+    problems = []
+    try:
+        parts = deal(split, config.partition, clients, config.seed, **args)
+    except DataError as error:
+        given = f", 'partition-args' is {one_line(repr(config.partition_args))}" if args else ""
+        problems = [f"run config: 'partition' is {config.partition!r}{given}: {error}"]
+    else:
+        problems = _problem_of_batches(config, min(map(len, parts)))
+    if config.fraction_evaluate and (images := len(release.split("clean_val").labels)) < clients:
+        problems.append(
+            f"run config: 'fraction-evaluate' is {config.fraction_evaluate:g}, but clean val has {images} images for"
+            f" {clients} clients; it must be 0, or there must be an image for each."
+        )
+    return problems
+
+
+def _problem_of_batches(config: RunConfig, least: int) -> list[str]:
+    if not config.drop_last or config.batch_size <= least:
+        return []
+    return [
+        f"run config: 'batch-size' is {config.batch_size}, but the smallest client holds only {least} images and"
+        f" 'drop-last' leaves incomplete batches out; it must be at most {least}."
+    ]
+
+
+def _problem_of_labels(config: RunConfig, split: Split, classes: int) -> list[str]:
+    args = parse_args("label-noise-args", config.label_noise_args)
+    try:
+        corrupt(split.labels[:1], config.label_noise, classes, 0, 1, config.seed, **args)
+    except DataError as error:
+        return [f"run config: 'label-noise' is {config.label_noise!r}: {error}"]
+    return []

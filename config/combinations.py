@@ -1,0 +1,103 @@
+"""Which methods, strategies and other settings are incompatible, and why; checked before a run starts."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from config.errors import ConfigError
+from config.known import METHODS, STRATEGIES
+from config.run_config import RunConfig
+
+
+def check_combination(config: RunConfig, method: Any, strategy: Any) -> None:
+    """Check that the run's method goes with the rest of its config.
+
+    Args:
+        config: The run's.
+        method: It, or what `config.known` says of it.
+        strategy: It, or what `config.known` says of it.
+
+    Raises:
+        ConfigError: It does not; the sentence names the reason, and what would work.
+    """
+    for problem in problems_of_method(config, method, strategy):
+        raise ConfigError(problem)
+
+
+def problems_of_method(config: RunConfig, method: Any, strategy: Any) -> Iterator[str]:
+    """A sentence for each reason why the run's method does not go with the rest of its config."""
+    name, refused = config.method, f"run config: 'strategy' is {config.strategy!r}, but 'method' is {config.method!r}"
+    if method.networks > 1 and not getattr(strategy, "by_number", True):
+        yield (
+            f"{refused}, which trains {method.networks} networks that must not be mixed, and this strategy measures"
+            " distances between whole models; it must be one that works coordinate by coordinate, such as fedavg,"
+            " fedadam or fedmedian."
+        )
+    if config.strategy == "daagg" and not method.finds_noisy_clients:
+        finders = " or ".join(one for one, known in METHODS.items() if known.finds_noisy_clients)
+        yield (
+            f"{refused}, which does not tell noisy clients from clean ones; it must be another one, or the method"
+            f" {finders}."
+        )
+    if config.strategy == "qfedavg" and (method.loss_may_be_negative or method.finds_noisy_clients):
+        # It weights each client by a power of its loss.
+        why = "may be negative" if method.loss_may_be_negative else "is not the same function on all clients"
+        yield (
+            f"{refused}, whose loss {why}, and q-FedAvg weights clients by a power of their loss; it must be another"
+            " strategy."
+        )
+    if config.privacy != "none" and method.finds_noisy_clients:
+        yield (
+            f"run config: 'privacy' is {config.privacy!r}, but 'method' is {name!r}, for which clients send their loss"
+            " on each class without noise; 'privacy' must be none, or 'method' another one."
+        )
+    if config.compile and method.features:
+        yield (
+            f"run config: 'compile' is true, but 'method' is {name!r}, which looks inside the network; it must be"
+            " false."
+        )
+
+
+def problems_of_privacy(config: RunConfig, strategy: Any) -> Iterator[str]:
+    """A sentence for each reason why `privacy` does not go with the run's strategy, limits and `payload`."""
+    if config.privacy == "none":
+        return
+    if not getattr(strategy, "takes_one_mean", False):
+        private = ", ".join(name for name, known in STRATEGIES.items() if known.takes_one_mean)
+        yield (
+            f"run config: 'privacy' is {config.privacy!r}, but 'strategy' is {config.strategy!r}, which needs more than"
+            f" the mean of the replies; it must be one of {private}."
+        )
+    if config.max_update_norm or config.max_update_ratio:
+        key = "max-update-norm" if config.max_update_norm else "max-update-ratio"
+        yield (
+            f"run config: '{key}' is {getattr(config, key.replace('-', '_')):g}, but 'privacy' is {config.privacy!r},"
+            " which limits every update by clipping it, and whose guarantee covers no refusals; it must be 0."
+        )
+    if config.privacy.startswith("client-") and config.payload != "fp32":
+        yield (
+            f"run config: 'payload' is {config.payload!r}, but 'privacy' is {config.privacy!r}, where clients clip"
+            " before they send: rounding could make updates longer than the norm. It must be fp32."
+        )
+
+
+def problems_of_values(config: RunConfig, args: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """A sentence for each pair of values that are right by themselves and do not go together.
+
+    Args:
+        config: The run's.
+        args: By key, the parameters that it gives, with names as in Python.
+    """
+    known = METHODS[config.method]
+    given = {**{name: one.default for name, one in known.parameters.items()}, **args["method-args"]}
+    if config.method == "sce" and not given["alpha"] and not given["beta"]:
+        yield f"run config: 'method-args' is {config.method_args!r}; alpha of sce must be above 0 if beta is 0."
+    if known.finds_noisy_clients and given["warm_up_rounds"] >= max(2, config.num_server_rounds):
+        yield (
+            f"run config: 'method-args' sets warm-up-rounds to {given['warm_up_rounds']}, but 'num-server-rounds' is"
+            f" {config.num_server_rounds}; it must be below that."
+        )
+    if config.pretrained == "imagenet" and not config.model.startswith("resnet"):
+        yield (
+            f"run config: 'pretrained' is 'imagenet', but there are no such weights for the 'model' {config.model}; it"
+            " must be none or a file, or the 'model' a ResNet."
+        )

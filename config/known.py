@@ -1,0 +1,268 @@
+"""Methods, strategies and kinds of privacy, as their classes describe them.
+
+`python -m server_app.known --write` writes this file, as does `make docs`; a test compares it with the classes.
+"""
+
+from math import nan
+
+from config.parameters import KnownMethod, KnownStrategy, Parameter
+from config.rules import TRANSITION, at_least, interval, one_of, rounds_or_share
+
+METHODS = {
+    "ce": KnownMethod(
+        {
+            "label_smoothing": Parameter(0.0, interval(0, 1, open_high=True)),
+        },
+    ),
+    "sce": KnownMethod(
+        {
+            "alpha": Parameter(0.1, interval(0)),
+            "beta": Parameter(1.0, interval(0)),
+            "floor": Parameter(0.0001, interval(0, 1, open_low=True, open_high=True)),
+        },
+    ),
+    "gce": KnownMethod(
+        {
+            "q": Parameter(0.7, interval(0, 1, open_low=True, but="its limit at 0 is cross-entropy, method='ce'")),
+            "truncation": Parameter(0.0, interval(0, 1, open_high=True)),
+        },
+    ),
+    "forward": KnownMethod(
+        {
+            "transition": Parameter("estimate", TRANSITION),
+            "smoothing": Parameter(1.0, interval(0)),
+            "correction": Parameter("forward", one_of("forward", "backward")),
+        },
+    ),
+    "feddecorr": KnownMethod(
+        {
+            "zeta": Parameter(0.1, interval(0)),
+            "form": Parameter("paper", one_of("paper", "fnbench")),
+        },
+        features=True,
+    ),
+    "elr": KnownMethod(
+        {
+            "beta": Parameter(0.7, interval(0, 1, open_high=True)),
+            "strength": Parameter(3.0, interval(0)),
+        },
+        loss_may_be_negative=True,
+    ),
+    "fedlsr": KnownMethod(
+        {
+            "gamma": Parameter(0.4, interval(0)),
+            "entropy": Parameter(0.6, interval(0)),
+            "warm_up": Parameter(0.2, interval(0, 1)),
+            "warm_up_rounds": Parameter(-1, rounds_or_share(0, "warm-up")),
+            "form": Parameter("paper", one_of("paper", "reference")),
+        },
+    ),
+    "co-teaching": KnownMethod(
+        {
+            "forget_rate": Parameter(0.2, interval(0, 1, open_high=True)),
+            "warm_up": Parameter(0.2, interval(0, 1)),
+            "warm_up_rounds": Parameter(-1, rounds_or_share(0, "warm-up")),
+        },
+        networks=2,
+    ),
+    "fednoro": KnownMethod(
+        {
+            "warm_up": Parameter(0.16666666666666666, interval(0, 1, open_low=True, open_high=True)),
+            "warm_up_rounds": Parameter(-1, rounds_or_share(1, "warm-up")),
+            "clients": Parameter("detect", one_of("detect", "all-noisy", "all-clean")),
+            "least_gap": Parameter(0.1, interval(0)),
+            "temperature": Parameter(0.8, interval(0, open_low=True)),
+            "distillation": Parameter(0.8, interval(0, 1)),
+            "ramp_end": Parameter(1.0, interval(0, 1, open_low=True)),
+            "ramp_end_round": Parameter(-1, rounds_or_share(1, "ramp-end")),
+            "adjustment": Parameter(1.0, interval(0)),
+        },
+        strategy="daagg",
+        finds_noisy_clients=True,
+    ),
+    "fedelc": KnownMethod(
+        {
+            "warm_up": Parameter(0.16666666666666666, interval(0, 1, open_low=True, open_high=True)),
+            "warm_up_rounds": Parameter(-1, rounds_or_share(1, "warm-up")),
+            "clients": Parameter("detect", one_of("detect", "all-noisy", "all-clean")),
+            "least_gap": Parameter(0.1, interval(0)),
+            "alpha": Parameter(0.2, interval(0)),
+            "beta": Parameter(0.5, interval(0)),
+            "sharpness": Parameter(10.0, interval(0, open_low=True)),
+            "label_rate": Parameter(1000.0, interval(0, open_low=True)),
+            "adjustment": Parameter(1.0, interval(0)),
+        },
+        strategy="daagg",
+        finds_noisy_clients=True,
+    ),
+}
+STRATEGIES = {
+    "fedavg": KnownStrategy(
+        {
+            "min_train_nodes": Parameter(1, at_least(1)),
+            "min_evaluate_nodes": Parameter(1, at_least(1)),
+            "min_available_nodes": Parameter(1, at_least(1)),
+        },
+        takes_one_mean=True,
+    ),
+    "fedavgm": KnownStrategy(
+        {
+            "min_train_nodes": Parameter(1, at_least(1)),
+            "min_evaluate_nodes": Parameter(1, at_least(1)),
+            "min_available_nodes": Parameter(1, at_least(1)),
+            "server_learning_rate": Parameter(1.0, interval(0, open_low=True)),
+            "server_momentum": Parameter(0.0, interval(0, 1, open_high=True)),
+        },
+        takes_one_mean=True,
+    ),
+    "fedprox": KnownStrategy(
+        {
+            "min_train_nodes": Parameter(1, at_least(1)),
+            "min_evaluate_nodes": Parameter(1, at_least(1)),
+            "min_available_nodes": Parameter(1, at_least(1)),
+            "proximal_mu": Parameter(0.0, interval(0)),
+        },
+        takes_one_mean=True,
+    ),
+    "fedadagrad": KnownStrategy(
+        {
+            "min_train_nodes": Parameter(1, at_least(1)),
+            "min_evaluate_nodes": Parameter(1, at_least(1)),
+            "min_available_nodes": Parameter(1, at_least(1)),
+            "eta": Parameter(0.1, interval(0, open_low=True)),
+            "tau": Parameter(0.001, interval(0, open_low=True)),
+        },
+        takes_one_mean=True,
+    ),
+    "fedadam": KnownStrategy(
+        {
+            "min_train_nodes": Parameter(1, at_least(1)),
+            "min_evaluate_nodes": Parameter(1, at_least(1)),
+            "min_available_nodes": Parameter(1, at_least(1)),
+            "eta": Parameter(0.1, interval(0, open_low=True)),
+            "tau": Parameter(0.001, interval(0, open_low=True)),
+            "beta_1": Parameter(0.9, interval(0, 1, open_high=True)),
+            "beta_2": Parameter(0.99, interval(0, 1, open_high=True)),
+        },
+        takes_one_mean=True,
+    ),
+    "fedyogi": KnownStrategy(
+        {
+            "min_train_nodes": Parameter(1, at_least(1)),
+            "min_evaluate_nodes": Parameter(1, at_least(1)),
+            "min_available_nodes": Parameter(1, at_least(1)),
+            "eta": Parameter(0.01, interval(0, open_low=True)),
+            "tau": Parameter(0.001, interval(0, open_low=True)),
+            "beta_1": Parameter(0.9, interval(0, 1, open_high=True)),
+            "beta_2": Parameter(0.99, interval(0, 1, open_high=True)),
+        },
+        takes_one_mean=True,
+    ),
+    "fedexp": KnownStrategy(
+        {
+            "min_train_nodes": Parameter(1, at_least(1)),
+            "min_evaluate_nodes": Parameter(1, at_least(1)),
+            "min_available_nodes": Parameter(1, at_least(1)),
+            "epsilon": Parameter(0.001, interval(0, open_low=True)),
+        },
+        by_number=False,
+    ),
+    "qfedavg": KnownStrategy(
+        {
+            "min_train_nodes": Parameter(1, at_least(1)),
+            "min_evaluate_nodes": Parameter(1, at_least(1)),
+            "min_available_nodes": Parameter(1, at_least(1)),
+            "q": Parameter(0.1, interval(0, 100)),
+            "client_learning_rate": Parameter(0.0, interval(0, open_low=True)),
+        },
+        by_number=False,
+    ),
+    "fedmedian": KnownStrategy(
+        {
+            "min_train_nodes": Parameter(1, at_least(1)),
+            "min_evaluate_nodes": Parameter(1, at_least(1)),
+            "min_available_nodes": Parameter(1, at_least(1)),
+        },
+    ),
+    "fedtrimmedavg": KnownStrategy(
+        {
+            "min_train_nodes": Parameter(1, at_least(1)),
+            "min_evaluate_nodes": Parameter(1, at_least(1)),
+            "min_available_nodes": Parameter(1, at_least(1)),
+            "beta": Parameter(0.2, interval(0, 0.5, open_high=True)),
+        },
+    ),
+    "krum": KnownStrategy(
+        {
+            "min_train_nodes": Parameter(1, at_least(1)),
+            "min_evaluate_nodes": Parameter(1, at_least(1)),
+            "min_available_nodes": Parameter(1, at_least(1)),
+            "num_malicious_nodes": Parameter(0, at_least(0)),
+        },
+        by_number=False,
+    ),
+    "multikrum": KnownStrategy(
+        {
+            "min_train_nodes": Parameter(1, at_least(1)),
+            "min_evaluate_nodes": Parameter(1, at_least(1)),
+            "min_available_nodes": Parameter(1, at_least(1)),
+            "num_malicious_nodes": Parameter(0, at_least(0)),
+            "num_nodes_to_select": Parameter(1, at_least(1)),
+        },
+        by_number=False,
+    ),
+    "bulyan": KnownStrategy(
+        {
+            "min_train_nodes": Parameter(1, at_least(1)),
+            "min_evaluate_nodes": Parameter(1, at_least(1)),
+            "min_available_nodes": Parameter(1, at_least(1)),
+            "num_malicious_nodes": Parameter(0, at_least(0)),
+        },
+        by_number=False,
+    ),
+    "rfa": KnownStrategy(
+        {
+            "min_train_nodes": Parameter(1, at_least(1)),
+            "min_evaluate_nodes": Parameter(1, at_least(1)),
+            "min_available_nodes": Parameter(1, at_least(1)),
+            "iterations": Parameter(4, at_least(1)),
+            "nu": Parameter(1e-05, interval(0, open_low=True)),
+            "tolerance": Parameter(1e-06, interval(0, 1)),
+        },
+        by_number=False,
+    ),
+    "daagg": KnownStrategy(
+        {
+            "min_train_nodes": Parameter(1, at_least(1)),
+            "min_evaluate_nodes": Parameter(1, at_least(1)),
+            "min_available_nodes": Parameter(1, at_least(1)),
+            "distance": Parameter("tensors", one_of("tensors", "model")),
+        },
+        by_number=False,
+    ),
+}
+PRIVACY: dict[str, dict[str, Parameter]] = {
+    "none": {},
+    "server-fixed": {
+        "noise_multiplier": Parameter(nan, interval(0)),
+        "clipping_norm": Parameter(nan, interval(0, open_low=True)),
+    },
+    "server-adaptive": {
+        "noise_multiplier": Parameter(nan, interval(0)),
+        "initial_clipping_norm": Parameter(0.1, interval(0, open_low=True)),
+        "target_clipped_quantile": Parameter(0.5, interval(0, 1)),
+        "clip_norm_lr": Parameter(0.2, interval(0, open_low=True)),
+        "clipped_count_stddev": Parameter(0.0, interval(0)),
+    },
+    "client-fixed": {
+        "noise_multiplier": Parameter(nan, interval(0)),
+        "clipping_norm": Parameter(nan, interval(0, open_low=True)),
+    },
+    "client-adaptive": {
+        "noise_multiplier": Parameter(nan, interval(0)),
+        "initial_clipping_norm": Parameter(0.1, interval(0, open_low=True)),
+        "target_clipped_quantile": Parameter(0.5, interval(0, 1)),
+        "clip_norm_lr": Parameter(0.2, interval(0, open_low=True)),
+        "clipped_count_stddev": Parameter(0.0, interval(0)),
+    },
+}
