@@ -28,8 +28,9 @@ test: $(VENV)/bin/pytest ## everything CI checks, whole runs included, in 25 to 
 lint: $(VENV)/bin/ruff ## format, then check style and types
 	ruff format . && ruff check . && mypy .
 
-docs: $(VENV)/bin/python ## write docs/settings.md and the comments in pyproject.toml from the settings
+docs: $(VENV)/bin/python ## write docs/settings.md, the comments in pyproject.toml and config/known.py
 	python -m config.settings --write
+	python -m server_app.known --write
 
 run: $(VENV)/bin/flwr ## train on the synthetic sample: 10 clients, 14 rounds
 	FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1 flwr run . --stream $(CLIENTS)

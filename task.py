@@ -11,7 +11,7 @@ import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import pairwise
 
 import torch
@@ -169,6 +169,20 @@ def build_model(name: str, num_classes: int, seed: int, networks: int = 1) -> nn
     """
     built = [_build_network(name, num_classes, seed, number) for number in range(networks)]
     return built[0] if networks == 1 else Networks(built)
+
+
+@cache
+def needs_two_images(name: str, image_size: int) -> bool:
+    """Whether a model cannot train on a single image of this size, because BatchNorm would see one value a channel.
+
+    A ResNet leaves one pixel of 32 x 32.
+    """
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):  # shapes alone, in no time
+        try:
+            MODELS[name](2).train()(torch.empty(1, 3, image_size, image_size))
+        except ValueError as error:
+            return "more than 1 value per channel" in str(error)
+    return False
 
 
 def _build_network(name: str, num_classes: int, seed: int, number: int) -> nn.Module:

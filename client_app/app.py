@@ -12,6 +12,7 @@ from flwr.common.constant import ErrorCode
 
 from client_app import local_data, model_transport
 from client_app.client_state import ClientState
+from config.combinations import problem_of_single_images
 from config.run_config import ConfigError, RunConfig
 from data.errors import DataError
 from learning.allocator import keep_freed_memory
@@ -29,7 +30,7 @@ from simulation.machine import machine
 from simulation.patches import prepare_simulation
 from simulation.pinned_app import PinnedClientApp
 from simulation.share import hold_to_share, out_of_memory, place
-from task import Compute, derived_generator, pick_compute
+from task import Compute, derived_generator, needs_two_images, pick_compute
 
 prepare_simulation()
 app = PinnedClientApp(__name__)
@@ -77,6 +78,8 @@ def query(message: Message, context: Context) -> Message:
     split = local_data.training_data(site, config)
     evaluated_on = len(local_data.evaluation_data(site, config).labels) if config.fraction_evaluate > 0 else 0
     method = build_method(config)
+    if problem := problem_of_single_images(config, [len(split.labels)], needs_two_images):
+        raise ConfigError(problem)
     if config.compile:
         check_compiler()
         if method.features:

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from config.combinations import problem_of_single_images
 from config.named import parse_args
 from config.run_config import RunConfig
 from data.errors import DataError
@@ -23,18 +24,19 @@ def problems_of_data(config: RunConfig, clients: int | None) -> list[str]:
         config: Of which nothing else is wrong.
         clients: In a simulation; None if that is unknown: then their slices are not looked at.
     """
+    problems = _problem_of_minimum(config, clients) if clients else []
     try:
         release = _release(config)
         if release is None:
-            return _problems_of_a_sample(config, clients)
+            return problems + _problems_of_a_sample(config, clients)
         split = training_split(release, config.train_split)
         for name in ("clean_test", config.val_split):
             if name != "none":
                 release.split(name)
-        problems = _problems_of_slices(config, release, split, clients) if clients else []
+        problems += _problems_of_slices(config, release, split, clients) if clients else []
         return problems + _problem_of_labels(config, split, len(release.class_names))
     except DataError as error:
-        return [str(error)]
+        return [*problems, str(error)]
 
 
 def is_quick(config: RunConfig) -> bool:
@@ -74,13 +76,26 @@ def _problems_of_slices(config: RunConfig, release: Release, split: Split, clien
         given = f", 'partition-args' is {one_line(repr(config.partition_args))}" if args else ""
         problems = [f"run config: 'partition' is {config.partition!r}{given}: {error}"]
     else:
-        problems = _problem_of_batches(config, min(map(len, parts)))
+        sizes = [len(part) for part in parts]
+        alone = problem_of_single_images(config, sizes)
+        problems = _problem_of_batches(config, min(sizes)) + ([alone] if alone else [])
     if config.fraction_evaluate and (images := len(release.split("clean_val").labels)) < clients:
         problems.append(
             f"run config: 'fraction-evaluate' is {config.fraction_evaluate:g}, but clean val has {images} images for"
             f" {clients} clients; it must be 0, or there must be an image for each."
         )
     return problems
+
+
+def _problem_of_minimum(config: RunConfig, clients: int) -> list[str]:
+    """The server would wait for the others for a day."""
+    least = parse_args("strategy-args", config.strategy_args).get("min_available_nodes", 1)
+    if least <= clients:
+        return []
+    return [
+        f"run config: 'strategy-args' sets min-available-nodes to {least}, but there are {clients} clients; it must be"
+        " at most that."
+    ]
 
 
 def _problem_of_batches(config: RunConfig, least: int) -> list[str]:

@@ -1,6 +1,6 @@
 """Which methods, strategies and other settings are incompatible, and why; checked before a run starts."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from config.errors import ConfigError
@@ -96,8 +96,43 @@ def problems_of_values(config: RunConfig, args: Mapping[str, Mapping[str, Any]])
             f"run config: 'method-args' sets warm-up-rounds to {given['warm_up_rounds']}, but 'num-server-rounds' is"
             f" {config.num_server_rounds}; it must be below that."
         )
+    if problem := problem_of_single_images(config, ()):
+        yield problem
     if config.pretrained == "imagenet" and not config.model.startswith("resnet"):
         yield (
             f"run config: 'pretrained' is 'imagenet', but there are no such weights for the 'model' {config.model}; it"
             " must be none or a file, or the 'model' a ResNet."
         )
+
+
+def resnet_needs_two_images(model: str, image_size: int) -> bool:
+    """What `task.needs_two_images` finds for the models of this app: a ResNet halves five times."""
+    return model.startswith("resnet") and image_size <= 32
+
+
+def problem_of_single_images(
+    config: RunConfig, sizes: Iterable[int], needs_two: Callable[[str, int], bool] = resnet_needs_two_images
+) -> str | None:
+    """Why BatchNorm would refuse a batch of one image, in one sentence; None if there is none, or it would not.
+
+    Args:
+        config: The run's.
+        sizes: How many images each client holds, as far as that is known.
+        needs_two: Whether a model needs two images of a size.
+    """
+    alone = next((size for size in sizes if not config.drop_last and size % config.batch_size == 1), None)
+    if (config.batch_size > 1 and alone is None) or not needs_two(config.model, config.image_size):
+        return None
+    larger = next((size for size in range(config.image_size + 1, 1025) if not needs_two(config.model, size)), None)
+    changes = [f"an 'image-size' of at least {larger}"] if larger else []
+    if config.batch_size == 1:
+        changes.insert(0, "a 'batch-size' of at least 2 with drop-last=true")
+        why = "'batch-size' is 1, and"
+    else:
+        if alone is not None and alone >= config.batch_size:
+            changes.insert(0, "drop-last=true")
+        why = f"'batch-size' is {config.batch_size}, which leaves one of {alone} images alone in the last batch, and"
+    return (
+        f"run config: {why} a {config.model} cannot train on a single image of 'image-size' {config.image_size}; set"
+        f" {', or '.join(changes)}."
+    )

@@ -45,7 +45,7 @@ def hint_about_key(key: str) -> str | None:
     if name in ELSEWHERE:
         return f"{start}{ELSEWHERE[name]}."
     for owner, table in (("method", METHODS), ("strategy", STRATEGIES)):
-        has = [one for one, known in table.items() if name.replace("-", "_") in known.parameters]  # type: ignore[attr-defined]
+        has = [one for one, known in table.items() if name.replace("-", "_") in known.parameters]
         if has:
             some = "every strategy" if len(has) == len(table) else ", ".join(has)
             return f"{start}it is a parameter of {some}: {owner}-args='{name}=...'."

@@ -20,6 +20,11 @@ def fits(value: Any, default: Any, rule: Rule) -> bool:
     return type(value) is type(default) and rule.holds(value)
 
 
+def as_type_of(default: Any, value: Any) -> Any:
+    """A value that `fits`, in the type of the default."""
+    return type(default)(value)
+
+
 def check_parameters(owner: Any) -> None:
     """Check all fields of a dataclass that were declared with `parameter`; whole numbers become decimals for decimals.
 
@@ -33,7 +38,7 @@ def check_parameters(owner: Any) -> None:
         value = getattr(owner, field.name)
         if not fits(value, field.default, rule):
             raise ValueError(f"{field.name.replace('_', '-')} must be {rule.allowed}")
-        object.__setattr__(owner, field.name, type(field.default)(value))  # methods are frozen
+        object.__setattr__(owner, field.name, as_type_of(field.default, value))  # methods are frozen
 
 
 @dataclass(frozen=True)

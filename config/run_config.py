@@ -15,7 +15,7 @@ from typing import Any, cast
 from config import choices
 from config.errors import ConfigError as ConfigError
 from config.named import kebab
-from config.parameters import fits
+from config.parameters import as_type_of, fits
 from config.rules import (
     MOST,
     MOST_SEED,
@@ -315,16 +315,19 @@ def no_such_key(key: str, known: Iterable[str]) -> str:
 
 def problem_of(key: str, value: Any) -> str | None:
     """Why a key cannot have this value, in one sentence; None if it can."""
-    field = next(field for field in dataclasses.fields(RunConfig) if kebab(field.name) == key)
+    return _problem(next(field for field in dataclasses.fields(RunConfig) if kebab(field.name) == key), value)
+
+
+def _problem(field: dataclasses.Field[Any], value: Any) -> str | None:
     rule: Rule = field.metadata["rule"]
     if fits(value, field.default, rule):
         return None
     given = one_line(repr(value)) if isinstance(value, str) else shown(value)
-    return f"run config: '{key}' is {given}; it must be {rule.allowed}{closest(value, rule.names)}."
+    return f"run config: '{kebab(field.name)}' is {given}; it must be {rule.allowed}{closest(value, rule.names)}."
 
 
 def _checked(field: dataclasses.Field[Any], value: Any) -> Value:
     """`value` in the field's type, or a ConfigError that says what is allowed."""
-    if problem := problem_of(kebab(field.name), value):
+    if problem := _problem(field, value):
         raise ConfigError(problem)
-    return cast(Value, type(field.default)(value))
+    return cast(Value, as_type_of(field.default, value))

@@ -1,4 +1,4 @@
-"""The ServerApp: config, data, roll call, strategy, rounds."""
+"""One run: config, data, roll call, strategy, rounds. `server_app.start` starts it."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -9,7 +9,7 @@ from typing import Any
 
 from flwr.app import ArrayRecord, Context
 from flwr.common import log
-from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp import Grid
 
 from config.combinations import check_combination
 from config.paths import check_output
@@ -40,18 +40,14 @@ from server_app.roll_call import call_roll, call_roll_again, introduce
 from server_app.rounds import RoundLoop
 from server_app.run_lock import RunLock
 from server_app.startup_log import gather, log_resources, log_run, roll_table, warn_of_weights
-from server_app.stopping import report_in_one_sentence, resumable
+from server_app.stopping import resumable
 from server_app.strategy import check_needs, make_strategy, restore, sampled_clients
 from server_app.writing import Guarded, writing
 from task import build_model, networks_of, pick_compute
 
-app = ServerApp()
 
-
-@app.main()
-def main(grid: Grid, context: Context) -> None:
-    """Run one federated training; bad settings are reported before round 1."""
-    report_in_one_sentence()
+def run(grid: Grid, context: Context) -> None:
+    """Run one federated training, whose settings `server_app.start` has checked."""
     with RunLock() as lock:
         _run(grid, context, lock)
 

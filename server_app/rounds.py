@@ -3,7 +3,10 @@
 import math
 import time
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from logging import WARNING
+from operator import add
+from typing import Any
 
 from flwr.app import ArrayRecord, MetricRecord
 from flwr.common import log
@@ -92,7 +95,7 @@ class RoundLoop:
 
     def _aggregate(self, sent: Sent) -> tuple[ArrayRecord, MetricRecord]:
         averaged, metrics = self._strategy.aggregate_train(sent.server_round, self._exchange.train_replies(sent))
-        if averaged is None or metrics is None:
+        if averaged is None:
             first = next(iter(sent.tally.failures.values()), "no client was sampled.")
             raise RunStoppedError(
                 f"round {sent.server_round}: none of {len(sent.messages)} clients gave a usable reply; {first}"
@@ -103,7 +106,7 @@ class RoundLoop:
                 log(WARNING, LOST_STATE, partition, self._exchange.visits.get(partition, 0))
             self._exchange.visits[partition] = sent.server_round
         self._half.heard(sent.server_round, sent.tally.metrics)
-        return averaged, metrics
+        return averaged, metrics or MetricRecord()
 
     def _evaluate(
         self,
@@ -128,7 +131,7 @@ class RoundLoop:
             arrays=averaged,
             test=quality["test"],
             validation=quality.get("validation"),
-            train_loss=float(metrics[keys.TRAIN_LOSS]),  # type: ignore[arg-type]
+            train_loss=_mean_loss(list(reports)),
             num_examples=int(sum(values[keys.NUM_EXAMPLES] for values in reports)),
             seconds=ended - before,
             slowest_client_seconds=max(values.get(keys.VISIT_SECONDS, 0.0) for values in reports),
@@ -147,6 +150,13 @@ class RoundLoop:
             of_method={**self._half.metrics(sent.server_round), **image_scores(reports)},
             state=state,
         )
+
+
+def _mean_loss(reports: Sequence[Mapping[str, Any]]) -> float:
+    """The clients' mean loss by examples, whatever the strategy reports; the same bits as Flower's own mean."""
+    total = sum(values[keys.NUM_EXAMPLES] for values in reports)
+    parts = (values[keys.TRAIN_LOSS] * (values[keys.NUM_EXAMPLES] / total) for values in reports)
+    return float(reduce(add, parts))  # `sum` compensates for rounding since Python 3.12
 
 
 def _check_finite(arrays: ArrayRecord, server_round: int) -> None:

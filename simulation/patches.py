@@ -29,8 +29,8 @@ from flwr.supercore.date import now
 from simulation.capacity import check_request, machines_of, share_of
 from simulation.out_of_band import leave_arrays_out_of_pickles
 from simulation.ray_start import starting_in_one_sentence
+from simulation.refusal import DRIVER as DRIVER
 
-DRIVER = "flwr.simulation.run_simulation"
 RESTARTS = -1  # as often as it takes
 # A message that kills its actor twice gets an error reply: it would do so again, for instance by needing more memory
 # than there is.

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from simulation.capacity import GIB, memory_bytes
+from simulation.refusal import is_refused
 
 LOOPBACK = "127.0.0.1"
 CONNECT_SECONDS = 10.0  # Ray itself would silently try for many minutes
@@ -42,6 +43,8 @@ def starting_in_one_sentence(init_ray: Callable[..., None]) -> Callable[..., Non
         from flwr.supercore.exit import ExitCode, flwr_exit
         from ray._private.services import canonicalize_bootstrap_address
 
+        if is_refused():
+            flwr_exit(ExitCode.SIMULATION_EXCEPTION, "The run stopped: its settings are refused, as said above.")
         init_args = backend_config.get("init_args", {})
         address = None
         try:

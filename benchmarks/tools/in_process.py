@@ -14,7 +14,7 @@ from flwr.superlink.grid.inmemory_grid import InMemoryGrid
 
 from client_app.app import app as client_app
 from config.run_config import RunConfig, Value
-from server_app.app import app as server_app
+from server_app.start import app as server_app
 
 Handler = Callable[[Message, Context], Message | None]
 

@@ -14,7 +14,7 @@ class FailureGate(Callback):
         """Raises RunStoppedError if fewer than `min_reply_fraction` of the sampled clients gave a usable reply."""
         asked = len(result.sampled_partitions)
         usable = asked - len(result.failures)
-        if usable < self._min * asked:
+        if usable < self._min * asked - 1e-9:  # 0.55 * 100 is 55.00000000000001
             partition, reason = min(result.failures.items())
             raise RunStoppedError(
                 f"round {result.server_round}: only {usable} of {asked} clients gave a usable reply, fewer than"

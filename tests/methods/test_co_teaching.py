@@ -164,9 +164,9 @@ def test_networks_that_start_alike_see_their_own_views_and_diverge() -> None:
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"forget_rate": 1}, "forget-rate must be at least 0 and below 1"),
-        ({"forget_rate": float("nan")}, "forget-rate must be at least 0 and below 1"),
-        ({"warm_up": -0.1}, "warm-up must be at least 0 and at most 1"),
+        ({"forget_rate": 1}, "forget-rate must be a number at least 0 and below 1"),
+        ({"forget_rate": float("nan")}, "forget-rate must be a number at least 0 and below 1"),
+        ({"warm_up": -0.1}, "warm-up must be a number at least 0 and at most 1"),
         ({"warm_up_rounds": -2}, "warm-up-rounds must be a whole number"),
         ({"warm_up_rounds": 0.5}, "warm-up-rounds must be a whole number"),
     ],

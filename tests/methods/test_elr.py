@@ -165,11 +165,11 @@ def test_training_follows_a_loop_written_for_it_alone() -> None:
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"beta": 1.0}, "beta must be at least 0 and below 1"),
-        ({"beta": -0.1}, "beta must be at least 0 and below 1"),
-        ({"strength": -1.0}, "strength must be a number of at least 0"),
-        ({"strength": float("nan")}, "strength must be a number of at least 0"),
-        ({"strength": float("inf")}, "strength must be a number of at least 0"),
+        ({"beta": 1.0}, "beta must be a number at least 0 and below 1"),
+        ({"beta": -0.1}, "beta must be a number at least 0 and below 1"),
+        ({"strength": -1.0}, "strength must be a number at least 0"),
+        ({"strength": float("nan")}, "strength must be a number at least 0"),
+        ({"strength": float("inf")}, "strength must be a number at least 0"),
     ],
 )
 def test_bad_values_end_in_a_sentence(values: dict[str, float], sentence: str) -> None:

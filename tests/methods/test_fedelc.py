@@ -288,10 +288,10 @@ def test_it_declares_what_it_remembers_and_corrects() -> None:
 @pytest.mark.parametrize(
     ("args", "sentence"),
     [
-        ("alpha=-1", "alpha must be at least 0"),
-        ("beta=nan", "beta must be at least 0"),
-        ("sharpness=0", "sharpness must be above 0"),
-        ("label-rate=inf", "label-rate must be above 0"),
+        ("alpha=-1", "alpha must be a number at least 0"),
+        ("beta=nan", "beta must be a number at least 0"),
+        ("sharpness=0", "sharpness must be a number above 0"),
+        ("label-rate=inf", "label-rate must be a number above 0"),
     ],
 )
 def test_bad_parameters_are_refused(args: str, sentence: str) -> None:

@@ -152,12 +152,12 @@ def test_one_visit(augmentation: str, second: str, count: int, batch_size: int) 
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"gamma": -1}, "gamma and entropy must be"),
-        ({"entropy": float("nan")}, "gamma and entropy must be"),
-        ({"warm_up": 1.5}, "warm-up must be at least 0 and at most 1"),
+        ({"gamma": -1}, "gamma must be a number at least 0"),
+        ({"entropy": float("nan")}, "entropy must be a number at least 0"),
+        ({"warm_up": 1.5}, "warm-up must be a number at least 0 and at most 1"),
         ({"warm_up_rounds": -2}, "warm-up-rounds must be a whole number"),
         ({"warm_up_rounds": 2.5}, "warm-up-rounds must be a whole number"),
-        ({"form": "code"}, "form must be 'paper' or 'reference'"),
+        ({"form": "code"}, "form must be one of paper, reference"),
     ],
 )
 def test_bad_values_end_in_a_sentence(values: dict[str, Any], sentence: str) -> None:

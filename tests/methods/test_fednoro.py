@@ -180,11 +180,11 @@ def test_a_visit_waits_for_the_device_once_an_epoch(told: dict[str, Any]) -> Non
 @pytest.mark.parametrize(
     ("args", "sentence"),
     [
-        ("temperature=0", "temperature must be above 0"),
-        ("distillation=1.1", "distillation must be from 0 to 1"),
-        ("ramp-end=0", "ramp-end must be above 0 and at most 1"),
-        ("ramp-end-round=0", "ramp-end-round must be a whole number from 1 up, or -1"),
-        ("ramp-end-round=4.5", "ramp-end-round must be a whole number from 1 up, or -1"),
+        ("temperature=0", "temperature must be a number above 0"),
+        ("distillation=1.1", "distillation must be a number at least 0 and at most 1"),
+        ("ramp-end=0", "ramp-end must be a number above 0 and at most 1"),
+        ("ramp-end-round=0", "ramp-end-round must be a whole number from 1 to 1,000,000,000, or -1"),
+        ("ramp-end-round=4.5", "ramp-end-round must be a whole number from 1 to 1,000,000,000, or -1"),
     ],
 )
 def test_bad_parameters_are_refused(args: str, sentence: str) -> None:

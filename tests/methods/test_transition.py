@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config.run_config import ConfigError
-from methods.transition import check_source, invert_transition, read_transition, transition_from_counts
+from methods.forward import Forward
+from methods.transition import invert_transition, read_transition, transition_from_counts
 
 T = np.array([[0.8, 0.2, 0.0], [0.1, 0.7, 0.2], [0.0, 0.3, 0.7]])
 
@@ -98,9 +99,9 @@ def test_the_inverse() -> None:
 
 
 def test_transition_parameters_are_checked() -> None:
-    check_source("~/t.txt", 1.0)
+    Forward("~/t.txt", 1.0)
     for bad in ("", "t.txt", "Estimate"):
         with pytest.raises(ValueError, match="transition must be estimate, clothing1m, or the absolute path"):
-            check_source(bad, 1.0)
+            Forward(bad, 1.0)
     with pytest.raises(ValueError, match="smoothing must be a number at least 0"):
-        check_source("estimate", float("inf"))
+        Forward("estimate", float("inf"))

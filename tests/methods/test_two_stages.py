@@ -61,13 +61,13 @@ def test_a_client_learns_as_noisy_if_it_is_told_so_in_stage_2(told: dict[str, An
 @pytest.mark.parametrize(
     ("args", "sentence"),
     [
-        ("warm-up=0", "warm-up must be above 0 and below 1"),
-        ("warm-up=1.0", "warm-up must be above 0 and below 1"),
-        ("warm-up-rounds=0", "warm-up-rounds must be a whole number from 1 up, or -1"),
-        ("warm-up-rounds=2.5", "warm-up-rounds must be a whole number from 1 up, or -1"),
+        ("warm-up=0", "warm-up must be a number above 0 and below 1"),
+        ("warm-up=1.0", "warm-up must be a number above 0 and below 1"),
+        ("warm-up-rounds=0", "warm-up-rounds must be a whole number from 1 to 1,000,000,000, or -1"),
+        ("warm-up-rounds=2.5", "warm-up-rounds must be a whole number from 1 to 1,000,000,000, or -1"),
         ("clients='noisy'", "clients must be one of detect, all-noisy, all-clean"),
-        ("least-gap=-0.1", "least-gap must be at least 0"),
-        ("adjustment=nan", "adjustment must be at least 0"),
+        ("least-gap=-0.1", "least-gap must be a number at least 0"),
+        ("adjustment=nan", "adjustment must be a number at least 0"),
     ],
 )
 def test_bad_parameters_are_refused(method: str, args: str, sentence: str) -> None:

@@ -15,16 +15,16 @@ from tests.fakes import run_in_process
     ("overrides", "sentence"),
     [
         ({"method": "magic"}, "'method' is 'magic'; it must be one of ce"),
-        ({"method_args": "label-smoothing=2"}, "label-smoothing must be at least 0 and below 1"),
+        ({"method_args": "label-smoothing=2"}, "label-smoothing of ce is 2, and must be a number at least 0 and below 1"),
         (
             {"partition": "random"},
-            "'partition' is 'random': there is no partition scheme 'random'; it must be",
+            "'partition' is 'random'; it must be one of iid, dirichlet",
         ),
         (
             {"partition": "dirichlet", "partition_args": "alpha=-1"},
             "'partition-args' is 'alpha=-1': 'alpha' of",
         ),
-        ({"label_noise": "heavy"}, "'label-noise' is 'heavy': there is no label noise 'heavy'; it must be one of"),
+        ({"label_noise": "heavy"}, "'label-noise' is 'heavy'; it must be one of none"),
         ({"label_noise": "symmetric", "label_noise_args": "rate=2"}, "'label-noise-args' is 'rate=2': 'rate' of"),
         ({"batch_size": 64}, "'batch-size' is 64, but partition [0-9]+ holds only 30 images"),
         ({"clients": 121}, "121 partitions were asked for, but there are only 120 images"),

@@ -45,11 +45,11 @@ class Counting(Method):
 
 @pytest.fixture(autouse=True)
 def _known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(METHODS, "counting", Counting)
+    monkeypatch.setitem(METHODS, "ce", Counting)
 
 
 def _run(out: Path, sample: Path, **changes: Any) -> Path:
-    settings = {"method": "counting", "model": "cnn", "image_size": 16, "num_server_rounds": 5, "fraction_train": 0.5}
+    settings = {"method": "ce", "model": "cnn", "image_size": 16, "num_server_rounds": 5, "fraction_train": 0.5}
     return run_in_process(out, data_dir=str(sample), **{**settings, **changes})
 
 
@@ -202,8 +202,8 @@ def test_both_halves_of_a_method_talk_to_each_other(
     tmp_path: Path, tiny_sample: Path, monkeypatch: pytest.MonkeyPatch, cut: bool
 ) -> None:
     """Four clients with 30 images each, all of which train in each of three rounds."""
-    monkeypatch.setitem(METHODS, "telling", Telling)
-    settings = {"method": "telling", "fraction_train": 1.0, "num_server_rounds": 3}
+    monkeypatch.setitem(METHODS, "ce", Telling)
+    settings = {"method": "ce", "fraction_train": 1.0, "num_server_rounds": 3}
     if cut:
         with pytest.raises(CutOffError):
             _run(tmp_path, tiny_sample, handler=_dies_at(6), resume="auto", **settings)

@@ -25,7 +25,7 @@ def test_auto_is_the_methods_own_strategy() -> None:
 
 
 def test_an_unknown_method_is_refused_at_once() -> None:
-    with pytest.raises(ConfigError, match=r"'method' is 'cee'; it must be one of ce, co-teaching, "):
+    with pytest.raises(ConfigError, match=r"'method' is 'cee'; it must be one of ce, sce, gce, "):
         with_own_strategy(RunConfig(method="cee"))
     with pytest.raises(ConfigError, match=r"'method-args' names 'q'; ce takes label-smoothing"):
         with_own_strategy(RunConfig(method_args="q=1"))

@@ -14,9 +14,9 @@ from flwr.app import Context, Message, RecordDict
 from client_app.app import app as client_app
 from config.run_config import ConfigError, RunConfig
 from data.sealed import write_sealed
-from server_app.app import app as server_app
 from server_app.checkpoint_file import FORMAT, load_checkpoint
 from server_app.resume import MAY_DIFFER, NOT_SEARCHED
+from server_app.start import app as server_app
 from tests.fakes import InProcessGrid, outcome_of, partitions, rounds_of, run_in_process
 from tests.server_app.test_resume import settings
 

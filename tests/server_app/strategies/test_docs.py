@@ -30,7 +30,8 @@ def _strategy(name: str) -> Any:
 
 
 def _documented(name: str, field: dataclasses.Field[Any]) -> str:
-    allowed = field.metadata["rule"].allowed.removeprefix("a number ")
+    rule = field.metadata["rule"]
+    allowed = (rule.short or rule.allowed).removeprefix("a number ")
     default = DEFAULTS.get((name, field.name), field.default)
     return f"`{field.name.replace('_', '-')}` = {default}, {allowed}"
 
