@@ -9,9 +9,11 @@ import numpy as np
 import typer
 from rich.console import Console
 
+from data.commands import run_command_line
 from data.errors import DataError
 from data.layout.key_files import find, read_labels, unique_order
 from data.sealed import DamagedError, read_sealed
+from data.user_cache import below_home
 from data.whole_files import round_files
 
 MAX_CLASSES = 32_767  # labels are int16 in an index
@@ -133,8 +135,8 @@ def labels(
 
     Corrected labels never leave a client: on real nodes, each site runs this on its own machine.
     """
-    corrected = read_corrected(folder.expanduser())
-    lines = write_labels(corrected, out.expanduser(), base)
+    corrected = read_corrected(below_home(str(folder)))
+    lines = write_labels(corrected, below_home(str(out)), base)
     changed = int((corrected.given != corrected.believed).sum())
     console.print(
         f"{corrected.clients} clients judged {len(corrected.keys):,} images and corrected the label of {changed:,};"
@@ -143,11 +145,7 @@ def labels(
 
 
 def main() -> None:
-    try:
-        app(prog_name="python -m client_app.corrected_labels")
-    except DataError as error:
-        typer.echo(f"python -m client_app.corrected_labels: {error}", err=True)
-        raise SystemExit(1) from None
+    run_command_line(app, "python -m client_app.corrected_labels", (DataError,))
 
 
 if __name__ == "__main__":

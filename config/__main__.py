@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from data.commands import run_command_line
+
 app = typer.Typer(
     help="The settings of a run.",
     epilog="Example: python -m config check -c \"preset='notebook' lr=0.1\" --clients 100",
@@ -76,7 +78,7 @@ def _defaults() -> dict[str, Any]:
 
 
 def main() -> None:
-    app(prog_name="python -m config")
+    run_command_line(app, "python -m config", ())
 
 
 if __name__ == "__main__":

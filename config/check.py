@@ -17,6 +17,7 @@ from config.known import METHODS, PRIVACY, STRATEGIES
 from config.named import kebab, parse_args, unknown
 from config.parameters import KnownStrategy, Parameter, fits
 from config.paths import problem_of_output
+from config.rules import is_absolute
 from config.run_config import RunConfig, fused_values, no_such_key, problem_of
 from data.errors import DataError
 from data.text import one_line, shown
@@ -160,11 +161,11 @@ def _problem_of_partition(config: RunConfig) -> str | None:
             check_args(config.partition, args)
         elif args.keys() != {"path"} or not isinstance(args["path"], str):
             raise DataError("partition scheme 'file' needs the argument 'path', a string, and no other.")
-        elif not Path(args["path"]).expanduser().is_file():
-            raise DataError(f"there is no file {shown(args['path'])}.")
+        elif not is_absolute(args["path"]):  # whether it is there, its readers say: the clients
+            raise DataError(f"'path' is {shown(args['path'])}; it must be an absolute path that can exist.")
     except ConfigError as error:
         return str(error)
-    except (DataError, OSError, ValueError, RuntimeError) as error:
+    except DataError as error:
         given = f", 'partition-args' is {one_line(repr(config.partition_args))}" if config.partition_args else ""
         return f"run config: 'partition' is {config.partition!r}{given}: {one_line(str(error))}"
     return None

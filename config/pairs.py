@@ -30,7 +30,8 @@ def read_pairs(flag: str, texts: Sequence[str]) -> tuple[dict[str, Any], list[st
             try:
                 values |= dict(_flat(tomllib.loads(Path(text).expanduser().read_text(encoding="utf-8"))))
             except (OSError, ValueError, RuntimeError, RecursionError) as error:
-                problems.append(f"{flag} {shown(text)}: it must be a TOML file of keys ({one_line(str(error))}).")
+                why = getattr(error, "strerror", None) or str(error)
+                problems.append(f"{flag} {shown(text)}: it must be a TOML file of keys ({one_line(why)}).")
     return values, problems
 
 

@@ -8,6 +8,7 @@ import typer
 
 from data.arguments import parse_pairs
 from data.check import begin_check
+from data.commands import run_command_line, with_a_name
 from data.errors import DataError
 from data.import_folder import SUFFIXES, Shares, import_folder
 from data.pack_writer import Packing, write_pack
@@ -29,16 +30,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 DEFAULT = SampleSize()
+MOST_IMAGES = 100_000_000
 Out = Annotated[Path, typer.Option("--out", help="Folder to write; it must not exist yet, or be empty.")]
 
 
 @app.command(epilog="Example: python -m data sample --out ~/sample --train 1000 --image-size 64")
 def sample(
     out: Out,
-    train: Annotated[int, typer.Option(help="Noisy training images.")] = DEFAULT.train,
-    clean_train: Annotated[int, typer.Option(help="Clean training images.")] = DEFAULT.clean_train,
-    val: Annotated[int, typer.Option(help="Clean validation images.")] = DEFAULT.val,
-    test: Annotated[int, typer.Option(help="Clean test images.")] = DEFAULT.test,
+    train: Annotated[int, typer.Option(help="Noisy training images.", max=MOST_IMAGES)] = DEFAULT.train,
+    clean_train: Annotated[int, typer.Option(help="Clean training images.", max=MOST_IMAGES)] = DEFAULT.clean_train,
+    val: Annotated[int, typer.Option(help="Clean validation images.", max=MOST_IMAGES)] = DEFAULT.val,
+    test: Annotated[int, typer.Option(help="Clean test images.", max=MOST_IMAGES)] = DEFAULT.test,
     image_size: Annotated[int, typer.Option(help="Shorter side in pixels.")] = DEFAULT.image_size,
     seed: Annotated[int, typer.Option(help="The same seed draws the same files.")] = DEFAULT.seed,
 ) -> None:
@@ -71,7 +73,7 @@ def import_(
 
 # What DIR is stands in each docstring: flwr needs a Typer that loses the help of arguments with Click 8.5.
 Release_ = Annotated[Path, typer.Argument(metavar="DIR")]
-Threads = Annotated[int, typer.Option(help="Images processed at a time; 0: one per processor.", min=0)]
+Threads = Annotated[int, typer.Option(help="Images processed at a time; 0: one per processor.", min=0, max=1024)]
 Plot = Annotated[Path | None, typer.Option(help="Also save a picture to this .png, .svg or .pdf file.")]
 
 
@@ -96,7 +98,9 @@ def show(folder: Release_, plot: Plot = None) -> None:
 @app.command(epilog="Example: python -m data check ~/clothing1M --out findings.tsv")
 def check(
     folder: Release_,
-    out: Annotated[Path, typer.Option(help="Where to write all findings.")] = Path("findings.tsv"),
+    out: Annotated[Path, typer.Option(help="Where to write all findings.", callback=with_a_name)] = Path(
+        "findings.tsv"
+    ),
     threads: Threads = 0,
 ) -> None:
     """Find whatever is missing, damaged or misplaced; exit code 1 if anything is.
@@ -124,7 +128,7 @@ def check(
 @app.command(epilog="Example: python -m data pack ~/clothing1M --out ~/clothing1M.pack --image-size 256")
 def pack(
     folder: Release_,
-    out: Annotated[Path, typer.Option("--out", help="The file to write.")],
+    out: Annotated[Path, typer.Option("--out", help="The file to write.", callback=with_a_name)],
     image_size: Annotated[int, typer.Option(help="Re-encode with this shorter side; 0: keep files as they are.")] = 0,
     decoded: Annotated[bool, typer.Option("--decoded", help="Store pixels of --image-size x --image-size.")] = False,
     threads: Threads = 0,
@@ -147,7 +151,7 @@ def pack(
 )
 def partition_(
     folder: Release_,
-    clients: Annotated[int, typer.Option(help="Number of clients.")],
+    clients: Annotated[int, typer.Option(help="Number of clients.", max=MOST_IMAGES)],
     scheme: Annotated[str, typer.Option("--partition", help=f"One of {', '.join(PARTITIONS)}, file.")] = "iid",
     partition_args: Annotated[str, typer.Option(help='Parameters of the scheme: "alpha=0.3 min-size=64".')] = "",
     train_split: Annotated[str, typer.Option(help=f"Images to deal: one of {', '.join(TRAIN_SPLITS)}.")] = "noisy",
@@ -195,9 +199,9 @@ def _save(figure: "Figure", path: Path) -> None:
     typer.echo(str(path.resolve()))
 
 
+def main() -> None:
+    run_command_line(app, "python -m data", (DataError,))
+
+
 if __name__ == "__main__":
-    try:
-        app(prog_name="python -m data")
-    except DataError as error:
-        typer.echo(f"python -m data: {error}", err=True)
-        raise SystemExit(1) from None
+    main()

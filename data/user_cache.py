@@ -15,9 +15,11 @@ def below_home(path: str) -> Path:
     """A path that may start with ``~``.
 
     Raises:
-        DataError: The user has no home folder, as in a container that runs under any number.
+        DataError: There is no such user, or this one has no home folder, as in a container that runs under any number.
     """
     try:
         return Path(path).expanduser()
     except RuntimeError:
+        if path.removeprefix("~")[:1] not in ("", "/"):
+            raise DataError(f"{path} cannot be found: there is no user {path[1:].split('/')[0]!r}.") from None
         raise DataError(f"{path} cannot be found: this user has no home folder; set HOME to one.") from None

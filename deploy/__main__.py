@@ -1,5 +1,6 @@
 """`python -m deploy`: what a federation on real machines needs, one folder per machine."""
 
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -22,7 +23,7 @@ app = typer.Typer(
 )
 # What arguments are stands in each docstring: flwr needs a Typer that loses their help with Click 8.5.
 Dir = Annotated[Path, typer.Argument(metavar="DIR")]
-Days = Annotated[int, typer.Option(help="How long the server certificate is valid.", min=1)]
+Days = Annotated[int, typer.Option(help="How long the server certificate is valid.", min=1, max=36500)]
 Also = Annotated[list[str] | None, typer.Option(help="A further name or address of the server; repeatable.")]
 TWO_YEARS = 730
 
@@ -109,9 +110,24 @@ def renew(folder: Dir, also: Also = None, days: Days = TWO_YEARS) -> None:
     )
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """As `data.commands`, of which this package knows nothing."""
+    sentence = ""
     try:
+        for argument in sys.argv[1:]:
+            argument.encode()
         app(prog_name="python -m deploy")
     except DeployError as error:
-        typer.echo(f"python -m deploy: {error}", err=True)
-        raise SystemExit(1) from None
+        sentence = str(error)
+    except UnicodeEncodeError as error:
+        sentence = f"an argument is {error.object!a}, which is not UTF-8; rename what it names."
+    except OSError as error:
+        sentence = f"{f'{error.filename}: ' if error.filename else ''}{error.strerror or error}."
+    if sentence:
+        shown = "".join(character if character.isprintable() else "?" for character in sentence)
+        typer.echo(f"python -m deploy: {shown}", err=True)
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -14,6 +14,7 @@ from config.run_config import ConfigError, RunConfig, resolve
 from data.arguments import parse_pairs
 from data.release import open_release, training_split
 from data.sample import SampleSize
+from data.user_cache import below_home
 from methods import build_method, with_own_strategy
 from probe.concurrent import Trial, gpu_total, try_clients, try_server
 from probe.errors import NoRoomError
@@ -53,7 +54,7 @@ def read_config(texts: list[str]) -> RunConfig:
         if text.endswith(".toml"):
             if len(texts) > 1:
                 raise ConfigError(f"-c {text}: a file cannot be combined with other settings.")
-            values = _read_file(Path(text).expanduser())
+            values = _read_file(below_home(text))
             continue
         try:
             pairs = parse_pairs(text)
@@ -69,8 +70,9 @@ def read_config(texts: list[str]) -> RunConfig:
 def _read_file(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"-c {path}: it must be a TOML file of run-config keys ({error}).") from None
+    except (OSError, ValueError, RecursionError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(f"-c {path}: it must be a TOML file of run-config keys ({why}).") from None
 
 
 def images_of_one_client(config: RunConfig, clients: int) -> int:

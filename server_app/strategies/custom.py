@@ -11,6 +11,7 @@ from typing import Any
 from flwr.serverapp.strategy import Strategy
 
 from config.run_config import ConfigError
+from data.text import one_line
 from server_app.strategies.parameters_only import with_buffers_apart
 
 # The app itself samples, names records and reads metrics; a strategy that did so differently would not work with it.
@@ -32,9 +33,10 @@ def load_class(name: str) -> Callable[..., Strategy]:
     module_name, _, class_name = name.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except (ImportError, ValueError) as error:  # ValueError: an empty or relative name
+    except Exception as error:  # whatever the user's file raises
+        kind = "" if isinstance(error, ImportError) else f"{type(error).__name__}: "
         raise ConfigError(
-            f"run config: 'strategy' is {name!r}, but {module_name!r} cannot be imported: {error}."
+            f"run config: 'strategy' is {name!r}, but {module_name!r} cannot be imported: {kind}{one_line(str(error))}."
         ) from None
     found = getattr(module, class_name, None)
     if not (inspect.isclass(found) and issubclass(found, Strategy)) or inspect.isabstract(found):

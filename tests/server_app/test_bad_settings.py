@@ -15,7 +15,10 @@ from tests.fakes import run_in_process
     ("overrides", "sentence"),
     [
         ({"method": "magic"}, "'method' is 'magic'; it must be one of ce"),
-        ({"method_args": "label-smoothing=2"}, "label-smoothing of ce is 2, and must be a number at least 0 and below 1"),
+        (
+            {"method_args": "label-smoothing=2"},
+            "label-smoothing of ce is 2, and must be a number at least 0",
+        ),
         (
             {"partition": "random"},
             "'partition' is 'random'; it must be one of iid, dirichlet",

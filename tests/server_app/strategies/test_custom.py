@@ -22,8 +22,8 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(ConfigError) as caught:
         _build("fedsgd")
     assert str(caught.value) == (
-        f"run config: 'strategy' is 'fedsgd'; it must be one of {', '.join(sorted(STRATEGIES))},"
-        " or your own class as 'module:Class'."
+        f"run config: 'strategy' is 'fedsgd'; it must be one of auto, {', '.join(STRATEGIES)}, or your own class as"
+        " 'module:Class' (did you mean 'fedavg'?)."
     )
 
 
@@ -45,7 +45,7 @@ def test_an_unknown_parameter_lists_the_known_ones(name: str, takes: str) -> Non
     ("name", "sentence"),
     [
         ("nowhere:Strategy", "'nowhere' cannot be imported"),
-        (":Strategy", "'' cannot be imported"),
+        (":Strategy", "it must be one of auto, .* or your own class"),
         ("server_app.strategies:STRATEGIES", "'STRATEGIES' must be a class of server_app.strategies that derives"),
         ("server_app.strategies.fedavg:FedProx", "'FedProx' must be a class of server_app.strategies.fedavg"),
         (STOCK + "Strategy", "'Strategy' must be a class of flwr.serverapp.strategy that derives"),

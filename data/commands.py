@@ -1,0 +1,56 @@
+"""How a command ends: whatever its user can cause is one sentence, not a traceback."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import typer
+
+from data.text import one_line
+
+LONGEST = 2000  # characters of a sentence
+
+
+def run_command_line(app: typer.Typer, name: str, expected: tuple[type[Exception], ...]) -> None:
+    """Parse the command line and do what it says; exit code 1 with a sentence if that cannot be.
+
+    Args:
+        app: The command.
+        name: What its user typed, for the sentence.
+        expected: What its code raises deliberately, with one sentence each.
+    """
+    sentence = not_readable(sys.argv[1:]) or ending_in_words(lambda: app(prog_name=name), expected)
+    if sentence:
+        typer.echo(f"{name}: {one_line(sentence, LONGEST)}", err=True)
+        raise SystemExit(1)
+
+
+def with_a_name(path: Path) -> Path:
+    """A file's path; a callback of options, since "." and "" name no file.
+
+    Raises:
+        typer.BadParameter: It has no name.
+    """
+    if not path.name or path.name == "..":
+        raise typer.BadParameter(f"it is '{path}'; it must name a file.")
+    return path
+
+
+def not_readable(arguments: list[str]) -> str | None:
+    """The sentence about an argument that is not UTF-8, which could neither be shown nor be written to a file."""
+    for number, argument in enumerate(arguments, start=1):
+        if not argument.isascii() and argument.encode("utf-8", "replace").decode() != argument:
+            return f"argument {number} is {argument!a}, which is not UTF-8; rename what it names."
+    return None
+
+
+def ending_in_words(call: Callable[[], object], expected: tuple[type[Exception], ...]) -> str | None:
+    """Call it; the sentence about what it raised, None if all went well. A bug of ours keeps its traceback."""
+    try:
+        call()
+    except expected as error:
+        return str(error)
+    except OSError as error:  # a path that no file system takes, a folder that may not be read
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror or error}."
+    return None
