@@ -21,6 +21,7 @@ from data.partition.file import deal
 from data.partition.schemes import partition
 from data.release import Release, Split, open_release, training_split
 from data.sample import default_sample
+from data.user_cache import below_home
 from learning.augmentation import stored_size
 from messages.keys import NUM_PARTITIONS, PARTITION_ID
 
@@ -52,7 +53,7 @@ class Site:
             DataError: Only one of `partition-id` and `num-partitions` is given, or the id is out of range.
         """
         root = str(node_config.get("data-dir") or config.data_dir)
-        path = Path(root).expanduser() if root else default_sample()
+        path = below_home(root) if root else default_sample()
         cache = _cache_of(node_config, config)
         given = [key for key in (PARTITION_ID, NUM_PARTITIONS) if key in node_config]
         if not given:

@@ -127,12 +127,12 @@ def problem_of_single_images(
     changes = [f"an 'image-size' of at least {larger}"] if larger else []
     if config.batch_size == 1:
         changes.insert(0, "a 'batch-size' of at least 2 with drop-last=true")
-        why = "'batch-size' is 1, and"
+        why = "is 1"
     else:
         if alone is not None and alone >= config.batch_size:
             changes.insert(0, "drop-last=true")
-        why = f"'batch-size' is {config.batch_size}, which leaves one of {alone} images alone in the last batch, and"
-    return (
-        f"run config: {why} a {config.model} cannot train on a single image of 'image-size' {config.image_size}; set"
-        f" {', or '.join(changes)}."
+        why = f"is {config.batch_size}, which leaves one of {alone} images alone"
+    return (  # short enough for the log of the roll call
+        f"run config: 'batch-size' {why}; a {config.model} cannot train on one image at 'image-size'"
+        f" {config.image_size}: set {', or '.join(changes)}."
     )

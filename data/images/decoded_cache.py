@@ -20,7 +20,7 @@ from data.images.decode import DECODER
 from data.images.loading import load_images
 from data.release import Release
 from data.stores.pack import PackStore
-from data.user_cache import cache_folder
+from data.user_cache import below_home, cache_folder
 
 GIB = 1 << 30
 
@@ -59,7 +59,7 @@ class DecodedCache:
     @staticmethod
     def place(folder: str) -> Path:
         """`folder`, or the one in the user's cache when it is empty."""
-        return Path(folder).expanduser() if folder else cache_folder("decoded")
+        return below_home(folder) if folder else cache_folder("decoded")
 
     def images(self, release: Release, keys: np.ndarray, size: int, threads: int = 1) -> np.ndarray:
         """Like `data.images.loading.load_images`, but each list is decoded at most once while the cache can hold it.

@@ -18,6 +18,7 @@ from data.errors import DataError
 from data.partition.schemes import PARTITIONS, partition
 from data.release import Split
 from data.tensors import map_tensors
+from data.user_cache import below_home
 
 FORMAT = "clothing1m-fl partition 1"
 
@@ -98,7 +99,7 @@ def deal(split: Split, scheme: str, num_partitions: int, seed: int, /, **args: A
         raise DataError(f"there is no partition scheme '{scheme}'; it must be one of {', '.join(PARTITIONS)}, file.")
     if args.keys() != {"path"} or not isinstance(args["path"], str):
         raise DataError("partition scheme 'file' needs the argument 'path', a string, and no other.")
-    return load_partition(Path(args["path"]).expanduser(), split.keys, num_partitions)
+    return load_partition(below_home(args["path"]), split.keys, num_partitions)
 
 
 def _hash_of_keys(keys: np.ndarray) -> str:

@@ -76,6 +76,16 @@ def test_a_ray_of_its_own_is_closed(monkeypatch: pytest.MonkeyPatch, ended: list
     assert ended == []
 
 
+def test_ray_does_not_start_for_settings_that_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def end(code: int, message: str) -> None:
+        raise SystemExit(message)
+
+    monkeypatch.setattr("flwr.supercore.exit.flwr_exit", end)
+    monkeypatch.setattr(ray_start, "is_refused", lambda: True)
+    with pytest.raises(SystemExit, match="its settings are refused"):
+        _start(monkeypatch, None)
+
+
 def test_what_the_user_sets_for_ray_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     assert ray_start.closed_to_the_network({"_node_ip_address": "192.0.2.1"}) == {"_node_ip_address": "192.0.2.1"}
