@@ -19,8 +19,8 @@ BENCHMARKS = [
     for path in sorted((ROOT / "benchmarks").rglob("*.py"))
     if "run_command(main, __doc__)" in path.read_text(encoding="utf-8")
 ]
-COMMANDS = ["data", "deploy", "probe", "client_app.corrected_labels", *BENCHMARKS]
-AT_ONCE = [*COMMANDS[:4], "benchmarks.gpu"]  # their help is shown without what takes seconds to import
+COMMANDS = ["data", "deploy", "probe", "config", "client_app.corrected_labels", *BENCHMARKS]
+AT_ONCE = [*COMMANDS[:5], "benchmarks.gpu"]  # their help is shown without what takes seconds to import
 HELP = """
 import runpy, sys
 module, *sys.argv[1:] = sys.argv[1:]

@@ -20,7 +20,7 @@ from config.run_config import RunConfig
 from tests.odd_values import ODD, TEXTS, is_a_sentence
 
 ROOT = Path(__file__).parents[2]
-NAMED = {"method": METHODS, "strategy": STRATEGIES, "privacy": PRIVACY}
+NAMED: dict[str, Any] = {"method": METHODS, "strategy": STRATEGIES, "privacy": PRIVACY}
 
 
 def _problems(**values: Any) -> list[str]:
@@ -117,7 +117,7 @@ def test_every_fault_is_said_at_once() -> None:
         ({"label-noise": "symmetric", "label-noise-args": "rate=2"}, "'rate' of symmetric is 2"),
         ({"label-noise": "symmetric", "label-noise-args": "seed=2"}, "has no argument 'seed'"),
         ({"compile": True, "method": "feddecorr"}, "'compile' is true"),
-        ({"batch-size": 1}, ": set a 'batch-size' of at least 2 with drop-last=true, or an 'image-size' of at least 33"),
+        ({"batch-size": 1}, "set a 'batch-size' of at least 2 with drop-last=true, or an 'image-size' of at least"),
         ({"model": "cnn", "pretrained": "imagenet"}, "no such weights for the 'model' cnn"),
         ({"pretrained": "/nowhere.pt"}, "there is no such file"),
         ({"data-dir": "/nowhere"}, "there is no such folder or file"),

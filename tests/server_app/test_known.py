@@ -23,15 +23,16 @@ SET = {  # what must be set, or would be another key's value
     **dict.fromkeys(("server-fixed", "client-fixed"), "noise-multiplier=1.0 clipping-norm=1.0"),
     **dict.fromkeys(("server-adaptive", "client-adaptive"), "noise-multiplier=1.0"),
 }
+TABLES: Any = (
+    ("method", METHODS, METHOD_CLASSES),
+    ("strategy", STRATEGIES, STRATEGY_CLASSES),
+    ("privacy", PRIVACY, PRIVACY_CLASSES),
+)
 PARAMETERS = [
     (key, name, parameter, classes)
-    for key, table, classes in (
-        ("method", METHODS, METHOD_CLASSES),
-        ("strategy", STRATEGIES, STRATEGY_CLASSES),
-        ("privacy", PRIVACY, PRIVACY_CLASSES),
-    )
+    for key, table, classes in TABLES
     for name, one in table.items()
-    for parameter in (one if key == "privacy" else one.parameters)  # type: ignore[attr-defined]
+    for parameter in (one if key == "privacy" else one.parameters)
 ]
 
 
