@@ -6,6 +6,7 @@
 
 import importlib.util
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -205,7 +206,7 @@ def _problem_of_weights(config: RunConfig) -> str | None:
 
 
 def _problem_of_tracking(config: RunConfig) -> str | None:
-    if config.tracking == "none" or importlib.util.find_spec(config.tracking):
+    if config.tracking == "none" or _is_importable(config.tracking):
         return None
     return (
         f"run config: 'tracking' is {config.tracking!r}, but it is not installed; `pip install {config.tracking}` where"
@@ -228,13 +229,14 @@ def _problem_of_strategy(config: RunConfig) -> str | None:
     if not colon:
         return None
     top = module.split(".")[0]
-    try:
-        found = importlib.util.find_spec(top)
-    except (ImportError, ValueError):  # of what is running, or half imported
-        found = None
-    if found or any((CODE / f"{top}{end}").exists() for end in ("", ".py")):
+    if _is_importable(top) or any((CODE / f"{top}{end}").exists() for end in ("", ".py")):
         return None
     return f"run config: 'strategy' is {config.strategy!r}, but there is no module {top!r}."
+
+
+def _is_importable(module: str) -> bool:
+    """Whether there is such a module at the top; it is not imported, since that may take seconds."""
+    return sys.modules.get(module) is not None or importlib.util.find_spec(module) is not None
 
 
 FILES = {

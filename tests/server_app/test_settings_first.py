@@ -87,7 +87,6 @@ def test_a_strategy_need_not_report_the_loss(
     tmp_path: Path, tiny_sample: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "silent", sys.modules[__name__])
-    monkeypatch.setattr("config.check._problem_of_strategy", lambda config: None)
     settings: dict[str, Any] = {"data_dir": str(tiny_sample), "model": "cnn", "num_server_rounds": 1}
     mine = run_in_process(tmp_path, strategy="silent:Silent", run_name="mine", **settings)
     ours = run_in_process(tmp_path, strategy="fedavg", run_name="ours", **settings)

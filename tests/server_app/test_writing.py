@@ -274,5 +274,5 @@ def test_without_a_home_folder_there_is_a_sentence(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # what it does if there is none
     with pytest.raises(DataError, match="~/clothing1m-fl-runs cannot be found: this user has no home folder; set HOME"):
         output_folder(RunConfig())
-    with pytest.raises(ConfigError, match=r"'data-dir' is '~/x'; it must be an absolute path \(or one in your home"):
+    with pytest.raises(ConfigError, match=r"'data-dir' is '~/x'; it must be an absolute path that can exist \(or one"):
         RunConfig(data_dir="~/x")
