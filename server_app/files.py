@@ -9,11 +9,12 @@ from flwr.common import log
 
 from config.run_config import ConfigError, RunConfig
 from data.user_cache import below_home
-from data.whole_files import leftovers
+from data.whole_files import leftovers, round_of
 from server_app.set_aside import move_aside
 
 DEFAULT_OUTPUT = "~/clothing1m-fl-runs"
 CHECKPOINTS = "checkpoints"
+BEST = "best.safetensors"  # in it, beside one file per round
 # What a run writes, and reads or replaces when it resumes.
 FILES = (
     "config.toml", "metrics.jsonl", "failures.jsonl", "resumes.jsonl", "model.safetensors", "accuracy.png",
@@ -63,7 +64,8 @@ def tidy(run_dir: Path) -> None:
         ConfigError: Something cannot be set aside.
     """
     for folder in (run_dir, run_dir / CHECKPOINTS):
-        for path in (*(path for path, _ in leftovers(folder)), folder / ".best"):  # earlier versions wrote .best
+        ours = [path for path, name in leftovers(folder) if name in (*FILES, BEST) or round_of(name)]
+        for path in (*ours, folder / ".best"):  # as earlier versions named it
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
     for names, fits in ((FILES, Path.is_file), (FOLDERS, Path.is_dir)):
