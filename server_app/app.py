@@ -120,7 +120,7 @@ def _run(grid: Grid, context: Context, lock: RunLock) -> None:
     ]
     history = History(start.next_round - 1, start.metrics)
     if checkpoint:
-        history = replace(history, best=checkpoint.best, visits=checkpoint.visits)
+        history = replace(history, best=checkpoint.best, visits=checkpoint.visits, arrays=arrays)
     # In a simulation, the run's folder holds everything; real nodes keep their clients' state themselves.
     state_dir = config.state_dir or ("" if is_remote(grid) else str(run_dir / "state"))
     with resumable(run_dir) as interrupted:

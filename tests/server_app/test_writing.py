@@ -24,6 +24,7 @@ from config.run_config import ConfigError, RunConfig
 from data.errors import DataError
 from server_app import writing
 from server_app.callbacks import Callback, History
+from server_app.callbacks.latest_model import LatestModel
 from server_app.checkpoint_file import load_checkpoint
 from server_app.files import output_folder
 from server_app.stopping import RunStoppedError
@@ -226,6 +227,20 @@ def test_a_full_disk_stops_a_run_which_resumes_when_there_is_space(tmp_path: Pat
         " cannot be written (No space left on device); free some space there, then resume the run."
     )
     assert resumed == "[1, 2, 3]"
+
+
+def test_a_disk_that_is_full_after_the_last_round_costs_no_model(
+    tmp_path: Path, tiny_sample: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    settings: dict[str, Any] = {"data_dir": str(tiny_sample), "model": "cnn"}
+    with monkeypatch.context() as patch, pytest.raises(RunStoppedError, match=r"model.safetensors cannot be written"):
+        patch.setattr(LatestModel, "write", full)
+        run_in_process(tmp_path, **settings)
+    resumed = run_in_process(tmp_path, **settings, resume=str(tmp_path / "run"))
+    assert outcome_of(resumed) == outcome_of(run_in_process(tmp_path / "undisturbed", **settings))
 
 
 def test_what_fails_at_the_end_does_not_keep_others_from_ending(caplog: pytest.LogCaptureFixture) -> None:
