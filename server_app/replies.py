@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from logging import WARNING
-from typing import Any
+from typing import Any, cast
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.common import log
@@ -66,7 +66,7 @@ class Replies:
                     for arrays in reply.content.array_records.values():
                         arrays.clear()  # it is part of reference cycles, see `take_arrays`
                 continue
-            self.metrics[member.partition_id] = dict(reply.content.metric_records[keys.METRICS])
+            self.metrics[member.partition_id] = dict(reply.content[keys.METRICS])
             self.failures.pop(member.partition_id, None)
             yield reply
         for partition in silent:
@@ -100,7 +100,7 @@ class Replies:
         content = reply.content
         problem = problem_of_records(content, self.expected[member.node_id], with_model=self.models is not None)
         if problem is None and self.models is not None:
-            problem = self.models.problem(member.partition_id, content.array_records[keys.ARRAYS])
+            problem = self.models.problem(member.partition_id, cast(ArrayRecord, content[keys.ARRAYS]))
         return f"client {member.partition_id}: {problem}." if problem else None
 
 
