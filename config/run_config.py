@@ -83,6 +83,12 @@ class RunConfig:
     val_split: str = _key(
         "data", "clean_val", choice(choices.VAL_SPLITS), "clean list on which the best model is picked, never test"
     )
+    bad_images: str = _key(
+        "data",
+        "refuse",
+        choice(choices.BAD_IMAGES),
+        "what happens to an image that is missing or damaged ([docs/running.md](running.md#damaged-images))",
+    )
     partition: str = _key("data", "iid", text(described(choices.PARTITIONS)), "how images are dealt to clients")
     partition_args: str = _key(
         "data",

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from logging import INFO
+from logging import INFO, WARNING
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,10 @@ from data.sample import default_sample
 from learning.pretrained import load_pretrained
 from messages import keys
 from methods import build_method, with_own_strategy
+from server_app.bad_images import left_out
 from server_app.callbacks import Callback, History
 from server_app.callbacks.checkpoints import Checkpoints
+from server_app.callbacks.contributions import Contributions
 from server_app.callbacks.failure_gate import FailureGate
 from server_app.callbacks.failures_file import FailuresFile
 from server_app.callbacks.latest_model import LatestModel
@@ -96,6 +98,8 @@ def _run(grid: Grid, context: Context, lock: RunLock) -> None:
     run_dir = start.run_dir
     log_run(config, release, run_dir, str(compute), roll_table(members, release.class_names))
     warn_of_weights(members)
+    for line in left_out(members):
+        log(WARNING, "%s", line)
     sampled = sampled_clients(strategy, len(members))
     log_resources(gather(grid, members, sampled, config.fraction_train))
 
@@ -117,6 +121,7 @@ def _run(grid: Grid, context: Context, lock: RunLock) -> None:
         Tracking(run_dir, config),
         LatestModel(run_dir / "model.safetensors", release.class_names, config),
         Pictures(run_dir, release.class_names, title),
+        Contributions(len(members)),
     ]
     history = History(start.next_round - 1, start.metrics)
     if checkpoint:
@@ -138,6 +143,7 @@ def _run(grid: Grid, context: Context, lock: RunLock) -> None:
             half=half,
             visit=visit,
             on_failure=failures.record,
+            own_clients=not is_remote(grid),
             introduce=partial(introduce, grid, config, release.class_names) if is_remote(grid) else None,
         )
         guarded = [Guarded(callback, run_dir) for callback in callbacks]

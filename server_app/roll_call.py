@@ -174,7 +174,7 @@ def _wait_for_nodes(grid: Grid, min_nodes: int, seconds: float) -> list[int]:
 def _refusal(reply: Message) -> str:
     if reply.error.code == ErrorCode.NODE_UNAVAILABLE:  # written by OrderedGrid, not by the client
         return f"node {reply.metadata.src_node_id}: {reply.error.reason}."
-    return one_line(reply.error.reason)
+    return one_line(reply.error.reason, keys.LONGEST_SENTENCE)
 
 
 def _member(reply: Message) -> Member:
@@ -191,6 +191,8 @@ def _member(reply: Message) -> Member:
         data=about[keys.DATA],
         eval_examples=int(facts[keys.EVAL_EXAMPLES]),
         own_folder=facts[keys.PARTITION_ID] < 0,
+        bad_images=int(facts[keys.BAD_IMAGES]),
+        first_bad=about[keys.FIRST_BAD],
         share=Share(float(about[keys.CPUS]), float(about.get(keys.GPUS, 0.0))) if keys.CPUS in about else None,
     )
 
