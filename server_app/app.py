@@ -42,7 +42,7 @@ from server_app.startup_log import gather, log_resources, log_run, roll_table, w
 from server_app.stopping import report_in_one_sentence, resumable
 from server_app.strategy import check_needs, make_strategy, restore, sampled_clients
 from server_app.writing import Guarded, check_output, writing
-from task import build_model, networks_of, pick_compute
+from task import build_model, pick_compute
 
 app = ServerApp()
 
@@ -77,8 +77,7 @@ def _run(grid: Grid, context: Context, lock: RunLock) -> None:
     if checkpoint:
         check_network(checkpoint, model)
     else:
-        for network in networks_of(model):
-            load_pretrained(network, config.model, config.pretrained)
+        load_pretrained(model, config.model, config.pretrained)
 
     least = getattr(strategy, "min_available_nodes", 1)
     if checkpoint and is_remote(grid):
