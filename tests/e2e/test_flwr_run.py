@@ -1,5 +1,6 @@
 """Whole runs through `flwr run`: Flower's SuperLink, Ray's actors, this app's bundle."""
 
+import re
 import shlex
 import shutil
 import subprocess
@@ -45,9 +46,14 @@ def test_runs_with_one_actor_and_two_are_equal_bit_for_bit(superlink: SuperLink,
             config,
         )
         assert outcome.status == "finished:completed", outcome.log
-        assert "round 2/2   test accuracy" in outcome.log
+        assert "round  accuracy  best (round)  loss (training) seconds     left" in outcome.log
+        assert re.search(r"  2/2 +[\d.]+%  ", outcome.log)
         assert f"Machine     {actors} CPU" in outcome.log
-        assert "Clients     6, each with 1 CPU and no GPU; 3 train in each round, room for" in outcome.log
+        assert "Clients     6, each with 1 CPU and no GPU\n" in outcome.log
+        assert "Each round  3 of them train; room for" in outcome.log
+        for noise in ("configure_train", "FutureWarning", "Manually terminating"):
+            assert noise not in outcome.log
+        assert outcome.log.index("clothing1m-fl: loading PyTorch") < outcome.log.index("Roll call")
         assert f"Run folder  {tmp_path / f'actors-{actors}'}" in outcome.log
         assert "answered from" not in outcome.log  # which machine, where there are several
         assert "Traceback" not in outcome.log
