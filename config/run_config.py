@@ -185,7 +185,7 @@ class RunConfig:
     method: str = _key(
         "method",
         "ce",
-        text(", ".join(choices.METHODS)),
+        text(", ".join(choices.METHODS) + ", or your own class as `module:Class`"),
         "how clients learn from noisy labels ([docs/methods.md](methods.md))",
     )
     method_args: str = _key(

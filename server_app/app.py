@@ -41,10 +41,10 @@ from server_app.roll_call import call_roll, call_roll_again, introduce
 from server_app.rounds import RoundLoop
 from server_app.run_lock import RunLock
 from server_app.startup_log import gather, log_resources, log_run, roll_table, warn_of_weights
-from server_app.stopping import report_in_one_sentence, resumable
+from server_app.stopping import report_for_people, resumable
 from server_app.strategy import check_needs, make_strategy, restore, sampled_clients
 from server_app.writing import Guarded, check_output, writing
-from task import build_model, networks_of, pick_compute
+from task import build_model, pick_compute
 
 app = ServerApp()
 
@@ -52,7 +52,7 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Run one federated training; bad settings are reported before round 1."""
-    report_in_one_sentence()
+    report_for_people()
     with RunLock() as lock:
         _run(grid, context, lock)
 
@@ -79,8 +79,7 @@ def _run(grid: Grid, context: Context, lock: RunLock) -> None:
     if checkpoint:
         check_network(checkpoint, model)
     else:
-        for network in networks_of(model):
-            load_pretrained(network, config.model, config.pretrained)
+        load_pretrained(model, config.model, config.pretrained)
 
     least = getattr(strategy, "min_available_nodes", 1)
     if checkpoint and is_remote(grid):
@@ -148,7 +147,8 @@ def _run(grid: Grid, context: Context, lock: RunLock) -> None:
         )
         guarded = [Guarded(callback, run_dir) for callback in callbacks]
         RoundLoop(exchange, strategy, clean_sets, config, guarded, half).run(arrays, history)
-    log(INFO, "Finished: metrics.jsonl, model.safetensors, accuracy.png and confusion.png are in %s", run_dir)
+    log(INFO, "Finished: metrics.jsonl, model.safetensors and pictures are in")
+    log(INFO, "  %s", run_dir)
 
 
 def resolved_config(set_by_user: Mapping[str, Any], context: Context, named: Start | None) -> RunConfig:
@@ -166,7 +166,7 @@ def _open_data(config: RunConfig) -> Release:
     if config.data_dir:
         release = open_release(Path(config.data_dir).expanduser())
     else:
-        log(INFO, "'data-dir' is empty: using a sample in Clothing1M's layout, which is drawn once.")
+        log(INFO, "No 'data-dir': a sample in Clothing1M's layout, drawn once.")
         release = open_release(default_sample())
     for split in ("clean_test", config.val_split):
         if split != "none":

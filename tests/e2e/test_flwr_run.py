@@ -1,5 +1,6 @@
 """Whole runs through `flwr run`: Flower's SuperLink, Ray's actors, this app's bundle."""
 
+import re
 import shlex
 import shutil
 import subprocess
@@ -45,9 +46,14 @@ def test_runs_with_one_actor_and_two_are_equal_bit_for_bit(superlink: SuperLink,
             config,
         )
         assert outcome.status == "finished:completed", outcome.log
-        assert "round 2/2   test accuracy" in outcome.log
+        assert "round  accuracy  best (round)  loss (training) seconds     left" in outcome.log
+        assert re.search(r"  2/2 +[\d.]+%  ", outcome.log)
         assert f"Machine     {actors} CPU" in outcome.log
-        assert "Clients     6, each with 1 CPU and no GPU; 3 train in each round, room for" in outcome.log
+        assert "Clients     6, each with 1 CPU and no GPU\n" in outcome.log
+        assert "Each round  3 of them train; room for" in outcome.log
+        for noise in ("configure_train", "FutureWarning", "Manually terminating"):
+            assert noise not in outcome.log
+        assert outcome.log.index("clothing1m-fl: loading PyTorch") < outcome.log.index("Roll call")
         assert f"Run folder  {tmp_path / f'actors-{actors}'}" in outcome.log
         assert "answered from" not in outcome.log  # which machine, where there are several
         assert "Traceback" not in outcome.log
@@ -84,6 +90,24 @@ def test_scanned_digits_go_through_import_training_and_evaluation(tmp_path: Path
     assert last["test-accuracy"] > 0.5  # chance is 10 %
 
 
+OWN = """
+from dataclasses import dataclass
+from methods.ce import CE
+from server_app.strategies.fedavg import StreamingFedAvg
+
+@dataclass(kw_only=True, eq=False)
+class MyStrategy(StreamingFedAvg):
+    pass
+
+@dataclass(frozen=True)
+class MyMethod(CE):
+    times: float = 1.0
+
+    def loss(self, batch, visit):
+        return self.times * super().loss(batch, visit)
+"""
+
+
 def test_the_code_that_runs_is_the_submitted_one(release: Path, tmp_path: Path) -> None:
     """A SuperLink started in one checkout runs another checkout's ClientApp and data, with its code as it is now."""
     first, second = tmp_path / "first", tmp_path / "second"
@@ -98,13 +122,16 @@ def test_the_code_that_runs_is_the_submitted_one(release: Path, tmp_path: Path) 
         changed = source.read_text(encoding="utf-8").replace("str(pick_compute(config.precision))", f'"{text}"')
         assert text in changed
         (checkout / "client_app" / "app.py").write_text(changed, encoding="utf-8")
+        # Files of one's own travel with the rest.
+        (checkout / "custom" / "mine.py").write_text(OWN, encoding="utf-8")
 
     mark(first, "code of the first")
     mark(second, "code of the second")
     link = SuperLink(tmp_path / "flwr", working_directory=first)
     try:
         federation = ("--federation-config", f"num-supernodes=2 {ONE_CPU}", "-c")
-        small = {**SMALL, "num_server_rounds": 1, "output_dir": tmp_path}
+        own = {"strategy": "custom.mine:MyStrategy", "method": "custom.mine:MyMethod", "method_args": "times=2.0"}
+        small = {**SMALL, **own, "num_server_rounds": 1, "output_dir": tmp_path}
         out = link.run(second, *federation, pairs(**small, data_dir=release, run_name="one"))
         assert out.status == "finished:completed", out.log
         assert "code of the second" in out.log

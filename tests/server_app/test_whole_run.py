@@ -136,11 +136,11 @@ def test_an_interrupted_run_stops_waiting_and_logs_how_to_resume(
         )
     run_dir = tmp_path / "run"
     assert len(rounds_of(run_dir)) == 1
-    command = f"flwr run . --stream -c \"resume='{run_dir}'\""
-    lines = [message for message in caplog.messages if command in message]
-    assert [line.partition(":")[0] for line in lines] == [
-        "If this run is cut short, resume it with",
-        "Interrupted; finished rounds are kept. To resume",
+    command = f"  flwr run . --stream -c \"resume='{run_dir}'\""
+    before = [caplog.messages[row - 1] for row, message in enumerate(caplog.messages) if message == command]
+    assert before == [
+        "--federation-config or connection, and with",
+        "Interrupted; finished rounds are kept. To resume:",
     ]
     assert len(rounds_of(run_in_process(tmp_path, data_dir=str(tiny_sample), resume=str(run_dir)))) == 2
 

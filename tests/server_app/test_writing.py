@@ -172,7 +172,8 @@ def test_a_run_in_trouble_stops_with_one_sentence_and_resumes(
     assert str(stopped.value).startswith(f"{run_dir}/{sentence}")
     assert str(stopped.value).endswith(", then resume the run.")
     assert {type(callback) for callback in ended} == set(CALLBACKS)
-    assert f"To resume: flwr run . --stream -c \"resume='{run_dir}'\"" in caplog.text
+    command = caplog.messages[caplog.messages.index("To resume:") + 1]
+    assert command == f"  flwr run . --stream -c \"resume='{run_dir}'\""
     if "folder" not in trouble:
         assert load_checkpoint(run_dir / "checkpoints" / "round-00001.safetensors").server_round == 1
         assert not [path for path in run_dir.rglob(".*") if "safetensors" in path.name]  # no half-written file
