@@ -205,7 +205,8 @@ def _misfit(member: Member, count: int, about: Any, class_names: tuple[str, ...]
             " or update the node, then start the run again"
         )
     if tuple(about[keys.CLASS_NAMES]) != class_names:
-        return f"has the classes {', '.join(about[keys.CLASS_NAMES])}, but the server has {', '.join(class_names)}"
+        its, ours = (one_line(", ".join(names)) for names in (about[keys.CLASS_NAMES], class_names))
+        return f"has the classes {its}, but the server has {ours}"
     if member.partition_id >= count:
         return f"has a 'partition-id' of {member.partition_id}, but 'num-partitions' is {count}"
     if member.histogram.sum() != member.num_examples:
