@@ -18,7 +18,7 @@ from server_app.privacy.clipping_norms import PRIVACY
 from server_app.strategies import STRATEGIES
 from task import MODELS, NORMALIZATIONS, PRECISIONS
 
-IMPLEMENTED = {
+IMPLEMENTED: dict[str, Iterable[str]] = {
     "AUGMENTATIONS": AUGMENTATIONS,
     "BAD_IMAGES": LEAVES_OUT,
     "LABEL_NOISES": NOISES,
