@@ -10,6 +10,8 @@ from data.errors import BadImageError, DataError
 from data.images.decoded_cache import DecodedCache
 from data.release import Release, Split
 
+LEAVES_OUT = {"refuse": False, "skip": True}
+
 
 def sound_images(
     release: Release, split: Split, size: int, cache: DecodedCache, config: RunConfig, threads: int
@@ -31,7 +33,7 @@ def sound_images(
     Raises:
         DataError: None remains.
     """
-    if config.bad_images == "refuse":
+    if not LEAVES_OUT[config.bad_images]:
         return split, []
     bad = cache.bad_images(release, split.keys, size, threads)
     if not bad:
@@ -52,7 +54,7 @@ def advising(config: RunConfig) -> Iterator[None]:
     try:
         yield
     except BadImageError as error:
-        if config.bad_images != "refuse":
+        if LEAVES_OUT[config.bad_images]:
             raise DataError(str(error)) from None
         sentence = str(error).removesuffix(".")
-        raise BadImageError(f"{sentence}; with 'bad-images' as 'skip' the run goes on without it.") from None
+        raise BadImageError(f"{sentence}; with 'bad-images' as 'skip', a new run leaves it out.") from None

@@ -55,5 +55,5 @@ FINGERPRINT = "fingerprint"  # hash of the code
 DEAL = "deal"  # hash of the training list and who holds which part of it; empty for a site
 FIRST_BAD = "first-bad-image"  # a sentence about the first image that cannot be read; empty if all can
 MACHINE = "machine"  # name, in a simulation on several machines; else empty
-LONGEST_SENTENCE = 1000  # characters of the one about an image
+LONGEST_SENTENCE = 400  # characters of the one about an image, or of a refusal
 CPUS, GPUS = "cpus", "gpus"  # the client's share, in a simulation only

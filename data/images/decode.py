@@ -145,7 +145,7 @@ def _damage_named(data: bytes) -> Iterator[None]:
     except Exception as error:
         text = str(error) if isinstance(error, SPOKEN) else ""
         said = f"its decoder says {one_line(text, REASON)!r}" if text else "its decoder fails"
-        raise DamageError("it is truncated" if "truncated" in text else said) from None
+        raise DamageError("it is truncated" if "truncated" in text.lower() else said) from None
 
 
 def _jpeg_pixels(data: bytes) -> tuple[np.ndarray | None, str]:

@@ -1,6 +1,7 @@
 """Whatever is wrong with a file's bytes is said of that file, its pixels are right, and no other program is started."""
 
 import io
+import logging
 import struct
 from typing import Any
 
@@ -150,6 +151,19 @@ def test_a_bad_frame_of_an_avif() -> None:
     damaged = overwritten(data, data.index(b"mdat") + 8, b"\xff" * 40)
     with pytest.raises(DamageError, match="its decoder says"):
         decode(damaged)
+
+
+def test_pillow_says_nothing_by_itself(capfd: pytest.CaptureFixture[str]) -> None:
+    """Where no handler of logging is installed, as in `python -m data`."""
+    many = tiff(8, bytes(16)).replace(struct.pack("<HHII", 277, 4, 1, 1), struct.pack("<HHII", 277, 4, 1, 46595))
+    root = logging.getLogger()
+    handlers, root.handlers = root.handlers, []
+    try:
+        with pytest.raises(DamageError, match=r"^it begins like TIFF"):
+            decode(many)
+    finally:
+        root.handlers = handlers
+    assert capfd.readouterr() == ("", "")
 
 
 def test_no_other_format_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,7 +62,7 @@ def test_by_default_the_run_stops_before_round_1(root: Path, tmp_path: Path) -> 
         run_in_process(tmp_path, data_dir=str(root))
     assert str(caught.value) == (
         f"client {client}: image {key_of(root)} cannot be read from {path} (it is truncated); it must be a whole image"
-        " file; with 'bad-images' as 'skip' the run goes on without it."
+        " file; with 'bad-images' as 'skip', a new run leaves it out."
     )
     assert not (tmp_path / "run").exists()
 
@@ -82,7 +82,7 @@ def test_in_a_large_release_the_first_visit_stops_it(
 @pytest.mark.parametrize("split", ["clean_test", "clean_val"])
 def test_the_servers_images_too(root: Path, tmp_path: Path, split: str, caplog: pytest.LogCaptureFixture) -> None:
     path = spoil(root, split)
-    with pytest.raises(DataError, match=f"cannot be read from {path} .*; with 'bad-images' as 'skip' the run goes on"):
+    with pytest.raises(DataError, match=f"cannot be read from {path} .*; with 'bad-images' as 'skip', a new run"):
         run_in_process(tmp_path, data_dir=str(root), run_name="refused")
     caplog.clear()
     caplog.set_level(logging.INFO)
