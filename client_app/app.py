@@ -14,7 +14,8 @@ from client_app import local_data, model_transport
 from client_app.client_state import ClientState
 from config.combinations import problem_of_single_images
 from config.run_config import ConfigError, RunConfig
-from data.errors import DataError
+from data.errors import BadImageError, DataError
+from data.text import one_line
 from learning.allocator import keep_freed_memory
 from learning.evaluation import evaluate
 from learning.inference import Inference
@@ -51,7 +52,7 @@ def errors_as_replies(handler: Handler) -> Handler:
             where = f" on {name}" if (name := machine()) else ""
             reason = f"client {context.node_config.get(keys.PARTITION_ID, context.node_id)}{where}: "
             if isinstance(error, (ConfigError, DataError)):
-                code = keys.REFUSED
+                code = keys.DAMAGED if isinstance(error, BadImageError) else keys.REFUSED
                 reason += str(error)  # written for the user: no traceback needed
             elif isinstance(error, torch.OutOfMemoryError):
                 # The traceback's frames keep this visit's tensors alive; the next visit needs that memory.
@@ -87,12 +88,15 @@ def query(message: Message, context: Context) -> Message:
                 f"run config: 'compile' is true, but 'method' is {config.method!r}, which looks inside the network; it"
                 " must be false."
             )
+    local_data.look_at_images(site, config)
+    bad = local_data.bad_images(site, config)
     names = local_data.class_names(site)
     facts = MetricRecord(
         {
             keys.PARTITION_ID: site.partition_id,
             keys.NUM_PARTITIONS: site.num_partitions,
             keys.NUM_EXAMPLES: len(split.labels),
+            keys.BAD_IMAGES: len(bad),
             keys.EVAL_EXAMPLES: evaluated_on,
             keys.LABEL_HISTOGRAM: np.bincount(split.labels, minlength=len(names)).tolist(),
         }
@@ -104,6 +108,7 @@ def query(message: Message, context: Context) -> Message:
             keys.DATA: split.digest,
             keys.FINGERPRINT: running_code(),
             keys.DEAL: local_data.deal_digest(site, config),
+            keys.FIRST_BAD: one_line(bad[0], keys.LONGEST_SENTENCE) if bad else "",
             keys.MACHINE: machine(),
         }
     )
@@ -211,7 +216,7 @@ def evaluate_locally(message: Message, context: Context) -> Message:
     split = local_data.evaluation_data(site, config)
     compute = pick_compute(config.precision, config.autotune)
     model = _global_model(message, config, len(local_data.class_names(site)), compute)
-    images = local_data.pixels(site, split, config.image_size)
+    images = local_data.pixels(site, split, config.image_size, config)
     result = evaluate(model, images, split.labels, compute, config.normalization)
     metrics = MetricRecord(
         {

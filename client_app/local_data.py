@@ -23,7 +23,10 @@ from data.release import Release, Split, open_release, training_split
 from data.sample import default_sample
 from data.user_cache import below_home
 from learning.augmentation import stored_size
+from learning.sound_images import advising, sound_images
 from messages.keys import NUM_PARTITIONS, PARTITION_ID
+
+LOOKED_AT = 20_000  # images of a training list that the roll call decodes; those of more, their client's first visit
 
 
 @dataclass(frozen=True)
@@ -73,12 +76,9 @@ def training_data(site: Site, config: RunConfig) -> Split:
 
     Raises:
         DataError: The release cannot be read, there are more clients than images, or a batch is larger than the
-            partition.
+            partition; or `bad-images` is `skip` and none of the images can be read.
     """
-    split = training_split(_release(site.root), config.train_split)
-    if site.partition_id >= 0:
-        split = split.take(_partition(*_deal_of(site, config))[site.partition_id])
-    split = _with_label_noise(split, site, config)
+    split, _ = _sound(site, _dealt(site, config), _stored(config), config)
     if config.drop_last and len(split.labels) < config.batch_size:
         holder = f"partition {site.partition_id}" if site.partition_id >= 0 else f"'{site.root}'"
         raise DataError(
@@ -93,8 +93,40 @@ def evaluation_data(site: Site, config: RunConfig) -> Split:
     """This client's equal share of clean val, the same images in every round.
 
     Raises:
-        DataError: Clean val has fewer images than there are clients.
+        DataError: Clean val has fewer images than there are clients, or what `training_data` refuses.
     """
+    return _sound(site, _dealt_for_evaluation(site, config), config.image_size, config)[0]
+
+
+def bad_images(site: Site, config: RunConfig) -> list[str]:
+    """A sentence for each image that is missing from the two above because it cannot be read."""
+    bad = _sound(site, _dealt(site, config), _stored(config), config)[1]
+    if config.fraction_evaluate:
+        bad += _sound(site, _dealt_for_evaluation(site, config), config.image_size, config)[1]
+    return bad
+
+
+def look_at_images(site: Site, config: RunConfig) -> None:
+    """Decode this client's images into the cache, unless the release has too many of them for a roll call.
+
+    Raises:
+        BadImageError: One cannot be read, and `bad-images` is `refuse`.
+    """
+    if len(training_split(_release(site.root), config.train_split).labels) > LOOKED_AT:
+        return
+    training_pixels(site, training_data(site, config), config)
+    if config.fraction_evaluate:
+        pixels(site, evaluation_data(site, config), config.image_size, config)
+
+
+def _dealt(site: Site, config: RunConfig) -> Split:
+    split = training_split(_release(site.root), config.train_split)
+    if site.partition_id >= 0:
+        split = split.take(_partition(*_deal_of(site, config))[site.partition_id])
+    return _with_label_noise(split, site, config)  # of all images, so that no label depends on who can be read
+
+
+def _dealt_for_evaluation(site: Site, config: RunConfig) -> Split:
     split = _release(site.root).split("clean_val")
     if site.partition_id < 0:
         return split
@@ -118,14 +150,29 @@ def class_names(site: Site) -> tuple[str, ...]:
     return _release(site.root).class_names
 
 
-def pixels(site: Site, split: Split, size: int) -> np.ndarray:
-    """The split's images as (n, size, size, 3) uint8, decoded at most once while the cache has space."""
+def pixels(site: Site, split: Split, size: int, config: RunConfig) -> np.ndarray:
+    """The split's images as (n, size, size, 3) uint8, decoded at most once while the cache has space.
+
+    Raises:
+        BadImageError: One cannot be read, and `bad-images` is `refuse`.
+        DataError: What `data.images.loading.load_images` refuses for another reason.
+    """
     cache = _cache(site.cache_dir, site.cache_bytes)
-    return cache.images(_release(site.root), split.keys, size, threads=torch.get_num_threads())
+    with advising(config):
+        return cache.images(_release(site.root), split.keys, size, threads=torch.get_num_threads())
 
 
 def training_pixels(site: Site, split: Split, config: RunConfig) -> np.ndarray:
-    return pixels(site, split, stored_size(config.augmentation, config.image_size))
+    return pixels(site, split, _stored(config), config)
+
+
+def _stored(config: RunConfig) -> int:
+    return stored_size(config.augmentation, config.image_size)
+
+
+def _sound(site: Site, split: Split, size: int, config: RunConfig) -> tuple[Split, list[str]]:
+    cache = _cache(site.cache_dir, site.cache_bytes)
+    return sound_images(_release(site.root), split, size, cache, config, torch.get_num_threads())
 
 
 def _with_label_noise(split: Split, site: Site, config: RunConfig) -> Split:

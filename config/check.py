@@ -7,7 +7,7 @@
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from config.errors import ConfigError
 from config.hints import hint_about_key
 from config.known import METHODS, PRIVACY, STRATEGIES
 from config.named import kebab, parse_args, unknown
+from config.own_class import module_and_class
 from config.parameters import KnownStrategy, Parameter, fits
 from config.paths import problem_of_output
 from config.rules import is_absolute
@@ -223,15 +224,17 @@ def _problem_of_resume(config: RunConfig) -> str | None:
     )
 
 
-def _problem_of_strategy(config: RunConfig) -> str | None:
+def _problem_of_class(key: str, name: str) -> str | None:
     """Of a class of the user's: whether its module is there; it is imported later."""
-    module, colon, _ = config.strategy.partition(":")
-    if not colon:
+    if ":" not in name:
         return None
-    top = module.split(".")[0]
+    try:
+        top = module_and_class(key, name)[0].split(".")[0]
+    except ConfigError as error:
+        return str(error)
     if _is_importable(top) or any((CODE / f"{top}{end}").exists() for end in ("", ".py")):
         return None
-    return f"run config: 'strategy' is {config.strategy!r}, but there is no module {top!r}."
+    return f"run config: '{key}' is {name!r}, but there is no module {top!r}; files of your own belong into custom/."
 
 
 def _is_importable(module: str) -> bool:
@@ -239,10 +242,11 @@ def _is_importable(module: str) -> bool:
     return sys.modules.get(module) is not None or importlib.util.find_spec(module) is not None
 
 
-FILES = {
+FILES: dict[str, Callable[[RunConfig], str | None]] = {
     "output-dir": problem_of_output,
     "data-dir": _problem_of_data_dir,
     "pretrained": _problem_of_weights,
     "tracking": _problem_of_tracking,
-    "strategy": _problem_of_strategy,
+    "strategy": lambda config: _problem_of_class("strategy", config.strategy),
+    "method": lambda config: _problem_of_class("method", config.method),
 }

@@ -20,6 +20,10 @@ TRAIN_SPLITS = {  # data.release
     "clean": "clean train",
 }
 VAL_SPLITS = {"clean_val": "", "clean_train": "", "none": ""}
+BAD_IMAGES = {  # learning.sound_images
+    "refuse": "the run stops, and names it",
+    "skip": "left out and counted; all images are then decoded before round 1",
+}
 PARTITIONS = {  # data.partition
     "iid": "equal shares at random",
     "dirichlet": "uneven classes",

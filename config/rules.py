@@ -90,10 +90,10 @@ def choice(choices: Mapping[str, str]) -> Rule:
 
 
 def name_or_class(*choices: str) -> Rule:
-    """One of these texts, or ``module:Class``."""
+    """One of these texts, or a class of the user's."""
     return Rule(
         one_of(*choices).allowed + ", or your own class as 'module:Class'",
-        lambda value: value in choices or re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", value) is not None,
+        lambda value: value in choices or (":" in value and is_encodable(value)),  # `config.own_class` says the rest
         ", ".join(choices) + ", or your own class as `module:Class`",
         names=choices,
     )

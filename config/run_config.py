@@ -29,7 +29,6 @@ from config.rules import (
     described,
     interval,
     name_or_class,
-    one_of,
     path_or_empty,
     text,
     true_or_false,
@@ -85,6 +84,12 @@ class RunConfig:
     train_split: str = _key("data", "noisy", choice(choices.TRAIN_SPLITS), "which images the clients hold")
     val_split: str = _key(
         "data", "clean_val", choice(choices.VAL_SPLITS), "clean list on which the best model is picked, never test"
+    )
+    bad_images: str = _key(
+        "data",
+        "refuse",
+        choice(choices.BAD_IMAGES),
+        "what happens to an image that is missing or damaged ([docs/running.md](running.md#damaged-images))",
     )
     partition: str = _key("data", "iid", choice(choices.PARTITIONS), "how images are dealt to clients")
     partition_args: str = _key(
@@ -180,7 +185,7 @@ class RunConfig:
     method: str = _key(
         "method",
         "ce",
-        replace(one_of(*choices.METHODS), short=", ".join(choices.METHODS)),
+        name_or_class(*choices.METHODS),
         "how clients learn from noisy labels ([docs/methods.md](methods.md))",
     )
     method_args: str = _key(

@@ -10,7 +10,8 @@ from data.arguments import parse_pairs
 from data.check import begin_check
 from data.commands import run_command_line, with_a_name
 from data.errors import DataError
-from data.import_folder import SUFFIXES, Shares, import_folder
+from data.images.formats import needed_for, read_suffixes
+from data.import_folder import Shares, import_folder
 from data.pack_writer import Packing, write_pack
 from data.partition.file import deal, save_partition
 from data.partition.schemes import PARTITIONS
@@ -68,7 +69,12 @@ def import_(
         f"{out.resolve()}: " + ", ".join(f"{count} {split}" for split, count in done.counts.items()) + " images."
     )
     if done.skipped:
-        typer.echo(f"{done.skipped} files were skipped: only {', '.join(sorted(SUFFIXES))} are read.", err=True)
+        named = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in done.skipped.items())
+        typer.echo(f"Left out: {named}; only {', '.join(sorted(read_suffixes()))} are read.", err=True)
+        for suffix in filter(needed_for, done.skipped):
+            typer.echo(f"To read {suffix} files: {needed_for(suffix)}.", err=True)
+    for path, why in done.suspect.items():
+        typer.echo(f"Imported, but its pixels may be damaged: {path} ({why}).", err=True)
 
 
 # What DIR is stands in each docstring: flwr needs a Typer that loses the help of arguments with Click 8.5.
@@ -102,12 +108,16 @@ def check(
         "findings.tsv"
     ),
     threads: Threads = 0,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Count images whose pixels are suspect as problems.")
+    ] = False,
 ) -> None:
     """Find whatever is missing, damaged or misplaced; exit code 1 if anything is.
 
     DIR is a folder in the released layout, or a pack.
     """
     started = begin_check(folder)
+    started.findings.strict = strict
     typer.echo(f"{len(started.present):,} images found; reading each of them.")
     with progress_bar("images", len(started.present), "check") as advance:
         started.images(out.with_name(f"{out.name}.progress"), threads or cpus(), advance)
@@ -117,10 +127,11 @@ def check(
         started.findings.write(out)
     except OSError as error:
         raise DataError(f"--out is {out}, which cannot be written: {error.strerror}.") from None
-    problems = started.findings.num_problems
-    typer.echo(
-        f"{folder}: " + (f"{problems:,} problems." if problems else "complete and sound.") + f" All findings: {out}"
-    )
+    problems, suspects = started.findings.num_problems, started.findings.num_suspects
+    verdict = f"{problems:,} problems." if problems else "complete and sound."
+    if suspects and not problems:
+        verdict = f"complete, and all images can be decoded, but the pixels of {suspects:,} may be damaged."
+    typer.echo(f"{folder}: {verdict} All findings: {out}")
     if problems:
         raise typer.Exit(1)
 

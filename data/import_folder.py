@@ -1,20 +1,16 @@
 """Turns a folder of images with one subfolder per class into the released layout."""
 
-import io
-import warnings
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from data.errors import DataError
-from data.images.decode import DAMAGE, MAX_PIXELS
+from data.errors import DamageError, DataError
+from data.images.decode import Look, as_upright_jpeg
+from data.images.formats import read_suffixes
 from data.layout.writer import Labelled, complete_or_absent, draw_keys, write_annotations
 from data.noise.published import flip_symmetrically
-
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
-QUALITY = 95  # of images that are not JPEGs yet
 
 
 @dataclass(frozen=True)
@@ -47,17 +43,20 @@ class Imported:
 
     Attributes:
         counts: Number of images of each list.
-        skipped: Number of files that are not hidden and have none of `SUFFIXES`.
+        skipped: Number of files that are not hidden and have none of `read_suffixes`, by their suffix.
+        suspect: Images whose pixels may be damaged, and why.
     """
 
     counts: dict[str, int]
-    skipped: int
+    skipped: dict[str, int]
+    suspect: dict[Path, str]
 
 
 def import_folder(folder: Path, out: Path, shares: Shares, noise_rate: float, seed: int) -> Imported:
     """Import ``folder/<class>/<image>``; classes are numbered in the order of their names.
 
-    JPEGs are copied byte for byte, other images are saved as JPEG. Hidden files and folders are skipped.
+    JPEGs that stand upright are copied byte for byte; other images are turned as their orientation tags say, and saved
+    as JPEG. Hidden files and folders are skipped.
 
     Args:
         folder: Holds one folder per class; images may lie in folders below it.
@@ -93,23 +92,29 @@ def import_folder(folder: Path, out: Path, shares: Shares, noise_rate: float, se
         true = np.array(labels[split], dtype=np.int32)
         noisy = flip_symmetrically(true, noise_rate, len(classes), rng)
         splits[split] = Labelled([next(keys) for _ in files], true, noisy if split == "noisy_train" else 0 * noisy - 1)
+    suspect: dict[Path, str] = {}
     with complete_or_absent(out) as target:
         write_annotations(target, list(classes), list(classes), splits, rng)
         for split, files in sources.items():
             for source, key in zip(files, splits[split].keys, strict=True):
                 path = target / key
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(_as_jpeg(source))
-    return Imported({split: len(files) for split, files in sources.items()}, skipped)
+                data, look = _as_jpeg(source)
+                path.write_bytes(data)
+                if look.suspect:
+                    suspect[source] = look.suspect
+    return Imported({split: len(files) for split, files in sources.items()}, skipped, suspect)
 
 
-def _find_classes(folder: Path) -> tuple[dict[str, list[Path]], int]:
-    """Class names to their sorted image files, and how many files are not images."""
+def _find_classes(folder: Path) -> tuple[dict[str, list[Path]], dict[str, int]]:
+    """Class names to their sorted image files, and by suffix how many files are not images that are read."""
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; it must hold one folder of images per class.")
     folders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     below = {path.name: _files_below(path) for path in folders}
-    classes = {name: [path for path in found if path.suffix.lower() in SUFFIXES] for name, found in below.items()}
+    classes = {
+        name: [path for path in found if path.suffix.lower() in read_suffixes()] for name, found in below.items()
+    }
     if len(classes) < 2:
         raise DataError(
             f"{folder} holds {len(classes)} folders; it must hold one folder of images per class, at least 2."
@@ -119,7 +124,8 @@ def _find_classes(folder: Path) -> tuple[dict[str, list[Path]], int]:
             raise DataError(f"class folder {name!r} must have a plain name without leading or trailing spaces.")
         if len(files) < 4:
             raise DataError(f"class {name} has {len(files)} images; it must have at least 4, one for each list.")
-    return classes, sum(map(len, below.values())) - sum(map(len, classes.values()))
+    others = Counter(path.suffix.lower() for found in below.values() for path in found)
+    return classes, {suffix: others[suffix] for suffix in sorted(others) if suffix not in read_suffixes()}
 
 
 def _files_below(folder: Path) -> list[Path]:
@@ -129,19 +135,10 @@ def _files_below(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file() and not is_hidden(path))
 
 
-def _as_jpeg(path: Path) -> bytes:
+def _as_jpeg(path: Path) -> tuple[bytes, Look]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is lower
-            image = Image.open(path)
-        with image:
-            if image.width * image.height > MAX_PIXELS:  # a run would refuse it, long after the import
-                raise ValueError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")
-            if image.format == "JPEG":
-                image.load()
-                return path.read_bytes()
-            buffer = io.BytesIO()
-            image.convert("RGB").save(buffer, "JPEG", quality=QUALITY)
-            return buffer.getvalue()
-    except DAMAGE as error:
-        raise DataError(f"{path} cannot be read as an image: {error}.") from None
+        return as_upright_jpeg(path.read_bytes())
+    except DamageError as error:
+        raise DataError(f"{path} cannot be read as an image ({error}).") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from None

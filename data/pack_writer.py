@@ -21,8 +21,8 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
-from data.errors import DataError
-from data.images.decode import DAMAGE, decode, resize
+from data.errors import DamageError, DataError
+from data.images.decode import decode, resize
 from data.images.loading import load_image
 from data.layout.finding import SPLITS
 from data.layout.key_files import show
@@ -69,10 +69,9 @@ class Packing:
         data = release.store.encoded(key)
         try:
             return self._smaller(data) if self.image_size else data if data else decode(data).tobytes()
-        except DAMAGE as error:
-            reason = str(error).partition(" <_io.")[0]
+        except DamageError as error:
             raise DataError(
-                f"image {show(key)} cannot be read from {release.store.place(key)} ({reason}); find all such images"
+                f"image {show(key)} cannot be read from {release.store.place(key)} ({error}); find all such images"
                 " with `python -m data check`."
             ) from None
 

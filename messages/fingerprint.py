@@ -1,18 +1,25 @@
 """A short hash of the running code, by which the server notices clients that run another version."""
 
 import hashlib
+import re
 from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("client_app", "config", "data", "learning", "messages", "methods", "server_app", "simulation")
+PACKAGES = ("client_app", "config", "custom", "data", "learning", "messages", "methods", "server_app", "simulation")
 
 
 def code_files(root: Path = ROOT) -> list[Path]:
     """The app's Python files and presets below `root`, in a fixed order."""
     files = [path for package in PACKAGES for path in (root / package).rglob("*") if path.suffix in (".py", ".toml")]
+    files = [path for path in files if _is_carried(path.relative_to(root))]
     files += root.glob("*.py")
     return sorted(files, key=lambda path: path.relative_to(root).as_posix())
+
+
+def _is_carried(path: Path) -> bool:
+    """Whether Flower puts it into the bundle, which decides about files in `custom`, where anything may lie."""
+    return path.parts[0] != "custom" or (path.suffix == ".py" and not re.match(r"test_|.*_test\.py", path.name))
 
 
 @cache

@@ -4,6 +4,7 @@
 """
 
 REFUSED = 1001  # error code of a reply if a retry would change nothing; Flower's own codes are below 1000
+DAMAGED = 1002  # the same, because of an image that cannot be read, and `bad-images` is `refuse`
 
 # Records of a message.
 ARRAYS = "arrays"  # Flower's: the model, both ways
@@ -43,6 +44,7 @@ EVAL_ACCURACY = "eval-accuracy"  # from 0 to 1
 PARTITION_ID = "partition-id"  # Flower's: from 0; -1 for a site with a folder of its own
 NUM_PARTITIONS = "num-partitions"  # Flower's
 LABEL_HISTOGRAM = "label-histogram"  # images per label
+BAD_IMAGES = "bad-images"  # images that cannot be read, and are not among the others
 EVAL_EXAMPLES = "eval-examples"  # images that the client evaluates on; 0 if no client does
 
 # In `ABOUT`.
@@ -51,5 +53,7 @@ COMPUTE = "compute"  # device and precision
 DATA = "data"  # hash of the client's keys and labels
 FINGERPRINT = "fingerprint"  # hash of the code
 DEAL = "deal"  # hash of the training list and who holds which part of it; empty for a site
+FIRST_BAD = "first-bad-image"  # a sentence about the first image that cannot be read; empty if all can
 MACHINE = "machine"  # name, in a simulation on several machines; else empty
+LONGEST_SENTENCE = 400  # characters of the one about an image, or of a refusal
 CPUS, GPUS = "cpus", "gpus"  # the client's share, in a simulation only

@@ -5,7 +5,9 @@ docs/adding-a-method.md walks through adding one. Classes are named as papers na
 
 from dataclasses import replace
 
+from config.errors import ConfigError
 from config.named import build_named
+from config.own_class import own_class
 from config.run_config import RunConfig
 from learning.method import Method
 from methods.ce import CE
@@ -37,12 +39,20 @@ AUTO = "auto"  # a value of `strategy`
 
 
 def build_method(config: RunConfig) -> Method:
-    """The run's method, with its `method-args`.
+    """The run's method, with its `method-args`: a name from the table, or a class as ``"module:Class"``.
 
     Raises:
         ConfigError: There is no such method, or it has no such parameter, or refuses a value.
     """
-    method: Method = build_named("method", METHODS, config.method, config.method_args)
+    name, table = config.method, METHODS
+    if ":" in name:
+        table = {name: own_class("method", name, Method)}
+    elif name not in table:
+        known = ", ".join(table)
+        raise ConfigError(
+            f"run config: 'method' is {name!r}; it must be one of {known}, or your own class as 'module:Class'."
+        )
+    method: Method = build_named("method", table, name, config.method_args)
     return method
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from logging import INFO
+from logging import INFO, WARNING
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,10 @@ from data.sample import default_sample
 from learning.pretrained import load_pretrained
 from messages import keys
 from methods import build_method, with_own_strategy
+from server_app.bad_images import left_out
 from server_app.callbacks import Callback, History
 from server_app.callbacks.checkpoints import Checkpoints
+from server_app.callbacks.contributions import Contributions
 from server_app.callbacks.failure_gate import FailureGate
 from server_app.callbacks.failures_file import FailuresFile
 from server_app.callbacks.latest_model import LatestModel
@@ -43,7 +45,7 @@ from server_app.startup_log import gather, log_resources, log_run, roll_table, w
 from server_app.stopping import resumable
 from server_app.strategy import check_needs, make_strategy, restore, sampled_clients
 from server_app.writing import Guarded, writing
-from task import build_model, networks_of, pick_compute
+from task import build_model, pick_compute
 
 
 def run(grid: Grid, context: Context) -> None:
@@ -74,8 +76,7 @@ def _run(grid: Grid, context: Context, lock: RunLock) -> None:
     if checkpoint:
         check_network(checkpoint, model)
     else:
-        for network in networks_of(model):
-            load_pretrained(network, config.model, config.pretrained)
+        load_pretrained(model, config.model, config.pretrained)
 
     least = getattr(strategy, "min_available_nodes", 1)
     if checkpoint and is_remote(grid):
@@ -93,6 +94,8 @@ def _run(grid: Grid, context: Context, lock: RunLock) -> None:
     run_dir = start.run_dir
     log_run(config, release, run_dir, str(compute), roll_table(members, release.class_names))
     warn_of_weights(members)
+    for line in left_out(members):
+        log(WARNING, "%s", line)
     sampled = sampled_clients(strategy, len(members))
     log_resources(gather(grid, members, sampled, config.fraction_train))
 
@@ -114,10 +117,11 @@ def _run(grid: Grid, context: Context, lock: RunLock) -> None:
         Tracking(run_dir, config),
         LatestModel(run_dir / "model.safetensors", release.class_names, config),
         Pictures(run_dir, release.class_names, title),
+        Contributions(len(members)),
     ]
     history = History(start.next_round - 1, start.metrics)
     if checkpoint:
-        history = replace(history, best=checkpoint.best, visits=checkpoint.visits)
+        history = replace(history, best=checkpoint.best, visits=checkpoint.visits, arrays=arrays)
     # In a simulation, the run's folder holds everything; real nodes keep their clients' state themselves.
     state_dir = config.state_dir or ("" if is_remote(grid) else str(run_dir / "state"))
     with resumable(run_dir) as interrupted:
@@ -135,11 +139,13 @@ def _run(grid: Grid, context: Context, lock: RunLock) -> None:
             half=half,
             visit=visit,
             on_failure=failures.record,
+            own_clients=not is_remote(grid),
             introduce=partial(introduce, grid, config, release.class_names) if is_remote(grid) else None,
         )
         guarded = [Guarded(callback, run_dir) for callback in callbacks]
         RoundLoop(exchange, strategy, clean_sets, config, guarded, half).run(arrays, history)
-    log(INFO, "Finished: metrics.jsonl, model.safetensors, accuracy.png and confusion.png are in %s", run_dir)
+    log(INFO, "Finished: metrics.jsonl, model.safetensors and pictures are in")
+    log(INFO, "  %s", run_dir)
 
 
 def resolved_config(set_by_user: Mapping[str, Any], context: Context, named: Start | None) -> RunConfig:
@@ -157,7 +163,7 @@ def _open_data(config: RunConfig) -> Release:
     if config.data_dir:
         release = open_release(Path(config.data_dir).expanduser())
     else:
-        log(INFO, "'data-dir' is empty: using a sample in Clothing1M's layout, which is drawn once.")
+        log(INFO, "No 'data-dir': a sample in Clothing1M's layout, drawn once.")
         release = open_release(default_sample())
     for split in ("clean_test", config.val_split):
         if split != "none":

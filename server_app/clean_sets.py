@@ -17,6 +17,7 @@ from data.images.decoded_cache import GIB, DecodedCache
 from data.release import Release
 from learning.evaluation import Evaluation, evaluate
 from learning.server_half import ServerHalf
+from learning.sound_images import advising, sound_images
 from task import Compute
 
 
@@ -24,12 +25,27 @@ class CleanSet:
     """Evaluates global models on one clean list."""
 
     def __init__(self, release: Release, split: str, model: nn.Module, config: RunConfig, compute: Compute) -> None:
-        """Decode the whole list; `model` is moved to `compute.device` and overwritten at each evaluation."""
-        listed = release.split(split)
-        self._labels = listed.labels.astype(np.int64)
+        """Decode the whole list; `model` is moved to `compute.device` and overwritten at each evaluation.
+
+        Raises:
+            DataError: An image cannot be read, and `bad-images` is `refuse`; or none can.
+        """
         folder, most = DecodedCache.place(config.cache_dir), int(config.cache_gib * GIB)
         cache = DecodedCache(folder, most, partial(log, WARNING))
-        self._images = cache.images(release, listed.keys, config.image_size, threads=torch.get_num_threads())
+        size, threads = config.image_size, torch.get_num_threads()
+        listed, bad = sound_images(release, release.split(split), size, cache, config, threads)
+        if bad:
+            log(
+                WARNING,
+                "%s: %d images are left out, and %d remain; the first: %s",
+                split,
+                len(bad),
+                len(listed.keys),
+                bad[0],
+            )
+        with advising(config):
+            self._images = cache.images(release, listed.keys, size, threads)
+        self._labels = listed.labels.astype(np.int64)
         self._model = model.to(compute.device)
         self._compute = compute
         self._normalization = config.normalization
@@ -53,5 +69,5 @@ def data_digests(release: Release, config: RunConfig, half: ServerHalf) -> dict[
         content = hashlib.sha256(b"\n".join(index.keys.tolist()))
         for labels in (index.noisy, index.clean):
             content.update(np.ascontiguousarray(labels, dtype="<i4").tobytes())
-        digests["lists and labels"] = content.hexdigest()[:16]
+        digests["one of the lists"] = content.hexdigest()[:16]
     return digests

@@ -92,6 +92,7 @@ class Exchange:
         visit: Mapping[str, str] | None = None,
         on_failure: OnFailure = lambda server_round, partition, reason: None,
         introduce: Callable[[list[int]], list[Member]] | None = None,
+        own_clients: bool = False,
     ) -> None:
         """Set up a run's messages.
 
@@ -105,6 +106,7 @@ class Exchange:
             visit: What every client is told about the run, see `client_app.client_state`.
             on_failure: Called for each reply that is left out.
             introduce: See `Attendance`.
+            own_clients: Whether they are a simulation's, and so may end the run by a damaged image.
         """
         self._grid = grid
         self._attendance = Attendance(grid, members, strategy, config.round_timeout, introduce)
@@ -114,6 +116,7 @@ class Exchange:
         self._expected = Expected(config, method or build_method(config), len(members[0].histogram), self._half)
         self._visit = dict(visit or {})
         self._on_failure = on_failure
+        self._own_clients = own_clients
         self.visits: dict[int, int] = {}
 
     def send(self, server_round: int, arrays: ArrayRecord) -> Sent:
@@ -133,7 +136,7 @@ class Exchange:
             messages = list(self._strategy.configure_train(server_round, arrays, self._message_config(), self._grid))
         expected = {message.metadata.dst_node_id: self._address(message) for message in messages}
         models = self._model_check(arrays, messages)
-        tally = Replies(self._members(expected), expected, models, partial(self._on_failure, server_round))
+        tally = self._tally(server_round, self._members(expected), expected, models)
         replies = self._grid.send_and_receive(messages, timeout=limit)
         return Sent(server_round, messages, replies, tally, models, started, deadline)
 
@@ -162,7 +165,7 @@ class Exchange:
             return {}
         members = self._members(message.metadata.dst_node_id for message in messages)
         expected = {node_id: self._expected.in_evaluation(member) for node_id, member in members.items()}
-        tally = Replies(members, expected, on_failure=partial(self._on_failure, server_round))
+        tally = self._tally(server_round, members, expected)
         limit = self._config.round_timeout or None
         replies = list(tally.good(self._grid.send_and_receive(messages, timeout=limit)))
         metrics = self._strategy.aggregate_evaluate(server_round, replies)
@@ -175,7 +178,7 @@ class Exchange:
         members = {node_id: one for node_id, one in self._attendance.members.items() if node_id in connected}
         messages = [Message(content, node_id, f"{MessageType.QUERY}.{action}") for node_id in members]
         expected = {node_id: self._expected.in_query(action, member) for node_id, member in members.items()}
-        tally = Replies(members, expected, on_failure=partial(self._on_failure, server_round))
+        tally = self._tally(server_round, members, expected)
         limit = self._config.round_timeout or None
         for _ in tally.good(self._grid.send_and_receive(messages, timeout=limit)):
             pass
@@ -208,6 +211,16 @@ class Exchange:
 
     def _members(self, node_ids: Iterable[int]) -> dict[int, Member]:
         return {node_id: self._attendance.members[node_id] for node_id in node_ids}
+
+    def _tally(
+        self,
+        server_round: int,
+        members: Mapping[int, Member],
+        expected: Mapping[int, Records],
+        models: ModelCheck | None = None,
+    ) -> Replies:
+        on_failure = partial(self._on_failure, server_round)
+        return Replies(members, expected, models, on_failure, stops_on_damage=self._own_clients)
 
     def _partition_of(self, reply: Message) -> int:
         return self._attendance.members[reply.metadata.src_node_id].partition_id

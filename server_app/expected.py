@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from config.run_config import RunConfig
+from data.text import LONGEST
 from learning.method import Method
 from learning.schema import Field, Number, Numbers, Schema, Text, Texts
 from learning.server_half import ServerHalf, Told
@@ -31,6 +32,7 @@ def in_roll_call(classes: int) -> Records:
             keys.PARTITION_ID: Number(-1, 2**31, whole=True),
             keys.NUM_PARTITIONS: Number(1, 2**31, whole=True),
             keys.NUM_EXAMPLES: images,
+            keys.BAD_IMAGES: Number(0, MOST_IMAGES, whole=True),
             keys.EVAL_EXAMPLES: Number(0, MOST_IMAGES, whole=True),
             keys.LABEL_HISTOGRAM: Numbers(Number(0, MOST_IMAGES, whole=True), classes),
         },
@@ -40,6 +42,7 @@ def in_roll_call(classes: int) -> Records:
             keys.DATA: Text(),
             keys.FINGERPRINT: Text(),
             keys.DEAL: Text(),
+            keys.FIRST_BAD: Text(longest=keys.LONGEST_SENTENCE + LONGEST),
             keys.MACHINE: Text(),
             keys.CPUS: Number(0, 1e6, needed=False),
             keys.GPUS: Number(0, 1e6, needed=False),

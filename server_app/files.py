@@ -9,10 +9,11 @@ from flwr.common import log
 
 from config.paths import output_folder as output_folder
 from config.run_config import ConfigError, RunConfig
-from data.whole_files import leftovers
+from data.whole_files import leftovers, round_of
 from server_app.set_aside import move_aside
 
 CHECKPOINTS = "checkpoints"
+BEST = "best.safetensors"  # in it, beside one file per round
 # What a run writes, and reads or replaces when it resumes.
 FILES = (
     "config.toml", "metrics.jsonl", "failures.jsonl", "resumes.jsonl", "model.safetensors", "accuracy.png",
@@ -57,7 +58,8 @@ def tidy(run_dir: Path) -> None:
         ConfigError: Something cannot be set aside.
     """
     for folder in (run_dir, run_dir / CHECKPOINTS):
-        for path in (*(path for path, _ in leftovers(folder)), folder / ".best"):  # earlier versions wrote .best
+        ours = [path for path, name in leftovers(folder) if name in (*FILES, BEST) or round_of(name)]
+        for path in (*ours, folder / ".best"):  # as earlier versions named it
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
     for names, fits in ((FILES, Path.is_file), (FOLDERS, Path.is_dir)):

@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 
 from data.text import one_line, shown
 from server_app.model_transport import Packing
+from server_app.node_names import remember
 from server_app.stopping import RunStoppedError
 
 POLL_SECONDS = 0.05, 0.25  # shortest and longest pause between two requests to a SuperLink
@@ -192,7 +193,9 @@ class OrderedGrid(Grid):
         """When each connected node was last started, as Flower records it."""
         if not self._restarts:
             return {}
-        return {node.node_id: node.last_activated_at for node in self._grid.get_nodes()}
+        nodes = list(self._grid.get_nodes())
+        remember(nodes)
+        return {node.node_id: node.last_activated_at for node in nodes}
 
     def _was_restarted(self, node_id: int, activations: dict[int, str]) -> bool:
         """Whether the node was restarted after `activations` were read.

@@ -30,6 +30,8 @@ class Member:
         machine: Where it answered from, in a simulation on several machines; else empty.
         deal: For a client with a partition: equal for all clients that hold parts of one partition of one list.
         share: What it was given of its machine, in a simulation.
+        bad_images: How many images it leaves out because they cannot be read.
+        first_bad: A sentence about the first of them.
     """
 
     node_id: int
@@ -43,6 +45,8 @@ class Member:
     machine: str = ""
     deal: str = ""
     share: Share | None = None
+    bad_images: int = 0
+    first_bad: str = ""
 
     @property
     def name(self) -> str:

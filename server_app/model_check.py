@@ -8,6 +8,7 @@ it. A strategy that withstands liars within these limits is a matter of docs/str
 """
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from flwr.app import Array, ArrayRecord
@@ -23,6 +24,96 @@ MOST_STEPS = 2**53  # that a counter may have counted
 MOST_MODELS = 100.0
 UNUSUAL = 20.0  # times the median of a round; clients of unlike sizes differ less
 ROUNDING = 1e-3  # share of the clipping norm by which rounding may lengthen a clipped update
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One array of the model that was sent, and what may replace it.
+
+    Attributes:
+        name: Of the array.
+        value: What was sent.
+        dtype: Its dtype as Flower writes it.
+        least: The smallest number that may be in it, if it is a buffer.
+        most: Likewise the largest; NaN for a parameter, whose update is measured instead.
+    """
+
+    name: str
+    value: np.ndarray
+    dtype: str
+    least: float
+    most: float
+
+    @classmethod
+    def of(cls, name: str, array: Array) -> "Slot":
+        value = as_numpy(array)
+        counter = is_counter(name, value.dtype)
+        least, most = (0.0, MOST_STEPS) if counter else (-LARGEST, LARGEST)
+        least = 0.0 if name.endswith(VARIANCE) else least
+        return cls(name, value, str(value.dtype), least, math.nan if is_parameter(name, value.dtype) else most)
+
+    @property
+    def is_parameter(self) -> bool:
+        return self.most != self.most
+
+    def squares(self, array: Array) -> float:
+        """``||array - sent||^2`` of a parameter, 0 of a buffer.
+
+        Raises:
+            ValueError: The array cannot be read, has another dtype or shape, or claims to, or holds numbers that no
+                training gives; the message begins with its name.
+        """
+        try:
+            return self._squares(self._replacement(array))
+        except ValueError as error:
+            raise ValueError(f"{self.name!r} {error}") from None
+
+    def _replacement(self, array: Array) -> np.ndarray:
+        try:
+            value = as_numpy(array)
+        except ValueError as error:
+            raise ValueError(f"cannot be read: {error}") from None
+        if value.dtype != self.value.dtype:
+            raise ValueError(f"is {value.dtype}, not {self.dtype}")
+        if value.shape != self.value.shape:
+            raise ValueError(f"has shape {value.shape}, not {self.value.shape}")
+        if array.dtype != self.dtype or tuple(array.shape) != value.shape:
+            raise ValueError(f"claims to be {shown(array.dtype)} of shape {shown(tuple(array.shape))}, which it is not")
+        return value
+
+    def _squares(self, value: np.ndarray) -> float:
+        if self.is_parameter:
+            squares = squared_distance(value, self.value)
+            if not math.isfinite(squares) and not all_finite(value):
+                raise ValueError("holds a value that is not finite")
+            return squares
+        if value.size:
+            low, high = float(value.min()), float(value.max())
+            if not (math.isfinite(low) and math.isfinite(high)):
+                raise ValueError("holds a value that is not finite")
+            if low < self.least or high > self.most:
+                wrong = low if low < self.least else high
+                raise ValueError(f"holds {wrong:g}; it must be from {self.least:g} to {self.most:g}")
+        return 0.0
+
+
+def squared_distance(value: np.ndarray, other: np.ndarray | None) -> float:
+    """``||value - other||^2`` in the arrays' own precision, blockwise; infinite or NaN if that overflows.
+
+    Args:
+        value: Any shape, floating point.
+        other: The same shape and dtype; None stands for zeros.
+    """
+    flat, sent = value.reshape(-1), None if other is None else other.reshape(-1)
+    buffer = np.empty(BLOCK, flat.dtype) if flat.size > BLOCK else None
+    total = 0.0
+    for start in range(0, flat.size, BLOCK):
+        block = flat[start : start + BLOCK]
+        if sent is not None:
+            out = None if buffer is None else buffer[: block.size]
+            block = np.subtract(block, sent[start : start + BLOCK], out=out)
+        total += float(np.dot(block, block))
+    return total
 
 
 class ModelCheck:
@@ -43,22 +134,23 @@ class ModelCheck:
             max_norm: A longer update is refused; 0: none is.
             max_ratio: Likewise, in units of the round's median; see `too_long`.
         """
-        self._sent = {name: as_numpy(array) for name, array in sent.items()}
-        parameters = [value for name, value in self._sent.items() if is_parameter(name, value.dtype)]
-        self._length = math.sqrt(sum(squared_distance(value, None) for value in parameters))
+        self._slots = {name: Slot.of(name, array) for name, array in sent.items()}
+        parameters = [slot.value for slot in self._slots.values() if slot.is_parameter]
+        self._length = math.sqrt(math.fsum(squared_distance(value, None) for value in parameters))
         self._clipping_norm = clipping_norm
         self._max_norm, self._max_ratio = max_norm or math.inf, max_ratio or math.inf
         self.norms: dict[int, float] = {}
 
     def problem(self, partition: int, model: ArrayRecord) -> str | None:
         """Why this reply's model must not reach the strategy, as the end of a sentence, or None."""
-        if different := sorted(model.keys() ^ self._sent.keys()):
-            return f"its arrays are not those of the model ({shown(different[0])})"
+        if different := model.keys() ^ self._slots.keys():
+            return f"its arrays are not those of the model ({shown(min(different))})"
         try:
-            squares = (_judged(name, model[name], sent) for name, sent in self._sent.items())
-            norm = math.sqrt(math.fsum(squares))
+            with np.errstate(over="ignore", invalid="ignore"):
+                squares = math.fsum([self._slots[name].squares(array) for name, array in model.items()])
         except ValueError as error:
             return str(error)
+        norm = math.sqrt(squares) if squares == squares else math.inf  # NaN: differences that overflowed both ways
         if problem := self._problem_of_norm(norm):
             return problem
         self.norms[partition] = norm
@@ -66,7 +158,7 @@ class ModelCheck:
 
     def release(self) -> None:
         """Let go of the model; the norms stay."""
-        self._sent = {}
+        self._slots = {}
 
     def _problem_of_norm(self, norm: float) -> str | None:
         if norm > MOST_MODELS * max(1.0, self._length):
@@ -99,72 +191,3 @@ class ModelCheck:
         """By partition, the norms above 20 medians, longest first."""
         found = [(norm, partition) for partition, norm in self.norms.items() if norm > UNUSUAL * self.median]
         return {partition: norm for norm, partition in sorted(found, reverse=True)}
-
-
-def value_of(array: Array, like: np.ndarray) -> np.ndarray:
-    """The value of an array that can replace `like`.
-
-    Raises:
-        ValueError: It cannot be read, or has another dtype or shape, or claims to.
-    """
-    try:
-        value = as_numpy(array)
-    except ValueError as error:
-        raise ValueError(f"cannot be read: {error}") from None
-    if value.dtype != like.dtype:
-        raise ValueError(f"is {value.dtype}, not {like.dtype}")
-    if value.shape != like.shape:
-        raise ValueError(f"has shape {value.shape}, not {like.shape}")
-    if array.dtype != str(like.dtype) or tuple(array.shape) != like.shape:
-        raise ValueError(f"claims to be {shown(array.dtype)} of shape {shown(tuple(array.shape))}, which it is not")
-    return value
-
-
-def _judged(name: str, array: Array, sent: np.ndarray) -> float:
-    """``||value - sent||^2`` of a parameter, 0 of a buffer.
-
-    Raises:
-        ValueError: The array does not fit, or holds numbers that no training gives; the message begins with its name.
-    """
-    try:
-        return _squared_length(name, value_of(array, sent), sent)
-    except ValueError as error:
-        raise ValueError(f"{name!r} {error}") from None
-
-
-def _squared_length(name: str, value: np.ndarray, sent: np.ndarray) -> float:
-    if is_parameter(name, value.dtype):
-        squares = squared_distance(value, sent)
-        if not math.isfinite(squares) and not all_finite(value):
-            raise ValueError("holds a value that is not finite")
-        return squares
-    if value.size == 0:
-        return 0.0
-    if not all_finite(value):
-        raise ValueError("holds a value that is not finite")
-    low, high = float(value.min()), float(value.max())
-    least, most = (0.0, MOST_STEPS) if is_counter(name, value.dtype) else (-LARGEST, LARGEST)
-    if name.endswith(VARIANCE):
-        least = 0.0
-    if low < least or high > most:
-        raise ValueError(f"holds {low if low < least else high:g}; it must be from {least:g} to {most:g}")
-    return 0.0
-
-
-def squared_distance(value: np.ndarray, other: np.ndarray | None) -> float:
-    """``||value - other||^2`` in the arrays' own precision, blockwise; infinite if that overflows.
-
-    Args:
-        value: Any shape, floating point.
-        other: The same shape and dtype; None stands for zeros.
-    """
-    flat, sent = value.reshape(-1), None if other is None else other.reshape(-1)
-    buffer = np.empty(min(BLOCK, flat.size), flat.dtype)
-    total = 0.0
-    with np.errstate(over="ignore", invalid="ignore"):
-        for start in range(0, flat.size, BLOCK):
-            block = flat[start : start + BLOCK]
-            if sent is not None:
-                block = np.subtract(block, sent[start : start + BLOCK], out=buffer[: block.size])
-            total += float(np.dot(block, block))
-    return total if total == total else math.inf

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from logging import WARNING
-from typing import Any
+from typing import Any, cast
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.common import log
@@ -20,6 +20,7 @@ from messages import keys
 from server_app.expected import Records
 from server_app.members import Member
 from server_app.model_check import ModelCheck
+from server_app.stopping import RunStoppedError
 
 REASON_LENGTH = 4000  # characters to keep of a client's reason; the last lines of a traceback fit
 HEADLINE = 300  # characters of a reason in the log; failures.jsonl has more
@@ -34,6 +35,7 @@ class Replies:
         expected: By node id, what each of their replies must hold.
         models: Judges the model in each reply; None if replies carry none.
         on_failure: Called with partition and reason of each reply that is left out.
+        stops_on_damage: Whether a client that refuses because of a damaged image ends the run; for clients of our own.
         metrics: By partition, those of usable replies: numbers and lists of numbers.
         failures: By partition, why there is no usable reply; removed if one arrives later.
         refused: Partitions that refused, or whose reply was refused, and would be again.
@@ -44,6 +46,7 @@ class Replies:
     expected: Mapping[int, Records]
     models: ModelCheck | None = None
     on_failure: Callable[[int, str], None] = lambda partition, reason: None
+    stops_on_damage: bool = False
     metrics: dict[int, dict[str, Any]] = field(default_factory=dict)
     failures: dict[int, str] = field(default_factory=dict)
     refused: set[int] = field(default_factory=set)
@@ -55,6 +58,9 @@ class Replies:
         Args:
             replies: At most one of each node.
             asked: The nodes that should reply; None: all of them.
+
+        Raises:
+            RunStoppedError: See `stops_on_damage`.
         """
         silent = [self.members[node_id].partition_id for node_id in (self.members if asked is None else asked)]
         for reply in replies:
@@ -62,11 +68,13 @@ class Replies:
             silent.remove(member.partition_id)
             if problem := self._problem(reply, member):
                 self.leave_out(member.partition_id, problem)
+                if self.stops_on_damage and reply.has_error() and reply.error.code == keys.DAMAGED:
+                    raise RunStoppedError(problem)
                 if reply.has_content():
                     for arrays in reply.content.array_records.values():
                         arrays.clear()  # it is part of reference cycles, see `take_arrays`
                 continue
-            self.metrics[member.partition_id] = dict(reply.content.metric_records[keys.METRICS])
+            self.metrics[member.partition_id] = dict(reply.content[keys.METRICS])
             self.failures.pop(member.partition_id, None)
             yield reply
         for partition in silent:
@@ -88,7 +96,7 @@ class Replies:
     def _problem_of_error(self, reply: Message, member: Member) -> str:
         if reply.error.code == ErrorCode.NODE_UNAVAILABLE:  # written by OrderedGrid, not by the client
             self.lost.add(member.node_id)
-        elif reply.error.code == keys.REFUSED:
+        elif reply.error.code in (keys.REFUSED, keys.DAMAGED):
             self.refused.add(member.partition_id)
         where, words = words_of(reply)
         return f"client {member.partition_id}{where}: {words}"
@@ -100,7 +108,7 @@ class Replies:
         content = reply.content
         problem = problem_of_records(content, self.expected[member.node_id], with_model=self.models is not None)
         if problem is None and self.models is not None:
-            problem = self.models.problem(member.partition_id, content.array_records[keys.ARRAYS])
+            problem = self.models.problem(member.partition_id, cast(ArrayRecord, content[keys.ARRAYS]))
         return f"client {member.partition_id}: {problem}." if problem else None
 
 

@@ -13,15 +13,15 @@ from torch import nn
 
 from config.run_config import ConfigError, RunConfig
 from data.sealed import DamagedError
+from data.user_cache import below_home
 from data.whole_files import round_files, round_of, round_path
 from server_app.checkpoint_file import Checkpoint, load_checkpoint, save_checkpoint
-from server_app.files import CHECKPOINTS, create_run_dir, output_folder, tidy
+from server_app.files import BEST, CHECKPOINTS, create_run_dir, output_folder, tidy
 from server_app.round_lines import METRICS, read_lines
 from server_app.run_lock import RunLock, is_in_use
 from server_app.set_aside import FOLDER as SET_ASIDE
 from server_app.set_aside import move_aside
 
-BEST = "best.safetensors"
 # Keys that may differ from the run that `auto` finds: where its own files are, and how long it trains.
 NOT_SEARCHED = frozenset(
     {
@@ -75,10 +75,14 @@ def open_named(resume: str, lock: RunLock) -> Start | None:
     """
     if resume in ("", "auto"):
         return None
-    path = Path(resume).expanduser()
-    only = path if path.is_file() and path.parent.name in (CHECKPOINTS, SET_ASIDE) else None
-    run_dir = path.parent.parent if only else path
-    if not only and not (run_dir / "config.toml").exists() and not (run_dir / CHECKPOINTS).is_dir():
+    path = below_home(resume)
+    try:
+        only = path if path.is_file() and path.parent.name in (CHECKPOINTS, SET_ASIDE) else None
+        run_dir = path.parent.parent if only else path
+        is_run = only or (run_dir / "config.toml").exists() or (run_dir / CHECKPOINTS).is_dir()
+    except OSError as error:
+        raise ConfigError(f"run config: 'resume' is {resume!r}, which cannot be read ({error.strerror}).") from None
+    if not is_run:
         raise ConfigError(
             f"run config: 'resume' is {resume!r}, where there is no run with a config.toml or checkpoints; it must be"
             " the folder of a run, or a checkpoint in it."
@@ -186,8 +190,8 @@ def check_data(checkpoint: Checkpoint, roll: str, lists: Mapping[str, str]) -> N
     for name, digest in checkpoint.lists.items():
         if lists.get(name, digest) != digest:
             raise ConfigError(
-                f"{resumed} {name} in the server's 'data-dir' is not what that run was evaluated on: its images or"
-                " labels have changed."
+                f"{resumed} {name} in the server's 'data-dir' has changed since that run began: it names other images"
+                " or labels."
             )
     if checkpoint.roll != roll:
         raise ConfigError(

@@ -174,7 +174,7 @@ def _wait_for_nodes(grid: Grid, min_nodes: int, seconds: float) -> list[int]:
 def _refusal(reply: Message) -> str:
     if reply.error.code == ErrorCode.NODE_UNAVAILABLE:  # written by OrderedGrid, not by the client
         return f"node {reply.metadata.src_node_id}: {reply.error.reason}."
-    return one_line(reply.error.reason)
+    return one_line(reply.error.reason, keys.LONGEST_SENTENCE)
 
 
 def _member(reply: Message) -> Member:
@@ -191,6 +191,8 @@ def _member(reply: Message) -> Member:
         data=about[keys.DATA],
         eval_examples=int(facts[keys.EVAL_EXAMPLES]),
         own_folder=facts[keys.PARTITION_ID] < 0,
+        bad_images=int(facts[keys.BAD_IMAGES]),
+        first_bad=about[keys.FIRST_BAD],
         share=Share(float(about[keys.CPUS]), float(about.get(keys.GPUS, 0.0))) if keys.CPUS in about else None,
     )
 
@@ -203,7 +205,8 @@ def _misfit(member: Member, count: int, about: Any, class_names: tuple[str, ...]
             " or update the node, then start the run again"
         )
     if tuple(about[keys.CLASS_NAMES]) != class_names:
-        return f"has the classes {', '.join(about[keys.CLASS_NAMES])}, but the server has {', '.join(class_names)}"
+        its, ours = (one_line(", ".join(names)) for names in (about[keys.CLASS_NAMES], class_names))
+        return f"has the classes {its}, but the server has {ours}"
     if member.partition_id >= count:
         return f"has a 'partition-id' of {member.partition_id}, but 'num-partitions' is {count}"
     if member.histogram.sum() != member.num_examples:

@@ -11,7 +11,7 @@ from flwr.supercore.object_ref import load_app
 
 from config.check import check_settings
 from config.errors import ConfigError
-from server_app.stopping import report_in_one_sentence
+from server_app.stopping import report_for_people
 from simulation import refusal
 
 app = ServerApp()
@@ -21,7 +21,7 @@ CODE = Path(__file__).parents[1]
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Run one federated training; bad settings are reported at once."""
-    report_in_one_sentence()
+    report_for_people()
     set_by_user: dict[str, Any] = dict(grid.run.override_config)
     try:
         check_settings(set_by_user, {key: value for key, value in context.run_config.items() if key not in set_by_user})

@@ -59,16 +59,16 @@ def gather(grid: Grid, members: Sequence[Member], sampled: int, fraction_train: 
 
 def describe(facts: Facts) -> list[str]:
     """Lines for the log about machines and clients."""
-    train = f"{facts.sampled} {'trains' if facts.sampled == 1 else 'train'} in each round"
+    train = f"Each round  {facts.sampled} of them {'trains' if facts.sampled == 1 else 'train'}"
     if facts.client is None:
-        return [f"Clients     {facts.clients}, {train}"]
+        return [f"Clients     {facts.clients}", train]
     if len(facts.machines) == 1:
         memory = f", {facts.memory / GIB:.1f} GiB of memory" if facts.memory else ""
         machines = f"Machine     {facts.machines[0]}{memory}"
     else:
         machines = f"Machines    {len(facts.machines)}, together {_total(facts.machines)}"
     capacity = clients_at_once(facts.machines, facts.client)
-    return [machines, f"Clients     {facts.clients}, each with {facts.client}; {train}, room for {capacity} at once"]
+    return [machines, f"Clients     {facts.clients}, each with {facts.client}", f"{train}; room for {capacity} at once"]
 
 
 def warnings(facts: Facts) -> list[str]:
@@ -169,8 +169,11 @@ def log_run(config: RunConfig, release: Release, run_dir: Path, compute: str, ro
     log(INFO, "Run folder  %s", run_dir)
     log(INFO, "Data        %s (%d classes)", release.root, len(release.class_names))
     log(INFO, "Server      %s on %s", config.model, compute)
-    log(INFO, "Settings")
-    for key, value in config.to_flat().items():
+    log(INFO, "Training    %s on clients, %s on the server", config.method, config.strategy)
+    usual = RunConfig().to_flat() | {"method": config.method, "strategy": config.strategy}
+    changed = {key: value for key, value in config.to_flat().items() if value != usual[key]}
+    log(INFO, "Settings    %d differ from the defaults; config.toml has all", len(changed))
+    for key, value in changed.items():
         log(INFO, "  %-18s %s", key, value if value != "" else '""')
     for line in roll:
         log(INFO, "%s", line)
@@ -190,8 +193,21 @@ def warn_of_weights(members: Sequence[Member]) -> None:
         )
 
 
+def alone(facts: Facts) -> list[str]:
+    """Whether one client trains in each round, which is easily overlooked: Flower's own default is two clients."""
+    if facts.sampled > 1:
+        return []
+    more = f"set num-supernodes=10 {WHERE}" if facts.client else "connect more nodes"
+    if facts.clients == 1:
+        return [f"There is only one client, so nothing is averaged; {more}."]
+    return [
+        f"Only 1 of {facts.clients} clients trains in each round, so nothing is averaged; {more}, or a larger"
+        f" 'fraction-train' than {facts.fraction_train:g}."
+    ]
+
+
 def log_resources(facts: Facts) -> None:
     for line in describe(facts):
         log(INFO, "%s", line)
-    for line in warnings(facts):
+    for line in alone(facts) + warnings(facts):
         log(WARNING, "%s", line)

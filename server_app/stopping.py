@@ -12,6 +12,8 @@ from flwr.supercore.exit import add_exit_handler
 
 from config.run_config import ConfigError
 from data.errors import DataError
+from server_app.node_names import NodeNames, forget
+from simulation.quiet import quieten
 
 
 class RunStoppedError(Exception):
@@ -34,7 +36,7 @@ class OneSentence(logging.Filter):
 
 def resume_command(run_dir: Path) -> str:
     """The command that resumes the run in this folder."""
-    return f"flwr run . --stream -c \"resume='{run_dir}'\"   (with the same --federation-config or connection)"
+    return f"flwr run . --stream -c \"resume='{run_dir}'\""
 
 
 @contextlib.contextmanager
@@ -55,22 +57,29 @@ def resumable(run_dir: Path) -> Iterator[threading.Event]:
     def on_exit() -> None:
         if running:
             interrupted.set()
-            log(INFO, "Interrupted; finished rounds are kept. To resume: %s", command)
+            log(INFO, "Interrupted; finished rounds are kept. To resume:")
+            log(INFO, "  %s", command)
 
     add_exit_handler(on_exit)
-    log(INFO, "If this run is cut short, resume it with: %s", command)
+    log(INFO, "If this run is cut short, resume it with the same")
+    log(INFO, "--federation-config or connection, and with")
+    log(INFO, "  %s", command)
     try:
         yield interrupted
     except BaseException:
         if not interrupted.is_set():
-            log(INFO, "To resume: %s", command)
+            log(INFO, "To resume:")
+            log(INFO, "  %s", command)
         raise
     finally:
         running = False
 
 
-def report_in_one_sentence() -> None:
-    """Install `OneSentence` on Flower's logger, once per process."""
+def report_for_people() -> None:
+    """Install what makes Flower's log readable on its logger, once per process."""
+    quieten()
+    forget()
     logger = logging.getLogger("flwr")
-    if not any(isinstance(known, OneSentence) for known in logger.filters):
-        logger.addFilter(OneSentence())
+    for wanted in (OneSentence, NodeNames):  # in this order
+        if not any(isinstance(known, wanted) for known in logger.filters):
+            logger.addFilter(wanted())

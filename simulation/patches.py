@@ -28,6 +28,7 @@ from flwr.supercore.date import now
 
 from simulation.capacity import check_request, machines_of, share_of
 from simulation.out_of_band import leave_arrays_out_of_pickles
+from simulation.quiet import quieten
 from simulation.ray_start import starting_in_one_sentence
 from simulation.refusal import DRIVER as DRIVER
 
@@ -47,8 +48,10 @@ def prepare_simulation() -> None:
     ray = sys.modules.get("ray")
     started = ray is not None and ray.is_initialized()
     if started:
+        quieten()
         leave_arrays_out_of_pickles()  # for replies
     elif DRIVER in sys.modules:
+        quieten()
         _replace_dead_actors()
         _leave_sigterm_to_flower()
         _wait_for_every_actor()

@@ -1,6 +1,8 @@
 """What travels to every node: the code and presets, and nothing else."""
 
 import io
+import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -14,19 +16,61 @@ from tests.forks import failed_forks
 ROOT = Path(__file__).parents[1]
 
 
+CODE = ("client_app", "config", "data", "learning", "messages", "methods", "server_app", "simulation")
+
+
+def bundled(app: Path, out: Path) -> set[str]:
+    """Build an app's bundle and unpack it; returns the names of its files."""
+    with zipfile.ZipFile(io.BytesIO(build_fab_from_disk(app))) as bundle:
+        bundle.extractall(out)
+        return set(bundle.namelist())
+
+
 def test_the_bundle_holds_exactly_the_app(tmp_path: Path) -> None:
-    with zipfile.ZipFile(io.BytesIO(build_fab_from_disk(ROOT))) as bundle:
-        names = set(bundle.namelist())
-        bundle.extractall(tmp_path)
+    """Whatever the user keeps in custom/ comes on top."""
+    names = bundled(ROOT, tmp_path)
     tracked = {
         path.relative_to(ROOT).as_posix()
-        for package in ("client_app", "config", "data", "learning", "messages", "methods", "server_app", "simulation")
+        for package in CODE
         for path in (ROOT / package).rglob("*")
         if path.suffix in (".py", ".toml", ".json")
     }
-    loose = {"task.py", "README.md", "LICENSE", "pyproject.toml"}
-    assert names == tracked | loose | {".info/CONTENT"}
-    assert code_fingerprint(tmp_path) == code_fingerprint(ROOT)
+    loose = {"task.py", "README.md", "LICENSE", "pyproject.toml", "custom/__init__.py"}
+    assert {name for name in names if not name.startswith("custom/")} | {"custom/__init__.py"} == (
+        tracked | loose | {".info/CONTENT"}
+    )
+
+
+def test_files_of_one_s_own_travel_in_the_bundle_and_to_other_machines(tmp_path: Path) -> None:
+    checkout, unpacked, elsewhere = tmp_path / "checkout", tmp_path / "bundle", tmp_path / "machine"
+    shutil.copytree(ROOT, checkout, ignore=shutil.ignore_patterns("*.png", ".git", "tests", "__pycache__", "custom"))
+    before = code_fingerprint(checkout)
+    (checkout / "custom" / "deeper").mkdir(parents=True)
+    shutil.copy(ROOT / "custom" / "__init__.py", checkout / "custom")
+    for name in ("mine.py", "deeper/more.py", "notes.txt", "test_mine.py"):
+        (checkout / "custom" / name).write_text("from methods.ce import CE as Mine\n", encoding="utf-8")
+    names = bundled(checkout, unpacked)
+    carried = {"custom/__init__.py", "custom/mine.py", "custom/deeper/more.py"}
+    assert {name for name in names if name.startswith("custom/")} == carried
+    assert code_fingerprint(unpacked) == code_fingerprint(checkout) != before
+
+    script = (
+        "import io, zipfile, sys\n"
+        "from simulation.pinned_app import packed_code\n"
+        f"zipfile.ZipFile(io.BytesIO(packed_code()[1])).extractall({str(elsewhere)!r})\n"
+    )
+    used = (
+        "from config.run_config import RunConfig\n"
+        "from methods import build_method\n"
+        "print(type(build_method(RunConfig(method='custom.mine:Mine'))).__name__)\n"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    for folder, code in ((unpacked, script), (elsewhere, used)):
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 0, done.stderr
+    assert done.stdout == "CE\n"
 
 
 def test_the_fingerprint_changes_with_the_code(tmp_path: Path) -> None:

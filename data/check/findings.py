@@ -17,8 +17,11 @@ PROBLEMS = (
     "truncated image",
     "unreadable image",
 )
+SUSPECT = "suspect image"  # a problem in a strict check, else a note
 NOTES = (
+    SUSPECT,
     "other data",
+    "odd metadata",
     "non-RGB image",
     "stray file",
     "unlisted file",
@@ -30,9 +33,15 @@ SHOWN = 3  # of each kind in a summary; the file has all
 
 @dataclass
 class Findings:
-    """Findings by kind, each a subject (a key, a file and line) and a detail."""
+    """Findings by kind, each a subject (a key, a file and line) and a detail.
+
+    Attributes:
+        found: By kind.
+        strict: Whether suspect images are problems.
+    """
 
     found: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+    strict: bool = False
 
     def add(self, kind: str, subject: str, detail: str) -> None:
         if kind not in PROBLEMS + NOTES:
@@ -41,7 +50,11 @@ class Findings:
 
     @property
     def num_problems(self) -> int:
-        return sum(len(self.found.get(kind, [])) for kind in PROBLEMS)
+        return sum(len(entries) for kind, entries in self.found.items() if not self._is_note(kind))
+
+    @property
+    def num_suspects(self) -> int:
+        return len(self.found.get(SUSPECT, []))
 
     def summary(self) -> list[str]:
         """Lines to print: each kind with its count and its first few findings."""
@@ -50,7 +63,7 @@ class Findings:
             entries = self.found.get(kind, [])
             if not entries:
                 continue
-            lines.append(f"{'note' if kind in NOTES else 'PROBLEM'}  {kind}: {len(entries):,}")
+            lines.append(f"{'note' if self._is_note(kind) else 'PROBLEM'}  {kind}: {len(entries):,}")
             lines += [f"    {subject}: {detail}" for subject, detail in entries[:SHOWN]]
             if len(entries) > SHOWN:
                 lines.append("    ...")
@@ -62,3 +75,6 @@ class Findings:
             for kind in (*PROBLEMS, *NOTES):
                 for subject, detail in sorted(self.found.get(kind, [])):
                     file.write(f"{kind}\t{subject}\t{detail}\n")
+
+    def _is_note(self, kind: str) -> bool:
+        return kind in NOTES and not (self.strict and kind == SUSPECT)

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from data.check.findings import Findings
-from data.errors import DataError
-from data.images.decode import DAMAGE, decode
+from data.check.findings import SUSPECT, Findings
+from data.errors import DamageError, DataError
+from data.images.decode import Look, look_at
 from data.layout.finding import SPLITS
 from data.layout.key_files import show
 from data.stores.folder import Store
@@ -25,6 +24,7 @@ CHUNK = 512  # images in flight, and between two writes of the journal
 READERS = 16  # threads that wait for the disk, which serves many requests in the time of one
 GOOD = np.dtype([("row", "<u4"), ("mode", "S8"), ("digest", "u1", 16)])
 IDENTITY = 32  # bytes at the head of the journal
+JOURNAL = b"2"  # changes with what is found in an image
 
 
 def check_images(
@@ -42,9 +42,10 @@ def check_images(
         store: Where the images are.
         lists: Keys of each list.
         present: (n,) keys to look at.
-        journal: Records good images, so that a stopped check can resume; bad ones are read again.
+        journal: Records images without a finding, so that a stopped check can resume; others are read again.
         threads: How many images are decoded at a time.
-        findings: Gains zero-byte, truncated, unreadable and non-RGB images, and same bytes under two keys.
+        findings: Gains zero-byte, truncated, unreadable, suspect and non-RGB images, odd metadata, and same bytes
+            under two keys.
         progress: Called with the number of images just done.
 
     Raises:
@@ -52,7 +53,7 @@ def check_images(
     """
     good = np.zeros(len(present), GOOD)
     done = np.zeros(len(present), bool)
-    identity = hashlib.sha256(np.ascontiguousarray(present).tobytes()).digest()
+    identity = hashlib.sha256(JOURNAL + np.ascontiguousarray(present).tobytes()).digest()
     with journal.open("a+b") as file:
         for record in _read_journal(file, identity, len(present)):
             good[record["row"]] = record
@@ -60,12 +61,17 @@ def check_images(
         if progress:
             progress(int(done.sum()))
         for rows, outcomes in _look(store, present, np.flatnonzero(~done), threads):
-            for row, (mode, digest, kind, detail) in zip(rows, outcomes, strict=True):
+            for row, (look, digest, kind, detail) in zip(rows, outcomes, strict=True):
+                key = present[row]
                 if kind:
-                    findings.add(kind, show(present[row]), detail)
-                else:
-                    good[row] = (row, mode, np.frombuffer(digest, np.uint8))
-                    done[row] = True
+                    findings.add(kind, show(key), detail)
+                    continue
+                good[row] = (row, look.mode, np.frombuffer(digest, np.uint8))
+                done[row] = True
+                for kind, said in ((SUSPECT, look.suspect), ("odd metadata", look.odd)):
+                    if said:
+                        findings.add(kind, show(key), f"{said}, at {store.place(key)}")
+                if not (look.suspect or look.odd):
                     file.write(good[row].tobytes())
             file.flush()
             if progress:
@@ -89,7 +95,8 @@ def _read_journal(file: io.BufferedRandom, identity: bytes, count: int) -> np.nd
     return records[records["row"] < count]
 
 
-Outcome = tuple[str, bytes, str, str]  # mode and digest of a good image, kind and detail of a bad one
+Outcome = tuple[Look, bytes, str, str]  # look and digest of a good image, kind and detail of a bad one
+SOUND = Look("RGB", suspect="", odd="")
 
 
 def _look(store: Store, keys: np.ndarray, rows: np.ndarray, threads: int) -> Iterator[tuple[np.ndarray, list[Outcome]]]:
@@ -103,19 +110,18 @@ def _look(store: Store, keys: np.ndarray, rows: np.ndarray, threads: int) -> Ite
 def _look_at(store: Store, decoding: AbstractContextManager[Any], key: bytes) -> Outcome:
     try:
         if isinstance(store, PackStore) and store.decoded_size:
-            return "RGB", _digest(store.pixels(key).tobytes()), "", ""
+            return SOUND, _digest(store.pixels(key).tobytes()), "", ""
         data = store.encoded(key)
     except DataError as error:
-        return "", b"", "unreadable image", str(error)
+        return SOUND, b"", "unreadable image", str(error)
     if not data:
-        return "", b"", "zero-byte image", f"at {store.place(key)}"
+        return SOUND, b"", "zero-byte image", f"at {store.place(key)}"
     try:
-        with decoding, Image.open(io.BytesIO(data)) as image:
-            decode(data)
-            return image.mode, _digest(data), "", ""
-    except DAMAGE as error:
-        reason = str(error).partition(" <_io.")[0]
-        return "", b"", "truncated image" if "truncated" in reason else "unreadable image", reason
+        with decoding:
+            return look_at(data), _digest(data), "", ""
+    except DamageError as error:
+        kind = "truncated image" if "truncated" in str(error) else "unreadable image"
+        return SOUND, b"", kind, f"{error}, at {store.place(key)}"
 
 
 def _digest(data: bytes) -> bytes:

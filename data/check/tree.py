@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from data.check.findings import Findings
+from data.images.formats import SUFFIXES
 from data.layout.finding import LEAVES, TEXT_FOLDERS
 from data.layout.key_files import PREFIX, show
 
-_IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
+IMAGES = tuple(suffix.encode() for suffixes in SUFFIXES.values() for suffix in suffixes)
 
 
 def check_tree(root: Path, images: Path, lists: Mapping[str, np.ndarray], findings: Findings) -> np.ndarray:
@@ -35,7 +36,7 @@ def check_tree(root: Path, images: Path, lists: Mapping[str, np.ndarray], findin
             present.add(wanted[path])
         elif name.startswith(b"._") or name == b".DS_Store":
             findings.add("stray file", show(path), "left by macOS; ignored")
-        elif name.lower().endswith(tuple(suffix.encode() for suffix in _IMAGES)):
+        elif name.lower().endswith(IMAGES):
             astray[name] = path
     for key in keys.tolist():
         if key in present:

@@ -1,4 +1,4 @@
-"""Turns the bytes of one image file into pixels of a given size.
+"""Turns the bytes of one image file into pixels. Nothing else calls a decoder.
 
 Measured (benchmarks/RESULTS.md): simplejpeg decodes about twice as fast as Pillow, pixel for pixel the same, since
 both are libjpeg-turbo; PyTorch's antialiased uint8 resize is three to five times as fast as Pillow's and differs from
@@ -6,31 +6,48 @@ it by at most one level in 255. Decoding at a reduced scale is not used: at 224 
 Clothing1M's size, and below 64 pixels it would be up to twice as fast but moves single pixels by more than 60 levels.
 """
 
+import contextlib
 import io
-import struct
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
+
+from data.errors import DamageError
+from data.images.formats import what_it_is
+from data.images.with_pillow import MAX_PIXELS, hearing, opened, to_rgb, turn_of
+from data.text import one_line
 
 try:
     import simplejpeg
 except ImportError:  # no wheel for this platform: Pillow alone gives the same pixels, more slowly
     simplejpeg = None
 
-MAX_PIXELS = 50_000_000  # per image as stored; a product photo has far fewer, a decompression bomb more
-DECODER = "simplejpeg or Pillow, antialiased bilinear, 1"  # changing this text invalidates caches of decoded pixels
+DECODER = "simplejpeg or Pillow, antialiased bilinear, 2"  # changing this text invalidates caches of decoded pixels
+QUALITY = 95  # of JPEGs that we write
+REASON = 120  # characters of a decoder's words
 
-# What Pillow raises on bytes that are not an image, or not a whole one.
-DAMAGE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    IndexError,
-    struct.error,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
-)
+# What libjpeg says of a file whose pixels are as they should be.
+HARMLESS = re.compile("JFIF revision|bad ICC|Adobe color transform|Invalid SOS parameters|subsampling|color ?space")
+# Exceptions whose texts mean something; others show a decoder that lost its way.
+SPOKEN = (OSError, SyntaxError, ValueError, RuntimeError)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is to be said of an image that can be decoded.
+
+    Attributes:
+        mode: Pillow's name for how its pixels are stored, such as ``RGB``.
+        suspect: Why its pixels may not be those that were saved; empty if nothing says so.
+        odd: What is wrong with the rest of the file; empty if nothing is.
+    """
+
+    mode: str
+    suspect: str
+    odd: str
 
 
 def decode(data: bytes) -> np.ndarray:
@@ -40,21 +57,56 @@ def decode(data: bytes) -> np.ndarray:
         (height, width, 3) uint8.
 
     Raises:
-        DAMAGE: The bytes are not an image, not a whole one, or one of more than `MAX_PIXELS` pixels.
+        DamageError: The bytes are not a whole image, or one of more than `MAX_PIXELS` pixels.
     """
-    if not data:
-        raise ValueError("it is empty")
-    if simplejpeg is not None and data[:3] == b"\xff\xd8\xff":
-        try:
-            height, width, space, _ = simplejpeg.decode_jpeg_header(data)
-            if height * width <= MAX_PIXELS and space in ("YCbCr", "Gray"):
-                return np.asarray(simplejpeg.decode_jpeg(data, "RGB"))
-        except ValueError:
-            pass  # it is strict about everything odd in a file; Pillow has the last word on what is damage
-    with Image.open(io.BytesIO(data)) as image:
-        if image.width * image.height > MAX_PIXELS:
-            raise ValueError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")
-        return np.array(_to_rgb(image))
+    with _damage_named(data):
+        pixels, _ = _jpeg_pixels(data)
+        if pixels is not None:
+            return pixels
+        with opened(data) as (image, _):  # it has the last word: simplejpeg is strict about everything odd in a file
+            return np.array(to_rgb(image))
+
+
+def look_at(data: bytes) -> Look:
+    """Decode, and listen to what the decoders say.
+
+    libjpeg fills up what it cannot read and warns; PNGs carry checksums, which nobody needs for decoding. Other formats
+    have neither, so that only damage that stops their decoders is found.
+
+    Raises:
+        DamageError: As from `decode`.
+    """
+    with _damage_named(data):
+        pixels, said = _jpeg_pixels(data)
+        with opened(data) as (image, heard):
+            mode, is_png, is_jpeg = image.mode, image.format == "PNG", data[:2] == b"\xff\xd8"
+            if pixels is None:
+                to_rgb(image)
+        if pixels is None and is_jpeg and not said:
+            said = _libjpeg_says(data)
+        if said and not HARMLESS.search(said):
+            return Look(mode, one_line(said, REASON), "; ".join(heard))
+        suspect = "a checksum inside the PNG is wrong" if is_png and not _is_intact_png(data) else ""
+        return Look(mode, suspect, "; ".join([*heard, *([one_line(said, REASON)] if said else [])]))
+
+
+def as_upright_jpeg(data: bytes) -> tuple[bytes, Look]:
+    """An image as a JPEG that stands upright without a tag, unchanged if it is one; and a look at the original.
+
+    Raises:
+        DamageError: As from `decode`.
+    """
+    look = look_at(data)
+    with _damage_named(data), opened(data) as (image, _):
+        is_jpeg = image.format in ("JPEG", "MPO")
+        if not is_jpeg:
+            image.load()  # which turns a TIFF
+        turn = turn_of(image)
+        if is_jpeg and turn is None:
+            return data, look
+        pixels, out = to_rgb(image), io.BytesIO()
+        (pixels if turn is None else pixels.transpose(turn)).save(out, "JPEG", quality=QUALITY)
+        return out.getvalue(), look
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -77,9 +129,54 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return resized.permute(0, 2, 3, 1)[0].numpy()
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """Any mode to RGB, alpha dropped as every published loader does."""
-    if image.mode == "P" and "transparency" in image.info:
-        # The same colours; converting straight to RGB warns for this mode.
-        return image.convert("RGBA").convert("RGB")
-    return image.convert("RGB")
+@contextlib.contextmanager
+def _damage_named(data: bytes) -> Iterator[None]:
+    """Whatever a decoder raises on one file's bytes is damage of that file."""
+    try:
+        if not data:
+            raise DamageError("it is empty")
+        yield
+    except DamageError:
+        raise
+    except Image.DecompressionBombError:
+        raise DamageError(f"its pixels are more than {MAX_PIXELS:,}") from None
+    except UnidentifiedImageError:
+        raise DamageError(what_it_is(data)) from None
+    except Exception as error:
+        text = str(error) if isinstance(error, SPOKEN) else ""
+        said = f"its decoder says {one_line(text, REASON)!r}" if text else "its decoder fails"
+        raise DamageError("it is truncated" if "truncated" in text.lower() else said) from None
+
+
+def _jpeg_pixels(data: bytes) -> tuple[np.ndarray | None, str]:
+    """The pixels of a sound JPEG of a common kind, else None and what libjpeg says against it, if that is known."""
+    if simplejpeg is None or data[:3] != b"\xff\xd8\xff":
+        return None, ""
+    try:
+        height, width, space, _ = simplejpeg.decode_jpeg_header(data)
+        if height * width <= MAX_PIXELS and space in ("YCbCr", "Gray"):
+            return np.asarray(simplejpeg.decode_jpeg(data, "RGB")), ""
+    except ValueError as error:
+        return None, str(error)
+    return None, ""
+
+
+def _libjpeg_says(data: bytes) -> str:
+    """What it has against a JPEG of an uncommon kind, whose pixels come from Pillow."""
+    if simplejpeg is None:
+        return ""
+    try:
+        *_, space, _ = simplejpeg.decode_jpeg_header(data)
+        simplejpeg.decode_jpeg(data, "CMYK" if space in ("CMYK", "YCCK") else "RGB")
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _is_intact_png(data: bytes) -> bool:
+    try:
+        with hearing(), Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+            image.verify()
+    except Exception:  # its pixels could be decoded: all that is left is a checksum
+        return False
+    return True

@@ -9,18 +9,22 @@ exceeded.
 import contextlib
 import fcntl
 import hashlib
+import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
+from data.errors import BadImageError
 from data.images.decode import DECODER
-from data.images.loading import load_images
+from data.images.loading import load_images, unreadable_images
 from data.release import Release
 from data.stores.pack import PackStore
 from data.user_cache import below_home, cache_folder
+from data.whole_files import replace_file
 
 GIB = 1 << 30
 
@@ -36,6 +40,8 @@ def _boot() -> str:
 # decoding. So files are trusted until the next boot; where boots have no id, files are flushed.
 BOOT = _boot()
 MADV_POPULATE_WRITE = 23  # Linux 5.14: all pages at once, five times as fast as one fault per page; madvise(2)
+NOTE = ".bad"  # suffix of the notes on images that cannot be read
+NOTES_KEPT = 30 * 24 * 3600.0  # seconds
 MIN_FREE_BYTES = 1 << 30  # of the disk; below that nothing is cached, whatever the bound
 
 
@@ -43,7 +49,7 @@ class DecodedCache:
     """A folder of decoded images that never holds more than `max_bytes`."""
 
     def __init__(self, folder: Path, max_bytes: int, warn: Callable[[str], None] = lambda sentence: None) -> None:
-        """Creates nothing until the first image is cached.
+        """Creates nothing until the first image is cached, or noted as bad.
 
         Args:
             folder: Shared by all processes of the machine.
@@ -92,6 +98,28 @@ class DecodedCache:
                 self._warn(f"{self.folder} cannot be written ({reason}); images are decoded anew in each visit.")
             self._warn = None
         return load_images(release, keys, size, threads) if kept is None else kept
+
+    def bad_images(self, release: Release, keys: np.ndarray, size: int, threads: int = 1) -> dict[int, str]:
+        """Decode everything once, and note in the folder which images cannot be read.
+
+        Returns:
+            Rows of `keys`, and for each the sentence that `images` would refuse it with.
+
+        Raises:
+            DataError: What `images` refuses for another reason.
+        """
+        note = (self.folder / self._name(release, keys, size)).with_suffix(NOTE)
+        bad = _noted(note, len(keys))
+        if bad is None:
+            try:
+                self.images(release, keys, size, threads)
+                bad = {}
+            except BadImageError:
+                bad = unreadable_images(release, keys, threads)
+            with contextlib.suppress(OSError):  # then the next visit decodes again
+                self.folder.mkdir(parents=True, exist_ok=True)
+                replace_file(note, json.dumps(bad).encode())
+        return bad
 
     def _fill(
         self, path: Path, release: Release, keys: np.ndarray, shape: tuple[int, ...], threads: int
@@ -167,7 +195,7 @@ class DecodedCache:
         """Delete what killed processes left, and the least recently used files; returns the bytes still in use."""
         files = {}
         for path in self.folder.iterdir():
-            if path.suffix == ".filling" and _abandoned(path):
+            if _abandoned(path):
                 path.unlink(missing_ok=True)
             elif path.suffix in (".pixels", ".filling"):
                 with contextlib.suppress(FileNotFoundError):
@@ -195,9 +223,22 @@ def _open(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     return mapped
 
 
+def _noted(path: Path, count: int) -> dict[int, str] | None:
+    """What a note says of so many images; None if there is none, or a crash left it damaged."""
+    try:
+        bad = {int(row): str(said) for row, said in json.loads(path.read_bytes()).items()}
+    except (OSError, ValueError, AttributeError):
+        return None
+    return bad if all(0 <= row < count for row in bad) else None
+
+
 def _abandoned(path: Path) -> bool:
-    """Whether no running process is filling this file."""
-    with contextlib.suppress(OSError), path.open("rb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
+    """Whether this is a file that no running process is filling, or an old note."""
+    with contextlib.suppress(OSError):
+        if path.suffix == NOTE:
+            return time.time() - path.stat().st_mtime > NOTES_KEPT
+        if path.suffix == ".filling":
+            with path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
     return False

@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from data.errors import DataError
-from data.images.decode import DAMAGE, decode, resize
+from data.errors import BadImageError, DamageError, DataError
+from data.images.decode import decode, resize
 from data.layout.key_files import show
 from data.release import Release
 from data.stores.folder import Store
@@ -34,8 +34,8 @@ def load_images(
         (n, size, size, 3) uint8, RGB, in the order of `keys`.
 
     Raises:
-        DataError: A missing, empty, damaged or truncated image, the first one in the order of `keys`; or a pack of
-            decoded pixels of another size.
+        BadImageError: A missing, empty, damaged or truncated image, the first one in the order of `keys`.
+        DataError: A pack of decoded pixels of another size.
     """
     images = np.empty((len(keys), size, size, 3), np.uint8) if out is None else out
     store = release.store
@@ -81,12 +81,15 @@ def _read(store: Store, keys: np.ndarray) -> list[bytes | DataError]:
 def _pixels(store: Store, key: bytes, data: bytes | DataError, size: int) -> np.ndarray:
     if isinstance(data, DataError):
         raise data
+    return resize(_decoded(store, key, data), size, size)
+
+
+def _decoded(store: Store, key: bytes, data: bytes) -> np.ndarray:
     try:
-        return resize(decode(data), size, size)
-    except DAMAGE as error:
-        reason = str(error).partition(" <_io.")[0]
-        raise DataError(
-            f"image {show(key)} cannot be read from {store.place(key)} ({reason}); it must be a whole image file."
+        return decode(data)
+    except DamageError as error:
+        raise BadImageError(
+            f"image {show(key)} cannot be read from {store.place(key)} ({error}); it must be a whole image file."
         ) from None
 
 
@@ -94,6 +97,35 @@ def load_image(store: Store, key: bytes, size: int) -> np.ndarray:
     """One image as (size, size, 3) uint8.
 
     Raises:
-        DataError: It is missing or damaged.
+        BadImageError: It is missing or damaged.
     """
     return _pixels(store, key, store.encoded(key), size)
+
+
+def unreadable_images(release: Release, keys: np.ndarray, threads: int = 1) -> dict[int, str]:
+    """Decode all images and keep none of them.
+
+    Returns:
+        For each row of `keys` whose image is missing or damaged, the sentence that `load_images` would refuse it with.
+
+    Raises:
+        DataError: The machine cannot read any.
+    """
+    store = release.store
+
+    def problem(row: int) -> str:
+        try:
+            if isinstance(store, PackStore) and store.decoded_size:
+                store.pixels(keys[row])
+            else:
+                _decoded(store, keys[row], store.encoded(keys[row]))
+        except BadImageError as error:
+            return str(error)
+        return ""
+
+    found = {}
+    with ThreadPoolExecutor(max(1, threads)) as pool:
+        for start in range(0, len(keys), BLOCK * READERS):
+            rows = range(start, min(start + BLOCK * READERS, len(keys)))
+            found.update({row: said for row, said in zip(rows, pool.map(problem, rows), strict=True) if said})
+    return found

@@ -1,5 +1,6 @@
 """Where the encoded images of a release are: the `Store` protocol, and image folders as released."""
 
+import errno
 import hashlib
 import os
 from collections.abc import Sequence
@@ -8,10 +9,12 @@ from typing import Protocol
 
 import numpy as np
 
-from data.errors import DataError
+from data.errors import BadImageError, DataError
 from data.layout.finding import why_all_missing
 from data.layout.key_files import PREFIX, show
 
+# What the machine lacks: no fault of the file.
+BUSY = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EAGAIN, errno.ESTALE, errno.ETIMEDOUT)
 PRESENCE_SAMPLE = 200  # images looked for when a split is first read
 
 
@@ -22,7 +25,8 @@ class Store(Protocol):
         """The bytes of one image file.
 
         Raises:
-            DataError: The image is not there, or cannot be read.
+            BadImageError: The image is not there, or cannot be read.
+            DataError: The machine cannot read any.
         """
         ...
 
@@ -61,9 +65,9 @@ class FolderStore:
         try:
             return self.path(key).read_bytes()
         except FileNotFoundError:
-            raise DataError(f"image {show(key)} is missing; it must be at {self.path(key)}.") from None
+            raise BadImageError(f"image {show(key)} is missing; it must be at {self.path(key)}.") from None
         except OSError as error:
-            raise DataError(
+            raise (DataError if error.errno in BUSY else BadImageError)(
                 f"image {show(key)} cannot be read from {self.path(key)} ({error.strerror}); it must be a whole image"
                 " file."
             ) from None

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.errors import DataError
+from data.errors import BadImageError, DataError
 from data.layout.index import Index
 from data.layout.key_files import show
 from data.tensors import map_tensors
@@ -94,7 +94,7 @@ class PackStore:
 
     def _verified(self, row: int, image: np.ndarray) -> np.ndarray:
         if zlib.crc32(image.data) != self._checksums[row]:
-            raise DataError(
+            raise BadImageError(
                 f"{self.path} is damaged: image {show(self.index.keys[row])} has changed since it was packed; copy or"
                 " pack it again."
             )

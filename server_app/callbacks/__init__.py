@@ -79,12 +79,14 @@ class History:
         metrics: The lines of metrics.jsonl up to that round.
         best: Round and clean-validation accuracy of the best model so far.
         visits: By partition, the round of its last good reply.
+        arrays: The global model after that round, emptied after the next one; None for a new run.
     """
 
     last_round: int = 0
     metrics: list[dict[str, Any]] = field(default_factory=list)
     best: tuple[int, float] | None = None
     visits: dict[int, int] = field(default_factory=dict)
+    arrays: ArrayRecord | None = None
 
 
 class Callback:

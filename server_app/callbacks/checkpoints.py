@@ -12,7 +12,7 @@ from data.whole_files import replacing, round_files, round_path
 from messages.arrays import as_numpy
 from server_app.callbacks import Callback, History, RoundResult
 from server_app.checkpoint_file import Checkpoint, load_checkpoint, save_checkpoint
-from server_app.resume import BEST
+from server_app.files import BEST
 from server_app.set_aside import move_aside
 
 KEPT = 2  # the newest, and one to fall back on if that is damaged

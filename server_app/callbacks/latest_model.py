@@ -9,7 +9,7 @@ from flwr.app import ArrayRecord
 
 from config.run_config import RunConfig
 from data.whole_files import replace_file
-from server_app.callbacks import OccasionalCallback, RoundResult
+from server_app.callbacks import History, OccasionalCallback, RoundResult
 
 
 class LatestModel(OccasionalCallback):
@@ -28,9 +28,17 @@ class LatestModel(OccasionalCallback):
             "normalization": config.normalization,
         }
 
+    def on_start(self, history: History) -> None:
+        """A kill or a full disk may have left the file behind the checkpoint, and there may be no round to come."""
+        if history.arrays is not None:
+            self._save(history.last_round, history.arrays)
+
     def write(self, result: RoundResult) -> None:
-        metadata = {**self._metadata, "round": str(result.server_round)}
-        replace_file(self._path, safetensors.torch.save(_contiguous(result.arrays), metadata=metadata))
+        self._save(result.server_round, result.arrays)
+
+    def _save(self, server_round: int, arrays: ArrayRecord) -> None:
+        metadata = {**self._metadata, "round": str(server_round)}
+        replace_file(self._path, safetensors.torch.save(_contiguous(arrays), metadata=metadata))
 
 
 def _contiguous(arrays: ArrayRecord) -> dict[str, torch.Tensor]:

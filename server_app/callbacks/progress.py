@@ -1,10 +1,15 @@
-"""Logs one aligned line per round, with the time left: a progress bar would not survive Flower's log relay."""
+"""Logs a table with one row per round and the time left: a progress bar would not survive Flower's log relay.
+
+A row has at most 68 characters, so that it fits into 80 columns behind what Flower puts before each line.
+"""
 
 from logging import INFO
 
 from flwr.common import log
 
 from server_app.callbacks import Callback, History, RoundResult
+
+TITLED = 20  # rows between two headings
 
 
 class Progress(Callback):
@@ -23,30 +28,41 @@ class Progress(Callback):
 
     def after_round(self, result: RoundResult) -> None:
         self._best = max(self._best, (result.test.accuracy, -result.server_round))
+        if len(self._durations) % TITLED == 0:
+            heading = ("round", "accuracy", "best (round)", "loss (training)", "seconds", "left")
+            log(INFO, "%s", self._row(*heading))
         self._durations.append(result.seconds)
         # The first round also starts actors and decodes images; later ones predict the rest better.
         recent = self._durations[1:][-5:] or self._durations
         left = (self._num_rounds - result.server_round) * sum(recent) / len(recent)
         width = len(str(self._num_rounds))
-        failed = f"  {len(result.failures)} failed" if result.failures else ""
-        log(
-            INFO,
-            "round %*d/%d   test accuracy %5.2f %%   best %5.2f %% (round %*d)   test loss %6.3f   train loss %6.3f"
-            "   %6.1f s   %5.0f images/s   %s left%s",
-            width,
-            result.server_round,
-            self._num_rounds,
-            100 * result.test.accuracy,
-            100 * self._best[0],
-            width,
-            -self._best[1],
-            result.test.loss,
-            result.train_loss,
-            result.seconds,
-            result.images_per_second,
+        row = self._row(
+            f"{result.server_round}/{self._num_rounds}",
+            _percent(result.test.accuracy),
+            f"{_percent(self._best[0])} ({-self._best[1]:>{width}})",
+            f"{_loss(result.test.loss)} ({_loss(result.train_loss):>6})",
+            f"{result.seconds:.1f}",
             clock(left),
-            failed,
         )
+        log(INFO, "%s", row)
+        if result.failures:
+            failed, sampled = len(result.failures), len(result.sampled_partitions)
+            log(INFO, "%d of %d clients gave no usable reply; failures.jsonl has the reasons.", failed, sampled)
+
+    def _row(self, server_round: str, accuracy: str, best: str, loss: str, seconds: str, left: str) -> str:
+        width = len(str(self._num_rounds))
+        return (
+            f"{server_round:>{max(5, 2 * width + 1)}}  {accuracy:>8}  {best:>{max(12, 9 + width)}}  {loss:>15}"
+            f" {seconds:>7}  {left:>7}"
+        )
+
+
+def _loss(value: float) -> str:
+    return f"{value:.3f}" if value < 100 else f"{value:.0f}" if value < 1e6 else f"{value:.0e}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f}%".replace("100.00", "100.0")
 
 
 def clock(seconds: float) -> str:

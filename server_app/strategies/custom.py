@@ -3,15 +3,13 @@
 Unless the class sets `handles_batchnorm` to True, it sees parameters only: see `parameters_only`.
 """
 
-import importlib
 import inspect
 from collections.abc import Callable
 from typing import Any
 
 from flwr.serverapp.strategy import Strategy
 
-from config.run_config import ConfigError
-from data.text import one_line
+from config.own_class import own_class
 from server_app.strategies.parameters_only import with_buffers_apart
 
 # The app itself samples, names records and reads metrics; a strategy that did so differently would not work with it.
@@ -25,26 +23,12 @@ def load_class(name: str) -> Callable[..., Strategy]:
     """Import the class; its signature lists what `strategy-args` may set.
 
     Args:
-        name: ``"module:Class"``, importable from the app's folder or from the environment.
+        name: ``"module:Class"``, see `own_class`.
 
     Raises:
         ConfigError: There is no such module or class, or it is not a strategy.
     """
-    module_name, _, class_name = name.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # whatever the user's file raises
-        kind = "" if isinstance(error, ImportError) else f"{type(error).__name__}: "
-        raise ConfigError(
-            f"run config: 'strategy' is {name!r}, but {module_name!r} cannot be imported: {kind}{one_line(str(error))}."
-        ) from None
-    found = getattr(module, class_name, None)
-    if not (inspect.isclass(found) and issubclass(found, Strategy)) or inspect.isabstract(found):
-        raise ConfigError(
-            f"run config: 'strategy' is {name!r}; {class_name!r} must be a class of {module_name} that derives from"
-            " flwr.serverapp.strategy.Strategy and implements it."
-        )
-
+    found = own_class("strategy", name, Strategy)
     cls = found if getattr(found, "handles_batchnorm", False) else with_buffers_apart(found)
 
     def build(**args: Any) -> Strategy:

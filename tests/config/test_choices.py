@@ -10,6 +10,7 @@ from data.noise.synthetic import NOISES
 from data.partition.schemes import PARTITIONS
 from data.release import TRAIN_SPLITS
 from learning.augmentation import AUGMENTATIONS
+from learning.sound_images import LEAVES_OUT
 from messages.payload import PAYLOADS
 from methods import METHODS
 from server_app.callbacks.tracking import TRACKERS
@@ -17,8 +18,9 @@ from server_app.privacy.clipping_norms import PRIVACY
 from server_app.strategies import STRATEGIES
 from task import MODELS, NORMALIZATIONS, PRECISIONS
 
-IMPLEMENTED = {
+IMPLEMENTED: dict[str, Iterable[str]] = {
     "AUGMENTATIONS": AUGMENTATIONS,
+    "BAD_IMAGES": LEAVES_OUT,
     "LABEL_NOISES": NOISES,
     "METHODS": METHODS,
     "MODELS": MODELS,

@@ -91,7 +91,7 @@ def truncated(root: Path) -> tuple[str, str]:
 
 def unreadable(root: Path) -> tuple[str, str]:
     (root / key(root)).write_bytes(b"<html>404</html>")
-    return key(root), "cannot identify"
+    return key(root), "it begins with"
 
 
 def a_folder(root: Path) -> tuple[str, str]:
@@ -182,6 +182,24 @@ def copied(root: Path) -> tuple[str, str]:
     return key(root, row=5), f"in noisy_train, as {key(root, row=0)} in noisy_train"
 
 
+def suspect(root: Path) -> tuple[str, str]:
+    data = (root / key(root)).read_bytes()
+    middle = len(data) * 3 // 4
+    (root / key(root)).write_bytes(data[:middle] + bytes(60) + data[middle + 60 :])
+    return key(root), "Corrupt JPEG data: "
+
+
+def odd(root: Path) -> tuple[str, str]:
+    data = (root / key(root)).read_bytes()
+    (root / key(root)).write_bytes(data.replace(b"JFIF\x00\x01", b"JFIF\x00\x05"))
+    return key(root), "unknown JFIF revision number 5.01"
+
+
+def postscript(root: Path) -> tuple[str, str]:
+    (root / key(root)).write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n")
+    return key(root), "it begins with b'%!PS-Adobe-3', like none of JPEG, PNG"
+
+
 DAMAGES: list[tuple[str, Damage]] = [
     ("missing image", missing), ("zero-byte image", zero_bytes), ("truncated image", truncated),
     ("unreadable image", unreadable), ("missing image", a_folder), ("wrong folder level", a_level_too_high),
@@ -189,6 +207,7 @@ DAMAGES: list[tuple[str, Damage]] = [
     ("malformed line", malformed_list), ("malformed line", climbing), ("label out of range", out_of_range),
     ("duplicate key", duplicate), ("duplicate key", duplicate_label), ("key in two lists", in_two_lists),
     ("key without label", without_label), ("stray file", stray), ("unlisted file", unlisted),
+    ("suspect image", suspect), ("odd metadata", odd), ("unreadable image", postscript),
     ("same bytes as a test image", leaked), ("same bytes", copied),
 ]  # fmt: skip
 
@@ -205,6 +224,17 @@ def test_each_damage_is_found_alone(root: Path, kind: str, damage: Damage) -> No
     assert found_subject.endswith(subject)
     assert detail in found_detail
     assert after.num_problems == (1 if kind in PROBLEMS else 0)
+
+
+def test_a_strict_check_counts_suspect_images(root: Path) -> None:
+    for damage in (suspect, grey):
+        damage(root)
+    findings = check(root)
+    assert (findings.num_problems, findings.num_suspects) == (0, 1)
+    assert "note  suspect image: 1" in findings.summary()
+    findings.strict = True
+    assert findings.num_problems == 1
+    assert findings.summary()[0] == "PROBLEM  suspect image: 1"
 
 
 def test_all_damages_at_once(root: Path) -> None:

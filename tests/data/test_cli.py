@@ -50,6 +50,51 @@ def test_import_reports_where_and_how_many(tmp_path: Path) -> None:
     assert "nowhere is not a folder" in missing.stderr
 
 
+def test_import_turns_photos_and_names_what_it_leaves_out(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name in ("a", "b"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for index in range(8):
+            kind = (".jpg", ".jfif", ".webp", ".avif")[index % 4]
+            Image.new("RGB", (12, 8), (20 * index, 0, 0)).save(
+                tmp_path / "photos" / name / f"{index}{kind}", exif=exif.tobytes()
+            )
+    (tmp_path / "photos" / "a" / "notes.txt").write_text("no image")
+    (tmp_path / "photos" / "b" / "x.HEIC").write_bytes(b"\0\0\0\x1cftypheic")
+    done = _data("import", str(tmp_path / "photos"), "--out", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines() == [
+        "Left out: 1 .heic, 1 .txt; only .apng, .avif, .bmp, .gif, .jfif, .jpe, .jpeg, .jpg, .png, .tif, .tiff, .webp"
+        " are read.",
+        "To read .heic files: `pip install pillow-heif`.",
+    ]
+    photos = list((tmp_path / "out" / "images").rglob("*.jpg"))
+    assert len(photos) == 16
+    for path in photos:
+        with Image.open(path) as image:
+            assert (image.size, image.format) == ((8, 12), "JPEG")
+
+
+def test_check_hears_what_decoders_say(tiny_sample: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_sample, tmp_path / "release")
+    path = sorted((tmp_path / "release" / "images").rglob("*.jpg"))[0]
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 3 // 4] + bytes(60) + data[len(data) * 3 // 4 + 60 :])
+    arguments = ("check", str(tmp_path / "release"), "--out", str(tmp_path / "findings.tsv"))
+    done = _data(*arguments)
+    assert done.returncode == 0, done.stderr
+    verdict = "complete, and all images can be decoded, but the pixels of 1 may be damaged."
+    assert (
+        done.stdout.splitlines()[-1] == f"{tmp_path / 'release'}: {verdict} All findings: {tmp_path / 'findings.tsv'}"
+    )
+    assert path.name in (tmp_path / "findings.tsv").read_text()
+    strict = _data(*arguments, "--strict")
+    assert strict.returncode == 1
+    assert "PROBLEM  suspect image: 1" in strict.stdout
+    assert "1 problems." in strict.stdout.splitlines()[-1]
+
+
 def test_show_counts_labels_and_draws_the_noise_matrix(tiny_sample: Path, tmp_path: Path) -> None:
     done = _data("show", str(tiny_sample), "--plot", str(tmp_path / "noise.png"))
     assert done.returncode == 0, done.stderr

@@ -124,7 +124,7 @@ def test_no_keys(release: Release) -> None:
         (lambda data: b"", "it is empty"),
         (lambda data: data[: len(data) // 2], "truncated"),
         (lambda data: data[:30], "cannot be read"),
-        (lambda data: b"<html>404</html>", "cannot identify"),
+        (lambda data: b"<html>404</html>", "it begins with"),
         (lambda data: b"\xff\xd8\xff" + bytes(100), "cannot be read"),
     ],
 )

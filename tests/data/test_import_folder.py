@@ -32,7 +32,8 @@ def test_every_image_arrives_once_under_its_class(photos: Path, tmp_path: Path) 
     (photos / "dogs" / "notes.txt").write_text("no image")
     done = import_folder(photos, tmp_path / "out", Shares(0.1, 0.1, 0.2), noise_rate=0.0, seed=1)
     assert done.counts == {"noisy_train": 36, "clean_train": 6, "clean_val": 6, "clean_test": 12}
-    assert done.skipped == 1
+    assert done.skipped == {".txt": 1}
+    assert done.suspect == {}
     release = open_release(tmp_path / "out")
     assert release.class_names == ("cats", "dogs", "Äpfel")
     seen = []
@@ -105,4 +106,4 @@ def test_refusals_name_what_is_wrong(photos: Path, tmp_path: Path) -> None:
     refused(r"broken\.jpg cannot be read as an image")
     (photos / "dogs" / "broken.jpg").unlink()
     Image.new("L", (7100, 7100)).save(photos / "dogs" / "large.jpg")
-    refused(r"large\.jpg cannot be read as an image: 7100 x 7100 pixels are more than 50,000,000")
+    refused(r"large\.jpg cannot be read as an image \(7100 x 7100 pixels are more than 50,000,000\)")

@@ -33,7 +33,7 @@ def test_a_method_made_of_what_its_page_quotes_passes_its_page_s_test() -> None:
     names = {**_module("methods/elr.py").__dict__}
     given = names.pop("ELR")
     exec(compile("\n".join(parts), page.name, "exec"), names)
-    (test,) = blocks(page)
+    test, _ = blocks(page)
     assert "from methods.elr import ELR\n" in test
     exec(compile(test.replace("from methods.elr import ELR\n", ""), page.name, "exec"), names)
     assert names["ELR"] is not given
@@ -43,16 +43,34 @@ def test_a_method_made_of_what_its_page_quotes_passes_its_page_s_test() -> None:
 def test_a_strategy(monkeypatch: pytest.MonkeyPatch) -> None:
     names = run(DOCS / "adding-a-strategy.md")
     names["test_momentum_carries_over"]()
-    monkeypatch.setitem(sys.modules, "square_root", sys.modules[__name__])
+    monkeypatch.setitem(sys.modules, "custom.square_root", sys.modules[__name__])
     monkeypatch.setitem(globals(), "SquareRootAvg", names["SquareRootAvg"])
-    command = (DOCS / "adding-a-strategy.md").read_text(encoding="utf-8").split("flwr run . --stream -c ")[1]
-    pairs = _module("data/arguments.py").parse_pairs(shlex.split(command.splitlines()[0])[0])
-    config = _module("config/run_config.py").RunConfig(**pairs)
+    config = _module("config/run_config.py").RunConfig(**_last_command("adding-a-strategy.md"))
     strategy = _module("server_app/strategy.py").build_strategy(config)
     replies = [names["train_reply"]({"w": np.array([value])}, count) for value, count in ((0.0, 16), (3.0, 256))]
     assert names["one_round"](strategy, {"w": np.zeros(1)}, replies)["w"] == pytest.approx(
         [2.0]
     )  # 16^0.25 = 2, 256^0.25 = 4
+
+
+def test_a_method_of_one_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    names: dict[str, Any] = {}
+    exec(compile(blocks(DOCS / "adding-a-method.md")[-1], "page", "exec"), names)
+    monkeypatch.setitem(sys.modules, "custom.confidence", sys.modules[__name__])
+    monkeypatch.setitem(globals(), "ConfidencePenalty", names["ConfidencePenalty"])
+    config = _module("config/run_config.py").RunConfig(**_last_command("adding-a-method.md"))
+    method = _module("methods/__init__.py").build_method(config)
+    labels, logits = torch.tensor([0]), torch.zeros(1, 2)  # both the loss and the entropy are log 2
+    batch = _module("tests/batches_of.py").batch_of(labels, logits)
+    loss = method.loss(batch, _module("tests/batches_of.py").visit_of(labels))
+    assert loss.item() == pytest.approx(0.8 * np.log(2))
+
+
+def _last_command(page: str) -> dict[str, Any]:
+    """The keys that the last `flwr run` of a page sets."""
+    line = [line for line in (DOCS / page).read_text(encoding="utf-8").splitlines() if line.startswith("flwr run")][-1]
+    pairs: dict[str, Any] = _module("data/arguments.py").parse_pairs(shlex.split(line)[-1])
+    return pairs
 
 
 def _result(evaluation: Any, server_round: int) -> RoundResult:

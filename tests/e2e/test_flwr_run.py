@@ -1,5 +1,6 @@
 """Whole runs through `flwr run`: Flower's SuperLink, Ray's actors, this app's bundle."""
 
+import re
 import shlex
 import shutil
 import subprocess
@@ -14,7 +15,7 @@ import torch
 from PIL import Image
 
 from data.sample import draw_sample
-from task import build_model
+from task import build_model, pick_compute
 from tests.e2e.superlink import SuperLink, pairs
 from tests.fakes import TIMES, rounds_of, run_in_process
 
@@ -45,15 +46,20 @@ def test_runs_with_one_actor_and_two_are_equal_bit_for_bit(superlink: SuperLink,
             config,
         )
         assert outcome.status == "finished:completed", outcome.log
-        assert "round 2/2   test accuracy" in outcome.log
+        assert "round  accuracy  best (round)  loss (training) seconds     left" in outcome.log
+        assert re.search(r"  2/2 +[\d.]+%  ", outcome.log)
         assert f"Machine     {actors} CPU" in outcome.log
-        assert "Clients     6, each with 1 CPU and no GPU; 3 train in each round, room for" in outcome.log
+        assert "Clients     6, each with 1 CPU and no GPU\n" in outcome.log
+        assert "Each round  3 of them train; room for" in outcome.log
+        for noise in ("configure_train", "FutureWarning", "Manually terminating"):
+            assert noise not in outcome.log
+        assert outcome.log.index("clothing1m-fl: loading PyTorch") < outcome.log.index("Roll call")
         assert f"Run folder  {tmp_path / f'actors-{actors}'}" in outcome.log
         assert "answered from" not in outcome.log  # which machine, where there are several
         assert "Traceback" not in outcome.log
     runs = [tmp_path / "actors-1", tmp_path / "actors-2"]
     assert {path.name for path in runs[0].iterdir()} == {
-        "accuracy.png", "checkpoints", "config.toml", "confusion.png", "metrics.jsonl", "model.safetensors",
+        ".lock", "accuracy.png", "checkpoints", "config.toml", "confusion.png", "metrics.jsonl", "model.safetensors",
     }  # fmt: skip
     one, two = ([{k: v for k, v in entry.items() if k not in TIMES} for entry in rounds_of(run)] for run in runs)
     assert one == two
@@ -84,6 +90,24 @@ def test_scanned_digits_go_through_import_training_and_evaluation(tmp_path: Path
     assert last["test-accuracy"] > 0.5  # chance is 10 %
 
 
+OWN = """
+from dataclasses import dataclass
+from methods.ce import CE
+from server_app.strategies.fedavg import StreamingFedAvg
+
+@dataclass(kw_only=True, eq=False)
+class MyStrategy(StreamingFedAvg):
+    pass
+
+@dataclass(frozen=True)
+class MyMethod(CE):
+    times: float = 1.0
+
+    def loss(self, batch, visit):
+        return self.times * super().loss(batch, visit)
+"""
+
+
 def test_the_code_that_runs_is_the_submitted_one(release: Path, tmp_path: Path) -> None:
     """A SuperLink started in one checkout runs another checkout's ClientApp and data, with its code as it is now."""
     first, second = tmp_path / "first", tmp_path / "second"
@@ -98,13 +122,16 @@ def test_the_code_that_runs_is_the_submitted_one(release: Path, tmp_path: Path) 
         changed = source.read_text(encoding="utf-8").replace("str(pick_compute(config.precision))", f'"{text}"')
         assert text in changed
         (checkout / "client_app" / "app.py").write_text(changed, encoding="utf-8")
+        # Files of one's own travel with the rest.
+        (checkout / "custom" / "mine.py").write_text(OWN, encoding="utf-8")
 
     mark(first, "code of the first")
     mark(second, "code of the second")
     link = SuperLink(tmp_path / "flwr", working_directory=first)
     try:
         federation = ("--federation-config", f"num-supernodes=2 {ONE_CPU}", "-c")
-        small = {**SMALL, "num_server_rounds": 1, "output_dir": tmp_path}
+        own = {"strategy": "custom.mine:MyStrategy", "method": "custom.mine:MyMethod", "method_args": "times=2.0"}
+        small = {**SMALL, **own, "num_server_rounds": 1, "output_dir": tmp_path}
         out = link.run(second, *federation, pairs(**small, data_dir=release, run_name="one"))
         assert out.status == "finished:completed", out.log
         assert "code of the second" in out.log
@@ -170,17 +197,22 @@ def test_the_notebook_preset_runs_at_224_pixels(superlink: SuperLink, tmp_path: 
 
 
 def test_the_readmes_first_line_learns_from_noisy_labels(superlink: SuperLink, tmp_path: Path) -> None:
-    """The main job as a newcomer types it, except for the output folder: ResNet-50, ten clients, the default sample."""
+    """The main job as a newcomer types it, except for the output folder: ResNet-50, ten clients, the default sample.
+
+    A CPU without bfloat16 takes three times as long for each round, and gets fewer of them.
+    """
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     line = readme.split("<!-- run -->\n```bash\n")[1].split("\n")[0]
     words = shlex.split(line.split(" flwr run ")[1])
     assert words[:2] == [".", "--stream"]
-    outcome = superlink.run(ROOT, *words[2:], "-c", pairs(output_dir=tmp_path, run_name="main"))
+    quick = pick_compute("auto").dtype == torch.bfloat16
+    fewer = {} if quick else {"num_server_rounds": 6}
+    outcome = superlink.run(ROOT, *words[2:], "-c", pairs(output_dir=tmp_path, run_name="main", **fewer))
     assert outcome.status == "finished:completed", outcome.log
     rounds = rounds_of(tmp_path / "main")
-    assert len(rounds) == 14
+    assert len(rounds) == (14 if quick else 6)
     assert all(entry["failed-partitions"] == [] for entry in rounds)
     assert len({partition for entry in rounds for partition in entry["sampled-partitions"]}) > 5
-    assert rounds[-1]["test-accuracy"] >= 0.40  # chance is 7 %, and 38 % of the labels are wrong
+    assert rounds[-1]["test-accuracy"] >= (0.40 if quick else 0.30)  # chance is 7 %, and 38 % of the labels are wrong
     saved = safetensors.numpy.load_file(tmp_path / "main" / "model.safetensors")
     assert saved["layer4.2.conv3.weight"].shape == (2048, 512, 1, 1)  # ResNet-50's, not a smaller stand-in's

@@ -1,5 +1,6 @@
 """Initial weights from files, and the errors about files that hold none."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -69,20 +70,15 @@ def test_the_small_network_takes_a_file_that_fits_and_has_no_imagenet_weights(tm
 def test_another_architecture_is_refused_and_changes_nothing(tmp_path: Path, weights: dict[str, torch.Tensor]) -> None:
     path = str(_save(weights, tmp_path / "weights.pt"))
     model, untouched = build_model("resnet34", 14, seed=1), build_model("resnet34", 14, seed=1)
-    with pytest.raises(ConfigError, match=r"does not hold a resnet34: 'layer1.2.conv1.weight' is missing"):
+    expected = (
+        f"run config: 'pretrained' is '{path}', which does not hold a resnet34: 'layer1.2.conv1.weight' is missing (the"
+        " file holds a resnet18); it must be a file of torch.save or safetensors, or a run's model.safetensors or"
+        " checkpoint, with weights of a resnet34."
+    )
+    with pytest.raises(ConfigError, match=f"^{re.escape(expected)}$"):
         load_pretrained(model, "resnet34", path)
     for name, value in model.state_dict().items():
         assert torch.equal(value, untouched.state_dict()[name])
-
-
-@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
-@pytest.mark.parametrize("content", [b"", b"not weights at all", b"\x00" * 64])
-def test_files_that_are_not_weights_are_refused_in_one_sentence(tmp_path: Path, suffix: str, content: bytes) -> None:
-    path = tmp_path / f"weights{suffix}"
-    path.write_bytes(content)
-    with pytest.raises(ConfigError, match="which cannot be read as weights") as caught:
-        load_pretrained(build_model("resnet18", 14, seed=1), "resnet18", str(path))
-    assert "\n" not in str(caught.value)
 
 
 def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
@@ -91,7 +87,10 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
             return Path.touch, (tmp_path / "ran",)
 
     torch.save({"conv1.weight": Payload()}, tmp_path / "evil.pt")
-    with pytest.raises(ConfigError, match="cannot be read as weights"):
+    with pytest.raises(
+        ConfigError,
+        match="holds more than tensors, namely 'getattr', which is not loaded since it could run code",
+    ):
         load_pretrained(build_model("resnet18", 14, seed=1), "resnet18", str(tmp_path / "evil.pt"))
     assert not (tmp_path / "ran").exists()
 

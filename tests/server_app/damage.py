@@ -1,10 +1,10 @@
-"""Random damage to files and folders, and what of a run's folder is still valid."""
+"""Random damage to files and folders, and what a run's folder holds."""
 
 import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from client_app.client_state import FORMAT as STATE_FORMAT
 from data.sealed import DamagedError, read_sealed, write_sealed
 from server_app.checkpoint_file import FORMAT as CHECKPOINT_FORMAT
 
-FORMS = (CHECKPOINT_FORMAT, STATE_FORMAT)
 LINES = (
     b"", b"nonsense", b'{"round": 2, "test-acc', b"\xff\xfe\x00", b"[1]", b"null", b'"text"', b"{}", b"[" * 5000,
     b'{"round": 1}', b'{"round": "1"}', b'{"round": 0}', b'{"round": true, "test-accuracy": 0.5}',
@@ -120,7 +119,7 @@ def _double(path: Path, draw: Any) -> None:
 
 def _deeply(path: Path, draw: Any) -> None:
     """Another fact, under a checksum that fits."""
-    for form in FORMS:
+    for form in (CHECKPOINT_FORMAT, STATE_FORMAT):
         try:
             facts, arrays = read_sealed(path, form)
         except DamagedError:
@@ -129,19 +128,16 @@ def _deeply(path: Path, draw: Any) -> None:
         write_sealed(path, form, {**facts, name: draw(st.sampled_from(VALUES))}, arrays)
 
 
-def valid_content(run_dir: Path, forms: Collection[str]) -> tuple[set[bytes], set[str]]:
-    """Valid lines of all JSON Lines files, and hashes of all whole files in these formats."""
-    lines, files = set(), set()
-    for path in _files(run_dir):
-        if ".jsonl" in path.name:
-            lines |= {line.strip() for line in path.read_bytes().split(b"\n") if _is_valid(line)}
-        elif any(_is_whole(path, form) for form in forms):
-            files.add(hashlib.sha256(path.read_bytes()).hexdigest())
-    return lines, files
+def valid_lines(run_dir: Path) -> set[bytes]:
+    """Those of all JSON Lines files."""
+    files = [path for path in run_dir.rglob("*.jsonl*") if path.is_file()]
+    return {line.strip() for path in files for line in path.read_bytes().split(b"\n") if _is_valid(line)}
 
 
-def _files(run_dir: Path) -> list[Path]:
-    return [path for path in run_dir.rglob("*") if path.is_file()]
+def hashes(folder: Path) -> set[str]:
+    """Of the content of all files, damaged or not, but for temporary ones."""
+    files = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    return {hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def _is_valid(line: bytes) -> bool:
@@ -150,11 +146,3 @@ def _is_valid(line: bytes) -> bool:
         return type(entry["round"]) is int and entry["round"] >= 1
     except (ValueError, KeyError, TypeError, RecursionError):
         return False
-
-
-def _is_whole(path: Path, form: str) -> bool:
-    try:
-        read_sealed(path, form)
-    except DamagedError:
-        return False
-    return not path.name.startswith(".")

@@ -77,7 +77,7 @@ def test_metrics_are_written_after_each_round_and_a_class_without_images_has_no_
     assert [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [entry]
 
 
-def test_the_progress_line_is_aligned_and_the_time_left_ignores_the_first_round(
+def test_the_progress_table_is_aligned_and_the_time_left_ignores_the_first_round(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     logging.getLogger("flwr").propagate = True
@@ -85,11 +85,29 @@ def test_the_progress_line_is_aligned_and_the_time_left_ignores_the_first_round(
     with caplog.at_level("INFO"):
         for server_round, right, seconds in ((1, 3, 100.0), (2, 5, 10.0), (3, 4, 20.0)):
             progress.after_round(_result(server_round, right, seconds=seconds))
-    lines = [record.getMessage() for record in caplog.records if record.getMessage().startswith("round ")]
-    assert lines[0].startswith("round  1/12   test accuracy 30.00 %   best 30.00 % (round  1)   test loss  1.500")
-    assert "best 50.00 % (round  2)" in lines[2]
-    assert lines[2].endswith("2:15 left  1 failed")  # nine rounds of (10 + 20) / 2 seconds
-    assert len({line.index("   test loss") for line in lines}) == 1
+    assert [message for message in caplog.messages if "gave no usable" not in message] == [
+        "round  accuracy  best (round)  loss (training) seconds     left",
+        " 1/12    30.00%   30.00% ( 1)   1.500 ( 0.700)   100.0    18:20",
+        " 2/12    50.00%   50.00% ( 2)   1.500 ( 0.700)    10.0     1:40",
+        " 3/12    40.00%   50.00% ( 2)   1.500 ( 0.700)    20.0     2:15",  # nine rounds of (10 + 20) / 2 seconds
+    ]
+    assert caplog.messages.count("1 of 2 clients gave no usable reply; failures.jsonl has the reasons.") == 3
+
+
+@pytest.mark.parametrize("rounds", [1, 14, 100, 1000])
+def test_rows_fit_into_80_columns_behind_what_flower_puts_before_them(
+    rounds: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    logging.getLogger("flwr").propagate = True
+    progress = Progress(rounds)
+    with caplog.at_level("INFO"):
+        for server_round in range(1, rounds + 1):
+            result = replace(_result(server_round, 10, seconds=30.0), failures={})
+            loss = (1.5, 12.345678, 98765.4, math.inf)[server_round % 4]
+            progress.after_round(replace(result, test=replace(result.test, loss=loss), train_loss=loss))
+    assert max(map(len, caplog.messages)) <= 68
+    assert len({len(message) for message in caplog.messages}) == 1
+    assert len(caplog.messages) == rounds + math.ceil(rounds / 20)
 
 
 @pytest.mark.parametrize(("seconds", "shown"), [(0, "0:00"), (59.6, "1:00"), (3599, "59:59"), (3600, "1:00:00")])

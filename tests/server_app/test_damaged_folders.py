@@ -9,7 +9,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,14 +24,13 @@ from client_app.client_state import FORMAT, ClientState
 from config.run_config import ConfigError, RunConfig, resolve
 from data.errors import DataError
 from data.sealed import DamagedError, read_sealed
-from data.whole_files import round_files, round_of
+from data.whole_files import round_files, round_of, round_path
 from server_app.callbacks import History
 from server_app.callbacks.checkpoints import Checkpoints
 from server_app.callbacks.failures_file import FailuresFile
 from server_app.callbacks.metrics_file import MetricsFile
 from server_app.callbacks.pictures import Pictures
 from server_app.callbacks.progress import Progress
-from server_app.checkpoint_file import FORMAT as CHECKPOINT
 from server_app.checkpoint_file import load_checkpoint
 from server_app.files import CHECKPOINTS
 from server_app.resume import Start, begin, find_start, open_named, saved_config
@@ -39,11 +38,11 @@ from server_app.resume_record import record_resume, write_config
 from server_app.run_lock import RunLock
 from server_app.stopping import RunStoppedError
 from tests.fakes import run_in_process
-from tests.server_app.damage import FORMS, damage, kinds, valid_content
+from tests.server_app.damage import damage, hashes, kinds, valid_lines
 from tests.server_app.test_resume import broken
 
 DAMAGES = int(os.environ.get("DAMAGES", "6"))
-WHOLE_RUNS = DAMAGES // 6
+WHOLE_RUNS = DAMAGES + 2  # of all kinds together
 ROUNDS = 4
 SMALL: dict[str, Any] = {"model": "cnn", "image_size": 16, "method": "elr", "fraction_train": 1.0, "clients": 2}
 Check = Callable[[Path, str], object]
@@ -89,26 +88,26 @@ def test_the_folder_has_every_kind_of_file(finished: Path) -> None:
     assert len(kinds(finished)) < len(list(finished.rglob("*")))
 
 
-def every_kind(finished: Path, check: Check, examples: int, forms: Collection[str] = FORMS) -> None:
-    """Call `check` with copies of the folder in which each kind of file in turn is damaged at random."""
-    for name in kinds(finished):
-        _damaged(finished, name, check, examples, forms)
+def damaged(finished: Path, names: Sequence[str], check: Check, examples: int, kept: Sequence[str]) -> None:
+    """Call `check` with copies of the folder in which one of the names, drawn at random, is damaged at random.
 
+    Afterwards, each valid line must still be somewhere, and each file of the folders in `kept`.
+    """
 
-def _damaged(finished: Path, name: str, check: Check, examples: int, forms: Collection[str]) -> None:
     @settings(max_examples=examples, suppress_health_check=[HealthCheck.too_slow], derandomize=DAMAGES < 100)
     @given(st.data())
     def with_damage(data: st.DataObject) -> None:
         with tempfile.TemporaryDirectory() as folder:
             run_dir = shutil.copytree(finished, Path(folder).resolve() / "run")
+            name = data.draw(st.sampled_from(names))
             for _ in range(data.draw(st.integers(1, 2))):
                 if (run_dir / name).exists():
                     damage(run_dir / name, data.draw)
-            lines, files = valid_content(run_dir, forms)
-            _in_a_sentence(lambda: check(run_dir, data.draw(st.sampled_from(["auto", "auto by name", "path"]))))
-            left = b"\n".join(path.read_bytes() for path in run_dir.rglob("*.jsonl*") if path.is_file())
-            assert all(line in left for line in lines)
-            assert files <= valid_content(run_dir, forms)[1]
+            lines, files = valid_lines(run_dir), set().union(*(hashes(run_dir / folder) for folder in kept))
+            how = data.draw(st.sampled_from(["auto", "auto by name", "path", "checkpoint"]))
+            _in_a_sentence(lambda: check(run_dir, how))
+            assert lines <= valid_lines(run_dir)
+            assert files <= hashes(run_dir)
 
     with_damage()
 
@@ -132,7 +131,7 @@ def test_resuming_reads_any_folder_without_losing_what_is_valid(finished: Path, 
     }
 
     def check(run_dir: Path, how: str) -> None:
-        newest = _newest_valid(run_dir)
+        newest = ROUNDS - 1 if how == "checkpoint" else _newest_valid(run_dir)
         start = _resume_without_training(run_dir, how, tiny_sample)
         if start.run_dir == run_dir:
             assert start.next_round - 1 == newest
@@ -142,7 +141,8 @@ def test_resuming_reads_any_folder_without_losing_what_is_valid(finished: Path, 
             assert not any(path.name.endswith(".77") and path.is_file() for path in run_dir.rglob(".*"))
         _read_states(run_dir, digests)
 
-    every_kind(finished, check, DAMAGES)
+    for name in kinds(finished):
+        damaged(finished, [name], check, DAMAGES, [CHECKPOINTS, "state"])
 
 
 def _newest_valid(run_dir: Path) -> int:
@@ -157,7 +157,7 @@ def _newest_valid(run_dir: Path) -> int:
 
 def _resume_without_training(run_dir: Path, how: str, sample: Path) -> Start:
     """All that a resumed run does before its first round, but for the roll call."""
-    user = {"resume": str(run_dir)} if how == "path" else _settings(run_dir, how, sample)
+    user = _settings(run_dir, how, sample) if how.startswith("auto") else {"resume": _path(run_dir, how)}
     with RunLock() as lock:
         named = open_named(str(user["resume"]), lock)
         config = resolve({**saved_config(named), **user}, defaults=RunConfig().to_flat())
@@ -178,6 +178,10 @@ def _resume_without_training(run_dir: Path, how: str, sample: Path) -> Start:
         return start
 
 
+def _path(run_dir: Path, how: str) -> str:
+    return str(round_path(run_dir / CHECKPOINTS, ROUNDS - 1) if how == "checkpoint" else run_dir)
+
+
 def _settings(run_dir: Path, how: str, sample: Path) -> dict[str, Any]:
     changes = {"output-dir": str(run_dir.parent), "resume": "auto", "run-name": "run" if "name" in how else ""}
     saved = {**RunConfig().to_flat(), "data-dir": str(sample), "num-server-rounds": ROUNDS + 1}
@@ -194,8 +198,10 @@ def _read_states(run_dir: Path, digests: Mapping[str, str]) -> None:
 
 def test_whole_runs_resume_in_damaged_folders(finished: Path, tiny_sample: Path) -> None:
     def check(run_dir: Path, how: str) -> None:
-        user = {"resume": str(run_dir)} if how == "path" else {"resume": "auto"}
+        user = {"resume": "auto" if how.startswith("auto") else _path(run_dir, how)}
         common = {**SMALL, "data_dir": str(tiny_sample), "num_server_rounds": ROUNDS, **user}
         run_in_process(run_dir.parent, **common, run_name="" if how == "auto" else "run")
 
-    every_kind(finished, check, WHOLE_RUNS, [CHECKPOINT])  # visits that are repeated save their states anew
+    damaged(
+        finished, kinds(finished), check, WHOLE_RUNS, [CHECKPOINTS]
+    )  # visits that are repeated save their states anew

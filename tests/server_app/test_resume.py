@@ -156,6 +156,11 @@ def test_other_clients_are_refused(tmp_path: Path, tiny_sample: Path) -> None:
         run_in_process(tmp_path, clients=5, **settings(tiny_sample, resume="auto"))
 
 
+def test_a_path_that_cannot_be_looked_at_is_refused(tmp_path: Path, tiny_sample: Path) -> None:
+    with pytest.raises(ConfigError, match=r"which cannot be read \(File name too long\)\."):
+        run_in_process(tmp_path, **settings(tiny_sample, resume=str(tmp_path / ("x" * 300))))
+
+
 @pytest.mark.parametrize("make", [None, "empty", "only config"])
 def test_a_path_without_a_run_is_refused(tmp_path: Path, tiny_sample: Path, make: str | None) -> None:
     place = tmp_path / "nothing"

@@ -1,7 +1,5 @@
 """Whole runs that resume in folders to which something happened in between."""
 
-import json
-import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,22 +13,10 @@ from client_app.app import app as client_app
 from config.run_config import ConfigError, RunConfig
 from data.sealed import write_sealed
 from server_app.checkpoint_file import FORMAT, load_checkpoint
-from server_app.resume import MAY_DIFFER, NOT_SEARCHED
 from server_app.start import app as server_app
 from tests.fakes import InProcessGrid, outcome_of, partitions, rounds_of, run_in_process
+from tests.server_app.conftest import ROUNDS
 from tests.server_app.test_resume import settings
-
-ROUNDS = 4
-
-
-@pytest.fixture(scope="module")
-def finished(tiny_sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return run_in_process(tmp_path_factory.mktemp("finished"), **settings(tiny_sample, num_server_rounds=ROUNDS))
-
-
-@pytest.fixture
-def run_dir(finished: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(finished, tmp_path / "run")
 
 
 def resume(run_dir: Path, sample: Path, **changes: Any) -> None:
@@ -47,7 +33,7 @@ def resume_alone(run_dir: Path, changes: Mapping[str, Any] | None = None) -> Non
     server_app(grid, Context(1, 1, {}, RecordDict(), {**RunConfig().to_flat(), **values}))
 
 
-def test_lines_behind_a_damaged_one_are_kept(run_dir: Path, finished: Path, tiny_sample: Path) -> None:
+def test_lines_behind_a_damaged_one_are_kept(run_dir: Path, finished_run: Path, tiny_sample: Path) -> None:
     path = run_dir / "metrics.jsonl"
     first, second, *others = path.read_text().splitlines()
     damaged = "\n".join([first, second[:50], *others])
@@ -59,7 +45,7 @@ def test_lines_behind_a_damaged_one_are_kept(run_dir: Path, finished: Path, tiny
 
 
 def test_what_a_return_makes_obsolete_is_set_aside_and_can_be_resumed_from(
-    run_dir: Path, finished: Path, tiny_sample: Path
+    run_dir: Path, finished_run: Path, tiny_sample: Path
 ) -> None:
     checkpoints, aside = run_dir / "checkpoints", run_dir / "set-aside"
     content = {path.name: path.read_bytes() for path in checkpoints.iterdir()}
@@ -67,7 +53,7 @@ def test_what_a_return_makes_obsolete_is_set_aside_and_can_be_resumed_from(
     assert (aside / "round-00004.safetensors.1").read_bytes() == content["round-00004.safetensors"]
     assert (checkpoints / "round-00003.safetensors").read_bytes() == content["round-00003.safetensors"]
     assert [line["round"] for line in rounds_of(run_dir)] == [1, 2, 3]
-    assert (aside / "metrics.jsonl.1").read_bytes() == (finished / "metrics.jsonl").read_bytes()
+    assert (aside / "metrics.jsonl.1").read_bytes() == (finished_run / "metrics.jsonl").read_bytes()
 
     resume(aside / "round-00004.safetensors.1", tiny_sample, num_server_rounds=5, output_dir=str(run_dir.parent))
     assert [line["round"] for line in rounds_of(run_dir)] == [1, 2, 3, 5]
@@ -76,7 +62,7 @@ def test_what_a_return_makes_obsolete_is_set_aside_and_can_be_resumed_from(
     assert load_checkpoint(checkpoints / "round-00005.safetensors").server_round == 5
 
 
-def test_odd_entries_among_checkpoints_are_left_alone(run_dir: Path, finished: Path, tiny_sample: Path) -> None:
+def test_odd_entries_among_checkpoints_are_left_alone(run_dir: Path, finished_run: Path, tiny_sample: Path) -> None:
     checkpoints = run_dir / "checkpoints"
     (checkpoints / "round-abc.safetensors").write_bytes(b"x")
     (checkpoints / "round-99999999999999999999.safetensors").symlink_to("nowhere")
@@ -108,12 +94,12 @@ def test_a_run_none_of_whose_checkpoints_is_valid_is_refused(
     assert {path: path.stat().st_size for path in run_dir.rglob("*")} == before
 
 
-def test_the_best_model_is_the_last_resort(run_dir: Path, finished: Path, tiny_sample: Path) -> None:
+def test_the_best_model_is_the_last_resort(run_dir: Path, finished_run: Path, tiny_sample: Path) -> None:
     best = load_checkpoint(run_dir / "checkpoints" / "best.safetensors").server_round
     for path in (run_dir / "checkpoints").glob("round-*"):
         path.write_bytes(b"")
     resume(run_dir, tiny_sample)
-    assert outcome_of(run_dir) == outcome_of(finished)
+    assert outcome_of(run_dir) == outcome_of(finished_run)
     assert (run_dir / "resumes.jsonl").read_text().startswith(f'{{"round": {best}, "time": "2')
 
 
@@ -171,7 +157,9 @@ CONFIGS: dict[str, tuple[Callable[[str], str | None], bool]] = {
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_without_a_valid_config_file_the_checkpoint_s_config_counts(run_dir: Path, finished: Path, name: str) -> None:
+def test_without_a_valid_config_file_the_checkpoint_s_config_counts(
+    run_dir: Path, finished_run: Path, name: str
+) -> None:
     change, is_set_aside = CONFIGS[name]
     path = run_dir / "config.toml"
     original = path.read_text()
@@ -181,7 +169,7 @@ def test_without_a_valid_config_file_the_checkpoint_s_config_counts(run_dir: Pat
         assert changed != original
         path.write_text(changed)
     resume_alone(run_dir, {"num-server-rounds": ROUNDS + 1})
-    assert rounds_of(run_dir)[:ROUNDS] == rounds_of(finished)
+    assert rounds_of(run_dir)[:ROUNDS] == rounds_of(finished_run)
     assert len(rounds_of(run_dir)) == ROUNDS + 1
     assert "learning-rate = 0.004" in path.read_text()
     aside = run_dir / "set-aside" / "config.toml.1"
@@ -190,84 +178,17 @@ def test_without_a_valid_config_file_the_checkpoint_s_config_counts(run_dir: Pat
         assert aside.read_text() == changed
 
 
-def test_what_a_resume_changed_counts_for_the_next_one(run_dir: Path) -> None:
-    """Also if that was killed before its first checkpoint."""
-    config = run_dir / "config.toml"
-    config.write_text(config.read_text().replace("num-server-rounds = 4", "num-server-rounds = 5"))
-    resume_alone(run_dir)
-    assert len(rounds_of(run_dir)) == 5
-
-
-def test_a_run_whose_data_moved_resumes(run_dir: Path, tiny_sample: Path, tmp_path: Path) -> None:
-    moved = shutil.copytree(tiny_sample, tmp_path / "moved")
-    resume(run_dir, moved, num_server_rounds=ROUNDS + 1, round_timeout=99.0, min_reply_fraction=0.25)
-    [line] = [json.loads(line) for line in (run_dir / "resumes.jsonl").read_text().splitlines()]
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", line.pop("time"))
-    assert line == {
-        "round": ROUNDS,
-        "changed": {
-            "data-dir": [str(tiny_sample), str(moved)],
-            "min-reply-fraction": [0.5, 0.25],
-            "num-server-rounds": [ROUNDS, ROUNDS + 1],
-            "output-dir": [json.loads(json.dumps(line["changed"]["output-dir"][0])), str(tmp_path)],
-            "round-timeout": [0.0, 99.0],
-        },
-    }
-
-
-@pytest.mark.parametrize("end", [b"", b"\n", b'\n{"round": 1, "ti'])
-def test_each_resume_has_a_line_of_its_own(run_dir: Path, tiny_sample: Path, end: bytes) -> None:
-    (run_dir / "resumes.jsonl").write_bytes(b'{"round": 1}' + end)
-    resume(run_dir, tiny_sample)
-    *before, last = (run_dir / "resumes.jsonl").read_bytes().splitlines()
-    assert b"\n".join(before) == (b'{"round": 1}' + end).rstrip(b"\n")
-    assert json.loads(last)["round"] == ROUNDS
-
-
-@pytest.mark.parametrize(
-    ("file", "changes", "what"),
-    [
-        ("clean_test_key_list.txt", {}, "clean_test"),
-        ("clean_val_key_list.txt", {}, "clean_val"),
-        ("clean_val_key_list.txt", {"val_split": "none", "fraction_evaluate": 0.5}, "clean_val"),
-        ("clean_train_key_list.txt", {"method": "forward"}, "lists and labels"),
-    ],
-)
-def test_other_data_on_the_server_are_refused(
-    tmp_path: Path, tiny_sample: Path, file: str, changes: dict[str, Any], what: str
-) -> None:
-    common = {"fraction_train": 0.5, **changes, "num_server_rounds": 1}
-    run_dir = run_in_process(tmp_path, **settings(tiny_sample, **common))
-    other = shutil.copytree(tiny_sample, tmp_path / "other")
-    lines = (other / file).read_text().splitlines()
-    (other / file).write_text("\n".join(lines[:-1]) + "\n")
-    with pytest.raises(ConfigError) as caught:
-        run_in_process(tmp_path, **settings(other, **{**common, "num_server_rounds": 2}, resume=str(run_dir)))
-    assert str(caught.value) == (
-        f"run config: 'resume' continues a run, but {what} in the server's 'data-dir' is not what that run was"
-        " evaluated on: its images or labels have changed."
-    )
-
-
-def test_auto_without_a_name_takes_no_run_on_another_folder(run_dir: Path, tiny_sample: Path, tmp_path: Path) -> None:
-    moved = shutil.copytree(tiny_sample, tmp_path / "moved")
-    values = settings(moved, resume="auto", run_name="", num_server_rounds=ROUNDS + 1)
-    run_in_process(run_dir.parent, **values)
-    assert len(rounds_of(run_dir)) == ROUNDS
-    assert MAY_DIFFER > NOT_SEARCHED
-
-
 def test_leftovers_of_killed_processes_are_deleted(run_dir: Path, tiny_sample: Path) -> None:
     dead = [
         run_dir / ".model.safetensors.123", run_dir / ".metrics.jsonl.9", run_dir / "checkpoints" / ".best",
         run_dir / "checkpoints" / ".round-00009.safetensors.77",
     ]  # fmt: skip
-    mine = run_dir / ".notes"
-    for path in (*dead, mine):
+    mine = [run_dir / ".notes", run_dir / ".notes.5"]
+    for path in (*dead, *mine):
         path.write_bytes(b"half")
     resume(run_dir, tiny_sample)
     assert not any(path.exists() for path in dead)
-    assert mine.exists()
+    assert all(path.exists() for path in mine)
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "config.toml", "model.safetensors", "accuracy.png", "checkpoints"])

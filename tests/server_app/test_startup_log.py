@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from server_app.members import Member
-from server_app.startup_log import Facts, describe, gather, warn_of_weights, warnings
+from server_app.startup_log import Facts, alone, describe, gather, warn_of_weights, warnings
 from simulation.capacity import GIB, Share
 from tests.fakes import InProcessGrid, run_in_process
 
@@ -29,7 +29,8 @@ ON_GPU = replace(FACTS, machines=[Share(16, 1)], client=Share(2, 0.25), on_gpu=T
 def test_one_machine() -> None:
     assert describe(FACTS) == [
         "Machine     2 CPUs and no GPU, 23.4 GiB of memory",
-        "Clients     10, each with 1 CPU and no GPU; 2 train in each round, room for 2 at once",
+        "Clients     10, each with 1 CPU and no GPU",
+        "Each round  2 of them train; room for 2 at once",
     ]
     assert describe(replace(FACTS, memory=None))[0] == "Machine     2 CPUs and no GPU"
 
@@ -37,13 +38,14 @@ def test_one_machine() -> None:
 def test_several_machines_and_fractions_of_gpus() -> None:
     assert describe(replace(ON_GPU, machines=[Share(16, 1), Share(8, 2)])) == [
         "Machines    2, together 24 CPUs and 3 GPUs",
-        "Clients     10, each with 2 CPUs and 0.25 GPU; 4 train in each round, room for 8 at once",
+        "Clients     10, each with 2 CPUs and 0.25 GPU",
+        "Each round  4 of them train; room for 8 at once",
     ]
 
 
 def test_the_machines_of_real_nodes_are_unknown() -> None:
     facts = replace(FACTS, machines=[], client=None)
-    assert describe(facts) == ["Clients     10, 2 train in each round"]
+    assert describe(facts) == ["Clients     10", "Each round  2 of them train"]
     assert warnings(facts) == []
 
 
@@ -142,7 +144,39 @@ def test_a_run_logs_its_clients(
     monkeypatch.setattr(logging.getLogger("flwr"), "propagate", True)
     with caplog.at_level(logging.INFO, logger="flwr"):
         run_in_process(tmp_path, data_dir=str(tiny_sample), num_server_rounds=1)
-    assert "Clients     4, 2 train in each round" in caplog.messages
+    log = caplog.messages
+    for line in ("Clients     4", "Each round  2 of them train", "Training    ce on clients, fedavg on the server"):
+        assert line in log
+    start = log.index("Settings    9 differ from the defaults; config.toml has all")
+    keys = [line.split()[0] for line in log[start + 1 : start + 10]]
+    assert keys == [
+        "output-dir", "run-name", "num-server-rounds", "data-dir", "fraction-train", "model", "image-size",
+        "batch-size", "precision",
+    ]  # fmt: skip
+    assert not [line for line in log if line.startswith("configure_train")]
+    # Flower puts 12 characters before each; paths cannot be cut, and have lines of their own.
+    assert [line for line in log if len(line) > 68 and str(tmp_path) not in line and str(tiny_sample) not in line] == []
+
+
+@pytest.mark.parametrize(
+    ("facts", "warned"),
+    [
+        (FACTS, []),
+        (
+            replace(FACTS, clients=2, sampled=1),
+            [
+                "Only 1 of 2 clients trains in each round, so nothing is averaged; set num-supernodes=10 in"
+                " --federation-config, or a larger 'fraction-train' than 0.2."
+            ],
+        ),
+        (
+            replace(FACTS, clients=1, sampled=1, client=None),
+            ["There is only one client, so nothing is averaged; connect more nodes."],
+        ),
+    ],
+)
+def test_one_client_a_round_is_warned_of(facts: Facts, warned: list[str]) -> None:
+    assert alone(facts) == warned
 
 
 @pytest.mark.parametrize(("images", "warned"), [([10, 10, 21], True), ([10, 10, 20], False), ([10, 90], False)])

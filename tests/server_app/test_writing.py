@@ -24,6 +24,7 @@ from config.run_config import ConfigError, RunConfig
 from data.errors import DataError
 from server_app import writing
 from server_app.callbacks import Callback, History
+from server_app.callbacks.latest_model import LatestModel
 from server_app.checkpoint_file import load_checkpoint
 from server_app.files import output_folder
 from server_app.stopping import RunStoppedError
@@ -171,7 +172,8 @@ def test_a_run_in_trouble_stops_with_one_sentence_and_resumes(
     assert str(stopped.value).startswith(f"{run_dir}/{sentence}")
     assert str(stopped.value).endswith(", then resume the run.")
     assert {type(callback) for callback in ended} == set(CALLBACKS)
-    assert f"To resume: flwr run . --stream -c \"resume='{run_dir}'\"" in caplog.text
+    command = caplog.messages[caplog.messages.index("To resume:") + 1]
+    assert command == f"  flwr run . --stream -c \"resume='{run_dir}'\""
     if "folder" not in trouble:
         assert load_checkpoint(run_dir / "checkpoints" / "round-00001.safetensors").server_round == 1
         assert not [path for path in run_dir.rglob(".*") if "safetensors" in path.name]  # no half-written file
@@ -226,6 +228,20 @@ def test_a_full_disk_stops_a_run_which_resumes_when_there_is_space(tmp_path: Pat
         " cannot be written (No space left on device); free some space there, then resume the run."
     )
     assert resumed == "[1, 2, 3]"
+
+
+def test_a_disk_that_is_full_after_the_last_round_costs_no_model(
+    tmp_path: Path, tiny_sample: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    settings: dict[str, Any] = {"data_dir": str(tiny_sample), "model": "cnn"}
+    with monkeypatch.context() as patch, pytest.raises(RunStoppedError, match=r"model.safetensors cannot be written"):
+        patch.setattr(LatestModel, "write", full)
+        run_in_process(tmp_path, **settings)
+    resumed = run_in_process(tmp_path, **settings, resume=str(tmp_path / "run"))
+    assert outcome_of(resumed) == outcome_of(run_in_process(tmp_path / "undisturbed", **settings))
 
 
 def test_what_fails_at_the_end_does_not_keep_others_from_ending(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,6 +1,7 @@
 """What `build_strategy` makes of names, parameters, and the user's own classes."""
 
 import logging
+from pathlib import Path
 
 import flwr.serverapp.strategy as flower
 import numpy as np
@@ -45,13 +46,25 @@ def test_an_unknown_parameter_lists_the_known_ones(name: str, takes: str) -> Non
     ("name", "sentence"),
     [
         ("nowhere:Strategy", "'nowhere' cannot be imported"),
-        (":Strategy", "it must be one of auto, .* or your own class"),
+        (":Strategy", "a class of your own must be named as 'module:Class', such as 'custom.mine:Mine'"),
+        ("../x:y", "a class of your own must be named as"),
+        ("..x:y", "a class of your own must be named as"),
+        ("a:b:c", "a class of your own must be named as"),
+        ("broken_by_syntax:X", r"cannot be imported: .*\(broken_by_syntax.py, line 1\)"),
+        ("broken_by_name:X", r"cannot be imported: NameError: .*broken_by_name.py, line 2\)"),
+        ("broken_by_text:X", r"cannot be imported: RuntimeError: two \| lines\?\[31m \("),
         ("server_app.strategies:STRATEGIES", "'STRATEGIES' must be a class of server_app.strategies that derives"),
         ("server_app.strategies.fedavg:FedProx", "'FedProx' must be a class of server_app.strategies.fedavg"),
         (STOCK + "Strategy", "'Strategy' must be a class of flwr.serverapp.strategy that derives"),
     ],
 )
-def test_what_is_not_a_strategy_is_refused(name: str, sentence: str) -> None:
+def test_what_is_not_a_strategy_is_refused(
+    name: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "broken_by_syntax.py").write_text("class X(:\n")
+    (tmp_path / "broken_by_name.py").write_text("\nX = Y\n")
+    (tmp_path / "broken_by_text.py").write_text("raise RuntimeError('two\\nlines\\x1b[31m')\n")
     with pytest.raises(ConfigError, match=sentence) as caught:
         _build(name)
     assert "\n" not in str(caught.value)
