@@ -43,7 +43,8 @@ def _read_text(flag: str, text: str, problems: list[str]) -> dict[str, Any]:
             if not isinstance(found, (bool, int, float, str)):
                 raise ValueError("not a number, true, false or text")
         except (ValueError, KeyError, RecursionError):
-            hint = f"text needs quotes: {key}='{value}'" if re.fullmatch(r"[\w./~:-]+", value) else "it must be TOML"
+            plain = re.fullmatch(r"[\w-]+=[\w./~:-]+", f"{key}={value}")
+            hint = f"text needs quotes: {key}='{value}'" if plain else "it must be TOML"
             problems.append(f"{flag}: {shown(key)} is {one_line(value)}, which cannot be read; {hint}.")
             continue
         if key in values:

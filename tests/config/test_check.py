@@ -107,7 +107,7 @@ def test_every_fault_is_said_at_once() -> None:
         ({"strategy": "fedadam", "strategy-args": "eta=1e308"}, "eta of fedadam is 1e+308"),
         ({"strategy": "qfedavg", "strategy-args": "q=1e308"}, "q of qfedavg is 1e+308"),
         ({"strategy": "krum", "method": "co-teaching"}, "trains 2 networks that must not be mixed"),
-        ({"strategy": "../x:y"}, "'strategy' is '../x:y'; it must be one of"),
+        ({"strategy": "../x:y"}, "'strategy' is '../x:y'; a class of your own must be named as 'module:Class'"),
         ({"strategy": "nowhere:Mine"}, "there is no module 'nowhere'"),
         ({"privacy": "server-fixed"}, "server-fixed needs clipping-norm"),
         ({"partition": "dirichlet"}, "needs the argument 'alpha'"),
