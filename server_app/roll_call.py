@@ -172,9 +172,10 @@ def _wait_for_nodes(grid: Grid, min_nodes: int, seconds: float) -> list[int]:
 
 
 def _refusal(reply: Message) -> str:
+    words = one_line(reply.error.reason, keys.LONGEST_SENTENCE)
     if reply.error.code == ErrorCode.NODE_UNAVAILABLE:  # written by OrderedGrid, not by the client
-        return f"node {reply.metadata.src_node_id}: {reply.error.reason}."
-    return one_line(reply.error.reason, keys.LONGEST_SENTENCE)
+        return f"node {reply.metadata.src_node_id}: {words}."
+    return words
 
 
 def _member(reply: Message) -> Member:

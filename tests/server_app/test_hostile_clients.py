@@ -181,7 +181,7 @@ def test_a_roll_call_without_the_nonsense_of_one_site(tmp_path: Path, tiny_sampl
         honest = {reply.metadata.src_node_id for place, reply in enumerate(replies) if place != spoilt}
         assert honest <= {member.node_id for member in members} == set(counts)
         assert len(members) + len(left_out) == CLIENTS
-        assert all(line.isprintable() and len(line) < 800 for line in left_out)
+        assert [line for line in left_out if not line.isprintable() or len(line) >= 1200] == []
 
 
 def test_queries_of_a_method_count_only_as_expected(tiny_sample: Path, caplog: pytest.LogCaptureFixture) -> None:
