@@ -11,6 +11,8 @@ from rich.console import Console
 
 from data.errors import DataError
 from data.layout.key_files import find, read_labels, unique_order
+from data.options import file_to_write
+from data.outputs import check_output
 from data.sealed import DamagedError, read_sealed
 from data.whole_files import round_files
 
@@ -102,6 +104,7 @@ def write_labels(corrected: Corrected, out: Path, base: Path | None = None) -> i
     Raises:
         DataError: `out` exists or cannot be written, or `base` is not a label file.
     """
+    check_output(out, "OUT")
     keys, labels = corrected.keys, corrected.believed
     if base is not None:
         keys, labels = read_labels(base, MAX_CLASSES)
@@ -122,7 +125,7 @@ def write_labels(corrected: Corrected, out: Path, base: Path | None = None) -> i
 @app.command(epilog="Example: python -m client_app.corrected_labels ~/clothing1m-fl-runs/my-run labels.txt")
 def labels(
     folder: Annotated[Path, typer.Argument(metavar="DIR")],
-    out: Annotated[Path, typer.Argument(metavar="OUT")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", callback=file_to_write)],
     base: Annotated[
         Path | None, typer.Option(help="A noisy_label_kv.txt: write all of its lines, corrected where possible.")
     ] = None,

@@ -11,6 +11,7 @@ from data.check import begin_check
 from data.errors import DataError
 from data.images.formats import needed_for, read_suffixes
 from data.import_folder import Shares, import_folder
+from data.options import file_to_write, folder_to_write
 from data.pack_writer import Packing, write_pack
 from data.partition.file import deal, save_partition
 from data.partition.schemes import PARTITIONS
@@ -30,7 +31,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 DEFAULT = SampleSize()
-Out = Annotated[Path, typer.Option("--out", help="Folder to write; it must not exist yet, or be empty.")]
+Out = Annotated[
+    Path,
+    typer.Option("--out", help="Folder to write; it must not exist yet, or be empty.", callback=folder_to_write),
+]
 
 
 @app.command(epilog="Example: python -m data sample --out ~/sample --train 1000 --image-size 64")
@@ -78,7 +82,9 @@ def import_(
 # What DIR is stands in each docstring: flwr needs a Typer that loses the help of arguments with Click 8.5.
 Release_ = Annotated[Path, typer.Argument(metavar="DIR")]
 Threads = Annotated[int, typer.Option(help="Images processed at a time; 0: one per processor.", min=0)]
-Plot = Annotated[Path | None, typer.Option(help="Also save a picture to this .png, .svg or .pdf file.")]
+Plot = Annotated[
+    Path | None, typer.Option(help="Also save a picture to this .png, .svg or .pdf file.", callback=file_to_write)
+]
 
 
 @app.command(epilog="Example: python -m data show ~/clothing1M --plot noise.png")
@@ -102,7 +108,9 @@ def show(folder: Release_, plot: Plot = None) -> None:
 @app.command(epilog="Example: python -m data check ~/clothing1M --out findings.tsv")
 def check(
     folder: Release_,
-    out: Annotated[Path, typer.Option(help="Where to write all findings.")] = Path("findings.tsv"),
+    out: Annotated[Path, typer.Option(help="Where to write all findings.", callback=file_to_write)] = Path(
+        "findings.tsv"
+    ),
     threads: Threads = 0,
     strict: Annotated[
         bool, typer.Option("--strict", help="Count images whose pixels are suspect as problems.")
@@ -135,7 +143,7 @@ def check(
 @app.command(epilog="Example: python -m data pack ~/clothing1M --out ~/clothing1M.pack --image-size 256")
 def pack(
     folder: Release_,
-    out: Annotated[Path, typer.Option("--out", help="The file to write.")],
+    out: Annotated[Path, typer.Option("--out", help="The file to write.", callback=file_to_write)],
     image_size: Annotated[int, typer.Option(help="Re-encode with this shorter side; 0: keep files as they are.")] = 0,
     decoded: Annotated[bool, typer.Option("--decoded", help="Store pixels of --image-size x --image-size.")] = False,
     threads: Threads = 0,
@@ -163,7 +171,9 @@ def partition_(
     partition_args: Annotated[str, typer.Option(help='Parameters of the scheme: "alpha=0.3 min-size=64".')] = "",
     train_split: Annotated[str, typer.Option(help=f"Images to deal: one of {', '.join(TRAIN_SPLITS)}.")] = "noisy",
     seed: Annotated[int, typer.Option(help="The run's seed.")] = 1,
-    out: Annotated[Path | None, typer.Option(help="Also write the partition to this file.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Also write the partition to this file.", callback=file_to_write)
+    ] = None,
     plot: Plot = None,
 ) -> None:
     """Show what each client of a run with these settings holds.

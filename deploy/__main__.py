@@ -8,6 +8,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from data.errors import DataError
+from data.options import folder_to_write
 from deploy import folders
 from deploy.errors import DeployError
 from deploy.hosts import parse_host
@@ -21,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 # What arguments are stands in each docstring: flwr needs a Typer that loses their help with Click 8.5.
-Dir = Annotated[Path, typer.Argument(metavar="DIR")]
+Dir = Annotated[Path, typer.Argument(metavar="DIR", callback=folder_to_write)]
 Days = Annotated[int, typer.Option(help="How long the server certificate is valid.", min=1)]
 Also = Annotated[list[str] | None, typer.Option(help="A further name or address of the server; repeatable.")]
 TWO_YEARS = 730
@@ -29,7 +31,7 @@ TWO_YEARS = 730
 
 @app.command(epilog="Example: python -m deploy init federation --superlink-host fl.example.org --nodes 3 --port 8443")
 def init(
-    folder: Annotated[Path, typer.Argument(metavar="DIR")],
+    folder: Dir,
     superlink_host: Annotated[str, typer.Option(help="Name or address under which nodes reach the SuperLink.")],
     nodes: Annotated[int, typer.Option(help="Number of nodes.", min=1, max=1000)],
     port: Annotated[int, typer.Option(help="The SuperLink's port.", min=1, max=65534)] = 8000,
@@ -112,6 +114,6 @@ def renew(folder: Dir, also: Also = None, days: Days = TWO_YEARS) -> None:
 if __name__ == "__main__":
     try:
         app(prog_name="python -m deploy")
-    except DeployError as error:
+    except (DataError, DeployError) as error:
         typer.echo(f"python -m deploy: {error}", err=True)
         raise SystemExit(1) from None

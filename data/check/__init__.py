@@ -13,6 +13,7 @@ from data.check.tree import check_tree
 from data.errors import DataError
 from data.layout.finding import CATEGORIES, SPLITS, find_layout
 from data.layout.key_files import read_class_names
+from data.outputs import check_output
 from data.stores.folder import FolderStore, Store
 from data.stores.pack import is_pack, open_pack
 
@@ -41,6 +42,7 @@ class Check:
         Raises:
             DataError: The journal cannot be written.
         """
+        check_output(journal, "the record of progress")
         try:
             check_images(self._store, self.lists, self.present, journal, threads, self.findings, progress)
         except OSError as error:

@@ -15,6 +15,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from data.errors import DataError
+from data.outputs import check_output
 from data.partition.schemes import PARTITIONS, partition
 from data.release import Split
 from data.tensors import map_tensors
@@ -35,8 +36,9 @@ def save_partition(path: Path, keys: np.ndarray, parts: Sequence[np.ndarray], ab
         Its hash, in hex, also stored in the file.
 
     Raises:
-        DataError: The file cannot be written.
+        DataError: The file cannot be written, or `path` is no file.
     """
+    check_output(path)
     rows = np.concatenate([np.asarray(part, np.int64) for part in parts])
     sizes = np.array([len(part) for part in parts], np.int64)
     of_keys = _hash_of_keys(keys)

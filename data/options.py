@@ -1,0 +1,24 @@
+"""Parameters of command lines that name what is written: each is checked before the command does anything."""
+
+from pathlib import Path
+
+import typer
+
+from data.outputs import check_output
+
+
+def file_to_write(param: typer.CallbackParam, value: Path | None) -> Path | None:
+    """The callback of an option or argument that names a file to write."""
+    return _checked(param, value, "a file")
+
+
+def folder_to_write(param: typer.CallbackParam, value: Path | None) -> Path | None:
+    """The callback of an option or argument that names a folder to write."""
+    return _checked(param, value, "a folder")
+
+
+def _checked(param: typer.CallbackParam, value: Path | None, wanted: str) -> Path | None:
+    if value is not None:
+        name = param.opts[0] if param.param_type_name == "option" else str(param.metavar)
+        check_output(value.expanduser(), name, wanted)
+    return value
