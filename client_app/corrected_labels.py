@@ -10,13 +10,11 @@ import typer
 from rich.console import Console
 
 from data.errors import DataError
-from data.layout.key_files import find, read_labels, unique_order
+from data.layout.key_files import MAX_CLASSES, find, read_labels, unique_order
 from data.options import file_to_write
 from data.outputs import check_output
 from data.sealed import DamagedError, read_sealed
 from data.whole_files import round_files
-
-MAX_CLASSES = 32_767  # labels are int16 in an index
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 console = Console(width=120, highlight=False)

@@ -11,6 +11,7 @@ from data.check import begin_check
 from data.errors import DataError
 from data.images.formats import needed_for, read_suffixes
 from data.import_folder import Shares, import_folder
+from data.match import match_names
 from data.options import file_to_write, folder_to_write
 from data.pack_writer import Packing, write_pack
 from data.partition.file import deal, save_partition
@@ -77,6 +78,16 @@ def import_(
             typer.echo(f"To read {suffix} files: {needed_for(suffix)}.", err=True)
     for path, why in done.suspect.items():
         typer.echo(f"Imported, but its pixels may be damaged: {path} ({why}).", err=True)
+
+
+@app.command(epilog="Example: python -m data match ~/clothing1M --out ~/clothing1M-matched")
+def match(folder: Annotated[Path, typer.Argument(metavar="DIR")], out: Out) -> None:
+    """Link each key to the file that has its name, whatever its case and suffix.
+
+    DIR is a folder in the released layout whose files end in .JPG or .png where their keys end in .jpg.
+    """
+    done = match_names(folder, out)
+    typer.echo(f"{out.resolve()}: {done.images:,} links into {folder}, {done.renamed:,} of them to another name.")
 
 
 # What DIR is stands in each docstring: flwr needs a Typer that loses the help of arguments with Click 8.5.

@@ -27,7 +27,7 @@ BENCHMARKS = [
 COMMANDS = ["data", "deploy", "probe", "client_app.corrected_labels", *BENCHMARKS]
 # Paths that are read; every other one is written, and must refuse what is no file or no folder.
 READ = {
-    "data import DIR", "data show DIR", "data check DIR", "data pack DIR", "data partition DIR",
+    "data import DIR", "data match DIR", "data show DIR", "data check DIR", "data pack DIR", "data partition DIR",
     "client_app.corrected_labels DIR", "client_app.corrected_labels --base", "benchmarks.data --lists",
 }  # fmt: skip
 AT_ONCE = [*COMMANDS[:4], "benchmarks.gpu"]  # their help is shown without what takes seconds to import

@@ -13,11 +13,14 @@ PROBLEMS = (
     "key without label",
     "duplicate key",
     "key in two lists",
+    "empty list",
     "missing image",
+    "other case or suffix",
     "wrong folder level",
     "zero-byte image",
     "truncated image",
     "unreadable image",
+    "refused",
 )
 SUSPECT = "suspect image"  # a problem in a strict check, else a note
 NOTES = (

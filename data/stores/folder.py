@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from data.errors import BadImageError, DataError
+from data.layout.alike import instead_of
 from data.layout.finding import why_all_missing
 from data.layout.key_files import PREFIX, show
 
@@ -65,7 +66,10 @@ class FolderStore:
         try:
             return self.path(key).read_bytes()
         except FileNotFoundError:
-            raise BadImageError(f"image {show(key)} is missing; it must be at {self.path(key)}.") from None
+            instead = instead_of(self.path(key))
+            raise BadImageError(
+                f"image {show(key)} is missing; it must be at {self.path(key)}" + f" ({instead})" * bool(instead) + "."
+            ) from None
         except OSError as error:
             raise (DataError if error.errno in BUSY else BadImageError)(
                 f"image {show(key)} cannot be read from {self.path(key)} ({error.strerror}); it must be a whole image"
@@ -89,7 +93,9 @@ class FolderStore:
         if not missing:
             return
         advice = "unpack the tars again, since a partial download cannot be used"
-        if len(missing) == len(rows):
+        if instead := instead_of(self.path(missing[0])):
+            advice = instead
+        elif len(missing) == len(rows):
             advice = why_all_missing(self.root, self.images, show(missing[0]))
         raise DataError(
             f"{len(missing)} of the {len(rows)} images looked for from {name} are missing, the first at"
