@@ -9,13 +9,13 @@ import typer
 from data.arguments import parse_pairs
 from data.check import begin_check
 from data.errors import DataError
-from data.images.formats import needed_for, read_suffixes
-from data.import_folder import Shares, import_folder
+from data.import_folder import LEFT_OUT, Shares, import_folder
 from data.match import match_names
 from data.options import file_to_write, folder_to_write
 from data.pack_writer import Packing, write_pack
 from data.partition.file import deal, save_partition
 from data.partition.schemes import PARTITIONS
+from data.photo_folders import in_words
 from data.progress_bar import cpus, progress_bar
 from data.release import TRAIN_SPLITS, open_release, training_split
 from data.sample import SampleSize, draw_sample
@@ -71,11 +71,12 @@ def import_(
     typer.echo(
         f"{out.resolve()}: " + ", ".join(f"{count} {split}" for split, count in done.counts.items()) + " images."
     )
-    if done.skipped:
-        named = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in done.skipped.items())
-        typer.echo(f"Left out: {named}; only {', '.join(sorted(read_suffixes()))} are read.", err=True)
-        for suffix in filter(needed_for, done.skipped):
-            typer.echo(f"To read {suffix} files: {needed_for(suffix)}.", err=True)
+    if done.left_out:
+        typer.echo(
+            f"{len(done.left_out):,} files were left out ({in_words(done.left_out)}): {out.resolve() / LEFT_OUT} names"
+            " each of them.",
+            err=True,
+        )
     for path, why in done.suspect.items():
         typer.echo(f"Imported, but its pixels may be damaged: {path} ({why}).", err=True)
 
