@@ -110,11 +110,17 @@ def show(folder: Release_, plot: Plot = None) -> None:
     if plot:
         from data.plots import draw_matrix  # matplotlib takes a second to import
 
-        if not summary.double_labelled:
-            raise DataError(f"{folder} has no image with both labels, so there is no noise matrix for --plot to draw.")
-        title = f"{summary.double_labelled:,} images with both labels: {summary.agreement:.1%} agree"
-        figure = draw_matrix(summary.confusion, summary.class_names, title, rows="clean label", columns="noisy label")
-        _save(figure, plot)
+        pairs, rows, which = summary.double_labelled, "clean label", "with both labels"
+        if not len(pairs):
+            pairs, rows, which = summary.drawn, "true label", "of noisy train with a known true label"
+        if not len(pairs):
+            raise DataError(
+                f"{folder} has no image with both labels, or with a known true one, so there is no noise matrix for"
+                " --plot to draw."
+            )
+        title = f"{len(pairs):,} images {which}: {pairs.agreement:.1%} agree"
+        confusion = pairs.confusion(len(summary.class_names))
+        _save(draw_matrix(confusion, summary.class_names, title, rows, columns="noisy label"), plot)
 
 
 @app.command(epilog="Example: python -m data check ~/clothing1M --out findings.tsv")
@@ -200,13 +206,12 @@ def partition_(
     split = training_split(release, train_split)
     labels = split.labels
     parts = deal(split, scheme, clients, seed, **args)
+    sizes = np.array([len(part) for part in parts])
+    present = [len(np.unique(labels[part])) for part in parts]
     classes = len(release.class_names)
-    counts = np.stack([np.bincount(labels[part], minlength=classes) for part in parts])
-    sizes = counts.sum(axis=1)
-    present = (counts > 0).sum(axis=1)
     typer.echo(
         f"{clients} clients hold {sizes.sum():,} of {len(labels):,} images: {sizes.min():,} to {sizes.max():,} each,"
-        f" median {int(np.median(sizes)):,}; {present.min()} to {present.max()} of {classes} classes each."
+        f" median {int(np.median(sizes)):,}; {min(present)} to {max(present)} of {classes} classes each."
     )
     if out:
         about = {"scheme": scheme, "args": partition_args, "train-split": train_split, "seed": str(seed)}
@@ -215,14 +220,16 @@ def partition_(
         from data.plots import draw_clients  # matplotlib takes a second to import
 
         title = f"{scheme} {partition_args}".strip() + f", seed {seed}: {clients} clients"
-        _save(draw_clients(counts, release.class_names, title), plot)
+        _save(draw_clients(parts, labels, release.class_names, title), plot)
 
 
 def _save(figure: "Figure", path: Path) -> None:
     if path.suffix not in (".png", ".svg", ".pdf"):
         raise DataError(f"--plot is {path}; it must end in .png, .svg or .pdf.")
+    from data.plots import save
+
     try:
-        figure.savefig(path, dpi=150)
+        save(figure, path)
     except OSError as error:
         raise DataError(f"--plot is {path}, which cannot be written: {error.strerror}.") from None
     typer.echo(str(path.resolve()))

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from data.errors import DataError
 from data.images.formats import needed_for
-from data.text import shown
+from data.layout.key_files import problem_of_names
+from data.text import LONGEST, shown
 
 # What a NAS, an archiver or an operating system puts beside people's files.
 SYSTEM = {"@eadir", "@recycle", "#recycle", "#snapshot", "@tmp", "__macosx", "$recycle.bin", "lost+found",
@@ -126,8 +127,11 @@ def _check(folder: Path, photos: Photos, suffixes: frozenset[str]) -> None:
             f"{_one_level_down(folder, names)}."
         )
     for name, files in photos.classes.items():
-        if name != name.strip() or not name.isprintable():
-            raise DataError(f"class folder {shown(name)} must have a plain name without leading or trailing spaces.")
+        if name != name.strip() or problem_of_names([name]):
+            raise DataError(
+                f"class folder {shown(name)} must have a plain name of at most {LONGEST} characters without"
+                " leading or trailing spaces."
+            )
         if len(files) < LEAST:
             others = [(path, why) for path, why in photos.left_out if path.is_relative_to(folder / name)]
             held = f" (left out: {in_words(others)}; images end in {', '.join(sorted(suffixes))})" if others else ""

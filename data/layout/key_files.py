@@ -10,7 +10,7 @@ from typing import NoReturn
 import numpy as np
 
 from data.errors import DataError
-from data.text import shown
+from data.text import LONGEST, shown
 
 PREFIX = b"images/"
 MAX_KEY_BYTES = 255  # released keys have at most 37; a bound keeps a garbage line from widening the whole array
@@ -40,8 +40,11 @@ def problem_of_names(names: Sequence[str]) -> str:
     """The place, from 1, of the first name that no class can have, and what it must be; empty if there is none."""
     seen: set[str] = set()
     for place, name in enumerate(names, 1):
-        if not name or name in seen:
-            return f"{place}: {shown(name)} must be a class name that none before it is."
+        if not name.strip() or not name.isprintable() or len(name) > LONGEST or name in seen:
+            return (
+                f"{place}: {shown(name)} must be a class name of at most {LONGEST} printable characters that none"
+                " before it is."
+            )
         seen.add(name)
     return ""
 

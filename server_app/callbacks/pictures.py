@@ -1,5 +1,9 @@
-"""`accuracy.png` and `confusion.png`, redrawn now and then during the run, and at its end."""
+"""`accuracy.png` and `confusion.png`, redrawn now and then during the run, and at its end.
 
+With many classes the picture shows those with the most errors, and `confusion.npz` has the whole table.
+"""
+
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from config.run_config import PRESETS
-from data.plots import INK, draw_matrix, quiet
+from data.confusion import MANY_CLASSES, of_counts
+from data.plots import INK, draw_matrix, quiet, save
+from data.whole_files import replace_file
 from server_app.callbacks import History, OccasionalCallback, RoundResult
 
 PUBLISHED = PRESETS / "notebook-curve.json"
@@ -37,10 +43,15 @@ class Pictures(OccasionalCallback):
         super().after_round(result)
 
     def write(self, result: RoundResult) -> None:
-        draw_accuracy(self._accuracies, self._title).savefig(self._folder / "accuracy.png", dpi=150)
+        save(draw_accuracy(self._accuracies, self._title), self._folder / "accuracy.png")
         title = f"Clean test after round {result.server_round}"
-        figure = draw_matrix(result.test.confusion, self._class_names, title, rows="true class", columns="predicted")
-        figure.savefig(self._folder / "confusion.png", dpi=150)
+        confusion = of_counts(result.test.confusion)
+        figure = draw_matrix(confusion, self._class_names, title, rows="true class", columns="predicted")
+        save(figure, self._folder / "confusion.png")
+        if len(self._class_names) > MANY_CLASSES:
+            table = io.BytesIO()
+            np.savez_compressed(table, confusion=result.test.confusion, round=result.server_round)
+            replace_file(self._folder / "confusion.npz", table.getvalue())
 
 
 def draw_accuracy(accuracies: Mapping[int, float], title: str) -> Figure:
@@ -70,7 +81,7 @@ def draw_accuracy(accuracies: Mapping[int, float], title: str) -> Figure:
         fontsize=9.5,
     )
     axes.set(xlabel="round", ylabel="accuracy on clean test, %", ylim=(0, 100), xlim=(0, None))
-    axes.set_title(title, loc="left", fontsize=10.5, color=INK)
+    axes.set_title(title, loc="left", fontsize=10.5, color=INK, parse_math=False)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     quiet(axes)
     axes.grid(axis="y", color="#e6e8eb", linewidth=0.8)

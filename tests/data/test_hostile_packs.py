@@ -157,6 +157,9 @@ HOSTILE = {
     "no classes": (classes("[]"), "has no list of classes"),
     "one class": (classes('["one"]'), "has labels in 'noisy' from"),
     "a class twice": (classes(NAMES.replace("class 3", "class 2")), "has a wrong name of a class, number 4: 'class 2'"),
+    "a class with an escape code": (
+        classes(NAMES.replace("class 3", r"\u001b[2J")), r"has a wrong name of a class, number 4: '\x1b[2J' must be"
+    ),
     "a class without a name": (classes(NAMES.replace("class 3", "")), "has a wrong name of a class, number 4: ''"),
 }  # fmt: skip
 
