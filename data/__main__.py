@@ -1,7 +1,8 @@
 """`python -m data`: check, pack or inspect a release, deal it to clients, draw a sample, or import photos."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
@@ -11,7 +12,7 @@ from data.check import begin_check
 from data.errors import DataError
 from data.import_folder import LEFT_OUT, Shares, import_folder
 from data.match import match_names
-from data.options import file_to_write, folder_to_write
+from data.options import file_to_write, folder_to_write, picture_to_write
 from data.pack_writer import Packing, write_pack
 from data.partition.file import deal, save_partition
 from data.partition.schemes import PARTITIONS
@@ -20,6 +21,7 @@ from data.progress_bar import cpus, progress_bar
 from data.release import TRAIN_SPLITS, open_release, training_split
 from data.sample import SampleSize, draw_sample
 from data.summary import as_table, summarize
+from data.text import one_line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -72,11 +74,9 @@ def import_(
         f"{out.resolve()}: " + ", ".join(f"{count} {split}" for split, count in done.counts.items()) + " images."
     )
     if done.left_out:
-        typer.echo(
-            f"{len(done.left_out):,} files were left out ({in_words(done.left_out)}): {out.resolve() / LEFT_OUT} names"
-            " each of them.",
-            err=True,
-        )
+        count = len(done.left_out)
+        files = f"{count:,} file{'s' * (count > 1)}"
+        typer.echo(f"Left out: {files} ({in_words(done.left_out)}), named in {out.resolve() / LEFT_OUT}", err=True)
     for path, why in done.suspect.items():
         typer.echo(f"Imported, but its pixels may be damaged: {path} ({why}).", err=True)
 
@@ -95,7 +95,7 @@ def match(folder: Annotated[Path, typer.Argument(metavar="DIR")], out: Out) -> N
 Release_ = Annotated[Path, typer.Argument(metavar="DIR")]
 Threads = Annotated[int, typer.Option(help="Images processed at a time; 0: one per processor.", min=0)]
 Plot = Annotated[
-    Path | None, typer.Option(help="Also save a picture to this .png, .svg or .pdf file.", callback=file_to_write)
+    Path | None, typer.Option(help="Also save a picture to this .png, .svg or .pdf file.", callback=picture_to_write)
 ]
 
 
@@ -108,8 +108,6 @@ def show(folder: Release_, plot: Plot = None) -> None:
     summary = summarize(open_release(folder))
     typer.echo(as_table(summary))
     if plot:
-        from data.plots import draw_matrix  # matplotlib takes a second to import
-
         pairs, rows, which = summary.double_labelled, "clean label", "with both labels"
         if not len(pairs):
             pairs, rows, which = summary.drawn, "true label", "of noisy train with a known true label"
@@ -119,8 +117,8 @@ def show(folder: Release_, plot: Plot = None) -> None:
                 " --plot to draw."
             )
         title = f"{len(pairs):,} images {which}: {pairs.agreement:.1%} agree"
-        confusion = pairs.confusion(len(summary.class_names))
-        _save(draw_matrix(confusion, summary.class_names, title, rows, columns="noisy label"), plot)
+        names = summary.class_names
+        _draw(plot, lambda plots: plots.draw_matrix(pairs.confusion(len(names)), names, title, rows, "noisy label"))
 
 
 @app.command(epilog="Example: python -m data check ~/clothing1M --out findings.tsv")
@@ -217,21 +215,21 @@ def partition_(
         about = {"scheme": scheme, "args": partition_args, "train-split": train_split, "seed": str(seed)}
         typer.echo(f"{out.resolve()}: sha256 {save_partition(out, split.keys, parts, about)}")
     if plot:
-        from data.plots import draw_clients  # matplotlib takes a second to import
-
         title = f"{scheme} {partition_args}".strip() + f", seed {seed}: {clients} clients"
-        _save(draw_clients(parts, labels, release.class_names, title), plot)
+        _draw(plot, lambda plots: plots.draw_clients(parts, labels, release.class_names, title))
 
 
-def _save(figure: "Figure", path: Path) -> None:
-    if path.suffix not in (".png", ".svg", ".pdf"):
-        raise DataError(f"--plot is {path}; it must end in .png, .svg or .pdf.")
-    from data.plots import save
-
+def _draw(path: Path, draw: Callable[[Any], "Figure"]) -> None:
+    """Save the picture that `draw` makes with `data.plots`."""
     try:
-        save(figure, path)
+        from data import plots  # matplotlib takes a second to import
+
+        plots.save(draw(plots), path)
     except OSError as error:
         raise DataError(f"--plot is {path}, which cannot be written: {error.strerror}.") from None
+    except Exception as error:  # whatever a library that draws makes of a name, or lacks
+        why = one_line(f"{type(error).__name__}: {error}")
+        raise DataError(f"--plot is {path}, which cannot be drawn ({why}).") from None
     typer.echo(str(path.resolve()))
 
 

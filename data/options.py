@@ -4,7 +4,10 @@ from pathlib import Path
 
 import typer
 
+from data.errors import DataError
 from data.outputs import check_output
+
+PICTURES = (".png", ".svg", ".pdf")
 
 
 def file_to_write(param: typer.CallbackParam, value: Path | None) -> Path | None:
@@ -15,6 +18,13 @@ def file_to_write(param: typer.CallbackParam, value: Path | None) -> Path | None
 def folder_to_write(param: typer.CallbackParam, value: Path | None) -> Path | None:
     """The callback of an option or argument that names a folder to write."""
     return _checked(param, value, "a folder")
+
+
+def picture_to_write(param: typer.CallbackParam, value: Path | None) -> Path | None:
+    """The callback of an option that names a picture to write."""
+    if value is not None and value.suffix.lower() not in PICTURES:
+        raise DataError(f"{param.opts[0]} is {value}; it must end in {', '.join(PICTURES[:-1])} or {PICTURES[-1]}.")
+    return file_to_write(param, value)
 
 
 def _checked(param: typer.CallbackParam, value: Path | None, wanted: str) -> Path | None:

@@ -7,16 +7,17 @@ import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from config.run_config import PRESETS
 from data.confusion import MANY_CLASSES, of_counts
-from data.plots import INK, draw_matrix, quiet, save
 from data.whole_files import replace_file
 from server_app.callbacks import History, OccasionalCallback, RoundResult
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PUBLISHED = PRESETS / "notebook-curve.json"
 MUTED, ACCENT = "#8a8f98", "#0b6bcb"
@@ -43,6 +44,8 @@ class Pictures(OccasionalCallback):
         super().after_round(result)
 
     def write(self, result: RoundResult) -> None:
+        from data.plots import draw_matrix, save  # here: a broken matplotlib costs the pictures and nothing else
+
         save(draw_accuracy(self._accuracies, self._title), self._folder / "accuracy.png")
         title = f"Clean test after round {result.server_round}"
         confusion = of_counts(result.test.confusion)
@@ -54,8 +57,13 @@ class Pictures(OccasionalCallback):
             replace_file(self._folder / "confusion.npz", table.getvalue())
 
 
-def draw_accuracy(accuracies: Mapping[int, float], title: str) -> Figure:
+def draw_accuracy(accuracies: Mapping[int, float], title: str) -> "Figure":
     """Accuracy on clean test by round, compared with the published FedAvg run on the real Clothing1M."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    from data.plots import INK, quiet
+
     published = json.loads(PUBLISHED.read_text(encoding="utf-8"))
     figure = Figure(figsize=(7.2, 4.2), layout="constrained")
     axes = figure.subplots()

@@ -1,6 +1,8 @@
 """Any folder of images, one subfolder per class, into the released layout and back."""
 
 import os
+import random
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ from PIL import Image
 from data.errors import DataError
 from data.images.loading import load_images
 from data.import_folder import LEFT_OUT, Shares, import_folder
-from data.photo_folders import in_words
+from data.photo_folders import find_photos, in_words
 from data.release import open_release
 
 
@@ -206,3 +208,54 @@ def test_a_class_without_images_says_what_it_holds(tmp_path: Path) -> None:
         DataError, match=r"class 'b' has 0 images \(left out: 4 \.raw; images end in .*\.jpg, .*must have"
     ):
         import_folder(top, tmp_path / "out", Shares(), 0.0, 1)
+
+
+NAMES = (
+    "a.jpg",
+    "b.PNG",
+    ".c.jpg",
+    "d",
+    "e.heic2",
+    "@eaDir",
+    "Thumbs.db",
+    "__MACOSX",
+    ".git",
+    "sub",
+    "x\ty.jpg",
+    "\udcff.jpg",
+)
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_every_file_is_imported_or_named_and_never_both(tmp_path: Path, seed: int) -> None:
+    """In random trees, with links of all kinds; a file counts under the path by which it was found."""
+    rng = random.Random(seed)
+    top = folders(tmp_path / "photos", "one", "two")
+    places = [top, top / "one", top / "two"]
+    for _ in range(25):
+        path = rng.choice(places) / rng.choice(NAMES)
+        if path.exists() or path.is_symlink():
+            continue
+        action = rng.random()
+        if action < 0.3:
+            path.mkdir()
+            places.append(path)
+        elif action < 0.45:
+            path.symlink_to(rng.choice([*places, tmp_path / "nowhere", top / "one" / "0.jpg"]))
+        else:
+            shutil.copy(top / "one" / "0.jpg", path)
+    found = sorted(Path(folder) / name for folder, inner, files in os.walk(top) for name in (*files, *inner))
+    linked = [path for path in found if path.parent == top and path.is_symlink() and path.is_dir()]  # classes
+    try:
+        photos = find_photos(top, frozenset({".jpg", ".png"}))
+    except DataError as error:
+        assert "it must have at least 4, one for each list" in str(error)
+        return
+    named = [*(path for files in photos.classes.values() for path in files), *(path for path, _ in photos.left_out)]
+    assert len(named) == len(set(named))
+    beyond = [path for path in named if any(path.is_relative_to(link) for link in linked)]
+    expected = {path for path in found if path.is_symlink() or not path.is_dir()} - set(linked)
+    assert set(named) - set(beyond) - set(linked) == expected - set(beyond)
+    for name, files in photos.classes.items():
+        assert all(path.is_file() and path.suffix.lower() in (".jpg", ".png") for path in files)
+        assert all(path.is_relative_to(top / name) for path in files)

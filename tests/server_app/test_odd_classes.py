@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data import plots
 from data.confusion import MANY_CLASSES
 from server_app.callbacks import pictures
 from tests.fakes import rounds_of, run_in_process
@@ -61,7 +62,7 @@ def test_a_picture_that_cannot_be_drawn_is_one_warning(
     def fails(*_: object, **__: object) -> None:
         raise ValueError("\n$x\n^\nParseException: Expected '}'")
 
-    monkeypatch.setattr(pictures, "draw_matrix", fails)
+    monkeypatch.setattr(plots, "draw_matrix", fails)
     monkeypatch.setattr(pictures.Pictures, "SECONDS", -1.0)
     with caplog.at_level("WARNING", "flwr"):
         run_dir = run_in_process(tmp_path, data_dir=str(tiny_sample), model="cnn", cache_gib=0.0, num_server_rounds=3)
