@@ -44,6 +44,10 @@ class Pictures(OccasionalCallback):
         super().after_round(result)
 
     def write(self, result: RoundResult) -> None:
+        if len(self._class_names) > MANY_CLASSES:
+            table = io.BytesIO()
+            np.savez_compressed(table, confusion=result.test.confusion, round=result.server_round)
+            replace_file(self._folder / "confusion.npz", table.getvalue())
         from data.plots import draw_matrix, save  # here: a broken matplotlib costs the pictures and nothing else
 
         save(draw_accuracy(self._accuracies, self._title), self._folder / "accuracy.png")
@@ -51,10 +55,6 @@ class Pictures(OccasionalCallback):
         confusion = of_counts(result.test.confusion)
         figure = draw_matrix(confusion, self._class_names, title, rows="true class", columns="predicted")
         save(figure, self._folder / "confusion.png")
-        if len(self._class_names) > MANY_CLASSES:
-            table = io.BytesIO()
-            np.savez_compressed(table, confusion=result.test.confusion, round=result.server_round)
-            replace_file(self._folder / "confusion.npz", table.getvalue())
 
 
 def draw_accuracy(accuracies: Mapping[int, float], title: str) -> "Figure":
