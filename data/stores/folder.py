@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -64,7 +65,10 @@ class FolderStore:
 
     def encoded(self, key: bytes) -> bytes:
         try:
-            return self.path(key).read_bytes()
+            with open(self.path(key), "rb", opener=_without_waiting) as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    raise BadImageError(f"image {show(key)} is no file; it must be a whole one, at {self.path(key)}.")
+                return file.read()
         except FileNotFoundError:
             instead = instead_of(self.path(key))
             raise BadImageError(
@@ -112,3 +116,8 @@ class FolderStore:
             except OSError as error:
                 raise DataError(f"{path} cannot be read: {error.strerror}; every image must be readable.") from None
         return missing
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Opens a pipe without waiting for somebody to write to it; for files it changes nothing."""
+    return os.open(path, flags | os.O_NONBLOCK)

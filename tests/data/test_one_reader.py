@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from data.check import begin_check
-from data.errors import DataError
+from data.errors import BadImageError, DataError
 from data.layout.finding import LIST_FILES, SPLITS
 from data.match import match_names
 from data.release import open_release
@@ -103,6 +103,8 @@ def test_a_pipe_is_no_image(root: Path) -> None:
     (root / key).unlink()
     os.mkfifo(root / key)
     assert begin_check(root).findings.found["missing image"] == [(key, f"must be at {root / key}")]
+    with pytest.raises(BadImageError, match=f"image {key} is no file; it must be a whole one, at {root / key}"):
+        open_release(root).store.encoded(key.encode())
 
 
 def renamed(root: Path, change: Callable[[str], str]) -> None:
