@@ -22,9 +22,10 @@ def folder_to_write(param: typer.CallbackParam, value: Path | None) -> Path | No
 
 def picture_to_write(param: typer.CallbackParam, value: Path | None) -> Path | None:
     """The callback of an option that names a picture to write."""
+    checked = file_to_write(param, value)
     if value is not None and value.suffix.lower() not in PICTURES:
         raise DataError(f"{param.opts[0]} is {value}; it must end in {', '.join(PICTURES[:-1])} or {PICTURES[-1]}.")
-    return file_to_write(param, value)
+    return checked
 
 
 def _checked(param: typer.CallbackParam, value: Path | None, wanted: str) -> Path | None:

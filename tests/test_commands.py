@@ -98,8 +98,8 @@ def in_the_way(folder: Path) -> Iterator[tuple[Path, str]]:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_nothing_is_written_over_what_is_no_file(name: str, tmp_path: Path) -> None:
     """A new path of a command is in `READ`, or it refuses all of this before the command does anything."""
-    (tmp_path / "file").touch()
-    (tmp_path / "folder").mkdir()
+    (tmp_path / "file.png").touch()
+    (tmp_path / "folder.png").mkdir()
     wrong = list(in_the_way(tmp_path))
     for words, command, parameter in paths(name):
         if words in READ:
@@ -115,9 +115,11 @@ def test_nothing_is_written_over_what_is_no_file(name: str, tmp_path: Path) -> N
         for path, sentence in wrong:
             assert refusal(path).startswith(f"{words.rpartition(' ')[2]} is "), words
             assert sentence in refusal(path), words
-        assert not refusal(tmp_path / "new")
+        assert not refusal(tmp_path / "new.png")
         refused = [
-            kind for kind in ("file", "folder") if f"which is a {kind}; it must be a " in refusal(tmp_path / kind)
+            kind
+            for kind in ("file", "folder")
+            if f"which is a {kind}; it must be a " in refusal(tmp_path / f"{kind}.png")
         ]
         assert len(refused) == 1, words  # the other one is what is written
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
