@@ -11,12 +11,12 @@ from rich.console import Console
 
 from data.commands import run_command_line
 from data.errors import DataError
-from data.layout.key_files import find, read_labels, unique_order
+from data.layout.key_files import MAX_CLASSES, find, read_labels, unique_order
+from data.options import file_to_write
+from data.outputs import check_output
 from data.sealed import DamagedError, read_sealed
 from data.user_cache import below_home
 from data.whole_files import round_files
-
-MAX_CLASSES = 32_767  # labels are int16 in an index
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 console = Console(width=120, highlight=False)
@@ -104,6 +104,7 @@ def write_labels(corrected: Corrected, out: Path, base: Path | None = None) -> i
     Raises:
         DataError: `out` exists or cannot be written, or `base` is not a label file.
     """
+    check_output(out, "OUT")
     keys, labels = corrected.keys, corrected.believed
     if base is not None:
         keys, labels = read_labels(base, MAX_CLASSES)
@@ -124,7 +125,7 @@ def write_labels(corrected: Corrected, out: Path, base: Path | None = None) -> i
 @app.command(epilog="Example: python -m client_app.corrected_labels ~/clothing1m-fl-runs/my-run labels.txt")
 def labels(
     folder: Annotated[Path, typer.Argument(metavar="DIR")],
-    out: Annotated[Path, typer.Argument(metavar="OUT")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", callback=file_to_write)],
     base: Annotated[
         Path | None, typer.Option(help="A noisy_label_kv.txt: write all of its lines, corrected where possible.")
     ] = None,

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import cast
 
 from config.run_config import RunConfig, Value
+from data.outputs import check_output
 
 ROOT = Path(__file__).parents[1]
 WIDTH = 120  # columns of pyproject.toml
@@ -124,6 +125,7 @@ def differences(root: Path = ROOT, *, write: bool = False) -> list[str]:
             raise ValueError(f"{name}: {error}") from None
         found += difflib.unified_diff(text.splitlines(), wanted.splitlines(), name, "as it must be", n=0, lineterm="")
         if write and wanted != text:
+            check_output(path, name)
             path.write_text(wanted, encoding="utf-8")
     return found
 

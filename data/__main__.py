@@ -1,24 +1,28 @@
 """`python -m data`: check, pack or inspect a release, deal it to clients, draw a sample, or import photos."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
 
 from data.arguments import parse_pairs
 from data.check import begin_check
-from data.commands import run_command_line, with_a_name
+from data.commands import run_command_line
 from data.errors import DataError
-from data.images.formats import needed_for, read_suffixes
-from data.import_folder import Shares, import_folder
+from data.import_folder import LEFT_OUT, Shares, import_folder
+from data.match import match_names
+from data.options import file_to_write, folder_to_write, picture_to_write
 from data.pack_writer import Packing, write_pack
 from data.partition.file import deal, save_partition
 from data.partition.schemes import PARTITIONS
+from data.photo_folders import in_words
 from data.progress_bar import cpus, progress_bar
 from data.release import TRAIN_SPLITS, open_release, training_split
 from data.sample import SampleSize, draw_sample
 from data.summary import as_table, summarize
+from data.text import one_line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,7 +36,10 @@ app = typer.Typer(
 )
 DEFAULT = SampleSize()
 MOST_IMAGES = 100_000_000
-Out = Annotated[Path, typer.Option("--out", help="Folder to write; it must not exist yet, or be empty.")]
+Out = Annotated[
+    Path,
+    typer.Option("--out", help="Folder to write; it must not exist yet, or be empty.", callback=folder_to_write),
+]
 
 
 @app.command(epilog="Example: python -m data sample --out ~/sample --train 1000 --image-size 64")
@@ -68,19 +75,30 @@ def import_(
     typer.echo(
         f"{out.resolve()}: " + ", ".join(f"{count} {split}" for split, count in done.counts.items()) + " images."
     )
-    if done.skipped:
-        named = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in done.skipped.items())
-        typer.echo(f"Left out: {named}; only {', '.join(sorted(read_suffixes()))} are read.", err=True)
-        for suffix in filter(needed_for, done.skipped):
-            typer.echo(f"To read {suffix} files: {needed_for(suffix)}.", err=True)
+    if done.left_out:
+        count = len(done.left_out)
+        files = f"{count:,} file{'s' * (count > 1)}"
+        typer.echo(f"Left out: {files} ({in_words(done.left_out)}), named in {out.resolve() / LEFT_OUT}", err=True)
     for path, why in done.suspect.items():
         typer.echo(f"Imported, but its pixels may be damaged: {path} ({why}).", err=True)
+
+
+@app.command(epilog="Example: python -m data match ~/clothing1M --out ~/clothing1M-matched")
+def match(folder: Annotated[Path, typer.Argument(metavar="DIR")], out: Out) -> None:
+    """Link each key to the file that has its name, whatever its case and suffix.
+
+    DIR is a folder in the released layout whose files end in .JPG or .png where their keys end in .jpg.
+    """
+    done = match_names(folder, out)
+    typer.echo(f"{out.resolve()}: {done.images:,} links into {folder}, {done.renamed:,} of them to another name.")
 
 
 # What DIR is stands in each docstring: flwr needs a Typer that loses the help of arguments with Click 8.5.
 Release_ = Annotated[Path, typer.Argument(metavar="DIR")]
 Threads = Annotated[int, typer.Option(help="Images processed at a time; 0: one per processor.", min=0, max=1024)]
-Plot = Annotated[Path | None, typer.Option(help="Also save a picture to this .png, .svg or .pdf file.")]
+Plot = Annotated[
+    Path | None, typer.Option(help="Also save a picture to this .png, .svg or .pdf file.", callback=picture_to_write)
+]
 
 
 @app.command(epilog="Example: python -m data show ~/clothing1M --plot noise.png")
@@ -92,19 +110,23 @@ def show(folder: Release_, plot: Plot = None) -> None:
     summary = summarize(open_release(folder))
     typer.echo(as_table(summary))
     if plot:
-        from data.plots import draw_matrix  # matplotlib takes a second to import
-
-        if not summary.double_labelled:
-            raise DataError(f"{folder} has no image with both labels, so there is no noise matrix for --plot to draw.")
-        title = f"{summary.double_labelled:,} images with both labels: {summary.agreement:.1%} agree"
-        figure = draw_matrix(summary.confusion, summary.class_names, title, rows="clean label", columns="noisy label")
-        _save(figure, plot)
+        pairs, rows, which = summary.double_labelled, "clean label", "with both labels"
+        if not len(pairs):
+            pairs, rows, which = summary.drawn, "true label", "of noisy train with a known true label"
+        if not len(pairs):
+            raise DataError(
+                f"{folder} has no image with both labels, or with a known true one, so there is no noise matrix for"
+                " --plot to draw."
+            )
+        title = f"{len(pairs):,} images {which}: {pairs.agreement:.1%} agree"
+        names = summary.class_names
+        _draw(plot, lambda plots: plots.draw_matrix(pairs.confusion(len(names)), names, title, rows, "noisy label"))
 
 
 @app.command(epilog="Example: python -m data check ~/clothing1M --out findings.tsv")
 def check(
     folder: Release_,
-    out: Annotated[Path, typer.Option(help="Where to write all findings.", callback=with_a_name)] = Path(
+    out: Annotated[Path, typer.Option(help="Where to write all findings.", callback=file_to_write)] = Path(
         "findings.tsv"
     ),
     threads: Threads = 0,
@@ -139,7 +161,7 @@ def check(
 @app.command(epilog="Example: python -m data pack ~/clothing1M --out ~/clothing1M.pack --image-size 256")
 def pack(
     folder: Release_,
-    out: Annotated[Path, typer.Option("--out", help="The file to write.", callback=with_a_name)],
+    out: Annotated[Path, typer.Option("--out", help="The file to write.", callback=file_to_write)],
     image_size: Annotated[int, typer.Option(help="Re-encode with this shorter side; 0: keep files as they are.")] = 0,
     decoded: Annotated[bool, typer.Option("--decoded", help="Store pixels of --image-size x --image-size.")] = False,
     threads: Threads = 0,
@@ -167,7 +189,9 @@ def partition_(
     partition_args: Annotated[str, typer.Option(help='Parameters of the scheme: "alpha=0.3 min-size=64".')] = "",
     train_split: Annotated[str, typer.Option(help=f"Images to deal: one of {', '.join(TRAIN_SPLITS)}.")] = "noisy",
     seed: Annotated[int, typer.Option(help="The run's seed.")] = 1,
-    out: Annotated[Path | None, typer.Option(help="Also write the partition to this file.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Also write the partition to this file.", callback=file_to_write)
+    ] = None,
     plot: Plot = None,
 ) -> None:
     """Show what each client of a run with these settings holds.
@@ -182,31 +206,32 @@ def partition_(
     split = training_split(release, train_split)
     labels = split.labels
     parts = deal(split, scheme, clients, seed, **args)
+    sizes = np.array([len(part) for part in parts])
+    present = [len(np.unique(labels[part])) for part in parts]
     classes = len(release.class_names)
-    counts = np.stack([np.bincount(labels[part], minlength=classes) for part in parts])
-    sizes = counts.sum(axis=1)
-    present = (counts > 0).sum(axis=1)
     typer.echo(
         f"{clients} clients hold {sizes.sum():,} of {len(labels):,} images: {sizes.min():,} to {sizes.max():,} each,"
-        f" median {int(np.median(sizes)):,}; {present.min()} to {present.max()} of {classes} classes each."
+        f" median {int(np.median(sizes)):,}; {min(present)} to {max(present)} of {classes} classes each."
     )
     if out:
         about = {"scheme": scheme, "args": partition_args, "train-split": train_split, "seed": str(seed)}
         typer.echo(f"{out.resolve()}: sha256 {save_partition(out, split.keys, parts, about)}")
     if plot:
-        from data.plots import draw_clients  # matplotlib takes a second to import
-
         title = f"{scheme} {partition_args}".strip() + f", seed {seed}: {clients} clients"
-        _save(draw_clients(counts, release.class_names, title), plot)
+        _draw(plot, lambda plots: plots.draw_clients(parts, labels, release.class_names, title))
 
 
-def _save(figure: "Figure", path: Path) -> None:
-    if path.suffix not in (".png", ".svg", ".pdf"):
-        raise DataError(f"--plot is {path}; it must end in .png, .svg or .pdf.")
+def _draw(path: Path, draw: Callable[[Any], "Figure"]) -> None:
+    """Save the picture that `draw` makes with `data.plots`."""
     try:
-        figure.savefig(path, dpi=150)
+        from data import plots  # matplotlib takes a second to import
+
+        plots.save(draw(plots), path)
     except OSError as error:
         raise DataError(f"--plot is {path}, which cannot be written: {error.strerror}.") from None
+    except Exception as error:  # whatever a library that draws makes of a name, or lacks
+        why = one_line(f"{type(error).__name__}: {error}")
+        raise DataError(f"--plot is {path}, which cannot be drawn ({why}).") from None
     typer.echo(str(path.resolve()))
 
 

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import typer
 
@@ -23,17 +22,6 @@ def run_command_line(app: typer.Typer, name: str, expected: tuple[type[Exception
     if sentence:
         typer.echo(f"{name}: {one_line(sentence, LONGEST)}", err=True)
         raise SystemExit(1)
-
-
-def with_a_name(path: Path) -> Path:
-    """A file's path; a callback of options, since "." and "" name no file.
-
-    Raises:
-        typer.BadParameter: It has no name.
-    """
-    if not path.name or path.name == "..":
-        raise typer.BadParameter(f"it is '{path}'; it must name a file.")
-    return path
 
 
 def not_readable(arguments: list[str]) -> str | None:

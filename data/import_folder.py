@@ -1,8 +1,8 @@
 """Turns a folder of images with one subfolder per class into the released layout."""
 
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
@@ -11,6 +11,10 @@ from data.images.decode import Look, as_upright_jpeg
 from data.images.formats import read_suffixes
 from data.layout.writer import Labelled, complete_or_absent, draw_keys, write_annotations
 from data.noise.published import flip_symmetrically
+from data.outputs import check_output
+from data.photo_folders import find_photos
+
+LEFT_OUT = "left-out.txt"  # in the release, if anything was
 
 
 @dataclass(frozen=True)
@@ -43,12 +47,12 @@ class Imported:
 
     Attributes:
         counts: Number of images of each list.
-        skipped: Number of files that are not hidden and have none of `read_suffixes`, by their suffix.
+        left_out: Every file that was not imported, and why; `LEFT_OUT` in the release has the same.
         suspect: Images whose pixels may be damaged, and why.
     """
 
     counts: dict[str, int]
-    skipped: dict[str, int]
+    left_out: list[tuple[Path, str]]
     suspect: dict[Path, str]
 
 
@@ -56,7 +60,7 @@ def import_folder(folder: Path, out: Path, shares: Shares, noise_rate: float, se
     """Import ``folder/<class>/<image>``; classes are numbered in the order of their names.
 
     JPEGs that stand upright are copied byte for byte; other images are turned as their orientation tags say, and saved
-    as JPEG. Hidden files and folders are skipped.
+    as JPEG. What is left out is named in `LEFT_OUT`.
 
     Args:
         folder: Holds one folder per class; images may lie in folders below it.
@@ -66,7 +70,8 @@ def import_folder(folder: Path, out: Path, shares: Shares, noise_rate: float, se
         seed: Decides splits, keys and noise.
 
     Raises:
-        DataError: Fewer than two classes, fewer than four images of a class, an unreadable image, a bad flag.
+        DataError: What `data.photo_folders.find_photos` refuses, images that cannot be read (all of them are named), a
+            bad flag.
     """
     if not 0 <= noise_rate < 1:
         raise DataError(f"--noise-rate is {noise_rate:g}; it must be at least 0 and below 1.")
@@ -74,7 +79,8 @@ def import_folder(folder: Path, out: Path, shares: Shares, noise_rate: float, se
         raise DataError(f"--seed is {seed}; it must be at least 0.")
     if out.resolve().is_relative_to(folder.resolve()):
         raise DataError(f"--out is {out}, which is inside {folder}; it must be elsewhere.")
-    classes, skipped = _find_classes(folder)
+    photos = find_photos(folder, frozenset(read_suffixes()))
+    classes = photos.classes
     rng = np.random.default_rng([seed, 1])
     sources: dict[str, list[Path]] = {"noisy_train": [], "clean_train": [], "clean_val": [], "clean_test": []}
     labels: dict[str, list[int]] = {split: [] for split in sources}
@@ -93,46 +99,43 @@ def import_folder(folder: Path, out: Path, shares: Shares, noise_rate: float, se
         noisy = flip_symmetrically(true, noise_rate, len(classes), rng)
         splits[split] = Labelled([next(keys) for _ in files], true, noisy if split == "noisy_train" else 0 * noisy - 1)
     suspect: dict[Path, str] = {}
+    broken: list[tuple[Path, str]] = []
     with complete_or_absent(out) as target:
         write_annotations(target, list(classes), list(classes), splits, rng)
         for split, files in sources.items():
             for source, key in zip(files, splits[split].keys, strict=True):
                 path = target / key
                 path.parent.mkdir(parents=True, exist_ok=True)
-                data, look = _as_jpeg(source)
+                try:
+                    data, look = _as_jpeg(source)
+                except DataError as error:
+                    broken.append((source, str(error)))
+                    continue
                 path.write_bytes(data)
                 if look.suspect:
                     suspect[source] = look.suspect
-    return Imported({split: len(files) for split, files in sources.items()}, skipped, suspect)
+        if broken:
+            _refuse(broken, out)
+        if photos.left_out:
+            _write_list(target / LEFT_OUT, photos.left_out)
+    return Imported({split: len(files) for split, files in sources.items()}, photos.left_out, suspect)
 
 
-def _find_classes(folder: Path) -> tuple[dict[str, list[Path]], dict[str, int]]:
-    """Class names to their sorted image files, and by suffix how many files are not images that are read."""
-    if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder; it must hold one folder of images per class.")
-    folders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    below = {path.name: _files_below(path) for path in folders}
-    classes = {
-        name: [path for path in found if path.suffix.lower() in read_suffixes()] for name, found in below.items()
-    }
-    if len(classes) < 2:
-        raise DataError(
-            f"{folder} holds {len(classes)} folders; it must hold one folder of images per class, at least 2."
-        )
-    for name, files in classes.items():
-        if name != name.strip() or not name.isprintable():
-            raise DataError(f"class folder {name!r} must have a plain name without leading or trailing spaces.")
-        if len(files) < 4:
-            raise DataError(f"class {name} has {len(files)} images; it must have at least 4, one for each list.")
-    others = Counter(path.suffix.lower() for found in below.values() for path in found)
-    return classes, {suffix: others[suffix] for suffix in sorted(others) if suffix not in read_suffixes()}
+def _refuse(broken: list[tuple[Path, str]], out: Path) -> NoReturn:
+    """Refuse an import for all of its broken files at once."""
+    first = broken[0][1]
+    if len(broken) == 1:
+        raise DataError(first)
+    names = out.resolve().with_name(f"{out.name}.broken.txt")
+    check_output(names)
+    _write_list(names, broken)
+    raise DataError(f"{len(broken):,} files cannot be imported, all named in {names}; the first: {first}")
 
 
-def _files_below(folder: Path) -> list[Path]:
-    def is_hidden(path: Path) -> bool:
-        return any(part.startswith(".") for part in path.relative_to(folder).parts)
-
-    return sorted(path for path in folder.rglob("*") if path.is_file() and not is_hidden(path))
+def _write_list(path: Path, files: list[tuple[Path, str]]) -> None:
+    """A file a line, whatever characters its name has: why, a tab, its path."""
+    lines = (f"{why}\t{str(file)!r}\n" if not str(file).isprintable() else f"{why}\t{file}\n" for file, why in files)
+    path.write_bytes("".join(lines).encode("utf-8", "backslashreplace"))
 
 
 def _as_jpeg(path: Path) -> tuple[bytes, Look]:

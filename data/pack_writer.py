@@ -26,6 +26,7 @@ from data.images.decode import decode, resize
 from data.images.loading import load_image
 from data.layout.finding import SPLITS
 from data.layout.key_files import show
+from data.outputs import check_output
 from data.release import Release
 from data.stores.pack import BLANK, FORMAT, VERSION, index_checksum, open_pack
 from data.tensors import ALIGNMENT, header
@@ -105,8 +106,10 @@ def write_pack(
         DataError: `out` is something else, cannot be written, is being written by another process, or was begun from
             other lists or with other options; or an image is missing or damaged.
     """
-    identity = _identity(release, packing)
     begun, rows = out.with_name(f"{out.name}.partial"), out.with_name(f"{out.name}.partial.rows")
+    for path in (out, begun, rows):
+        check_output(path)
+    identity = _identity(release, packing)
     try:
         if out.exists():
             _check_same(out, identity)

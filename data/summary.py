@@ -4,7 +4,33 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from data.confusion import Confusion, of_labels
 from data.release import SPLITS, Release
+from data.text import label
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Images of which two labels are known.
+
+    Attributes:
+        true: (n,) the clean or true label.
+        noisy: (n,) the noisy one.
+    """
+
+    true: np.ndarray
+    noisy: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.true)
+
+    @property
+    def agreement(self) -> float:
+        """Share of images whose two labels agree; NaN when there are none."""
+        return float(np.mean(self.true == self.noisy)) if len(self) else float("nan")
+
+    def confusion(self, classes: int) -> Confusion:
+        return of_labels(self.true, self.noisy, classes)
 
 
 @dataclass(frozen=True)
@@ -14,20 +40,14 @@ class Summary:
     Attributes:
         class_names: In index order.
         histograms: For each of `SPLITS`, (classes,) int64 images per label.
-        double_labelled: Images that carry both labels.
-        confusion: (classes, classes) int64 over them; rows are clean labels, columns noisy ones.
+        double_labelled: Images of the clean lists that carry both labels.
+        drawn: Images of noisy train whose true label is known, as in drawn and imported releases.
     """
 
     class_names: tuple[str, ...]
     histograms: dict[str, np.ndarray]
-    double_labelled: int
-    confusion: np.ndarray
-
-    @property
-    def agreement(self) -> float:
-        """Share of double-labelled images whose two labels agree; NaN when there are none."""
-        total = self.confusion.sum()
-        return float(np.trace(self.confusion) / total) if total else float("nan")
+    double_labelled: Pairs
+    drawn: Pairs
 
 
 def summarize(release: Release) -> Summary:
@@ -39,22 +59,30 @@ def summarize(release: Release) -> Summary:
     classes = len(release.class_names)
     histograms = {name: np.bincount(release.split(name).labels, minlength=classes) for name in SPLITS}
     _, clean, noisy = release.double_labelled()
-    confusion = np.bincount(clean.astype(np.int64) * classes + noisy, minlength=classes**2)
-    return Summary(release.class_names, histograms, len(clean), confusion.reshape(classes, classes))
+    train = release.split("noisy_train")
+    known = train.true >= 0
+    return Summary(release.class_names, histograms, Pairs(clean, noisy), Pairs(train.true[known], train.labels[known]))
 
 
 def as_table(summary: Summary) -> str:
     """The summary as aligned text."""
-    width = max(len("class"), *(len(name) for name in summary.class_names))
-    head = f"{'':>3}  {'class':<{width}}" + "".join(f"  {name:>11}" for name in SPLITS) + f"  {'noisy = clean':>13}"
-    lines = [head]
-    for index, name in enumerate(summary.class_names):
+    names = [label(name) for name in summary.class_names]
+    both = summary.double_labelled
+    totals = np.bincount(both.true, minlength=len(names))
+    hits = np.bincount(both.true[both.true == both.noisy], minlength=len(names))
+    width = max(map(len, ("class", *names)))
+    lines = [f"{'':>3}  {'class':<{width}}" + "".join(f"  {name:>11}" for name in SPLITS) + f"  {'noisy = clean':>13}"]
+    for index, name in enumerate(names):
         counts = "".join(f"  {summary.histograms[split][index]:>11,}" for split in SPLITS)
-        row = summary.confusion[index]
-        share = f"{row[index] / row.sum():>13.1%}" if row.sum() else f"{'-':>13}"
+        share = f"{hits[index] / totals[index]:>13.1%}" if totals[index] else f"{'-':>13}"
         lines.append(f"{index:>3}  {name:<{width}}{counts}  {share}")
-    totals = "".join(f"  {summary.histograms[split].sum():>11,}" for split in SPLITS)
-    overall = f"{summary.agreement:>13.1%}" if summary.double_labelled else f"{'-':>13}"
-    lines.append(f"{'':>3}  {'all':<{width}}{totals}  {overall}")
-    lines.append(f"{summary.double_labelled:,} images of the clean lists carry a noisy label as well.")
+    sums = "".join(f"  {summary.histograms[split].sum():>11,}" for split in SPLITS)
+    overall = f"{both.agreement:>13.1%}" if len(both) else f"{'-':>13}"
+    lines.append(f"{'':>3}  {'all':<{width}}{sums}  {overall}")
+    lines.append(f"{len(both):,} images of the clean lists carry a noisy label as well.")
+    if len(summary.drawn):
+        lines.append(
+            f"{len(summary.drawn):,} images of noisy train have a known true label; {summary.drawn.agreement:.1%} of"
+            " their noisy labels are right."
+        )
     return "\n".join(lines)

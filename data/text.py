@@ -4,6 +4,7 @@ import reprlib
 from typing import Any
 
 LONGEST = 200  # characters
+LABEL = 40
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
 _SHORT.maxlist = 4
@@ -30,3 +31,9 @@ def one_line(text: Any, longest: int = LONGEST) -> str:
     line = "".join(character if character.isprintable() else "?" for character in line)
     cut = len(line) > longest or len(text.strip()) > 2 * longest
     return f"{line[:longest]} [... of {len(text):,} characters]" if cut else line
+
+
+def label(name: str, longest: int = LABEL) -> str:
+    """A class's name for a table or a picture: cut, and "?" for what cannot be printed or changes what is around it."""
+    text = "".join(character if character.isprintable() else "?" for character in name)
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."

@@ -9,6 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from data.errors import DataError
+from data.options import folder_to_write
 from deploy import folders
 from deploy.errors import DeployError
 from deploy.hosts import parse_host
@@ -22,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 # What arguments are stands in each docstring: flwr needs a Typer that loses their help with Click 8.5.
-Dir = Annotated[Path, typer.Argument(metavar="DIR")]
+Dir = Annotated[Path, typer.Argument(metavar="DIR", callback=folder_to_write)]
 Days = Annotated[int, typer.Option(help="How long the server certificate is valid.", min=1, max=36500)]
 Also = Annotated[list[str] | None, typer.Option(help="A further name or address of the server; repeatable.")]
 TWO_YEARS = 730
@@ -30,7 +32,7 @@ TWO_YEARS = 730
 
 @app.command(epilog="Example: python -m deploy init federation --superlink-host fl.example.org --nodes 3 --port 8443")
 def init(
-    folder: Annotated[Path, typer.Argument(metavar="DIR")],
+    folder: Dir,
     superlink_host: Annotated[str, typer.Option(help="Name or address under which nodes reach the SuperLink.")],
     nodes: Annotated[int, typer.Option(help="Number of nodes.", min=1, max=1000)],
     port: Annotated[int, typer.Option(help="The SuperLink's port.", min=1, max=65534)] = 8000,
@@ -111,13 +113,13 @@ def renew(folder: Dir, also: Also = None, days: Days = TWO_YEARS) -> None:
 
 
 def main() -> None:
-    """As `data.commands`, of which this package knows nothing."""
+    """Like `data.commands.run_command_line`, without what that imports."""
     sentence = ""
     try:
         for argument in sys.argv[1:]:
             argument.encode()
         app(prog_name="python -m deploy")
-    except DeployError as error:
+    except (DataError, DeployError) as error:
         sentence = str(error)
     except UnicodeEncodeError as error:
         sentence = f"an argument is {error.object!a}, which is not UTF-8; rename what it names."

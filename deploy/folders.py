@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from data.outputs import check_output
 from deploy.authority import Authority
 from deploy.errors import DeployError
 from deploy.hosts import Host
@@ -88,7 +89,8 @@ def renew(folder: Path, deployment: Deployment, days: int, also: tuple[Host, ...
 
 
 def _refuse(folder: Path) -> None:
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    check_output(folder, "DIR", "a folder")
+    if folder.exists() and any(folder.iterdir()):
         raise DeployError(f"DIR is {folder}, which exists; it must be a new folder, or an empty one.")
     for parent in folder.resolve().parents:
         project = parent / "pyproject.toml"
@@ -153,6 +155,7 @@ def _write(folder: Path, files: Mapping[str, bytes | str]) -> None:
     for name, content in files.items():
         data = content.encode() if isinstance(content, str) else content
         mode = {".key": _PRIVATE, ".sh": _SCRIPT}.get(Path(name).suffix, _PUBLIC)
+        check_output(folder / name, name)
         temporary = folder / f".{name}.new"
         temporary.unlink(missing_ok=True)
         with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:  # noqa: PTH123

@@ -17,7 +17,7 @@ BEST = "best.safetensors"  # in it, beside one file per round
 # What a run writes, and reads or replaces when it resumes.
 FILES = (
     "config.toml", "metrics.jsonl", "failures.jsonl", "resumes.jsonl", "model.safetensors", "accuracy.png",
-    "confusion.png",
+    "confusion.png", "confusion.npz",
 )  # fmt: skip
 FOLDERS = (CHECKPOINTS, "state", "tensorboard")
 

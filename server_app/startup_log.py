@@ -13,7 +13,9 @@ from flwr.common import log
 from flwr.serverapp import Grid
 
 from config.run_config import RunConfig
+from data.confusion import MANY_CLASSES
 from data.release import Release
+from data.text import label
 from server_app.grid import is_remote
 from server_app.members import Member
 from simulation.capacity import GIB, Share, clients_at_once, machines_of, memory_bytes
@@ -139,10 +141,10 @@ def roll_table(members: list[Member], class_names: tuple[str, ...]) -> list[str]
     for member in members[:ROLL_ROWS]:
         top = int(member.histogram.argmax())
         share = member.histogram[top] / member.num_examples
-        label = f"{class_names[top]} ({share:.0%})"
+        most = f"{label(class_names[top])} ({share:.0%})"
         lines.append(
             f"{member.partition_id:>6}  {member.num_examples:>8,}  {np.count_nonzero(member.histogram):>7}"
-            f"  {label:<23}  {member.compute}"
+            f"  {most:<23}  {member.compute}"
         )
     if len(members) > ROLL_ROWS:
         lines.append(f"{'...':>6}  and {len(members) - ROLL_ROWS} more clients")
@@ -158,11 +160,12 @@ def _label_table(sites: list[Member], class_names: tuple[str, ...]) -> list[str]
     if not sites:
         return []
     lines = [f"client {site.partition_id} is node {site.node_id}" for site in sites]
-    width = max(map(len, ("label", *class_names)))
+    names = [label(name) for name in class_names[:MANY_CLASSES]]
+    width = max(map(len, ("label", *names)))
     lines.append(f"{'label':<{width}}" + "".join(f"{f'client {site.partition_id}':>11}" for site in sites))
-    for label, name in enumerate(class_names):
-        lines.append(f"{name:<{width}}" + "".join(f"{site.histogram[label]:>11,}" for site in sites))
-    return lines
+    for index, name in enumerate(names):
+        lines.append(f"{name:<{width}}" + "".join(f"{site.histogram[index]:>11,}" for site in sites))
+    return lines + [f"and {len(class_names) - len(names):,} more labels"] * (len(class_names) > len(names))
 
 
 def log_run(config: RunConfig, release: Release, run_dir: Path, compute: str, roll: list[str]) -> None:

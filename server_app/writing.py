@@ -1,7 +1,7 @@
 """One sentence when the machine does not let the server write: a full disk, a folder that is gone, too many open files.
 
 Everything that a run writes passes here, callbacks through `Guarded`. Whatever does not come from the machine is a bug
-of ours, and keeps its traceback.
+of ours, and keeps its traceback; but no picture ends a run, whoever is to blame.
 """
 
 import contextlib
@@ -15,6 +15,7 @@ from pathlib import Path
 from flwr.common import log
 from safetensors import SafetensorError
 
+from data.text import one_line
 from server_app.callbacks import Callback, History, RoundResult
 from server_app.stopping import EXPECTED, RunStoppedError
 
@@ -58,6 +59,14 @@ def in_words(path: Path, error: OSError | SafetensorError) -> str:
     return f"{path} cannot be written ({os.strerror(number)}); {REMEDIES[number]}"
 
 
+def _why(path: Path, error: Exception) -> str:
+    """Why something that the run can do without is not written, whoever is to blame."""
+    if isinstance(error, (OSError, SafetensorError)):
+        with contextlib.suppress(OSError, SafetensorError):
+            return in_words(path, error)
+    return f"{path} cannot be written ({type(error).__name__}: {one_line(str(error))})"
+
+
 def _number(error: OSError | SafetensorError) -> int:
     """The system's number of an error; 0 if it has none. Safetensors has it in the text alone."""
     found = re.search(r"\(os error (\d+)\)", str(error))
@@ -96,10 +105,9 @@ class Guarded(Callback):
     def _warning_once(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, SafetensorError) as error:
-            problem = in_words(self._path, error)
+        except Exception as error:  # whatever a library that draws makes of a name, or lacks
             if not self._has_warned:
-                log(WARNING, "%s; the run does without it.", problem)
+                log(WARNING, "%s; the run does without it.", _why(self._path, error))
             self._has_warned = True
 
 

@@ -1,17 +1,22 @@
 """What `--help` shows: every parameter and an example, at once."""
 
 import importlib
+import os
 import re
+import socket
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer.main
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from benchmarks.tools.command import app_of
+from data.errors import DataError
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = [
@@ -20,6 +25,11 @@ BENCHMARKS = [
     if "run_command(main, __doc__)" in path.read_text(encoding="utf-8")
 ]
 COMMANDS = ["data", "deploy", "probe", "config", "client_app.corrected_labels", *BENCHMARKS]
+# Paths that are read; every other one is written, and must refuse what is no file or no folder.
+READ = {
+    "data import DIR", "data match DIR", "data show DIR", "data check DIR", "data pack DIR", "data partition DIR",
+    "client_app.corrected_labels DIR", "client_app.corrected_labels --base", "benchmarks.data --lists",
+}  # fmt: skip
 AT_ONCE = [*COMMANDS[:5], "benchmarks.gpu"]  # their help is shown without what takes seconds to import
 HELP = """
 import runpy, sys
@@ -60,6 +70,83 @@ def test_every_parameter_is_described_and_every_command_has_an_example(name: str
                 assert re.match(r"\S.{8}", parameter.help or ""), (words, parameter.name)
             else:
                 assert f"{parameter.metavar} is" in f"{command.help}", (words, parameter.name)
+
+
+def paths(name: str) -> Iterator[tuple[str, TyperGroup | TyperCommand, Any]]:
+    """Every path of a command's parts: the words that call it and the parameter's name, the part, the parameter."""
+    for words, command in commands(name):
+        for parameter in command.params:
+            if parameter.type.name == "path":
+                called = parameter.opts[0] if isinstance(parameter, TyperOption) else parameter.metavar
+                yield f"{' '.join(words)} {called}", command, parameter
+
+
+def in_the_way(folder: Path) -> Iterator[tuple[Path, str]]:
+    """What nothing may be written over, and what a sentence calls it; links to it as well. Never a real device."""
+    os.mkfifo(folder / "pipe")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(folder / "socket"))
+    for kind in ("pipe", "socket"):
+        (folder / f"link to {kind}").symlink_to(folder / kind)
+        yield folder / kind, f"which is a {kind}; it must be "
+        yield folder / f"link to {kind}", f"which is a {kind}; it must be "
+    (folder / "loop").symlink_to(folder / "loop")
+    yield folder / "loop", "which cannot be written: Too many levels of symbolic links."
+    yield folder / ("x" * 300), "which cannot be written: File name too long."
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_nothing_is_written_over_what_is_no_file(name: str, tmp_path: Path) -> None:
+    """A new path of a command is in `READ`, or it refuses all of this before the command does anything."""
+    (tmp_path / "file.png").touch()
+    (tmp_path / "folder.png").mkdir()
+    wrong = list(in_the_way(tmp_path))
+    for words, command, parameter in paths(name):
+        if words in READ:
+            continue
+
+        def refusal(path: Path, command: Any = command, parameter: Any = parameter) -> str:
+            try:
+                parameter.process_value(command.context_class(command), str(path))
+            except DataError as error:
+                return str(error)
+            return ""
+
+        for path, sentence in wrong:
+            assert refusal(path).startswith(f"{words.rpartition(' ')[2]} is "), words
+            assert sentence in refusal(path), words
+        assert not refusal(tmp_path / "new.png")
+        refused = [
+            kind
+            for kind in ("file", "folder")
+            if f"which is a {kind}; it must be a " in refusal(tmp_path / f"{kind}.png")
+        ]
+        assert len(refused) == 1, words  # the other one is what is written
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+    assert stat.S_ISSOCK((tmp_path / "socket").stat().st_mode)
+
+
+# One sentence, from the command itself, that names what is there; nothing is read before that.
+WRITING = [
+    ["data", "sample", "--out"], ["data", "partition", "absent", "--clients", "2", "--out"],
+    ["data", "show", "absent", "--plot"], ["client_app.corrected_labels", "absent"], ["deploy", "rotate"],
+    ["benchmarks.gpu", "--out"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("words", WRITING, ids=lambda words: words[0])
+def test_a_pipe_in_the_way_is_one_sentence(words: list[str], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    rest = ["node-1"] if words[0] == "deploy" else []
+    done = subprocess.run(
+        [sys.executable, "-m", *words, str(tmp_path / "pipe"), *rest],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert f"is {tmp_path / 'pipe'}, which is a pipe; it must be a f" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
 
 
 @pytest.mark.parametrize("name", AT_ONCE)

@@ -14,7 +14,7 @@ ARROWS = arrows()
 # Beyond the order of the layers: what a package must do without.
 WITHOUT = {
     "data": {"flwr", "ray", *LAYERS},
-    "deploy": {"flwr", "ray", "torch", *LAYERS},
+    "deploy": {"flwr", "ray", "torch", *LAYERS} - {"data"},
     "config": {"flwr", "ray", "torch"},
     "task": {"flwr", "ray"},
     "learning": {"flwr", "ray", "simulation", "messages"},

@@ -19,6 +19,7 @@ from benchmarks.tools.report import Stopwatch
 from data.check import PUBLISHED
 from data.layout.writer import Labelled, complete_or_absent, draw_keys, write_annotations
 from data.noise.published import draw_clean, draw_noisy_train, draw_second_labels
+from data.options import folder_to_write
 from data.sample import NAMES, NAMES_CHN
 from data.sample.garments import draw_garment
 
@@ -69,7 +70,7 @@ def jpeg(label: int, image_size: int, rng: np.random.Generator) -> bytes:
 
 
 def main(
-    out: Annotated[Path, typer.Argument(metavar="DIR")],
+    out: Annotated[Path, typer.Argument(metavar="DIR", callback=folder_to_write)],
     drawn: Annotated[int, typer.Option(help="Different pictures.", min=14)] = 20_000,
     image_size: Annotated[int, typer.Option(help="Shorter side in pixels.")] = 64,
     lists_only: Annotated[bool, typer.Option("--lists-only", help="Write no images.")] = False,

@@ -23,6 +23,7 @@ from rich.table import Table
 
 from benchmarks.tools.command import run_command
 from benchmarks.tools.report import machine
+from data.options import folder_to_write
 
 ROOT = Path(__file__).parents[2]
 # Most valuable first, because the last ones are dropped when time runs out: command, and the seconds it may take.
@@ -92,7 +93,10 @@ def table(findings: Sequence[Finding], title: str) -> Table:
 
 def main(
     minutes: Annotated[float, typer.Option(help="Time limit of all steps together.")] = 9.0,
-    out: Annotated[Path | None, typer.Option(help="Folder for findings and logs; a new one by default.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for findings and logs; a new one by default.", callback=folder_to_write),
+    ] = None,
     step: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(STEPS)}; all by default.")] = None,
 ) -> None:
     if unknown := set(step or []) - set(STEPS):

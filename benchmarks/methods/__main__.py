@@ -31,6 +31,7 @@ from benchmarks.methods.settings import COMMON, MATRIX, METHODS, SETTINGS, WARM,
 from benchmarks.tools.command import run_command
 from benchmarks.tools.processes import Deployment, deployment, pairs
 from benchmarks.tools.report import Stopwatch, machine
+from data.options import file_to_write
 from data.user_cache import cache_folder
 
 ROOT = Path(__file__).parents[2]
@@ -138,7 +139,9 @@ def main(
     seed: Annotated[list[int] | None, typer.Option(help="May be repeated; 1, 2 and 3 by default.")] = None,
     method: Annotated[list[str] | None, typer.Option(help="Name of a row; may be repeated. All by default.")] = None,
     setting: Annotated[list[str] | None, typer.Option(help="May be repeated; all by default.")] = None,
-    results: Annotated[Path | None, typer.Option(help="File of JSON lines; by default in the cache folder.")] = None,
+    results: Annotated[
+        Path | None, typer.Option(help="File of JSON lines; by default in the cache folder.", callback=file_to_write)
+    ] = None,
     cost: Annotated[bool, typer.Option("--cost", help="Measure what visits cost, instead of running.")] = False,
 ) -> None:
     seeds = seed or list(SEEDS)

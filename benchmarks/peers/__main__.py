@@ -52,6 +52,7 @@ from benchmarks.tools.dealt import draw_dealt
 from benchmarks.tools.memory import PeakMemory, marked
 from benchmarks.tools.report import report
 from data.images.decoded_cache import GIB, DecodedCache
+from data.options import folder_to_write
 from data.user_cache import cache_folder
 from task import derived_seed
 
@@ -246,7 +247,8 @@ def main(
     image_size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 64,
     batch_size: Annotated[int, typer.Option(help="Images a step.")] = 16,
     environments: Annotated[
-        Path | None, typer.Option(help="Folder of their environments; by default in the cache folder.")
+        Path | None,
+        typer.Option(help="Folder of their environments; by default in the cache folder.", callback=folder_to_write),
     ] = None,
     interpreter: Annotated[list[str] | None, typer.Option(help="FRAMEWORK=PYTHON; may be repeated.")] = None,
 ) -> None:

@@ -13,6 +13,8 @@ from data.check.tree import check_tree
 from data.errors import DataError
 from data.layout.finding import CATEGORIES, SPLITS, find_layout
 from data.layout.key_files import read_class_names
+from data.outputs import check_output
+from data.release import open_release
 from data.stores.folder import FolderStore, Store
 from data.stores.pack import is_pack, open_pack
 
@@ -41,6 +43,7 @@ class Check:
         Raises:
             DataError: The journal cannot be written.
         """
+        check_output(journal, "the record of progress")
         try:
             check_images(self._store, self.lists, self.present, journal, threads, self.findings, progress)
         except OSError as error:
@@ -57,6 +60,9 @@ def begin_check(root: Path) -> Check:
     if is_pack(root):
         pack = open_pack(root)
         lists = {split: np.sort(pack.index.keys[pack.index.rows(split)]) for split in SPLITS}
+        for split in SPLITS:
+            if not len(lists[split]):
+                findings.add("empty list", split, f"must have at least one image, in {root}")
         _compare_counts(lists, findings)
         return Check(findings, lists, np.unique(np.concatenate(list(lists.values()))), pack)
     layout = find_layout(root)
@@ -66,7 +72,19 @@ def begin_check(root: Path) -> Check:
         raise DataError(f"{error.filename} cannot be read: {error.strerror}; it must be a readable file.") from None
     _compare_counts(lists, findings)
     present = check_tree(root, layout.images, lists, findings)
+    _ask_the_reader(root, findings)
     return Check(findings, lists, present, FolderStore(root, layout.images))
+
+
+def _ask_the_reader(root: Path, findings: Findings) -> None:
+    """What a run would refuse is a problem, also if nothing that was looked for explains it."""
+    try:
+        release = open_release(root)
+        for split in SPLITS:
+            release.split(split)
+    except DataError as error:
+        if not findings.num_problems:
+            findings.add("refused", str(root), str(error))
 
 
 def _compare_counts(lists: Mapping[str, np.ndarray], findings: Findings) -> None:

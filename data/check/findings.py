@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from data.outputs import check_output
+
 # In the order of reports. Notes do not fail a check: loaders cope with them, or the release itself is like that.
 PROBLEMS = (
     "count",
@@ -11,11 +13,14 @@ PROBLEMS = (
     "key without label",
     "duplicate key",
     "key in two lists",
+    "empty list",
     "missing image",
+    "other case or suffix",
     "wrong folder level",
     "zero-byte image",
     "truncated image",
     "unreadable image",
+    "refused",
 )
 SUSPECT = "suspect image"  # a problem in a strict check, else a note
 NOTES = (
@@ -71,6 +76,7 @@ class Findings:
 
     def write(self, path: Path) -> None:
         """One finding a line: kind, subject, detail, separated by tabs; problems first."""
+        check_output(path)
         with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
             for kind in (*PROBLEMS, *NOTES):
                 for subject, detail in sorted(self.found.get(kind, [])):

@@ -9,8 +9,8 @@ import numpy as np
 
 from data.check.findings import Findings
 from data.errors import DataError
-from data.layout.finding import CLEAN_LABELS, LIST_FILES, NOISY_LABELS
-from data.layout.key_files import MAX_KEY_BYTES, read_keys, read_labels, show, unique_order
+from data.layout.finding import CLEAN_LABELS, LIST_FILES, NOISY_LABELS, TRUE_LABELS
+from data.layout.key_files import MAX_KEY_BYTES, read_keys, read_labels, read_text, show, unique_order
 
 KEY = re.compile(rb"images/[^\x00-\x20]{1,%d}" % (MAX_KEY_BYTES - 7))
 NUMBER = re.compile(rb"[0-9]{1,9}")
@@ -23,16 +23,19 @@ def check_text(text: Path, num_classes: int, findings: Findings) -> dict[str, np
     Args:
         text: The folder of the text files.
         num_classes: Labels go from 0 to one less.
-        findings: Gains malformed lines, labels out of range, duplicate keys, keys in two lists, and keys without
-            label.
+        findings: Gains malformed lines, labels out of range, duplicate keys, keys in two lists, keys without label,
+            and empty lists.
 
     Returns:
         The good keys of each list, each key once in each list, (n,) bytes in byte order.
     """
-    tables = {file: _labels(text / file, num_classes, findings) for file in (NOISY_LABELS, CLEAN_LABELS)}
+    known = [TRUE_LABELS] if (text / TRUE_LABELS).exists() else []
+    tables = {file: _labels(text / file, num_classes, findings) for file in (NOISY_LABELS, CLEAN_LABELS, *known)}
     lists = {}
     for split, file in LIST_FILES.items():
         lists[split] = _keys(text / file, findings)
+        if not len(lists[split]):
+            findings.add("empty list", str(text / file), "must have at least one key")
         needed = NOISY_LABELS if split == "noisy_train" else CLEAN_LABELS
         for key in lists[split][~np.isin(lists[split], tables[needed])]:
             findings.add("key without label", show(key), f"listed in {file}, not in {needed}")
@@ -96,8 +99,6 @@ def _once(keys: np.ndarray, path: Path, findings: Findings) -> np.ndarray:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Numbered lines, without their ends and without the empty one after a final newline."""
-    lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
-    if lines and not lines[-1]:
-        lines.pop()
-    return ((number, line.removesuffix(b"\r")) for number, line in enumerate(lines, 1))
+    """Numbered lines, cut where the reader cuts them; an empty file has none."""
+    data = read_text(path)
+    return enumerate(data.split(b"\n"), 1) if data else iter(())

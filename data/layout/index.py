@@ -19,13 +19,12 @@ from safetensors.numpy import save_file
 
 from data.errors import DataError
 from data.layout.finding import CLEAN_LABELS, LIST_FILES, NOISY_LABELS, SPLITS, TEXT_FILES, TRUE_LABELS
-from data.layout.key_files import find, read_keys, read_labels, show, unique_order
+from data.layout.key_files import MAX_CLASSES, find, read_keys, read_labels, show, unique_order
 from data.tensors import map_tensors
 from data.user_cache import cache_folder
 
 VERSION = "1"  # of the arrays below; another version is read anew
 SETTLED = 2.0  # seconds; a file changed more recently could change again unnoticed; git's index has the same rule
-MAX_CLASSES = 32_767  # labels are int16
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,18 @@
 Vectorised: no Python object per key, because the full release has two million lines.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
 
 from data.errors import DataError
+from data.text import LONGEST, shown
 
 PREFIX = b"images/"
 MAX_KEY_BYTES = 255  # released keys have at most 37; a bound keeps a garbage line from widening the whole array
+MAX_CLASSES = 32_767  # labels are int16 in an index
 MAX_LABEL_DIGITS = 9  # fits int32
 BLOCK = 65_536  # lines cut at a time: keeps peak memory near the size of the result
 NEWLINE, SPACE = 10, 32
@@ -19,22 +22,36 @@ NEWLINE, SPACE = 10, 32
 
 def read_class_names(path: Path) -> tuple[str, ...]:
     """The category file: one name per line, in the order of their labels."""
-    data = _read(path)
+    data = read_text(path)
     if not data:
         raise DataError(f"{path} is empty; it must have at least one line.")
+    if data.count(b"\n") >= MAX_CLASSES:
+        raise DataError(f"{path} has {data.count(NEWLINE) + 1:,} lines; it must have at most {MAX_CLASSES:,}.")
     try:
         names = [line.strip() for line in data.decode("utf-8").split("\n")]
     except UnicodeDecodeError:
         raise DataError(f"{path} is not UTF-8 text; it must hold one class name per line.") from None
-    for line, name in enumerate(names, 1):
-        if not name or name in names[: line - 1]:
-            raise DataError(f"{path}, line {line}: {name!r} must be a class name that no line before it has.")
+    if problem := problem_of_names(names):
+        raise DataError(f"{path}, line {problem}")
     return tuple(names)
+
+
+def problem_of_names(names: Sequence[str]) -> str:
+    """The place, from 1, of the first name that no class can have, and what it must be; empty if there is none."""
+    seen: set[str] = set()
+    for place, name in enumerate(names, 1):
+        if not name.strip() or not name.isprintable() or len(name) > LONGEST or name in seen:
+            return (
+                f"{place}: {shown(name)} must be a class name of at most {LONGEST} printable characters that none"
+                " before it is."
+            )
+        seen.add(name)
+    return ""
 
 
 def read_keys(path: Path) -> np.ndarray:
     """A key list as (n,) bytes; an empty file is an empty list."""
-    data = _read(path)
+    data = read_text(path)
     if not data:
         return np.empty(0, "S1")
     text = np.frombuffer(data, np.uint8)
@@ -47,7 +64,7 @@ def read_keys(path: Path) -> np.ndarray:
 
 def read_labels(path: Path, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
     """A label file as keys (n,) bytes and labels (n,) int32, in the file's order."""
-    data = _read(path)
+    data = read_text(path)
     if not data:
         return np.empty(0, "S1"), np.empty(0, np.int32)
     text = np.frombuffer(data, np.uint8)
@@ -66,7 +83,7 @@ def read_labels(path: Path, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
     return _cut_keys(path, data, _after(ends[:-1]), spaces), labels
 
 
-def _read(path: Path) -> bytes:
+def read_text(path: Path) -> bytes:
     """A text file with LF line ends, no byte order mark and no final newline."""
     try:
         data = path.read_bytes()
@@ -150,8 +167,8 @@ def _refuse_line(path: Path, data: bytes, position: int, allowed: str) -> NoRetu
     start = data.rfind(b"\n", 0, position) + 1
     end = data.find(b"\n", position)
     line = data[start : end if end >= 0 else len(data)]
-    shown = show(line[:80]) + ("..." if len(line) > 80 else "")
-    raise DataError(f"{path}, line {data.count(10, 0, start) + 1} is {shown!r}; it must be {allowed}.")
+    text = show(line[:80]) + ("..." if len(line) > 80 else "")
+    raise DataError(f"{path}, line {data.count(NEWLINE, 0, start) + 1} is {text!r}; it must be {allowed}.")
 
 
 def show(text: bytes) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 
 from data.errors import DataError
 from data.layout.finding import CATEGORIES, CLEAN_LABELS, LIST_FILES, NOISY_LABELS, TRUE_LABELS
+from data.outputs import check_output
 
 CATEGORIES_CHN = "category_names_chn.txt"
 
@@ -92,10 +93,11 @@ def complete_or_absent(out: Path) -> Iterator[Path]:
     Raises:
         DataError: `out` exists and is not an empty folder, is the current folder, or its parent cannot be written to.
     """
+    check_output(out, wanted="a folder")
     out = out.resolve()  # a link stays a link, and what it points to is written
     if out == Path.cwd():
         raise DataError(f"{out} is the current folder; it must be another one, because it is replaced as a whole.")
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+    if out.exists() and any(out.iterdir()):
         raise DataError(f"{out} exists already; it must be a folder that does not exist yet, or an empty one.")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

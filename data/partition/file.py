@@ -15,6 +15,8 @@ import numpy as np
 from safetensors.numpy import save
 
 from data.errors import DataError
+from data.outputs import check_output
+from data.partition.complete import problem_of
 from data.partition.schemes import PARTITIONS, partition
 from data.release import Split
 from data.tensors import map_tensors
@@ -36,11 +38,14 @@ def save_partition(path: Path, keys: np.ndarray, parts: Sequence[np.ndarray], ab
         Its hash, in hex, also stored in the file.
 
     Raises:
-        DataError: The file cannot be written.
+        DataError: The parts are not complete and disjoint, or the file cannot be written.
     """
+    check_output(path)
     rows = np.concatenate([np.asarray(part, np.int64) for part in parts])
     sizes = np.array([len(part) for part in parts], np.int64)
     of_keys = _hash_of_keys(keys)
+    if problem := problem_of(rows, sizes, len(keys)):
+        raise DataError(f"the partition for {path} {problem}; it must be complete and disjoint.")
     digest = _hash_of_all(of_keys, rows, sizes)
     metadata = {**about, "format": FORMAT, "keys": of_keys, "sha256": digest}
     try:
@@ -64,8 +69,8 @@ def load_partition(path: Path, keys: np.ndarray, num_partitions: int) -> list[np
         For each client, (m,) int64 rows of `keys`.
 
     Raises:
-        DataError: The file is missing, damaged or not a partition, was made for another list, or has another number of
-            clients.
+        DataError: The file is missing, damaged or not a partition, is not complete and disjoint, was made for another
+            list, or has another number of clients.
     """
     try:
         metadata, arrays = map_tensors(path)
@@ -74,8 +79,10 @@ def load_partition(path: Path, keys: np.ndarray, num_partitions: int) -> list[np
         rows, sizes = arrays["rows"], arrays["sizes"]
         if metadata["keys"] != _hash_of_keys(keys):
             raise ValueError("was made for another list of images")
-        if metadata["sha256"] != _hash_of_all(metadata["keys"], rows, sizes) or sizes.sum() != len(rows):
+        if metadata["sha256"] != _hash_of_all(metadata["keys"], rows, sizes):
             raise ValueError("is damaged: its hash does not match")
+        if problem := problem_of(rows, sizes, len(keys)):
+            raise ValueError(problem)
         if len(sizes) != num_partitions:
             raise ValueError(f"has {len(sizes)} clients, not {num_partitions}")
     except KeyError:

@@ -44,18 +44,20 @@ def dirichlet(
         min_size: Least number of images that a client holds, at least 1.
     """
     _check_dirichlet(alpha, min_size, num_partitions, len(labels))
-    parts: list[list[np.ndarray]] = [[] for _ in range(num_partitions)]
+    dealt, owners = [], []
     sizes = np.zeros(num_partitions, np.int64)
-    for label in np.unique(labels):
-        members = rng.permutation(np.flatnonzero(labels == label))
+    for members in _by_class(labels):
+        members = rng.permutation(members)
         # Not empty: all clients at N/K or above would hold all N images already.
         open_clients = np.flatnonzero(sizes * num_partitions < len(labels))
         shares = rng.dirichlet(np.full(len(open_clients), float(alpha)))
         cuts = np.floor(np.cumsum(shares)[:-1] * len(members)).astype(np.int64)
-        for client, piece in zip(open_clients, np.split(members, cuts), strict=True):
-            parts[client].append(piece)
-            sizes[client] += len(piece)
-    return _fill_up([np.concatenate(pieces) if pieces else np.empty(0, np.int64) for pieces in parts], min_size, rng)
+        counts = np.diff(cuts, prepend=0, append=len(members))
+        dealt.append(members)
+        owners.append(np.repeat(open_clients, counts))
+        sizes[open_clients] += counts
+    order = np.argsort(np.concatenate(owners), kind="stable")  # class by class within each client
+    return _fill_up(np.split(np.concatenate(dealt)[order], np.cumsum(sizes)[:-1]), min_size, rng)
 
 
 def shards(labels: np.ndarray, num_partitions: int, rng: np.random.Generator, *, shards_per_client: int = 5) -> Parts:
@@ -103,13 +105,12 @@ def bernoulli_dirichlet(
         min_size: Least number of images that a client holds, at least 1.
     """
     _check_bernoulli(p, alpha, min_size, num_partitions, len(labels))
-    classes = np.unique(labels)
+    classes = _by_class(labels)
     holds = rng.random((num_partitions, len(classes))) < p
     while (empty := np.flatnonzero(~holds.any(axis=1))).size:
         holds[empty] = rng.random((len(empty), len(classes))) < p
     owner = np.empty(len(labels), np.int64)
-    for column, label in enumerate(classes):
-        members = np.flatnonzero(labels == label)
+    for column, members in enumerate(classes):
         holders = np.flatnonzero(holds[:, column])
         if not holders.size:
             holders = rng.integers(num_partitions, size=1)
@@ -206,6 +207,12 @@ def _known_args(scheme: str, args: dict[str, Any]) -> dict[str, Any]:
         if parameter.default is parameter.empty and name not in given:
             raise DataError(f"partition scheme '{scheme}' needs the argument '{name}'; its arguments are: {shown}.")
     return given
+
+
+def _by_class(labels: np.ndarray) -> list[np.ndarray]:
+    """For each class that there is, where its images are, in order; one pass, however many classes there are."""
+    order = np.argsort(labels, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
 
 
 def _check_dirichlet(

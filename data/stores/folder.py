@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -10,6 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from data.errors import BadImageError, DataError
+from data.layout.alike import instead_of
 from data.layout.finding import why_all_missing
 from data.layout.key_files import PREFIX, show
 
@@ -63,9 +65,15 @@ class FolderStore:
 
     def encoded(self, key: bytes) -> bytes:
         try:
-            return self.path(key).read_bytes()
+            with open(self.path(key), "rb", opener=_without_waiting) as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    raise BadImageError(f"image {show(key)} is no file; it must be a whole one, at {self.path(key)}.")
+                return file.read()
         except FileNotFoundError:
-            raise BadImageError(f"image {show(key)} is missing; it must be at {self.path(key)}.") from None
+            instead = instead_of(self.path(key))
+            raise BadImageError(
+                f"image {show(key)} is missing; it must be at {self.path(key)}" + f" ({instead})" * bool(instead) + "."
+            ) from None
         except OSError as error:
             raise (DataError if error.errno in BUSY else BadImageError)(
                 f"image {show(key)} cannot be read from {self.path(key)} ({error.strerror}); it must be a whole image"
@@ -89,7 +97,9 @@ class FolderStore:
         if not missing:
             return
         advice = "unpack the tars again, since a partial download cannot be used"
-        if len(missing) == len(rows):
+        if instead := instead_of(self.path(missing[0])):
+            advice = instead
+        elif len(missing) == len(rows):
             advice = why_all_missing(self.root, self.images, show(missing[0]))
         raise DataError(
             f"{len(missing)} of the {len(rows)} images looked for from {name} are missing, the first at"
@@ -106,3 +116,8 @@ class FolderStore:
             except OSError as error:
                 raise DataError(f"{path} cannot be read: {error.strerror}; every image must be readable.") from None
         return missing
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Opens a pipe without waiting for somebody to write to it; for files it changes nothing."""
+    return os.open(path, flags | os.O_NONBLOCK)

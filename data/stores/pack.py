@@ -27,6 +27,7 @@ import numpy as np
 from data.errors import BadImageError, DataError
 from data.layout.index import Index
 from data.layout.key_files import show
+from data.stores.pack_index import problem_of
 from data.tensors import map_tensors
 
 FORMAT = "clothing1m-fl pack"
@@ -47,7 +48,7 @@ class PackStore:
     """
 
     def __init__(self, path: Path, metadata: dict[str, str], arrays: dict[str, np.ndarray]) -> None:
-        """Wrap a mapped file whose checksum is right."""
+        """Wrap a mapped file whose checksum is right, and whose index `problem_of` has nothing against."""
         self.path = path
         self.class_names = tuple(json.loads(metadata["classes"]))
         self.identity = metadata["identity"]
@@ -110,7 +111,7 @@ def open_pack(path: Path) -> PackStore:
     """Map a pack and check everything in it but the images.
 
     Raises:
-        DataError: It is unreadable, not a pack, short, damaged, or of another version.
+        DataError: It is unreadable, not a pack, short, damaged, of another version, or its index makes no sense.
     """
     try:
         metadata, arrays = map_tensors(path)
@@ -128,12 +129,13 @@ def open_pack(path: Path) -> PackStore:
     try:
         if index_checksum(_header(path), arrays) != metadata["checksum"]:
             raise ValueError
-        store = PackStore(path, metadata, arrays)
-    except (KeyError, ValueError):
+    except (KeyError, TypeError, ValueError):
         raise DataError(
             f"{path} is damaged: its index has changed since it was packed; copy or pack it again."
         ) from None
-    return store
+    if problem := problem_of(metadata, arrays):
+        raise DataError(f"{path} is a pack that {problem}; it must be one that `python -m data pack` made.")
+    return PackStore(path, metadata, arrays)
 
 
 def index_checksum(header: bytes, arrays: dict[str, np.ndarray]) -> str:

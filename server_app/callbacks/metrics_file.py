@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from data.confusion import MANY_CLASSES
 from server_app.callbacks import Callback, History, RoundResult
 from server_app.round_lines import METRICS, keep_lines
 
@@ -28,12 +29,15 @@ class MetricsFile(Callback):
 
 def as_json(result: RoundResult) -> dict[str, Any]:
     """The logged metrics; docs/metrics.md explains each. Null stands for a number that is not finite, and for the
-    recall of a class without test images.
+    recall of a class without test images. The table of more than `MANY_CLASSES` classes is left out.
     """
     recall = [None if math.isnan(value) else round(float(value), 6) for value in result.test.recall]
     validation = {}
     if result.validation is not None:
         validation = {"val-accuracy": result.validation.accuracy, "val-loss": result.validation.loss}
+    table = {}
+    if len(result.test.confusion) <= MANY_CLASSES:
+        table = {"confusion-matrix": result.test.confusion.tolist()}
     values = {
         "round": result.server_round,
         "test-accuracy": result.test.accuracy,
@@ -41,7 +45,7 @@ def as_json(result: RoundResult) -> dict[str, Any]:
         **validation,
         "macro-f1": result.test.macro_f1,
         "per-class-recall": recall,
-        "confusion-matrix": result.test.confusion.tolist(),
+        **table,
         "train-loss": result.train_loss,
         "num-examples": result.num_examples,
         "seconds": round(result.seconds, 3),

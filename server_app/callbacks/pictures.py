@@ -1,16 +1,23 @@
-"""`accuracy.png` and `confusion.png`, redrawn now and then during the run, and at its end."""
+"""`accuracy.png` and `confusion.png`, redrawn now and then during the run, and at its end.
 
+With many classes the picture shows those with the most errors, and `confusion.npz` has the whole table.
+"""
+
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from config.run_config import PRESETS
-from data.plots import INK, draw_matrix, quiet
+from data.confusion import MANY_CLASSES, of_counts
+from data.whole_files import replace_file
 from server_app.callbacks import History, OccasionalCallback, RoundResult
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PUBLISHED = PRESETS / "notebook-curve.json"
 MUTED, ACCENT = "#8a8f98", "#0b6bcb"
@@ -37,14 +44,26 @@ class Pictures(OccasionalCallback):
         super().after_round(result)
 
     def write(self, result: RoundResult) -> None:
-        draw_accuracy(self._accuracies, self._title).savefig(self._folder / "accuracy.png", dpi=150)
+        if len(self._class_names) > MANY_CLASSES:
+            table = io.BytesIO()
+            np.savez_compressed(table, confusion=result.test.confusion, round=result.server_round)
+            replace_file(self._folder / "confusion.npz", table.getvalue())
+        from data.plots import draw_matrix, save  # here: a broken matplotlib costs the pictures and nothing else
+
+        save(draw_accuracy(self._accuracies, self._title), self._folder / "accuracy.png")
         title = f"Clean test after round {result.server_round}"
-        figure = draw_matrix(result.test.confusion, self._class_names, title, rows="true class", columns="predicted")
-        figure.savefig(self._folder / "confusion.png", dpi=150)
+        confusion = of_counts(result.test.confusion)
+        figure = draw_matrix(confusion, self._class_names, title, rows="true class", columns="predicted")
+        save(figure, self._folder / "confusion.png")
 
 
-def draw_accuracy(accuracies: Mapping[int, float], title: str) -> Figure:
+def draw_accuracy(accuracies: Mapping[int, float], title: str) -> "Figure":
     """Accuracy on clean test by round, compared with the published FedAvg run on the real Clothing1M."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    from data.plots import INK, quiet
+
     published = json.loads(PUBLISHED.read_text(encoding="utf-8"))
     figure = Figure(figsize=(7.2, 4.2), layout="constrained")
     axes = figure.subplots()
@@ -70,7 +89,7 @@ def draw_accuracy(accuracies: Mapping[int, float], title: str) -> Figure:
         fontsize=9.5,
     )
     axes.set(xlabel="round", ylabel="accuracy on clean test, %", ylim=(0, 100), xlim=(0, None))
-    axes.set_title(title, loc="left", fontsize=10.5, color=INK)
+    axes.set_title(title, loc="left", fontsize=10.5, color=INK, parse_math=False)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     quiet(axes)
     axes.grid(axis="y", color="#e6e8eb", linewidth=0.8)

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from flwr.common import log
 
 from config.run_config import ConfigError, RunConfig
+from data.text import one_line
 from server_app.callbacks import Callback, History, RoundResult
 from server_app.callbacks.metrics_file import as_json
 
@@ -99,9 +100,10 @@ class Tracking(Callback):
     def _never_failing(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # third-party code on top of a network
+        except (Exception, SystemExit) as error:  # third-party code on top of a network
             self._tracker = None
-            log(WARNING, "%s stopped tracking this run: %s. metrics.jsonl continues.", self._config.tracking, error)
+            why = one_line(f"{type(error).__name__}: {error}").rstrip(".")
+            log(WARNING, "%s stopped tracking this run: %s. metrics.jsonl continues.", self._config.tracking, why)
 
 
 def check_tracking(config: RunConfig) -> None:

@@ -1,5 +1,6 @@
 """`python -m data` as a user meets it."""
 
+import os
 import random
 import re
 import shutil
@@ -14,9 +15,9 @@ from PIL import Image
 ROOT = Path(__file__).parents[2]
 
 
-def _data(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "data", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+def _data(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    command, environment = [sys.executable, "-m", "data", *arguments], {**os.environ, **variables}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
 
 def test_sample_reports_where_and_how_many(tmp_path: Path) -> None:
@@ -44,6 +45,16 @@ def test_import_reports_where_and_how_many(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "12 noisy_train, 2 clean_train, 2 clean_val, 4 clean_test images." in done.stdout
 
+    assert done.stderr == ""
+    drawn = _data("show", str(tmp_path / "out"), "--plot", str(tmp_path / "noise.png"))
+    assert drawn.returncode == 0, drawn.stderr
+    assert re.search(r"12 images of noisy train have a known true label; \d+\.\d% of their", drawn.stdout)
+    assert (tmp_path / "noise.png").exists()
+
+    (tmp_path / "photos" / "a" / "notes.txt").write_text("no image")
+    again = _data("import", str(tmp_path / "photos"), "--out", str(tmp_path / "again"))
+    assert again.stderr == f"Left out: 1 file (1 .txt), named in {tmp_path / 'again' / 'left-out.txt'}\n"
+
     missing = _data("import", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out2"))
     assert missing.returncode == 1
     assert "Traceback" not in missing.stderr
@@ -65,9 +76,8 @@ def test_import_turns_photos_and_names_what_it_leaves_out(tmp_path: Path) -> Non
     done = _data("import", str(tmp_path / "photos"), "--out", str(tmp_path / "out"))
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines() == [
-        "Left out: 1 .heic, 1 .txt; only .apng, .avif, .bmp, .gif, .jfif, .jpe, .jpeg, .jpg, .png, .tif, .tiff, .webp"
-        " are read.",
-        "To read .heic files: `pip install pillow-heif`.",
+        "Left out: 2 files (1 .txt, 1 .heic, which needs `pip install pillow-heif`), named in "
+        f"{tmp_path / 'out' / 'left-out.txt'}"
     ]
     photos = list((tmp_path / "out" / "images").rglob("*.jpg"))
     assert len(photos) == 16
@@ -105,6 +115,11 @@ def test_show_counts_labels_and_draws_the_noise_matrix(tiny_sample: Path, tmp_pa
     with Image.open(tmp_path / "noise.png") as image:
         assert min(image.size) > 400
 
+    broken = _data("show", str(tiny_sample), "--plot", str(tmp_path / "noise.png"), MPLBACKEND="none")
+    assert broken.returncode == 1
+    assert "noise.png, which cannot be drawn (ValueError: " in broken.stderr
+    assert broken.stderr.count("\n") == 1
+
     wrong = _data("show", str(tiny_sample), "--plot", str(tmp_path / "noise.txt"))
     assert wrong.returncode == 1
     assert "must end in .png, .svg or .pdf" in wrong.stderr
@@ -112,6 +127,38 @@ def test_show_counts_labels_and_draws_the_noise_matrix(tiny_sample: Path, tmp_pa
     assert nothing.returncode == 1
     assert "does not exist" in nothing.stderr
     assert "Traceback" not in nothing.stderr
+
+
+def test_forty_thousand_classes_are_refused_at_once(tiny_sample: Path, tmp_path: Path) -> None:
+    root = tmp_path / "many"
+    shutil.copytree(tiny_sample, root)
+    (root / "category_names_eng.txt").write_text("\n".join(map(str, range(40_000))))
+    for arguments in (["show", str(root)], ["partition", str(root), "--clients", "3"]):
+        done = _data(*arguments)
+        assert done.returncode == 1
+        assert done.stderr == (
+            f"python -m data: {root / 'category_names_eng.txt'} has 40,000 lines; it must have at most 32,767.\n"
+        )
+    (root / "category_names_eng.txt").write_text("\n".join(map(str, range(32_767))))
+    shown = _data("show", str(root), "--plot", str(tmp_path / "noise.png"))
+    assert shown.stdout.count("\n") > 32_767, shown.stderr
+    assert (tmp_path / "noise.png").stat().st_size < 500_000
+    scheme = ["--partition", "dirichlet", "--partition-args", "alpha=0.3"]
+    dealt = _data("partition", str(root), "--clients", "3", *scheme, "--plot", str(tmp_path / "clients.png"))
+    assert dealt.stdout.startswith("3 clients hold 120 of 120 images: "), dealt.stderr
+    assert (tmp_path / "clients.png").stat().st_size < 500_000
+
+
+def test_a_copy_with_other_names_is_matched(tiny_sample: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_sample, tmp_path / "release")
+    for path in sorted((tmp_path / "release" / "images").rglob("*.jpg")):
+        path.rename(path.with_suffix(".JPG"))
+    assert "`python -m data match`" in _data("show", str(tmp_path / "release")).stderr
+    done = _data("match", str(tmp_path / "release"), "--out", str(tmp_path / "matched"))
+    assert done.stdout == (
+        f"{tmp_path / 'matched'}: 192 links into {tmp_path / 'release'}, 192 of them to another name.\n"
+    ), done.stderr
+    assert _data("show", str(tmp_path / "matched")).stdout == _data("show", str(tiny_sample)).stdout
 
 
 def test_partition_shows_who_holds_what(tiny_sample: Path, tmp_path: Path) -> None:

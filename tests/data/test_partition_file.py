@@ -1,11 +1,15 @@
 import hashlib
+import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
+from safetensors.numpy import save
 
 from data.errors import DataError
 from data.partition.file import deal, load_partition, save_partition
@@ -98,13 +102,82 @@ def test_a_path_that_cannot_be_written_is_refused(split: Split, tmp_path: Path) 
         save_partition(tmp_path / "absent" / "parts", split.keys, [np.arange(120)], {})
 
 
-@given(st.lists(st.integers(0, 9), min_size=1, max_size=12))
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=12))
 def test_any_sizes_come_back(sizes: list[int]) -> None:
-    from tempfile import TemporaryDirectory
-
-    keys = np.array([f"images/{number}".encode() for number in range(sum(sizes) or 1)])
+    keys = np.array([f"images/{number}".encode() for number in range(sum(sizes))])
     parts = np.split(np.random.default_rng(0).permutation(sum(sizes)), np.cumsum(sizes)[:-1])
     with TemporaryDirectory() as folder:
         save_partition(Path(folder) / "parts", keys, parts, {})
         loaded = load_partition(Path(folder) / "parts", keys, len(sizes))
     assert [part.tolist() for part in loaded] == [part.tolist() for part in parts]
+
+
+def _sealed(path: Path, keys: np.ndarray, rows: Any, sizes: Any) -> Path:
+    """A file with fitting hashes, whatever is in it."""
+    arrays = {"rows": np.asarray(rows), "sizes": np.asarray(sizes)}
+    of_keys = hashlib.sha256(b"\n".join(keys.tolist())).hexdigest()
+    seen = hashlib.sha256(of_keys.encode())
+    for name in ("sizes", "rows"):
+        seen.update(arrays[name].astype("<i8").tobytes())
+    metadata = {"format": "clothing1m-fl partition 1", "keys": of_keys, "sha256": seen.hexdigest()}
+    path.write_bytes(save(arrays, metadata))
+    return path
+
+
+FOUR = np.array([f"images/0/01/1,{number}.jpg".encode() for number in range(4)])
+
+
+@pytest.mark.parametrize(
+    ("rows", "sizes", "sentence"),
+    [
+        (
+            [0, 1, 2, 3, 0, 1, 2, 3],
+            [4, 4],
+            "gives 4 images to more than one place, the first, row 0, to clients 0 and 1",
+        ),
+        ([0, 1, 1, 3], [3, 1], "gives 1 images to more than one place, the first, row 1, to client 0 twice"),
+        ([0, 1, 2], [2, 1], "gives 1 of 4 images to no client, the first in row 3"),
+        ([0, 1, 2, -1], [2, 2], "has row -1 for client 1, but the list has rows 0 to 3"),
+        ([4, 1, 2, 3], [2, 2], "has row 4 for client 0, but the list has rows 0 to 3"),
+        ([0, 1, 2, 3], [5, -1], "gives client 1 -1 images, of which each client must have at least 1"),
+        ([0, 1, 2, 3], [4, 0], "gives client 1 0 images, of which each client must have at least 1"),
+        ([0, 1, 2, 3], [2, 1], "has 4 rows for clients that hold 3 images"),
+        ([0, 1, 2, 3], [2**62, 2**62, 2**62, 2**62, 4], "has 4 rows for clients that hold 18,446,744,073,709,551,620"),
+        ([[0, 1], [2, 3]], [2, 2], r"has 'rows' of shape \(2, 2\) and type int64"),
+        (np.arange(4, dtype=np.int32), [2, 2], r"has 'rows' of shape \(4,\) and type int32"),
+        ([0, 1, 2, 3], [4], "has 1 clients, not 2"),
+    ],
+)
+def test_a_partition_must_be_complete_and_disjoint(tmp_path: Path, rows: Any, sizes: Any, sentence: str) -> None:
+    path = _sealed(tmp_path / "parts", FOUR, rows, sizes)
+    with pytest.raises(DataError, match=sentence) as refused:
+        load_partition(path, FOUR, 2)
+    assert str(refused.value).startswith(f"{path} ")
+    assert "\n" not in str(refused.value)
+
+
+def test_what_would_be_refused_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="to clients 0 and 1; it must be complete and disjoint"):
+        save_partition(tmp_path / "parts", FOUR, [np.arange(4), np.arange(4)], {})
+    assert not (tmp_path / "parts").exists()
+
+
+@given(st.lists(st.integers(-2, 5), max_size=8), st.lists(st.integers(-1, 5), max_size=4))
+def test_every_partition_that_is_read_is_one(rows: list[int], sizes: list[int]) -> None:
+    with TemporaryDirectory() as folder:
+        path = _sealed(Path(folder) / "parts", FOUR, np.array(rows, np.int64), np.array(sizes, np.int64))
+        whole = sorted(rows) == [0, 1, 2, 3] and sum(sizes) == 4 and min(sizes) > 0
+        try:
+            parts = load_partition(path, FOUR, len(sizes))
+        except DataError:
+            assert not whole
+        else:
+            assert whole
+            assert [row for part in parts for row in part.tolist()] == rows
+            assert [len(part) for part in parts] == sizes
+
+
+def test_a_pipe_is_no_partition(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match="pipe is not a file; it must be a file of"):
+        load_partition(tmp_path / "pipe", FOUR, 2)

@@ -63,7 +63,25 @@ def test_a_tracker_that_fails_is_dropped(
         run_dir = run_in_process(tmp_path, data_dir=str(tiny_sample), tracking=tracker.__name__)
     assert len(rounds_of(run_dir)) == 2
     warnings = [message for message in caplog.messages if "no route to host" in message]
-    assert warnings == [f"{tracker.__name__} stopped tracking this run: no route to host. metrics.jsonl continues."]
+    assert warnings == [
+        f"{tracker.__name__} stopped tracking this run: OSError: no route to host. metrics.jsonl continues."
+    ]
+
+
+def test_a_tracker_that_leaves_or_talks_in_colours_is_one_line(
+    tmp_path: Path, tiny_sample: Path, tracker: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    def leaves(**_: Any) -> None:
+        sys.exit("\x1b[31mnot logged in\x1b[0m\ntry again")
+
+    tracker.init = leaves
+    with caplog.at_level("WARNING", "flwr"):
+        run_dir = run_in_process(tmp_path, data_dir=str(tiny_sample), tracking=tracker.__name__, num_server_rounds=1)
+    assert len(rounds_of(run_dir)) == 1
+    assert (
+        f"{tracker.__name__} stopped tracking this run: SystemExit: ?[31mnot logged in?[0m | try again."
+        " metrics.jsonl continues." in caplog.messages
+    )
 
 
 def test_tensorboard_has_each_round_once_after_a_resume(tmp_path: Path, tiny_sample: Path) -> None:

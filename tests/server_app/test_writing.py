@@ -85,26 +85,40 @@ def test_trouble_of_the_machine_is_one_sentence(
 @pytest.mark.parametrize(
     "bug",
     [
-        KeyError("bug"), ValueError("bug"), OSError("no number"), OSError(errno.EBADF, "Bad file descriptor"),
+        KeyError("bug"), ValueError("several\nlines \x1b[31m"), MemoryError(),
+        OSError("no number"), OSError(errno.EBADF, "Bad file descriptor"),
         SafetensorError("Error while serializing: dtype"), FileNotFoundError(errno.ENOENT, "gone", "/of/ours.json"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("callback", WRITERS)
-def test_bugs_stay_bugs(
-    callback: type[Callback], bug: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_bugs_stay_bugs_but_no_picture_ends_a_run(
+    callback: type[Callback],
+    bug: Exception,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     def fails(*_: Any) -> None:
         raise bug
 
     monkeypatch.setattr(callback, "on_end", fails)
-    with pytest.raises(type(bug)) as raised:
-        writing.Guarded(callback.__new__(callback), tmp_path).on_end()
-    assert raised.value is bug
+    guarded = writing.Guarded(callback.__new__(callback), tmp_path)
+    if callback.needed:
+        with pytest.raises(type(bug)) as raised:
+            guarded.on_end()
+        assert raised.value is bug
+        assert caplog.messages == []
+    else:  # no picture is worth a run
+        guarded.on_end()
+        guarded.on_end()
+        [sentence] = caplog.messages
+        assert sentence.startswith(f"{tmp_path / callback.writes} cannot be written ({type(bug).__name__}: ")
+        assert sentence.endswith("); the run does without it.")
 
 
 def test_every_callback_that_writes_says_what() -> None:
     silent = {one.__name__ for one in CALLBACKS} - {one.__name__ for one in WRITERS}
-    assert silent == {"FailureGate", "Progress", "Tracking"}  # the last one never fails
+    assert silent == {"Contributions", "FailureGate", "Progress", "Tracking"}  # the last one never fails
     assert [one.__name__ for one in CALLBACKS if not one.needed] == ["Pictures"]
 
 

@@ -1,0 +1,35 @@
+"""Parameters of command lines that name what is written: each is checked before the command does anything."""
+
+from pathlib import Path
+
+import typer
+
+from data.errors import DataError
+from data.outputs import check_output
+
+PICTURES = (".png", ".svg", ".pdf")
+
+
+def file_to_write(param: typer.CallbackParam, value: Path | None) -> Path | None:
+    """The callback of an option or argument that names a file to write."""
+    return _checked(param, value, "a file")
+
+
+def folder_to_write(param: typer.CallbackParam, value: Path | None) -> Path | None:
+    """The callback of an option or argument that names a folder to write."""
+    return _checked(param, value, "a folder")
+
+
+def picture_to_write(param: typer.CallbackParam, value: Path | None) -> Path | None:
+    """The callback of an option that names a picture to write."""
+    checked = file_to_write(param, value)
+    if value is not None and value.suffix.lower() not in PICTURES:
+        raise DataError(f"{param.opts[0]} is {value}; it must end in {', '.join(PICTURES[:-1])} or {PICTURES[-1]}.")
+    return checked
+
+
+def _checked(param: typer.CallbackParam, value: Path | None, wanted: str) -> Path | None:
+    if value is not None:
+        name = param.opts[0] if param.param_type_name == "option" else str(param.metavar)
+        check_output(value.expanduser(), name, wanted)
+    return value

@@ -1,0 +1,158 @@
+"""Finds the images of each class in a folder of people's own photos, and names all that is left out."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from data.errors import DataError
+from data.images.formats import needed_for
+from data.layout.key_files import problem_of_names
+from data.text import LONGEST, shown
+
+# What a NAS, an archiver or an operating system puts beside people's files.
+SYSTEM = {"@eadir", "@recycle", "#recycle", "#snapshot", "@tmp", "__macosx", "$recycle.bin", "lost+found",
+          "system volume information", "thumbs.db", "desktop.ini", "ehthumbs.db"}  # fmt: skip
+SPLITS = {"train", "training", "valid", "validation", "val", "dev", "test", "testing"}
+LEAST = 4  # images of a class: one for each list
+HIDDEN, MADE, LINK, OUTSIDE, BROKEN = (
+    "hidden", "made by a machine, not by its user", "a link to a folder, which is not followed", "in no class folder",
+    "a link that leads nowhere",
+)  # fmt: skip
+
+
+@dataclass
+class Photos:
+    """What a folder holds.
+
+    Attributes:
+        classes: Class names, in their order, to sorted image files.
+        left_out: Every other file, or link that is not followed, and why it is left out.
+    """
+
+    classes: dict[str, list[Path]] = field(default_factory=dict)
+    left_out: list[tuple[Path, str]] = field(default_factory=list)
+
+
+def find_photos(folder: Path, suffixes: frozenset[str]) -> Photos:
+    """Look through ``folder/<class>/``; images may lie in folders below it.
+
+    Args:
+        folder: Holds one folder per class. A class folder may be a link, and so may an image; other links to folders
+            are not followed, as they may lead to images that are in another class as well.
+        suffixes: Of files that are images, in lower case.
+
+    Raises:
+        DataError: `folder` is none, its folders are splits of a dataset, there are fewer than two classes, or a class
+            has too few images or no plain name.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder; it must hold one folder of images per class.")
+    photos = Photos()
+    for path in _entries(folder):
+        if why := _never_wanted(path):
+            photos.left_out += _all_below(path, why)
+        elif path.is_dir():
+            photos.classes[path.name] = _images_below(path, suffixes, photos.left_out)
+        else:
+            photos.left_out.append((path, OUTSIDE))
+    _check(folder, photos, suffixes)
+    return photos
+
+
+def in_words(left_out: list[tuple[Path, str]], most: int = 4) -> str:
+    """How many were left out, by reason, the most frequent first."""
+    reasons = Counter(why for _, why in left_out).most_common()
+    named = [f"{count:,} {why}" for why, count in reasons[:most]]
+    if rest := sum(count for _, count in reasons[most:]):
+        named.append(f"{rest:,} for other reasons")
+    return ", ".join(named)
+
+
+def _never_wanted(path: Path) -> str:
+    if path.name.lower() in SYSTEM:
+        return MADE
+    return HIDDEN if path.name.startswith(".") else ""
+
+
+def _images_below(folder: Path, suffixes: frozenset[str], left_out: list[tuple[Path, str]]) -> list[Path]:
+    def why_not(path: Path) -> str:
+        if why := _never_wanted(path):
+            return why
+        if path.is_symlink() and not path.exists():
+            return BROKEN
+        if not path.is_file():
+            return LINK if path.is_dir() else "no file"
+        suffix = path.suffix.lower()
+        if suffix in suffixes:
+            return ""
+        needed = needed_for(suffix)
+        return f"{suffix}, which needs {needed}" if needed else suffix or "without a suffix"
+
+    images = []
+    for path in _entries(folder):
+        if path.is_dir() and not path.is_symlink() and not _never_wanted(path):
+            images += _images_below(path, suffixes, left_out)
+        elif why := why_not(path):
+            left_out += _all_below(path, why)
+        else:
+            images.append(path)
+    return sorted(images)
+
+
+def _all_below(path: Path, why: str) -> Iterator[tuple[Path, str]]:
+    """A file, or all files of a folder."""
+    if not path.is_dir() or path.is_symlink():
+        yield path, why
+        return
+    for inner in _entries(path):
+        yield from _all_below(inner, why)
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read: {error.strerror}; it must be a readable folder.") from None
+
+
+def _check(folder: Path, photos: Photos, suffixes: frozenset[str]) -> None:
+    names = list(photos.classes)
+    splits = [name for name in names if name.lower() in SPLITS]
+    if splits and (len(splits) > 1 or len(names) == 1):
+        raise DataError(_about_splits(folder, splits))
+    if len(names) < 2:
+        raise DataError(
+            f"{folder} holds {len(names)} folders; it must hold one folder of images per class, at least 2"
+            f"{_one_level_down(folder, names)}."
+        )
+    for name, files in photos.classes.items():
+        if name != name.strip() or problem_of_names([name]):
+            raise DataError(
+                f"class folder {shown(name)} must have a plain name of at most {LONGEST} characters without"
+                " leading or trailing spaces."
+            )
+        if len(files) < LEAST:
+            others = [(path, why) for path, why in photos.left_out if path.is_relative_to(folder / name)]
+            held = f" (left out: {in_words(others)}; images end in {', '.join(sorted(suffixes))})" if others else ""
+            raise DataError(
+                f"class {shown(name)} has {len(files)} images{held}; it must have at least {LEAST}, one for each list."
+            )
+
+
+def _about_splits(folder: Path, splits: list[str]) -> str:
+    """What to do with an export that somebody has split already."""
+    largest = max(splits, key=lambda name: name.lower().startswith("train"))
+    inside = [path.name for path in _entries(folder / largest) if path.is_dir() and not _never_wanted(path)]
+    advice = (
+        f"import {folder / largest}, of which new splits are drawn, or keep these with docs/adding-a-dataset.md"
+        if len(inside) > 1
+        else "sort their images into one folder per class first"
+    )
+    return f"{folder} holds {', '.join(splits)}, which are splits of a dataset, not classes; {advice}."
+
+
+def _one_level_down(folder: Path, names: list[str]) -> str:
+    """Advice for a folder that holds nothing but the right one, as archives unpack."""
+    inner = next((folder / name for name in names if sum(path.is_dir() for path in _entries(folder / name)) > 1), None)
+    return f", as {inner} does: import that" if inner else ""
