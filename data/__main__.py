@@ -11,6 +11,7 @@ from data.check import begin_check
 from data.errors import DataError
 from data.images.formats import needed_for, read_suffixes
 from data.import_folder import Shares, import_folder
+from data.next_run import run_line
 from data.pack_writer import Packing, write_pack
 from data.partition.file import deal, save_partition
 from data.partition.schemes import PARTITIONS
@@ -73,6 +74,10 @@ def import_(
             typer.echo(f"To read {suffix} files: {needed_for(suffix)}.", err=True)
     for path, why in done.suspect.items():
         typer.echo(f"Imported, but its pixels may be damaged: {path} ({why}).", err=True)
+    if line := run_line(out.resolve(), done.counts["noisy_train"]):
+        typer.echo(f"To train on them, in the app's folder:\n{line}")
+    else:
+        typer.echo("These are too few to train on: two clients need at least two images each in noisy train.")
 
 
 # What DIR is stands in each docstring: flwr needs a Typer that loses the help of arguments with Click 8.5.

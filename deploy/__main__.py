@@ -112,6 +112,7 @@ def renew(folder: Dir, also: Also = None, days: Days = TWO_YEARS) -> None:
 if __name__ == "__main__":
     try:
         app(prog_name="python -m deploy")
-    except DeployError as error:
-        typer.echo(f"python -m deploy: {error}", err=True)
+    except (DeployError, OSError) as error:
+        what = f"{error.filename}: {error.strerror}." if isinstance(error, OSError) else error
+        typer.echo(f"python -m deploy: {what}", err=True)
         raise SystemExit(1) from None
