@@ -125,7 +125,7 @@ def _run(grid: Grid, context: Context, lock: RunLock) -> None:
         Progress(config.num_server_rounds),
         Tracking(run_dir, config),
         LatestModel(run_dir / "model.safetensors", release.class_names, config),
-        Pictures(run_dir, release.class_names, title),
+        Pictures(run_dir, release.class_names, title, config.preset),
         Contributions(len(members)),
     ]
     history = History(start.next_round - 1, start.metrics)

@@ -48,6 +48,8 @@ def as_json(result: RoundResult) -> dict[str, Any]:
         "train-loss": result.train_loss,
         "num-examples": result.num_examples,
         "seconds": round(result.seconds, 3),
+        "exchange-seconds": round(result.exchange_seconds, 3),
+        "overlap-seconds": round(result.overlap_seconds, 3),
         "slowest-client-seconds": round(result.slowest_client_seconds, 3),
         "slowest-training-seconds": round(result.slowest_training_seconds, 3),
         "evaluation-seconds": round(result.evaluation_seconds, 3),

@@ -79,7 +79,7 @@ def test_a_run_writes_what_it_promises(tmp_path: Path, tiny_sample: Path) -> Non
         assert (entry["clients"], entry["flower-run"]) == (4, "1")
         for key in ("test-loss", "macro-f1", "train-loss", "images-per-second"):
             assert entry[key] >= 0
-        assert 0 < entry["slowest-training-seconds"] < entry["slowest-client-seconds"]
+        assert 0 < entry["slowest-training-seconds"] < entry["slowest-client-seconds"] < entry["exchange-seconds"]
         assert entry["evaluation-seconds"] > 0
         assert entry["slowest-client-seconds"] + entry["evaluation-seconds"] < entry["seconds"]
 
