@@ -129,7 +129,7 @@ def test_pictures_of_a_run(tmp_path: Path) -> None:
 def test_the_published_curve_is_drawn_for_its_preset_alone(preset: str, lines: int) -> None:
     (axes,) = draw_accuracy({1: 0.2, 2: 0.3}, "title", published_curve(preset)).axes
     assert len(axes.lines) == lines
-    assert axes.lines[-1].get_ydata().tolist() == pytest.approx([20, 30])
+    assert np.asarray(axes.lines[-1].get_ydata()).tolist() == pytest.approx([20, 30])
 
 
 def test_what_is_not_finite_is_null() -> None:
