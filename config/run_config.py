@@ -113,6 +113,12 @@ class RunConfig:
         "how many labels are wrong, for instance `rate=0.4`",
     )
 
+    num_clients: int = _key(
+        "federation",
+        0,
+        at_least(0),
+        "how many clients there must be, as in the run that is repeated; 0: as many as the federation has",
+    )
     fraction_train: float = _key(
         "federation", 0.2, interval(0, 1, open_low=True), "share of the clients that train in a round"
     )

@@ -13,6 +13,7 @@ from data.commands import run_command_line
 from data.errors import DataError
 from data.import_folder import LEFT_OUT, Shares, import_folder
 from data.match import match_names
+from data.next_run import run_line
 from data.options import file_to_write, folder_to_write, picture_to_write
 from data.pack_writer import Packing, write_pack
 from data.partition.file import deal, save_partition
@@ -81,6 +82,10 @@ def import_(
         typer.echo(f"Left out: {files} ({in_words(done.left_out)}), named in {out.resolve() / LEFT_OUT}", err=True)
     for path, why in done.suspect.items():
         typer.echo(f"Imported, but its pixels may be damaged: {path} ({why}).", err=True)
+    if line := run_line(out.resolve(), done.counts["noisy_train"]):
+        typer.echo(f"To train on them, in the app's folder:\n{line}")
+    else:
+        typer.echo("These are too few to train on: two clients need at least two images each in noisy train.")
 
 
 @app.command(epilog="Example: python -m data match ~/clothing1M --out ~/clothing1M-matched")

@@ -47,8 +47,17 @@ def init(folder: Path, deployment: Deployment, days: int) -> None:
     except BaseException as error:
         shutil.rmtree(building)
         if isinstance(error, OSError):
-            raise DeployError(f"DIR is {folder}, which cannot be written: {error.strerror}.") from None
+            raise DeployError(f"DIR is {folder}, {_failed(error, building)}.") from None
         raise
+
+
+def _failed(error: OSError, building: Path) -> str:
+    """What cannot be done with which file."""
+    path = Path(error.filename) if isinstance(error.filename, str) else building
+    if path.is_relative_to(building):
+        inside = path.relative_to(building).as_posix().removeprefix(".")
+        return f"{f'where {inside}' if inside else 'which'} cannot be written: {error.strerror}"
+    return f"but {path} cannot be read: {error.strerror}"
 
 
 def add_node(folder: Path, deployment: Deployment, node: str) -> Deployment:

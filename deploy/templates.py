@@ -1,12 +1,19 @@
-"""The files in ``templates/``, with their ``@WORDS@`` filled in."""
+"""The files in ``templates/``, with their ``@WORDS@`` filled in.
+
+Flower carries an app's files only if their names end in one of a few ways. Scripts and other text therefore stand in
+Markdown, as a block of code: ``flwr.sh`` in ``flwr.sh.md``.
+"""
 
 import re
 from ipaddress import IPv6Address
 from pathlib import Path
 
+from deploy.errors import DeployError
 from deploy.settings import Deployment
 
 FOLDER = Path(__file__).parent / "templates"
+CARRIED = (".md", ".toml", ".yaml")
+_BLOCK = re.compile(r"```\w+\n(.*)```\n", re.DOTALL)
 _WORD = re.compile(r"@([A-Z_]+)@")
 
 
@@ -15,11 +22,33 @@ def fill(template: str, deployment: Deployment, node: str = "") -> str:
 
     Names and hosts were checked on input, so none needs quoting in a shell, TOML, YAML or nginx.
     """
-    text = (FOLDER / template).read_text(encoding="utf-8")
+    text = _read(template)
     words = _words(deployment)
     if node:
         words |= {"NODE": node, "VARIABLE": _variable(node), "NODE_PORT": str(deployment.node_port(node))}
     return _WORD.sub(lambda match: words[match[1]], text)
+
+
+def _read(template: str) -> str:
+    """A template's text.
+
+    Raises:
+        DeployError: This copy of the app lacks its file, or the file is damaged.
+    """
+    plain = template.endswith(CARRIED)
+    path = FOLDER / (template if plain else f"{template}.md")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise DeployError(
+            f"{path} cannot be read ({why}); this copy of the app is incomplete: fetch it anew."
+        ) from None
+    if plain:
+        return text
+    if not (block := _BLOCK.fullmatch(text)):
+        raise DeployError(f"{path} holds no block of code; this copy of the app is damaged: fetch it anew.")
+    return block[1]
 
 
 def compose(deployment: Deployment) -> str:

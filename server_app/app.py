@@ -34,7 +34,7 @@ from server_app.clean_sets import CleanSet, data_digests
 from server_app.exchange import Exchange
 from server_app.files import CHECKPOINTS, output_folder
 from server_app.grid import OrderedGrid, is_remote
-from server_app.members import known_members, roll_of
+from server_app.members import check_number, known_members, roll_of
 from server_app.model_transport import Packing
 from server_app.resume import Start, begin, check_data, check_network, find_start, open_named, saved_config
 from server_app.resume_record import record_resume, write_config
@@ -60,6 +60,9 @@ def _run(grid: Grid, context: Context, lock: RunLock) -> None:
     named = open_named(str(set_by_user.get("resume", "")), lock)
     config = resolved_config(set_by_user, context, named)
     check_tracking(config)
+    if not is_remote(grid):
+        wanted = f"set num-supernodes={config.num_clients} in --federation-config"
+        check_number(config, len(list(grid.get_node_ids())), wanted)
     start = find_start(config, lock, named)
     if start is None:
         check_output(config)
@@ -85,12 +88,15 @@ def _run(grid: Grid, context: Context, lock: RunLock) -> None:
         members = call_roll(grid, config, release.class_names, least)
     if checkpoint:
         check_data(checkpoint, roll_of(members), lists)
+    check_number(config, len(members), "connect as many")
     check_needs(config, strategy, len(members), model)
+    recorded = replace(config, num_clients=len(members))
+    flower_run = str(grid.run.run_id)
     with writing(start.run_dir if start else output_folder(config)):
         resumed, start = start is not None, begin(config, start, lock)
-        write_config(start.run_dir, config, len(members))
+        write_config(start.run_dir, recorded, flower_run)
         if resumed:
-            record_resume(start, config)
+            record_resume(start, recorded, flower_run)
     run_dir = start.run_dir
     log_run(config, release, run_dir, str(compute), roll_table(members, release.class_names))
     warn_of_weights(members)
@@ -111,12 +117,12 @@ def _run(grid: Grid, context: Context, lock: RunLock) -> None:
     callbacks: list[Callback] = [
         failures,
         FailureGate(config.min_reply_fraction),
-        MetricsFile(run_dir / "metrics.jsonl"),
-        Checkpoints(run_dir / CHECKPOINTS, config.to_flat(), roll_of(members), start.run, lists),
+        MetricsFile(run_dir / "metrics.jsonl", {"clients": len(members), "flower-run": flower_run}),
+        Checkpoints(run_dir / CHECKPOINTS, recorded.to_flat(), roll_of(members), start.run, lists),
         Progress(config.num_server_rounds),
         Tracking(run_dir, config),
         LatestModel(run_dir / "model.safetensors", release.class_names, config),
-        Pictures(run_dir, release.class_names, title),
+        Pictures(run_dir, release.class_names, title, config.preset),
         Contributions(len(members)),
     ]
     history = History(start.next_round - 1, start.metrics)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from config.run_config import ConfigError, RunConfig
 from server_app.stopping import RunStoppedError
 from simulation.capacity import Share
 
@@ -53,6 +54,19 @@ class Member:
         """Its name in messages to the user."""
         who = f"client {self.partition_id}" if self.partition_id >= 0 else f"node {self.node_id}"
         return f"{who} on {self.machine}" if self.machine else who
+
+
+def check_number(config: RunConfig, clients: int, where: str) -> None:
+    """Check that there are as many clients as `num-clients` says, so that a repeated run is the same again.
+
+    Raises:
+        ConfigError: There are more or fewer; `where` says how to change that.
+    """
+    if config.num_clients not in (0, clients):
+        raise ConfigError(
+            f"run config: 'num-clients' is {config.num_clients}, but there are {clients} clients; {where}, or set"
+            " num-clients=0."
+        )
 
 
 def in_partition_order(members: list[Member], counts: set[int]) -> list[Member]:

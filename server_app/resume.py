@@ -26,6 +26,7 @@ from server_app.set_aside import move_aside
 NOT_SEARCHED = frozenset(
     {
         "num-server-rounds",
+        "num-clients",
         "resume",
         "run-name",
         "output-dir",

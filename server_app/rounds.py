@@ -149,6 +149,8 @@ class RoundLoop:
             },
             of_method={**self._half.metrics(sent.server_round), **image_scores(reports)},
             state=state,
+            exchange_seconds=trained - sent.started,
+            overlap_seconds=max(0.0, before - sent.started),
         )
 
 

@@ -37,6 +37,8 @@ class RoundResult:
         train_loss: Mean local loss over the visit, averaged over clients by examples, in nats.
         num_examples: Images that the clients of the round hold together.
         seconds: Wall time since the previous round ended, evaluation included; over all rounds they add up to the run.
+        exchange_seconds: Wall time from sending this round's messages to its global model.
+        overlap_seconds: How much of that passed while the server still evaluated the previous round.
         slowest_client_seconds: Longest visit among the usable replies: reading the data, training, packing the reply.
         slowest_training_seconds: Longest training loop among them, without decoding.
         evaluation_seconds: Wall time of evaluation, on the server and on clients.
@@ -68,6 +70,8 @@ class RoundResult:
     of_strategy: dict[str, float] = field(default_factory=dict)
     of_method: dict[str, float] = field(default_factory=dict)
     state: RunState = field(default_factory=RunState)
+    exchange_seconds: float = 0.0
+    overlap_seconds: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ class MetricsFile(Callback):
 
     writes = "metrics.jsonl"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, about: Mapping[str, Any] | None = None) -> None:
+        """Append to `path`; each line also has what `about` says of the run."""
         self._path = path
+        self._about = dict(about or {})
 
     def on_start(self, history: History) -> None:
         keep_lines(self._path, history.last_round, METRICS)
@@ -24,7 +27,7 @@ class MetricsFile(Callback):
 
     def after_round(self, result: RoundResult) -> None:
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(as_json(result), allow_nan=False) + "\n")
+            file.write(json.dumps({**as_json(result), **self._about}, allow_nan=False) + "\n")
 
 
 def as_json(result: RoundResult) -> dict[str, Any]:
@@ -49,6 +52,8 @@ def as_json(result: RoundResult) -> dict[str, Any]:
         "train-loss": result.train_loss,
         "num-examples": result.num_examples,
         "seconds": round(result.seconds, 3),
+        "exchange-seconds": round(result.exchange_seconds, 3),
+        "overlap-seconds": round(result.overlap_seconds, 3),
         "slowest-client-seconds": round(result.slowest_client_seconds, 3),
         "slowest-training-seconds": round(result.slowest_training_seconds, 3),
         "evaluation-seconds": round(result.evaluation_seconds, 3),

@@ -5,7 +5,7 @@ With many classes the picture shows those with the most errors, and `confusion.n
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,6 @@ from server_app.callbacks import History, OccasionalCallback, RoundResult
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PUBLISHED = PRESETS / "notebook-curve.json"
 MUTED, ACCENT = "#8a8f98", "#0b6bcb"
 
 
@@ -29,8 +28,10 @@ class Pictures(OccasionalCallback):
     writes = "accuracy.png"
     needed = False
 
-    def __init__(self, folder: Path, class_names: tuple[str, ...], title: str) -> None:
+    def __init__(self, folder: Path, class_names: tuple[str, ...], title: str, preset: str = "") -> None:
+        """Draw into `folder`; a run of a `preset` whose published curve we have is compared with it."""
         super().__init__()
+        self._preset = preset
         self._folder = folder
         self._class_names = class_names
         self._title = title
@@ -50,33 +51,42 @@ class Pictures(OccasionalCallback):
             replace_file(self._folder / "confusion.npz", table.getvalue())
         from data.plots import draw_matrix, save  # here: a broken matplotlib costs the pictures and nothing else
 
-        save(draw_accuracy(self._accuracies, self._title), self._folder / "accuracy.png")
+        figure = draw_accuracy(self._accuracies, self._title, published_curve(self._preset))
+        save(figure, self._folder / "accuracy.png")
         title = f"Clean test after round {result.server_round}"
         confusion = of_counts(result.test.confusion)
         figure = draw_matrix(confusion, self._class_names, title, rows="true class", columns="predicted")
         save(figure, self._folder / "confusion.png")
 
 
-def draw_accuracy(accuracies: Mapping[int, float], title: str) -> "Figure":
-    """Accuracy on clean test by round, compared with the published FedAvg run on the real Clothing1M."""
+def published_curve(preset: str) -> list[float]:
+    """Accuracy per round, in percent, of the published run that a preset repeats; empty if it repeats none."""
+    path = PRESETS / f"{preset}-curve.json"
+    if not preset or not path.is_file():
+        return []
+    curve: list[float] = json.loads(path.read_text(encoding="utf-8"))["test-accuracy-percent"]
+    return curve
+
+
+def draw_accuracy(accuracies: Mapping[int, float], title: str, published: Sequence[float] = ()) -> "Figure":
+    """Accuracy on clean test by round, compared with a published run on the real Clothing1M if there is one."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     from data.plots import INK, quiet
 
-    published = json.loads(PUBLISHED.read_text(encoding="utf-8"))
     figure = Figure(figsize=(7.2, 4.2), layout="constrained")
     axes = figure.subplots()
-    curve = published["test-accuracy-percent"]
-    axes.plot(range(1, len(curve) + 1), curve, color=MUTED, linewidth=1.2)
-    axes.annotate(
-        "published FedAvg, real Clothing1M", (len(curve), curve[-1]), (0, -6), "data", "offset points",
-        color=MUTED, ha="right", va="top", fontsize=8.5,
-    )  # fmt: skip
+    if published:
+        axes.plot(range(1, len(published) + 1), published, color=MUTED, linewidth=1.2)
+        axes.annotate(
+            "published FedAvg, real Clothing1M", (len(published), published[-1]), (0, -6), "data", "offset points",
+            color=MUTED, ha="right", va="top", fontsize=8.5,
+        )  # fmt: skip
     rounds, shares = zip(*sorted(accuracies.items()), strict=True)
     percent = 100 * np.asarray(shares)
     axes.plot(rounds, percent, color=ACCENT, linewidth=2, marker="o", markersize=3.5)
-    crowded = rounds[-1] > 0.75 * len(curve)  # no space to the right of the last point: label it above
+    crowded = rounds[-1] > 0.75 * len(published)  # no space to the right of the last point: label it above
     axes.annotate(
         f"this run: {percent[-1]:.1f} %",
         (rounds[-1], percent[-1]),

@@ -1,14 +1,18 @@
 """`python -m deploy` as a user meets it: what is written, what is refused, what later commands change."""
 
+import errno
+import os
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
+from flwr.cli.utils import collect_files, filter_paths_for_publish
 
-from deploy import folders
+from deploy import folders, templates
 from deploy.errors import DeployError
 from deploy.settings import Deployment, check_name
 from tests.deploy.conftest import DEPLOYMENT
@@ -213,3 +217,55 @@ def test_git_ignores_keys_and_certificates() -> None:
     for name in ("node-1/node.key", "authority/ca.crt"):
         command = ["git", "check-ignore", "-q", "--no-index", name]
         assert subprocess.run(command, cwd=ROOT, check=False).returncode == 0, name
+
+
+def test_a_published_copy_of_the_app_has_all_that_init_reads(tmp_path: Path) -> None:
+    """`flwr app publish` leaves out files whose names end in other ways."""
+    copy = tmp_path / "published"
+    for name, source in filter_paths_for_publish(collect_files(ROOT)).items():
+        if name.startswith("deploy/") or name == "pyproject.toml":
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            (copy / name).write_bytes(source if isinstance(source, bytes) else source.read_bytes())
+    command = [sys.executable, "-m", "deploy", "init", str(tmp_path / "keys"), *INIT]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "exec" in (tmp_path / "keys" / "operator" / "flwr.sh").read_text()
+
+    missing = copy / "deploy" / "templates" / "gateway.conf.md"
+    missing.unlink()
+    command[4] = str(tmp_path / "more")
+    done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"python -m deploy: {missing} cannot be read (No such file or directory); this copy of the app is incomplete:"
+        " fetch it anew.\n",
+    )
+    assert not (tmp_path / "more").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "why"), [(b"\xff", "cannot be read (it is no text)"), (b"no block", "holds no block of code")]
+)
+def test_a_damaged_template_is_named(content: bytes, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "flwr.sh.md").write_bytes(content)
+    monkeypatch.setattr(templates, "FOLDER", tmp_path)
+    with pytest.raises(DeployError) as caught:
+        templates.fill("flwr.sh", DEPLOYMENT)
+    assert str(caught.value).startswith(f"{tmp_path / 'flwr.sh.md'} {why}")
+
+
+def test_what_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = folders._write
+
+    def fails(folder: Path, files: Any) -> None:
+        if folder.name == "operator":
+            raise OSError(errno.ENOSPC, "No space left on device", str(folder / ".flwr.sh.new"))
+        write(folder, files)
+
+    monkeypatch.setattr(folders, "_write", fails)
+    with pytest.raises(DeployError) as caught:
+        folders.init(tmp_path / "keys", DEPLOYMENT, 30)
+    assert str(caught.value) == (
+        f"DIR is {tmp_path / 'keys'}, where operator/.flwr.sh.new cannot be written: No space left on device."
+    )

@@ -50,6 +50,13 @@ def test_quoted_code_is_what_the_file_has(page: Path) -> None:
             assert line.strip() in lines, f"{source}: {line}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_commands_name_the_number_of_clients(page: Path) -> None:
+    """Flower's default of two clients trains one of them a round; a named connection has its own nodes."""
+    commands = re.findall(r"^ *(?:\S+=\S+ )?flwr run \. --stream.*$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert [command for command in commands if "num-supernodes=" not in command] == []
+
+
 @pytest.mark.parametrize("folder", ["docs", "docs/decisions"])
 def test_the_index_names_every_page(folder: str) -> None:
     index = (ROOT / folder / "README.md").read_text(encoding="utf-8")

@@ -14,7 +14,7 @@ from PIL import Image
 from learning.evaluation import Evaluation
 from server_app.callbacks import History, OccasionalCallback, RoundResult
 from server_app.callbacks.metrics_file import MetricsFile, as_json
-from server_app.callbacks.pictures import Pictures
+from server_app.callbacks.pictures import Pictures, draw_accuracy, published_curve
 from server_app.callbacks.progress import Progress, clock
 
 
@@ -123,6 +123,13 @@ def test_pictures_of_a_run(tmp_path: Path) -> None:
     for name in ("accuracy.png", "confusion.png"):
         with Image.open(tmp_path / name) as image:
             assert min(image.size) > 400
+
+
+@pytest.mark.parametrize(("preset", "lines"), [("", 1), ("clothing1m", 1), ("notebook", 2)])
+def test_the_published_curve_is_drawn_for_its_preset_alone(preset: str, lines: int) -> None:
+    (axes,) = draw_accuracy({1: 0.2, 2: 0.3}, "title", published_curve(preset)).axes
+    assert len(axes.lines) == lines
+    assert np.asarray(axes.lines[-1].get_ydata()).tolist() == pytest.approx([20, 30])
 
 
 def test_what_is_not_finite_is_null() -> None:

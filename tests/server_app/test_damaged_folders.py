@@ -163,9 +163,9 @@ def _resume_without_training(run_dir: Path, how: str, sample: Path) -> Start:
         config = resolve({**saved_config(named), **user}, defaults=RunConfig().to_flat())
         start = find_start(config, lock, named)
         resumed, start = start is not None, begin(config, start, lock)
-        write_config(start.run_dir, config, 2)
+        write_config(start.run_dir, config, "1")
         if resumed:
-            record_resume(start, config)
+            record_resume(start, config, "1")
         best = start.checkpoint.best if start.checkpoint else None
         for callback in (
             FailuresFile(start.run_dir / "failures.jsonl"),

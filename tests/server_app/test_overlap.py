@@ -1,5 +1,6 @@
 """Evaluation on the server while clients train the next round."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,32 @@ def test_the_next_round_is_sent_before_a_round_is_evaluated_and_nothing_else_cha
     assert overlapping == one_after_the_other
     assert all((weights[name] == same_weights[name]).all() for name in weights)
     assert all(line["evaluation-seconds"] > 0 for line in rounds_of(tmp_path / "two" / "run"))
+
+
+def test_times_add_up_although_rounds_overlap(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_sample: Path
+) -> None:
+    """As docs/metrics.md has it; a slow server makes the overlap long."""
+    evaluate = CleanSet.evaluate
+
+    def slowly(self: CleanSet, arrays: Any) -> Any:
+        time.sleep(0.4)
+        return evaluate(self, arrays)
+
+    monkeypatch.setattr(CleanSet, "evaluate", slowly)
+    for name, settings, overlaps in (
+        ("two", {}, [False, True, True]),
+        ("one", {"fraction_evaluate": 0.5}, [False] * 3),
+    ):
+        _run(tmp_path / name, tiny_sample, **settings)
+        lines = rounds_of(tmp_path / name / "run")
+        assert [line["overlap-seconds"] >= 0.4 for line in lines] == overlaps
+        for line in lines:
+            parts = line["exchange-seconds"] - line["overlap-seconds"] + line["evaluation-seconds"]
+            assert parts - 0.01 < line["seconds"] < parts + 5  # files and sampling, on a busy machine
+            assert line["slowest-client-seconds"] < line["exchange-seconds"]
+            if not line["overlap-seconds"]:
+                assert line["exchange-seconds"] + line["evaluation-seconds"] < line["seconds"] + 0.01
 
 
 def test_after_a_failure_the_round_is_checked_before_the_next_one_is_sent(

@@ -34,6 +34,7 @@ def test_a_run_whose_data_moved_resumes(run_dir: Path, tiny_sample: Path, tmp_pa
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", line.pop("time"))
     assert line == {
         "round": ROUNDS,
+        "flower-run": "1",
         "changed": {
             "data-dir": [str(tiny_sample), str(moved)],
             "min-reply-fraction": [0.5, 0.25],

@@ -23,9 +23,28 @@ from data.partition.file import save_partition
 from data.partition.schemes import partition
 from data.release import open_release
 from messages.fingerprint import code_fingerprint
+from server_app.start import app as server_app
 from server_app.stopping import OneSentence, RunStoppedError
 from task import derived_generator
-from tests.fakes import TIMES, rounds_of, run_in_process
+from tests.fakes import TIMES, InProcessGrid, outcome_of, partitions, rounds_of, run_in_process
+
+
+def test_its_config_file_alone_repeats_a_run(tmp_path: Path, tiny_sample: Path) -> None:
+    """A named one; with another number of clients it would be another run, and is refused at once."""
+    first = run_in_process(tmp_path, data_dir=str(tiny_sample), run_name="mine")
+    values = tomllib.loads((first / "config.toml").read_text(encoding="utf-8"))
+    refused = "'num-clients' is 4, but there are 5 clients; set num-supernodes=4 in --federation-config, or set num-cl"
+    with pytest.raises(ConfigError, match=refused):
+        _repeat(values, 5)
+    _repeat(values, 4)
+    (second,) = set(tmp_path.iterdir()) - {first}
+    assert outcome_of(second) == outcome_of(first)
+
+
+def _repeat(values: dict[str, Any], clients: int) -> None:
+    """What `flwr run -c config.toml` does: the file's values are the user's."""
+    grid = InProcessGrid(client_app, partitions(clients), values)
+    server_app(grid, Context(1, 1, {}, RecordDict(), {**RunConfig().to_flat(), **values}))
 
 
 def _drop_a_weight(message: Message) -> None:
@@ -40,10 +59,10 @@ def test_a_run_writes_what_it_promises(tmp_path: Path, tiny_sample: Path) -> Non
         ".lock", "accuracy.png", "checkpoints", "config.toml", "confusion.png", "metrics.jsonl", "model.safetensors",
     ]  # fmt: skip
     text = (run_dir / "config.toml").read_text(encoding="utf-8")
-    assert text.startswith(f"# 4 clients, code {code_fingerprint()}, flwr ")
+    assert text.startswith(f"# Flower's run 1, code {code_fingerprint()}, flwr ")
     saved = tomllib.loads(text)
     assert RunConfig.from_flat(saved).to_flat() == saved
-    assert saved["num-server-rounds"] == 2
+    assert (saved["num-server-rounds"], saved["num-clients"], saved["run-name"]) == (2, 4, "")
 
     rounds = rounds_of(run_dir)
     assert [entry["round"] for entry in rounds] == [1, 2]
@@ -57,9 +76,10 @@ def test_a_run_writes_what_it_promises(tmp_path: Path, tiny_sample: Path) -> Non
         assert len(entry["sampled-partitions"]) == 2
         assert entry["failed-partitions"] == []
         assert entry["eval-accuracy"] >= 0
+        assert (entry["clients"], entry["flower-run"]) == (4, "1")
         for key in ("test-loss", "macro-f1", "train-loss", "images-per-second"):
             assert entry[key] >= 0
-        assert 0 < entry["slowest-training-seconds"] < entry["slowest-client-seconds"]
+        assert 0 < entry["slowest-training-seconds"] < entry["slowest-client-seconds"] < entry["exchange-seconds"]
         assert entry["evaluation-seconds"] > 0
         assert entry["slowest-client-seconds"] + entry["evaluation-seconds"] < entry["seconds"]
 
