@@ -48,7 +48,7 @@ COLUMNS = (
     "start, s", "first answer, s", "other answers, s", "first round, s", "later rounds, s", "besides, s", "ms a visit",
     "server, MiB", "actor, MiB", "all, MiB",
 )  # fmt: skip
-ROLL_CALL = re.compile(r"All \d+ nodes answered within ([\d.]+) s, the first one after ([\d.]+) s")
+ROLL_CALL = re.compile(r"\d+ nodes answered within ([\d.]+) s, the first one after ([\d.]+) s")
 
 
 @dataclass(frozen=True)

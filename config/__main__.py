@@ -67,6 +67,8 @@ def _look_at_data(resolved: Any, clients: int | None, problems: list[str]) -> li
 
     if not is_quick(resolved):
         return ["No fault found; 'data-dir' is too large to be read here: `python -m data check` does that."]
+    if clients and resolved.num_clients not in (0, clients):
+        problems.append(f"run config: 'num-clients' is {resolved.num_clients}, but there are {clients} clients.")
     problems += problems_of_data(resolved, clients)
     return ["No fault found." if clients else "No fault found; --clients also looks at what each client would hold."]
 

@@ -6,6 +6,7 @@ import typer
 
 from data.errors import DataError
 from data.outputs import check_output
+from data.user_cache import below_home
 
 PICTURES = (".png", ".svg", ".pdf")
 
@@ -31,5 +32,5 @@ def picture_to_write(param: typer.CallbackParam, value: Path | None) -> Path | N
 def _checked(param: typer.CallbackParam, value: Path | None, wanted: str) -> Path | None:
     if value is not None:
         name = param.opts[0] if param.param_type_name == "option" else str(param.metavar)
-        check_output(value.expanduser(), name, wanted)
+        check_output(below_home(str(value)), name, wanted)
     return value

@@ -4,7 +4,7 @@ Flower's simulation pickles the ClientApp by reference, and a Ray actor then imp
 folder on its path: the directory in which the local SuperLink was started, which may hold another checkout of this app.
 `PinnedClientApp` instead pickles as "import that module from this folder". Another machine of a Ray cluster has no such
 folder, so it gets the code from the cluster's head and unpacks it once. The code does not travel with each message:
-its 170 kB would take 2 ms of the 3 that Ray needs for one.
+when it was 170 kB, that took 2 ms of the 3 that Ray needs for one.
 """
 
 import importlib

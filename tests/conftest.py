@@ -1,6 +1,7 @@
 """Data that the tests of several packages share, drawn once per test session."""
 
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,6 +48,12 @@ def _own_cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def _nothing_was_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A simulation that refuses its settings ends with its process, and tests share one."""
+    monkeypatch.setattr("simulation.refusal._refused", threading.Event())
 
 
 @pytest.fixture(scope="session")

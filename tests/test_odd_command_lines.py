@@ -36,6 +36,7 @@ WORKS: dict[str, dict[str, str]] = {
         "out": "{new}", "train": "1", "clean_train": "1", "val": "1", "test": "1", "image_size": "16", "seed": "1",
     },
     "data import": {"folder": "photos", "out": "{new}"},
+    "data match": {"folder": "renamed", "out": "{new}"},
     "data show": {"folder": "release"},
     "data check": {"folder": "release", "out": "{new}"},
     "data pack": {"folder": "release", "out": "{new}"},
@@ -77,6 +78,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("place") / "in"
     folder.mkdir()
     draw_sample(folder / "release", train=6, clean_train=2, val=2, test=2, image_size=16, seed=1)
+    draw_sample(folder / "renamed", train=6, clean_train=2, val=2, test=2, image_size=16, seed=1)
+    for path in (folder / "renamed" / "images").rglob("*.jpg"):
+        path.rename(path.with_suffix(".JPG"))
     for name in ("cats", "dogs"):
         (folder / "photos" / name).mkdir(parents=True)
         for number in range(4):

@@ -262,7 +262,8 @@ def test_a_bad_key_ends_in_one_sentence() -> None:
     )  # fmt: skip
     assert done.returncode == 1
     names = ", ".join(METHODS)
-    assert done.stderr == f"python -m probe: run config: 'method' is 'magic'; it must be one of {names}.\n"
+    expected = f"it must be one of {names}, or your own class as 'module:Class'.\n"
+    assert done.stderr == f"python -m probe: run config: 'method' is 'magic'; {expected}"
 
 
 @pytest.mark.parametrize(("name", "numbers"), [("ce", 0), ("elr", 14 * 5000), ("fedelc", 2 * 14 * 5000)])

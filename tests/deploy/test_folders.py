@@ -223,7 +223,7 @@ def test_a_published_copy_of_the_app_has_all_that_init_reads(tmp_path: Path) -> 
     """`flwr app publish` leaves out files whose names end in other ways."""
     copy = tmp_path / "published"
     for name, source in filter_paths_for_publish(collect_files(ROOT)).items():
-        if name.startswith("deploy/") or name == "pyproject.toml":
+        if name.startswith(("deploy/", "data/")) or name == "pyproject.toml":
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             (copy / name).write_bytes(source if isinstance(source, bytes) else source.read_bytes())
     command = [sys.executable, "-m", "deploy", "init", str(tmp_path / "keys"), *INIT]

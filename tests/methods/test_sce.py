@@ -77,7 +77,7 @@ def test_it_is_never_negative_and_no_less_than_its_part_of_cross_entropy(
         ("beta='much'", "beta must be a number at least 0"),
         ("floor=0", "floor must be a number above 0 and below 1"),
         ("floor=1.0", "floor must be a number above 0 and below 1"),
-        ("alpha=0 beta=0", "alpha must be a number above 0 if beta is 0"),
+        ("alpha=0 beta=0", "alpha must be above 0 if beta is 0"),
     ],
 )
 def test_bad_parameters(args: str, sentence: str) -> None:

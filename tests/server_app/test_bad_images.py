@@ -188,7 +188,7 @@ def test_too_many_open_files_are_no_damage(root: Path, monkeypatch: pytest.Monke
     def busy(*_: object) -> bytes:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr(Path, "read_bytes", busy)
+    monkeypatch.setattr("data.stores.folder.os.open", busy)
     with pytest.raises(DataError, match="Too many open files") as caught:
         store.encoded(key)
     assert not isinstance(caught.value, BadImageError)

@@ -18,6 +18,7 @@ def _scalars(run_dir: Path) -> set[str]:
     """What has a single number in every line of metrics.jsonl."""
     lines = rounds_of(run_dir)
     found = {key for key in lines[0] if all(isinstance(line[key], (int, float)) for line in lines)}
+    found.discard("clients")  # of the run, not of a round
     assert {"round", "test-accuracy", "val-loss", "macro-f1", "train-loss", "seconds"} <= found
     return found
 
