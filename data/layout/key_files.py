@@ -86,6 +86,8 @@ def read_labels(path: Path, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
 def read_text(path: Path) -> bytes:
     """A text file with LF line ends, no byte order mark and no final newline."""
     try:
+        if path.is_fifo() or path.is_char_device() or path.is_socket():  # reading might wait for ever
+            raise DataError(f"{path} is no regular file; it must be a readable text file.")
         data = path.read_bytes()
     except FileNotFoundError:
         raise DataError(f"{path} is missing; it is part of the release.") from None

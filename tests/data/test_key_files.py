@@ -1,5 +1,6 @@
 """The byte-level reader: whatever is written comes back, and no bytes make it crash."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from data.errors import DataError
 from data.layout import key_files
+from data.layout.key_files import read_text
 from data.release import open_release
 
 Write = Callable[..., Path]
@@ -70,3 +72,9 @@ def test_files_are_read_in_blocks(write_release: Write, monkeypatch: pytest.Monk
     read = open_release(write_release()).split("noisy_train")
     assert read.keys.tolist() == whole.keys.tolist()
     assert read.labels.tolist() == whole.labels.tolist()
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match=r"pipe is no regular file; it must be a readable text file\."):
+        read_text(tmp_path / "pipe")
