@@ -4,6 +4,7 @@ the weights are those of a run in one process, bit for bit.
 
 import base64
 import io
+import json
 import os
 import re
 import shutil
@@ -144,6 +145,11 @@ def test_three_sites_train_the_weights_of_one_process_despite_strangers_and_kill
     assert [entry["failed-partitions"] for entry in rounds_of(run_dir)] == [[], []]
     federation.start_superlink()
     wait_for(lambda: federation.operator("flwr.sh", "list", "sites").returncode == 0)
+    # The first run's process has outlived its SuperLink, and nobody else may write in its folder meanwhile.
+    owner = json.loads((run_dir / ".lock").read_text(encoding="utf-8"))["pid"]
+    refused = federation.operator("flwr.sh", "run", str(ROOT), "sites", "--stream", "-c", config)
+    assert f"sites is in use by process {owner} " in refused.stdout, refused.stdout + refused.stderr
+    os.kill(owner, signal.SIGKILL)
     again = federation.operator("flwr.sh", "run", str(ROOT), "sites", "--stream", "-c", config)
     assert "Resuming after round 2 of 3." in again.stdout, again.stdout + again.stderr
     wait_for(lambda: federation.status().startswith("finished"), 60)
