@@ -174,20 +174,22 @@ class ModelCheck:
 
     @property
     def median(self) -> float:
-        """Of the norms, the lower of two middle ones: half of the clients must lie to raise it."""
-        return sorted(self.norms.values())[(len(self.norms) - 1) // 2]
+        """Of the norms, the lower of two middle ones: half of the clients must lie to raise it. 0 measures nothing."""
+        return sorted(self.norms.values())[(len(self.norms) - 1) // 2] if self.norms else 0.0
 
     def too_long(self) -> dict[int, str]:
         """By partition, why an update is refused for being longer than `max_ratio` medians, now that all are known."""
-        limit = self._max_ratio * self.median if self.norms else math.inf
+        if not (median := self.median):
+            return {}
         return {
-            partition: f"its update is {norm:.3g} long, {norm / self.median:.3g} times the round's median, and"
+            partition: f"its update is {norm:.3g} long, {norm / median:.3g} times the round's median, and"
             f" 'max-update-ratio' is {self._max_ratio:g}"
             for partition, norm in self.norms.items()
-            if norm > limit
+            if norm > self._max_ratio * median
         }
 
     def unusual(self) -> dict[int, float]:
         """By partition, the norms above 20 medians, longest first."""
-        found = [(norm, partition) for partition, norm in self.norms.items() if norm > UNUSUAL * self.median]
+        limit = UNUSUAL * self.median or math.inf
+        found = [(norm, partition) for partition, norm in self.norms.items() if norm > limit]
         return {partition: norm for norm, partition in sorted(found, reverse=True)}

@@ -18,11 +18,11 @@ from data.text import one_line, shown
 from learning.schema import problem_of
 from messages import keys
 from server_app.expected import Records
+from server_app.grid import REASON_LENGTH
 from server_app.members import Member
 from server_app.model_check import ModelCheck
 from server_app.stopping import RunStoppedError
 
-REASON_LENGTH = 4000  # characters to keep of a client's reason; the last lines of a traceback fit
 HEADLINE = 300  # characters of a reason in the log; failures.jsonl has more
 
 

@@ -125,11 +125,12 @@ def judge(
     members: list[Member] = []
     counts: dict[int, int] = {}
     left_out: list[str] = []
+    expected = in_roll_call(len(class_names))
     for reply in replies:
         node_id = reply.metadata.src_node_id
         if reply.has_error():
             left_out.append(_refusal(reply))
-        elif problem := problem_of_records(reply.content, in_roll_call(len(class_names))):
+        elif problem := problem_of_records(reply.content, expected):
             left_out.append(f"node {node_id}: {problem}.")
         else:
             member = _member(reply)

@@ -234,6 +234,14 @@ def test_unusual_updates_are_known() -> None:
     assert tally.models.norms[2] == pytest.approx(0.3 * math.sqrt(6), rel=1e-6)
 
 
+def test_updates_of_length_0_are_no_measure_of_others() -> None:
+    tally = _tally(max_ratio=3.0)
+    list(tally.good([_answer(10), _answer(11), _answer(12, _longer(0.3))]))
+    assert tally.models is not None
+    assert tally.models.median == 0
+    assert tally.models.too_long() == tally.models.unusual() == {}
+
+
 @given(
     key=st.sampled_from(sorted(METRICS)),
     value=st.one_of(st.floats(), st.integers(), st.lists(st.floats(), max_size=2), st.text(), st.booleans(), st.none()),
