@@ -11,9 +11,11 @@ from safetensors.numpy import load_file
 import task
 from client_app.app import app as client_app
 from config.run_config import RunConfig
+from data.release import open_release
 from data.sample import draw_sample
 from messages import fingerprint
 from server_app.members import Member
+from server_app.roll_call import judge, roll_call_messages
 from server_app.startup_log import roll_table
 from server_app.stopping import RunStoppedError
 from server_app.strategy import make_strategy
@@ -158,3 +160,20 @@ def test_the_code_is_hashed_once_and_not_for_each_client(
     run_in_process(tmp_path, clients=5, data_dir=str(tiny_sample), num_server_rounds=1, model="cnn")
     fingerprint.running_code.cache_clear()
     assert len(reads) == 2  # at the roll call, for both sides, and for config.toml
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("num-examples", 10**12, "has 1000000000000 images, but 30 labels"),
+        ("partition-id", 4, "has a 'partition-id' of 4, but 'num-partitions' is 4"),
+    ],
+)
+def test_an_answer_that_contradicts_itself_is_left_out(key: str, value: int, sentence: str, tiny_sample: Path) -> None:
+    grid = InProcessGrid(client_app, partitions(4))
+    node_ids = sorted(grid.nodes)
+    replies = grid.send_and_receive(roll_call_messages(node_ids, RunConfig(data_dir=str(tiny_sample))))
+    replies[0].content.metric_records["facts"][key] = value
+    members, _, left_out = judge(replies, node_ids, open_release(tiny_sample).class_names)
+    assert len(members) == 3
+    assert sentence in left_out[0]
