@@ -19,8 +19,9 @@ from config.named import kebab, parse_args, unknown
 from config.own_class import module_and_class
 from config.parameters import KnownStrategy, Parameter, fits
 from config.paths import problem_of_output
+from config.resolve import fused_values
 from config.rules import is_absolute
-from config.run_config import RunConfig, fused_values, no_such_key, problem_of
+from config.run_config import RunConfig, no_such_key, problem_of
 from data.errors import DataError
 from data.text import one_line, shown
 
@@ -168,8 +169,7 @@ def _problem_of_partition(config: RunConfig) -> str | None:
     except ConfigError as error:
         return str(error)
     except DataError as error:
-        given = f", 'partition-args' is {one_line(repr(config.partition_args))}" if config.partition_args else ""
-        return f"run config: 'partition' is {config.partition!r}{given}: {one_line(str(error))}"
+        return _refused("partition", config.partition, config.partition_args, error)
     return None
 
 
@@ -187,9 +187,13 @@ def _problem_of_noise(config: RunConfig) -> str | None:
     except ConfigError as error:
         return str(error)
     except DataError as error:
-        given = f", 'label-noise-args' is {one_line(repr(config.label_noise_args))}" if config.label_noise_args else ""
-        return f"run config: 'label-noise' is {config.label_noise!r}{given}: {one_line(str(error))}"
+        return _refused("label-noise", config.label_noise, config.label_noise_args, error)
     return None
+
+
+def _refused(key: str, value: str, args: str, error: DataError) -> str:
+    given = f", '{key}-args' is {one_line(repr(args))}" if args else ""
+    return f"run config: '{key}' is {value!r}{given}: {one_line(str(error))}"
 
 
 def _problem_of_data_dir(config: RunConfig) -> str | None:

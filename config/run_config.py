@@ -1,12 +1,10 @@
 """The run config: every key of ``[tool.flwr.app.config]`` as one typed, checked, frozen object.
 
-Precedence, lowest first: the defaults below (which `config.settings` writes into pyproject.toml), the preset that
-`preset` names (a file of ``config/presets/``), what the user set with ``flwr run -c``. The server resolves this once
-and sends the result along with every message, so a client never has to guess which of its defaults the user meant.
+`config.resolve` makes it of defaults, preset and what the user set. The server does that once and sends the result
+along with every message, so a client never has to guess which of its defaults the user meant.
 """
 
 import dataclasses
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -281,41 +279,6 @@ class RunConfig:
             if key not in known:
                 raise ConfigError(no_such_key(key, known))
         return cls(**{known[key]: value for key, value in values.items()})
-
-
-def resolve(
-    overrides: Mapping[str, Any], defaults: Mapping[str, Any] | None = None, presets: Path = PRESETS
-) -> RunConfig:
-    """`defaults` (pyproject.toml's), then the preset, then `overrides` (what the user set, and nothing else).
-
-    Raises:
-        ConfigError: An unknown preset or key, or a bad value.
-    """
-    return RunConfig.from_flat(fused_values(overrides, defaults, presets))
-
-
-def fused_values(
-    overrides: Mapping[str, Any], defaults: Mapping[str, Any] | None = None, presets: Path = PRESETS
-) -> dict[str, Any]:
-    """What `resolve` makes a config of: values by key, which nobody has checked.
-
-    Raises:
-        ConfigError: An unknown preset.
-    """
-    fused = {**(defaults or {}), **overrides}
-    name = fused.get("preset", "")
-    if not name:
-        return fused
-    available = {path.stem: path for path in sorted(presets.glob("*.toml"))}
-    if name not in available:
-        raise ConfigError(no_such_preset(name, available))
-    return {**fused, **tomllib.loads(available[name].read_text(encoding="utf-8")), **overrides}
-
-
-def no_such_preset(name: Any, available: Iterable[str]) -> str:
-    """The sentence about a preset that there is not."""
-    names = list(available)
-    return f"run config: 'preset' is {shown(name)}; it must be one of {', '.join(names)}{closest(name, names)}."
 
 
 def no_such_key(key: str, known: Iterable[str]) -> str:

@@ -10,7 +10,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from config.run_config import ConfigError, RunConfig, resolve
+from config.resolve import resolve
+from config.run_config import ConfigError, RunConfig
 from data.arguments import parse_pairs
 from data.release import open_release, training_split
 from data.sample import SampleSize

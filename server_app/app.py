@@ -13,7 +13,8 @@ from flwr.serverapp import Grid
 
 from config.combinations import check_combination
 from config.paths import check_output
-from config.run_config import RunConfig, resolve
+from config.resolve import resolve
+from config.run_config import RunConfig
 from data.release import Release, open_release
 from data.sample import default_sample
 from learning.pretrained import load_pretrained

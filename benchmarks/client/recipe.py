@@ -33,7 +33,7 @@ from benchmarks.data.__main__ import Notebook, draw_release
 from benchmarks.tools.command import run_command
 from benchmarks.tools.in_process import answer_alone
 from benchmarks.tools.report import Stopwatch, report
-from config.run_config import resolve
+from config.resolve import resolve
 from data.release import open_release
 from task import build_model, pick_compute
 

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config.named import build_named, parse_args
-from config.run_config import ConfigError, RunConfig, resolve
+from config.resolve import resolve
+from config.run_config import ConfigError, RunConfig
 
 ROOT = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["flwr"]["app"]["config"]

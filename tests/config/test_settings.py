@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from config.named import parse_args
-from config.run_config import RunConfig, resolve
+from config.resolve import resolve
+from config.run_config import RunConfig
 from config.settings import GROUPS, ROOT, WIDTH, WRITTEN, Key, differences, keys_of, main
 
 PAGE = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")

@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 
 from client_app.app import app as client_app
 from client_app.client_state import FORMAT, ClientState
-from config.run_config import ConfigError, RunConfig, resolve
+from config.resolve import resolve
+from config.run_config import ConfigError, RunConfig
 from data.errors import DataError
 from data.sealed import DamagedError, read_sealed
 from data.whole_files import round_files, round_of, round_path

@@ -1,0 +1,47 @@
+"""Merges what a run's config is made of.
+
+Precedence, lowest first: the defaults of `RunConfig` (which `config.settings` writes into pyproject.toml), the preset
+that `preset` names (a file of ``config/presets/``), what the user set with ``flwr run -c``.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from config.errors import ConfigError
+from config.rules import closest
+from config.run_config import PRESETS, RunConfig
+from data.text import shown
+
+
+def resolve(
+    overrides: Mapping[str, Any], defaults: Mapping[str, Any] | None = None, presets: Path = PRESETS
+) -> RunConfig:
+    """`defaults` (pyproject.toml's), then the preset, then `overrides` (what the user set, and nothing else).
+
+    Raises:
+        ConfigError: An unknown preset or key, or a bad value.
+    """
+    return RunConfig.from_flat(fused_values(overrides, defaults, presets))
+
+
+def fused_values(
+    overrides: Mapping[str, Any], defaults: Mapping[str, Any] | None = None, presets: Path = PRESETS
+) -> dict[str, Any]:
+    """What `resolve` makes a config of: values by key, which nobody has checked.
+
+    Raises:
+        ConfigError: An unknown preset.
+    """
+    fused = {**(defaults or {}), **overrides}
+    name = fused.get("preset", "")
+    if not name:
+        return fused
+    available = {path.stem: path for path in sorted(presets.glob("*.toml"))}
+    if name not in available:
+        known = ", ".join(available)
+        raise ConfigError(
+            f"run config: 'preset' is {shown(name)}; it must be one of {known}{closest(name, available)}."
+        )
+    return {**fused, **tomllib.loads(available[name].read_text(encoding="utf-8")), **overrides}
