@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from learning.batches import sent
 from learning.colour import distort
 
 # The steps of each, `config.choices` has the same names; ``crop`` and ``flip`` are the recipe of L_DMI, FedCorr and
@@ -37,15 +38,19 @@ def augment(images: Tensor, augmentation: str, image_size: int, generator: torch
         (n, image_size, image_size, 3) uint8.
     """
     steps = AUGMENTATIONS[augmentation]
+    count, spare = len(images), images.shape[1] - image_size
+    corners = torch.full((2, count), spare // 2)
+    mirrored = torch.zeros(count, dtype=torch.bool)
     if "crop" in steps:
-        places = images.shape[1] - image_size + 1
-        top, left = torch.randint(places, (2, len(images), 1), generator=generator).flatten(1)
-        images = crop(images, image_size, top, left)
-    elif images.shape[1] > image_size:
-        start = (images.shape[1] - image_size) // 2
-        images = images[:, start : start + image_size, start : start + image_size]
+        corners = torch.randint(spare + 1, (2, count, 1), generator=generator).flatten(1)
     if "flip" in steps:
-        images = mirror(images, torch.rand(len(images), generator=generator) < 0.5)
+        mirrored = torch.rand(count, generator=generator) < 0.5
+    if "crop" in steps or "flip" in steps:
+        cut = windows if images.device.type == "cpu" else gathered_windows
+        images = cut(images, image_size, corners, mirrored)
+    elif spare:
+        start = spare // 2
+        images = images[:, start : start + image_size, start : start + image_size]
     return distort(images, generator) if "jitter" in steps else images
 
 
@@ -57,39 +62,29 @@ def views(images: Tensor, augmentations: Sequence[str], image_size: int, generat
 # A CPU copies slices of single images many times faster than it gathers them; a GPU wants one operation for all.
 
 
-def crop(images: Tensor, size: int, top: Tensor, left: Tensor) -> Tensor:
-    """A window of each image.
+def windows(images: Tensor, size: int, corners: Tensor, mirrored: Tensor) -> Tensor:
+    """A window of each image, some of them mirrored.
 
     Args:
         images: (n, s, s, 3) uint8.
         size: Side of the windows.
-        top: (n,) int64 first rows, on the CPU.
-        left: (n,) int64 first columns, on the CPU.
+        corners: (2, n) int64 first rows and first columns, on the CPU.
+        mirrored: (n,) bool, on the CPU.
 
     Returns:
         (n, size, size, 3) uint8.
     """
-    if images.device.type != "cpu":
-        return gather_windows(images, size, top, left)
-    windows = images.new_empty(len(images), size, size, 3)
-    for row, (first, column) in enumerate(zip(top.tolist(), left.tolist(), strict=True)):
-        windows[row] = images[row, first : first + size, column : column + size]
-    return windows
+    found = images.new_empty(len(images), size, size, 3)
+    for row, (top, left, turned) in enumerate(zip(*corners.tolist(), mirrored.tolist(), strict=True)):
+        window = images[row, top : top + size, left : left + size]
+        found[row] = window.flip(1) if turned else window
+    return found
 
 
-def gather_windows(images: Tensor, size: int, top: Tensor, left: Tensor) -> Tensor:
-    """Like `crop`, in one operation."""
+def gathered_windows(images: Tensor, size: int, corners: Tensor, mirrored: Tensor) -> Tensor:
+    """Like `windows`, in one operation."""
     device = images.device
+    top, left, turned = sent(torch.stack((*corners, mirrored.long())), device)[:, :, None]
     span = torch.arange(size, device=device)
-    rows, columns = (first.to(device)[:, None] + span for first in (top, left))
-    return images[torch.arange(len(images), device=device)[:, None, None], rows[:, :, None], columns[:, None, :]]
-
-
-def mirror(images: Tensor, mirrored: Tensor) -> Tensor:
-    """Mirror the images, (n, s, s, 3), that `mirrored` selects, (n,) bool on the CPU; the others stay."""
-    if images.device.type != "cpu":
-        return torch.where(mirrored.to(images.device)[:, None, None, None], images.flip(2), images)
-    result = images.clone()
-    for row in mirrored.nonzero().flatten().tolist():
-        result[row] = images[row].flip(1)
-    return result
+    columns = left + torch.where(turned.bool(), size - 1 - span, span)
+    return images[torch.arange(len(images), device=device)[:, None, None], (top + span)[:, :, None], columns[:, None]]

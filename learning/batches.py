@@ -1,10 +1,14 @@
 """Batches of images on the device that needs them, without making it wait."""
 
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
 from torch import Tensor
+
+GATHERED = 2  # batches that are gathered before their step begins
 
 
 def epoch_batches(count: int, batch_size: int, drop_last: bool, generator: torch.Generator) -> Iterator[Tensor]:
@@ -35,11 +39,22 @@ def feed(images: Tensor, batches: Iterator[Tensor], device: torch.device) -> Ite
         yield batch, part
 
 
+def sent(draws: Tensor, device: torch.device) -> Tensor:
+    """A few numbers that were drawn on the CPU, on their way to `device`; the host does not wait for it.
+
+    A plain copy of pageable memory would: until everything before it has been computed.
+    """
+    if device.type == "cuda":
+        draws = draws.pin_memory()
+    return draws.to(device, non_blocking=True)
+
+
 def ahead(images: Tensor, rows: list[Tensor], device: torch.device, cuda: Any = torch.cuda) -> Iterator[Tensor]:
     """Batches of images that stay in the host's memory, each copied while the device works on the one before.
 
-    Two pinned buffers take turns, so that the copy needs neither the host nor the stream that computes. A buffer is
-    reused once its last copy is complete, and only the host waits for that.
+    A thread gathers images into pinned buffers: the host is busy with launching the step's kernels, and a device that
+    waits for them would wait for the gathering as well. The copies run beside the stream that computes. A buffer is
+    reused once its last copy is complete, and only the thread waits for that.
 
     Args:
         images: (n, height, width, 3) uint8, on the CPU.
@@ -49,26 +64,38 @@ def ahead(images: Tensor, rows: list[Tensor], device: torch.device, cuda: Any = 
     """
     largest = max(map(len, rows), default=0)
     pinned = device.type == "cuda"
-    buffers = [torch.empty((largest, *images.shape[1:]), dtype=images.dtype, pin_memory=pinned) for _ in range(2)]
+    buffers = [
+        torch.empty((largest, *images.shape[1:]), dtype=images.dtype, pin_memory=pinned) for _ in range(1 + GATHERED)
+    ]
     copied = [cuda.Event() for _ in buffers]
     side = cuda.Stream(device) if pinned else cuda.Stream()
 
-    def send(number: int) -> Tensor:
-        buffer, event = buffers[number % 2][: len(rows[number])], copied[number % 2]
-        event.synchronize()
+    def gather(number: int) -> Tensor:
+        slot = number % len(buffers)
+        copied[slot].synchronize()
+        buffer = buffers[slot][: len(rows[number])]
         torch.index_select(images, 0, rows[number], out=buffer)
+        return buffer
+
+    def send(buffer: Tensor, number: int) -> Tensor:
         with cuda.stream(side):
             batch = torch.empty(buffer.shape, dtype=buffer.dtype, device=device).copy_(buffer, non_blocking=True)
-            event.record(side)
+            copied[number % len(buffers)].record(side)
         return batch
 
-    ready = None
-    for number in range(len(rows) + 1):
-        coming = send(number) if number < len(rows) else None
-        if ready is not None:
-            stream = cuda.current_stream()
-            stream.wait_event(copied[(number - 1) % 2])
-            if pinned:
-                ready.record_stream(stream)  # its memory is the side stream's, which may reuse it after this step
-            yield ready
-        ready = coming
+    with ThreadPoolExecutor(1) as thread:
+        gathered = deque(thread.submit(gather, number) for number in range(min(GATHERED, len(rows))))
+        ready = None
+        for number in range(len(rows) + 1):
+            coming = None
+            if number < len(rows):
+                coming = send(gathered.popleft().result(), number)
+                if number + GATHERED < len(rows):
+                    gathered.append(thread.submit(gather, number + GATHERED))
+            if ready is not None:
+                stream = cuda.current_stream()
+                stream.wait_event(copied[(number - 1) % len(buffers)])
+                if pinned:
+                    ready.record_stream(stream)  # its memory is the side stream's, which may reuse it after this step
+                yield ready
+            ready = coming

@@ -7,12 +7,17 @@ torchvision shuffles them. FedLSR's code draws once per batch, after normalisati
 half of all values to zero; here colours change before normalisation.
 """
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
+
+from learning.batches import sent
 
 STRENGTH = (0.8, 0.8, 0.8, 0.2)  # brightness, contrast, saturation, hue
 JITTER, GREY = 0.8, 0.2  # probabilities
 LUMA = (0.2989, 0.587, 0.114)  # of ITU-R BT.601, as torchvision rounds them
+OFFSETS = (5.0, 3.0, 1.0)  # of red, green and blue, in sixths of a turn
 
 
 def distort(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -27,14 +32,15 @@ def distort(images: Tensor, generator: torch.Generator) -> Tensor:
     """
     count = len(images)
     factors = 2 * torch.rand(4, count, generator=generator) - 1
-    jittered, grey = (torch.rand(count, generator=generator) < p for p in (JITTER, GREY))
-    brightness, contrast, saturation = (1 + s * row for s, row in zip(STRENGTH[:3], factors[:3], strict=True))
-    scaled = images.float().div_(255)
-    changed = adjust(
-        scaled, *(row.to(images.device) for row in (brightness, contrast, saturation, STRENGTH[3] * factors[3]))
+    chosen = torch.stack([torch.rand(count, generator=generator) < p for p in (JITTER, GREY)])
+    amounts = torch.stack(
+        [*(1 + s * row for s, row in zip(STRENGTH[:3], factors[:3], strict=True)), STRENGTH[3] * factors[3]]
     )
-    changed = torch.where(_each(jittered, images.device), changed, scaled)
-    changed = torch.where(_each(grey, images.device), luma(changed), changed)
+    scaled = images.float().div_(255)
+    changed = adjust(scaled, *sent(amounts, images.device))
+    jittered, grey = sent(chosen, images.device)[:, :, None, None, None]
+    changed = torch.where(jittered, changed, scaled)
+    changed = torch.where(grey, luma(changed), changed)
     return changed.mul_(255).round_().to(torch.uint8)
 
 
@@ -60,7 +66,7 @@ def adjust(images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Ten
 
 def luma(images: Tensor) -> Tensor:
     """(n, height, width, 3) to (n, height, width, 1)."""
-    return (images * torch.tensor(LUMA, device=images.device)).sum(dim=3, keepdim=True)
+    return (images * _constant(LUMA, images.device)).sum(dim=3, keepdim=True)
 
 
 def turn_hue(images: Tensor, turns: Tensor) -> Tensor:
@@ -78,10 +84,11 @@ def turn_hue(images: Tensor, turns: Tensor) -> Tensor:
         (green - blue) / safe,
         torch.where(largest == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
     )
-    offsets = torch.tensor([5.0, 3.0, 1.0], device=images.device)
-    moved = (offsets + (sixths + 6 * turns[:, None, None]).unsqueeze(3)) % 6
+    moved = (_constant(OFFSETS, images.device) + (sixths + 6 * turns[:, None, None]).unsqueeze(3)) % 6
     return largest.unsqueeze(3) - spread.unsqueeze(3) * torch.minimum(moved, 4 - moved).clamp_(0, 1)
 
 
-def _each(chosen: Tensor, device: torch.device) -> Tensor:
-    return chosen.to(device)[:, None, None, None]
+@lru_cache(maxsize=8)
+def _constant(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Moved to a device once, since the host waits for that."""
+    return torch.tensor(values, device=device)

@@ -1,13 +1,16 @@
 """Batched augmentation against torchvision, image by image."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms import functional
 
 from learning import colour
-from learning.augmentation import augment, crop, gather_windows, mirror, stored_size, views
+from learning.augmentation import augment, gathered_windows, stored_size, views, windows
 from task import derived_generator
 
 AMOUNT = st.floats(0, 2, width=32)
@@ -81,16 +84,37 @@ def test_images_are_stored_larger_for_crops(augmentation: str, size: int) -> Non
 def test_windows_are_the_same_one_by_one_and_gathered(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     images = pictures(5, side=9, seed=seed)
-    top, left = torch.randint(4, (2, 5), generator=generator)
-    windows = crop(images, 6, top, left)
-    assert torch.equal(windows, gather_windows(images, 6, top, left))
-    for row in range(5):
-        assert torch.equal(windows[row], images[row, top[row] : top[row] + 6, left[row] : left[row] + 6])
-
-
-def test_mirroring_leaves_the_batch_it_was_given_alone() -> None:
-    images = pictures(2)
     before = images.clone()
-    mirrored = mirror(images, torch.tensor([True, False]))
-    assert torch.equal(mirrored, torch.stack([before[0].flip(1), before[1]]))
+    corners, mirrored = torch.randint(4, (2, 5), generator=generator), torch.rand(5, generator=generator) < 0.5
+    found = windows(images, 6, corners, mirrored)
+    assert torch.equal(found, gathered_windows(images, 6, corners, mirrored))
+    for row, (top, left, turned) in enumerate(zip(*corners, mirrored, strict=True)):
+        window = images[row, top : top + 6, left : left + 6]
+        assert torch.equal(found[row], window.flip(1) if turned else window)
     assert torch.equal(images, before)
+
+
+class Crossings(TorchDispatchMode):
+    """Records each copy from one kind of device to another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting: list[bool] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        inputs = [value for value in args if isinstance(value, torch.Tensor)]
+        if isinstance(result, torch.Tensor) and any(value.device != result.device for value in inputs):
+            self.waiting.append(not (kwargs or {}).get("non_blocking", False))
+        return result
+
+
+@pytest.mark.parametrize(("augmentation", "copies"), [("none", 0), ("flip", 1), ("crop-flip", 1), ("flip-jitter", 3)])
+def test_a_device_gets_the_draws_in_few_copies_that_nobody_waits_for(augmentation: str, copies: int) -> None:
+    """Tensors without values stand in for a GPU, on which a plain copy would wait until the last step is done."""
+    images = torch.empty(4, 10, 10, 3, dtype=torch.uint8, device="meta")
+    generator = derived_generator(1, "x")
+    augment(images, augmentation, 8, generator)  # constants move once
+    with Crossings() as crossings:
+        assert augment(images, augmentation, 8, generator).shape == (4, 8, 8, 3)
+    assert crossings.waiting == [False] * copies

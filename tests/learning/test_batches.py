@@ -1,5 +1,6 @@
 """Index batches, and images on their way to a device."""
 
+import threading
 from typing import Any
 
 import torch
@@ -35,7 +36,7 @@ def test_feed_gives_the_images_that_the_index_names(count: int, size: int, drop_
 
 @given(st.integers(0, 20), st.integers(1, 6))
 def test_batches_sent_ahead_are_the_same(count: int, size: int) -> None:
-    """On the CPU's stand-ins for streams; compared after the last was sent, when both buffers had been reused."""
+    """On the CPU's stand-ins for streams; compared after the last was sent, when every buffer had been reused."""
     images = _images(count)
     rows = list(torch.arange(count).split(size)) if count else []
     sent = list(ahead(images, rows, torch.device("cpu"), torch.cpu))
@@ -55,7 +56,7 @@ class Recorder:
 
         class Event:
             def synchronize(self) -> None:
-                log.append(f"host waits for {name}")
+                log.append(f"gathering waits for {name}")
 
             def record(self, stream: Any) -> None:
                 log.append(f"{name} ends")
@@ -83,11 +84,36 @@ class Recorder:
 
 def test_the_next_batch_is_under_way_before_a_step_begins_and_no_buffer_is_written_too_early() -> None:
     cuda = Recorder()
-    for number, _ in enumerate(ahead(_images(6), list(torch.arange(6).split(2)), torch.device("cpu"), cuda)):
+    for number, _ in enumerate(ahead(_images(10), list(torch.arange(10).split(2)), torch.device("cpu"), cuda)):
         cuda.log.append(f"step {number}")
-    assert cuda.log == [
-        "host waits for copy 0", "copy 0 ends",
-        "host waits for copy 1", "copy 1 ends", "step waits for copy 0", "step 0",
-        "host waits for copy 0", "copy 0 ends", "step waits for copy 1", "step 1",
-        "step waits for copy 0", "step 2",
+    step = [line for line in cuda.log if not line.startswith("gathering")]
+    assert step == [
+        "copy 0 ends", "copy 1 ends", "step waits for copy 0", "step 0", "copy 2 ends", "step waits for copy 1",
+        "step 1", "copy 0 ends", "step waits for copy 2", "step 2", "copy 1 ends", "step waits for copy 0", "step 3",
+        "step waits for copy 1", "step 4",
     ]  # fmt: skip
+    # Three buffers: the fourth batch is gathered into the first, after that one's copy was sent.
+    waits = [line for line in cuda.log if line.startswith("gathering")]
+    assert waits == [f"gathering waits for copy {number}" for number in (0, 1, 2, 0, 1)]
+    assert cuda.log.index(waits[3], cuda.log.index(waits[0]) + 1) > cuda.log.index("copy 0 ends")
+
+
+def test_images_are_gathered_by_another_thread_before_their_step() -> None:
+    """The one that launches kernels has no time for it."""
+    threads: list[int] = []
+
+    class Watching(Recorder):
+        def Event(self) -> Any:  # noqa: N802
+            event = super().Event()
+            plain = event.synchronize
+
+            def synchronize() -> None:
+                threads.append(threading.get_ident())
+                plain()
+
+            event.synchronize = synchronize
+            return event
+
+    assert len(list(ahead(_images(6), list(torch.arange(6).split(2)), torch.device("cpu"), Watching()))) == 3
+    assert threading.get_ident() not in threads
+    assert len(threads) == 3
