@@ -16,6 +16,7 @@ from config.named import parse_args
 from config.run_config import RunConfig
 from data.errors import DataError
 from data.images.decoded_cache import GIB, DecodedCache
+from data.images.pixels import Pixels
 from data.noise.synthetic import corrupt
 from data.partition.file import deal
 from data.partition.schemes import partition
@@ -160,6 +161,17 @@ def pixels(site: Site, split: Split, size: int, config: RunConfig) -> np.ndarray
     cache = _cache(site.cache_dir, site.cache_bytes)
     with advising(config):
         return cache.images(_release(site.root), split.keys, size, threads=torch.get_num_threads())
+
+
+def stored_pixels(site: Site, split: Split, size: int, config: RunConfig) -> Pixels:
+    """The split's images, as `pixels`, without a copy of those that are in a file."""
+    cache = _cache(site.cache_dir, site.cache_bytes)
+    with advising(config):
+        return cache.pixels(_release(site.root), split.keys, size, threads=torch.get_num_threads())
+
+
+def stored_training_pixels(site: Site, split: Split, config: RunConfig) -> Pixels:
+    return stored_pixels(site, split, _stored(config), config)
 
 
 def training_pixels(site: Site, split: Split, config: RunConfig) -> np.ndarray:

@@ -21,6 +21,7 @@ import numpy as np
 from data.errors import BadImageError
 from data.images.decode import DECODER
 from data.images.loading import load_images, unreadable_images
+from data.images.pixels import Pixels, StoredPixels
 from data.release import Release
 from data.stores.pack import PackStore
 from data.user_cache import below_home, cache_folder
@@ -98,6 +99,10 @@ class DecodedCache:
                 self._warn(f"{self.folder} cannot be written ({reason}); images are decoded anew in each visit.")
             self._warn = None
         return load_images(release, keys, size, threads) if kept is None else kept
+
+    def pixels(self, release: Release, keys: np.ndarray, size: int, threads: int = 1) -> Pixels:
+        """The same images; those of a pack of pixels stay in its file, which is mapped."""
+        return StoredPixels(self.images(release, keys, size, threads))
 
     def bad_images(self, release: Release, keys: np.ndarray, size: int, threads: int = 1) -> dict[int, str]:
         """Decode everything once, and note in the folder which images cannot be read.

@@ -78,6 +78,24 @@ class PackStore:
         row = self._row(key)
         return self._verified(row, self._images[row])
 
+    @property
+    def all_pixels(self) -> np.ndarray:
+        """(m, size, size, 3) uint8: the file of a pack of pixels, unchecked and read-only."""
+        return self._images
+
+    def rows(self, keys: np.ndarray) -> np.ndarray:
+        """(n,) int64: where the images of these keys are in the pack's arrays.
+
+        Raises:
+            DataError: A key is not there.
+        """
+        known = self.index.keys
+        places = np.searchsorted(known, keys.astype(known.dtype), sorter=self._order)
+        rows = self._order[np.minimum(places, len(known) - 1)].astype(np.int64)
+        for key in keys[known[rows] != keys]:
+            raise DataError(f"image {show(key)} is not in {self.path}.")
+        return rows
+
     def mark(self, keys: np.ndarray) -> bytes:
         """The checksum of the index covers those of all images."""
         return self.index.stamp.encode()
