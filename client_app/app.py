@@ -1,5 +1,6 @@
 """The ClientApp and its handlers: one client, one message at a time."""
 
+import math
 import time
 import traceback
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from data.errors import BadImageError, DataError
 from data.text import one_line
 from learning.allocator import keep_freed_memory
 from learning.evaluation import evaluate
+from learning.images import Images
 from learning.inference import Inference
 from learning.method import Told
 from learning.replica import check_compiler, kept_replica
@@ -30,7 +32,7 @@ from methods.scores import counts
 from simulation.machine import machine
 from simulation.patches import prepare_simulation
 from simulation.pinned_app import PinnedClientApp
-from simulation.share import hold_to_share, out_of_memory, place
+from simulation.share import has_room, hold_to_share, out_of_memory
 from task import Compute, derived_generator, needs_two_images, pick_compute
 
 prepare_simulation()
@@ -126,7 +128,7 @@ def train(message: Message, context: Context) -> Message:
     sent = message.content.config_records[keys.CONFIG]
     server_round = cast(int, sent[keys.SERVER_ROUND])
     split = local_data.training_data(site, config)
-    images = torch.from_numpy(local_data.training_pixels(site, split, config))
+    pixels = local_data.stored_training_pixels(site, split, config)
     compute = pick_compute(config.precision, config.autotune)
     if compute.device.type == "cpu":
         keep_freed_memory()
@@ -143,7 +145,7 @@ def train(message: Message, context: Context) -> Message:
     found = client_state.load(last_round) if method.remembers and last_round else None
     report = train_locally(
         replica.model,
-        place(images, compute.device),
+        Images(pixels, compute.device, stay=has_room(math.prod(pixels.shape), compute.device)),
         torch.from_numpy(split.labels.astype(np.int64)),
         method,
         config,
@@ -193,7 +195,7 @@ def class_losses(message: Message, context: Context) -> Message:
     compute = pick_compute(config.precision, config.autotune)
     classes = len(local_data.class_names(site))
     model = _global_model(message, config, classes, compute)
-    images = torch.from_numpy(local_data.training_pixels(site, split, config))
+    images = Images(local_data.stored_training_pixels(site, split, config), compute.device)
     logits = Inference(images, config.image_size, compute, config.normalization).on_all(model).cpu()
     labels = torch.from_numpy(split.labels.astype(np.int64))
     losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none").double().numpy()
@@ -216,7 +218,7 @@ def evaluate_locally(message: Message, context: Context) -> Message:
     split = local_data.evaluation_data(site, config)
     compute = pick_compute(config.precision, config.autotune)
     model = _global_model(message, config, len(local_data.class_names(site)), compute)
-    images = local_data.pixels(site, split, config.image_size, config)
+    images = local_data.stored_pixels(site, split, config.image_size, config)
     result = evaluate(model, images, split.labels, compute, config.normalization)
     metrics = MetricRecord(
         {

@@ -1,12 +1,14 @@
 """Batches of images on the device that needs them, without making it wait."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from data.images.pixels import Pixels
 
 GATHERED = 2  # batches that are gathered before their step begins
 
@@ -19,26 +21,6 @@ def epoch_batches(count: int, batch_size: int, drop_last: bool, generator: torch
         yield order[start : min(start + batch_size, stop)]
 
 
-def feed(images: Tensor, batches: Iterator[Tensor], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    """Turn index batches into batches of images.
-
-    Args:
-        images: (n, height, width, 3) uint8, on the CPU or on `device`.
-        batches: (batch,) int64 each, on the CPU.
-        device: Where the results go.
-
-    Yields:
-        Images of one batch (batch, height, width, 3), and their indices (batch,), on `device`.
-    """
-    rows = list(batches)
-    # One transfer per epoch instead of one per step.
-    moved = torch.cat(rows).to(device).split([len(part) for part in rows]) if rows else ()  # type: ignore[no-untyped-call]
-    here = images.device.type == device.type
-    chosen = (images.index_select(0, part) for part in moved) if here else ahead(images, rows, device)
-    for part, batch in zip(moved, chosen, strict=True):
-        yield batch, part
-
-
 def sent(draws: Tensor, device: torch.device) -> Tensor:
     """A few numbers that were drawn on the CPU, on their way to `device`; the host does not wait for it.
 
@@ -49,7 +31,7 @@ def sent(draws: Tensor, device: torch.device) -> Tensor:
     return draws.to(device, non_blocking=True)
 
 
-def ahead(images: Tensor, rows: list[Tensor], device: torch.device, cuda: Any = torch.cuda) -> Iterator[Tensor]:
+def ahead(pixels: Pixels, rows: Sequence[Tensor], device: torch.device, cuda: Any = torch.cuda) -> Iterator[Tensor]:
     """Batches of images that stay in the host's memory, each copied while the device works on the one before.
 
     A thread gathers images into pinned buffers: the host is busy with launching the step's kernels, and a device that
@@ -57,16 +39,15 @@ def ahead(images: Tensor, rows: list[Tensor], device: torch.device, cuda: Any = 
     reused once its last copy is complete, and only the thread waits for that.
 
     Args:
-        images: (n, height, width, 3) uint8, on the CPU.
-        rows: Index batches on the CPU.
+        pixels: n images.
+        rows: (batch,) int64 each, on the CPU.
         device: A GPU.
         cuda: The GPU's module; `torch.cpu` has the same names and does everything synchronously.
     """
     largest = max(map(len, rows), default=0)
     pinned = device.type == "cuda"
-    buffers = [
-        torch.empty((largest, *images.shape[1:]), dtype=images.dtype, pin_memory=pinned) for _ in range(1 + GATHERED)
-    ]
+    shape = (largest, *pixels.shape[1:])
+    buffers = [torch.empty(shape, dtype=torch.uint8, pin_memory=pinned) for _ in range(1 + GATHERED)]
     copied = [cuda.Event() for _ in buffers]
     side = cuda.Stream(device) if pinned else cuda.Stream()
 
@@ -74,7 +55,7 @@ def ahead(images: Tensor, rows: list[Tensor], device: torch.device, cuda: Any = 
         slot = number % len(buffers)
         copied[slot].synchronize()
         buffer = buffers[slot][: len(rows[number])]
-        torch.index_select(images, 0, rows[number], out=buffer)
+        pixels.take(rows[number].numpy(), out=buffer.numpy())
         return buffer
 
     def send(buffer: Tensor, number: int) -> Tensor:

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from learning.batches import ahead
+from data.images.pixels import Pixels, StoredPixels
+from learning.images import Images
 from task import Compute, to_input
 
 EVALUATION_BATCH = 256  # at most, and the notebook's: GPUs want large batches
@@ -52,7 +53,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: nn.Module, images: np.ndarray, labels: np.ndarray, compute: Compute, normalization: str
+    model: nn.Module, images: Pixels | np.ndarray, labels: np.ndarray, compute: Compute, normalization: str
 ) -> Evaluation:
     """Evaluate in inference mode.
 
@@ -67,7 +68,8 @@ def evaluate(
     total_loss = torch.zeros((), dtype=torch.float64, device=compute.device)
     confusion: Tensor | None = None
     with torch.inference_mode():
-        for batch, truth in _batches(images, labels, compute.device):
+        pixels = StoredPixels(images) if isinstance(images, np.ndarray) else images
+        for batch, truth in _batches(pixels, labels, compute.device):
             truth = truth.to(compute.device, non_blocking=True)
             with compute.autocast():
                 logits = model(to_input(batch, compute, normalization))
@@ -90,12 +92,7 @@ def evaluation_batch(image_size: int, device: torch.device) -> int:
     return max(1, min(EVALUATION_BATCH, fits))
 
 
-def _batches(images: np.ndarray, labels: np.ndarray, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    pixels, truth = torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64))
-    size = evaluation_batch(images.shape[1], device)
-    if device.type == "cpu":
-        yield from zip(pixels.split(size), truth.split(size), strict=True)  # type: ignore[no-untyped-call]
-        return
-    rows = list(torch.arange(len(labels)).split(size))  # type: ignore[no-untyped-call]
-    for part, batch in zip(rows, ahead(pixels, rows, device), strict=True):
-        yield batch, truth[part]
+def _batches(pixels: Pixels, labels: np.ndarray, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    size = evaluation_batch(pixels.shape[1], device)
+    truth = torch.from_numpy(labels.astype(np.int64)).split(size)  # type: ignore[no-untyped-call]
+    return zip(Images(pixels, device).in_order(size), truth, strict=True)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from learning.augmentation import augment
 from learning.evaluation import evaluation_batch
+from learning.images import Images
 from task import Compute, to_input
 
 
@@ -18,14 +19,13 @@ class Inference:
     """What a visit needs to ask a network about its images.
 
     Attributes:
-        images: (n, side, side, 3) uint8, all that the client holds; only their centre is used if they are stored
-            larger than the input.
+        images: All n that the client holds; only their centre is used if they are stored larger than the input.
         image_size: Side of the input.
         compute: Device and precision.
         normalization: A key of `task.NORMALIZATIONS`.
     """
 
-    images: Tensor
+    images: Images
     image_size: int
     compute: Compute
     normalization: str
@@ -35,7 +35,7 @@ class Inference:
         """(n, C) float32 logits in evaluation mode, on the device."""
         size = evaluation_batch(self.image_size, self.compute.device)
         with evaluating(network):
-            parts = [self._logits(network, self._inputs(part)) for part in self.images.split(size)]  # type: ignore[no-untyped-call]
+            parts = [self._logits(network, self._inputs(part)) for part in self.images.in_order(size)]
         return torch.cat(parts)
 
     def frozen(self, network: nn.Module) -> Callable[[Tensor], Tensor]:

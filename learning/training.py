@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from config.run_config import RunConfig
 from learning.augmentation import views
-from learning.batches import epoch_batches, feed
+from learning.batches import epoch_batches
+from learning.images import Images, images_on
 from learning.inference import Inference
 from learning.method import Batch, Method, Told, View, Visit
 from learning.optimizer import LocalSGD
@@ -38,7 +39,7 @@ class TrainingReport:
 
 def train_locally(
     model: nn.Module,
-    images: Tensor,
+    images: Images | Tensor,
     labels: Tensor,
     method: Method,
     config: RunConfig,
@@ -56,7 +57,7 @@ def train_locally(
 
     Args:
         model: On ``compute.device``, channels-last, with the `Method.networks` networks; parameters in float32.
-        images: (n, height, width, 3) uint8, on the CPU or on ``compute.device``.
+        images: (n, height, width, 3) uint8; a tensor may be on the CPU or on ``compute.device``.
         labels: (n,) int64.
         method: Turns the networks' answers into a loss.
         config: Epochs, batch size, SGD, augmentation, normalisation.
@@ -76,7 +77,7 @@ def train_locally(
     optimizer.begin(config.learning_rate, config.momentum, config.weight_decay)
     proximal = ProximalTerm(model, proximal_mu) if proximal_mu else None
     scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.dtype is torch.float16)
-    labels = labels.to(compute.device)
+    images, labels = images_on(images, compute.device), labels.to(compute.device)
     look = partial(_look, method=method, config=config, compute=compute, generator=generator)
     visit = Visit(
         labels,
@@ -97,7 +98,7 @@ def train_locally(
         loss_sum = torch.zeros((), dtype=torch.float64, device=compute.device)
         seen = 0
         order = epoch_batches(len(labels), config.batch_size, config.drop_last, generator)
-        for batch, rows in feed(images, order, compute.device):
+        for batch, rows in images.batches(list(order)):
             seen_by = [look(network, batch) for network in visit.networks]
             loss = method.loss(Batch(rows, labels[rows], seen_by), visit)
             scaler.scale(loss).backward()  # type: ignore[no-untyped-call]

@@ -20,6 +20,7 @@ from config.run_config import ConfigError, RunConfig
 from learning.allocator import keep_freed_memory
 from learning.augmentation import stored_size
 from learning.evaluation import evaluate, evaluation_batch
+from learning.images import Images
 from learning.inference import Inference
 from learning.method import Method, Told, Visit
 from learning.replica import kept_replica
@@ -28,7 +29,7 @@ from methods import build_method
 from methods.forward import TOLD
 from methods.two_stages import BEGAN, NOISY, STAGE
 from simulation.capacity import Share
-from simulation.share import hold_to, out_of_memory, place
+from simulation.share import has_room, hold_to, out_of_memory
 from task import Compute, build_model, networks_of, pick_compute
 
 CLASSES = 14
@@ -62,8 +63,9 @@ def client_work(config: RunConfig, steps: int, images: int) -> Work:
     kept = tables(method, images, ours.model, config, compute)
 
     def train(count: int) -> tuple[int, float]:
+        held = Images(pixels, compute.device, stay=has_room(pixels.nbytes, compute.device))
         report = train_locally(
-            ours.model, place(pixels, compute.device), labels[:count], method, config, compute, generator,
+            ours.model, held, labels[:count], method, config, compute, generator,
             optimizer=ours.optimizer, server_round=config.num_server_rounds, told=HEAVIEST,
         )  # fmt: skip
         return report.images_seen, report.seconds
@@ -87,7 +89,7 @@ def tables(method: Method, images: int, model: nn.Module, config: RunConfig, com
         config.num_server_rounds,
         HEAVIEST,
         networks=networks_of(model),
-        inference=Inference(none, config.image_size, compute, config.normalization),
+        inference=Inference(Images(none, compute.device), config.image_size, compute, config.normalization),
     )
     method.begin(visit)
     return [value.clone() for value in (*visit.state.values(), *visit.scratch.values()) if isinstance(value, Tensor)]

@@ -44,7 +44,7 @@ class CleanSet:
                 bad[0],
             )
         with advising(config):
-            self._images = cache.images(release, listed.keys, size, threads)
+            self._images = cache.pixels(release, listed.keys, size, threads)
         self._labels = listed.labels.astype(np.int64)
         self._model = model.to(compute.device)
         self._compute = compute

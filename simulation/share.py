@@ -9,7 +9,6 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from config.run_config import ConfigError
 from simulation.capacity import GIB, GPU_UNITS, Share
@@ -80,11 +79,9 @@ def free_gpu_bytes() -> int:
     return max(0, min(free, int(_held[-1].gpus * total) - CONTEXT_BYTES - torch.cuda.memory_allocated(0)))
 
 
-def place(images: Tensor, device: torch.device) -> Tensor:
-    """Move all images of the visit to the GPU if they take at most half of what this client has free there."""
-    if device.type != "cuda":
-        return images
-    return images.to(device) if images.nbytes <= free_gpu_bytes() // 2 else images
+def has_room(size: int, device: torch.device) -> bool:
+    """Whether a visit's images, of so many bytes, may stay on the GPU: if they take at most half of what is free."""
+    return device.type == "cuda" and size <= free_gpu_bytes() // 2
 
 
 def out_of_memory(error: torch.OutOfMemoryError) -> str:

@@ -8,6 +8,8 @@ The exit status is 1 if a requirement does not hold or a step did not finish.
 """
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -30,12 +32,15 @@ ROOT = Path(__file__).parents[2]
 STEPS: dict[str, tuple[list[str], float]] = {
     "equality": (["benchmarks.gpu.equality"], 100),
     "tests": (["pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider", "-p", "no:benchmark"], 60),
-    "speed": (["benchmarks.gpu.speed"], 180),
+    "parts": (["benchmarks.gpu.parts"], 75),
+    "speed": (["benchmarks.gpu.speed"], 90),
+    "clients": (["benchmarks.gpu.clients"], 120),
     "whole_run": (["benchmarks.gpu.whole_run"], 240),
     "memory": (["benchmarks.gpu.memory"], 90),
     "probe": (["probe", "--clients", "100", "-c", "preset='notebook'"], 120),
     "recipe": (["benchmarks.client.recipe", "--images", "640", "--repeats", "1"], 100),
     "data_path": (["benchmarks.gpu.data_path"], 60),
+    "waits": (["benchmarks.gpu.waits"], 60),
     "compiled": (["benchmarks.gpu.compiled"], 150),
 }
 # What a CPU runs of these instead.
@@ -48,7 +53,7 @@ PACKAGES = ("flwr", "ray", "torch", "torchvision", "numpy")
 Finding = dict[str, Any]
 
 
-def run_step(name: str, arguments: Sequence[str], limit: float, out: Path) -> list[Finding]:
+def run_step(name: str, arguments: Sequence[str], limit: float, out: Path, gpu: bool = False) -> list[Finding]:
     """The findings of one step, written to `out` at once; its other output goes to its log."""
     findings: list[Finding] = []
 
@@ -61,10 +66,17 @@ def run_step(name: str, arguments: Sequence[str], limit: float, out: Path) -> li
     with (
         (out / f"{name}.log").open("w", encoding="utf-8") as log,
         subprocess.Popen(
-            [sys.executable, "-m", *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True
+            [sys.executable, "-m", *arguments],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env=os.environ if gpu else os.environ | {"OMP_NUM_THREADS": "1"},  # toys do not pay for more
+            start_new_session=True,
         ) as process,
     ):
-        timer = threading.Timer(limit, process.kill)
+        # With all that it started: one of them could keep the pipe open.
+        timer = threading.Timer(limit, os.killpg, (process.pid, signal.SIGKILL))
         timer.start()
         assert process.stdout is not None
         for line in process.stdout:
@@ -116,7 +128,7 @@ def main(
         if left < 1:
             print(f"{name}: no time left", file=sys.stderr)
             continue
-        findings += run_step(name, arguments, min(limit, left), out)
+        findings += run_step(name, arguments, min(limit, left), out, bool(gpu))
         print(f"{name}: done, {deadline - time.monotonic():.0f} s left", file=sys.stderr, flush=True)
     where = {"device": gpu or "no GPU", **machine(PACKAGES)}
     Console(width=160).print(table(findings, ", ".join(f"{key} {value}" for key, value in where.items())))

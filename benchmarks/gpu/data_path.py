@@ -13,6 +13,7 @@ from benchmarks.data.repeated import write_repeated
 from benchmarks.gpu.step import Scale, emit, scale, seconds
 from data.images.decode import decode, resize
 from data.images.decoded_cache import DecodedCache
+from data.images.pixels import StoredPixels
 from data.release import open_release
 from learning.batches import ahead
 
@@ -49,7 +50,7 @@ def rates(size: Scale, folder: Path, device: torch.device) -> None:
     emit("memory to the device, all at once", size.photos / whole, "images/s")
     if device.type == "cuda":
         rows = list(torch.randperm(size.photos).split(size.batch_size))  # type: ignore[no-untyped-call]
-        streamed = seconds(lambda: list(ahead(images, rows, device)), device)
+        streamed = seconds(lambda: list(ahead(StoredPixels(found[1]), rows, device)), device)
         emit("memory to the device, batches copied ahead", size.photos / streamed, "images/s")
 
 

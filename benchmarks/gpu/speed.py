@@ -1,17 +1,12 @@
-"""Images per second: a bare loop, one client's visit, several clients at once; and what the host waits for.
+"""Images per second: a bare loop and one client's visit.
 
 The bare loop is PyTorch as an expert would write it (channels-last, autocast, fused SGD, autotuning), with all images
-on the device. A visit is the app's own loop. Both run in one process and take turns; clients at once are processes of
-their own, as Ray's actors are.
+on the device. A visit is the app's own loop. Both run in one process and take turns.
 """
 
-import itertools
 import statistics
-import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,13 +15,9 @@ from benchmarks.gpu.step import CLASSES, Scale, emit, scale, seconds
 from benchmarks.tools.bare_loop import Load, bare_visit
 from benchmarks.tools.our_loop import our_visit
 from config.run_config import RunConfig
-from probe.concurrent import try_clients
-from probe.recommendation import Needs, share_of_each
-from probe.session import look_at_hardware
 from task import Compute, pick_compute
 
-AIM_VISIT, AIM_CLIENTS = 0.97, 0.95
-PROFILED_STEPS = 6  # the profiler takes minutes over an epoch
+AIM = 0.97  # of the bare loop
 
 
 def config_of(size: Scale, **changes: Any) -> RunConfig:
@@ -55,7 +46,7 @@ def rates(size: Scale, contenders: Mapping[str, Callable[[], object]], device: t
     return {name: size.steps * size.batch_size / statistics.median(found[1:]) for name, found in times.items()}
 
 
-def one_client(size: Scale) -> float:
+def one_client(size: Scale) -> None:
     compute = pick_compute("auto", autotune=True)
     contenders: dict[str, Callable[[], object]] = {
         "bare loop": bare_loop(size, compute),
@@ -70,14 +61,13 @@ def one_client(size: Scale) -> float:
     for name, rate in found.items():
         emit(f"{name}: {what}", rate, "images/s")
         if name != "bare loop":
-            required = rate >= AIM_VISIT * bare if name == "visit" and compute.device.type == "cuda" else None
+            required = rate >= AIM * bare if name == "visit" and compute.device.type == "cuda" else None
             emit(
                 f"{name} / bare loop",
                 rate / bare,
                 ok=required,
-                aim=f"at least {AIM_VISIT}" if required is not None else "",
+                aim=f"at least {AIM}" if required is not None else "",
             )
-    return bare
 
 
 def other_precisions(size: Scale) -> None:
@@ -87,53 +77,11 @@ def other_precisions(size: Scale) -> None:
         emit(f"visit: {precision}, autotune {autotune}", found["visit"], "images/s")
 
 
-def waits(size: Scale) -> None:
-    """What makes the host wait for the device inside an epoch: by PyTorch's own alarm, and by the profiler."""
-    size = replace(size, steps=PROFILED_STEPS)
-    compute = pick_compute("auto", autotune=True)
-    for augmentation, on_device in itertools.product(("none", "crop-flip", "crop-flip-jitter"), (True, False)):
-        run = our_visit(config_of(size, augmentation=augmentation), compute, size.steps, on_device)
-        run()
-        what = f"{augmentation}, images {'on the device' if on_device else 'copied ahead'}, {size.steps} steps"
-        torch.cuda.set_sync_debug_mode("warn")
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            run()
-        torch.cuda.set_sync_debug_mode("default")
-        where = sorted({f"{Path(found.filename).name}:{found.lineno}" for found in caught})
-        emit(f"synchronisations, {what}", len(caught), ", ".join(where))
-        with torch.profiler.profile() as profile:
-            run()
-        counts = {event.key: event.count for event in profile.key_averages()
-                  if "Synchronize" in event.key or "Memcpy HtoD" in event.key}  # fmt: skip
-        emit(f"profiler, {what}", str(counts))
-
-
-def clients_at_once(size: Scale, bare: float) -> None:
-    hardware = look_at_hardware()
-    config = config_of(size)
-    for count in size.at_once:
-        try:
-            share = share_of_each(count, hardware, Needs(0, 0))
-            trial = try_clients(config, count, share, size.steps * 2, images=size.images)
-        except Exception as error:
-            emit(f"{count} clients at once", f"{type(error).__name__}: {error}", ok=False)
-            continue
-        emit(f"{count} clients at once, {share}", trial.images_per_second, "images/s")
-        required = trial.images_per_second >= AIM_CLIENTS * bare if hardware.gpus and count > 1 else None
-        emit(f"{count} clients at once / bare loop", trial.images_per_second / bare, ok=required,
-             aim=f"at least {AIM_CLIENTS}" if required is not None else "")  # fmt: skip
-        emit(f"{count} clients at once: GPU memory together", trial.gpu / 2**30, "GiB")
-
-
 def main() -> None:
     size = scale()
-    bare = one_client(size)
-    torch.cuda.empty_cache()
-    clients_at_once(size, bare)
+    one_client(size)
     if torch.cuda.is_available():
         other_precisions(size)
-        waits(size)
 
 
 if __name__ == "__main__":

@@ -58,8 +58,10 @@ def one_run(size: Scale, clients: int, at_once: int, rounds: int, folder: Path, 
     emit(f"{what}: all of it", time.time() - begun, "s")
     emit(f"{what}: first round", entries[0]["seconds"], "s")
     later = entries[1:] or entries
-    training = statistics.median(entry["seconds"] - entry["evaluation-seconds"] for entry in later)
-    emit(f"{what}: a later round without evaluation", training, "s")
+    # Not `seconds` minus evaluation: clients train while the server evaluates.
+    training = statistics.median(entry["exchange-seconds"] for entry in later)
+    emit(f"{what}: a later round, from the first message to the new model", training, "s")
+    emit(f"{what}: a later round with its evaluation", statistics.median(entry["seconds"] for entry in later), "s")
     rate = entries[-1]["images-seen"] / training
     emit(f"{what}: images trained a second of it", rate, "images/s")
     emit(f"{what}: of the bare loop", rate / bare)

@@ -18,8 +18,9 @@ SMALL = Scale("resnet18", 16, 2, steps=1, repeats=1, at_once=(1,), images=2, pho
 def test_what_a_killed_step_found_is_kept(tmp_path: Path) -> None:
     program = tmp_path / "step.py"
     program.write_text(
-        "import time\nfrom benchmarks.gpu.step import emit\nemit('first', 1.5, 's', ok=True)\nprint('by the way')\n"
-        "import sys; sys.stdout.flush(); time.sleep(600)\n",
+        "from benchmarks.gpu.step import emit\nemit('first', 1.5, 's', ok=True)\nprint('by the way')\n"
+        "import subprocess, sys; sys.stdout.flush()\n"
+        "subprocess.run([sys.executable, '-c', 'import time; time.sleep(600)'])\n",  # which has the same stdout
         encoding="utf-8",
     )
     command = ["timeit", "-n1", "-r1", f"import runpy; runpy.run_path({str(program)!r})"]

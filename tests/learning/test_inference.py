@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 from client_app import local_data
 from client_app.app import app as client_app
 from config.run_config import RunConfig
+from learning.images import Images
 from learning.inference import Inference, evaluating
 from task import Compute, build_model, to_input
 from tests.fakes import run_in_process
@@ -32,7 +33,7 @@ def test_answers_are_those_of_evaluation_mode_on_the_centre_of_what_is_stored() 
     network = _trained_a_little()
     before = copy.deepcopy(network.state_dict())
     network.train()
-    logits = Inference(IMAGES, 32, CPU, "imagenet").on_all(network)
+    logits = Inference(Images(IMAGES, CPU.device), 32, CPU, "imagenet").on_all(network)
     assert network.training
     assert not logits.requires_grad
     for name, value in network.state_dict().items():
@@ -48,7 +49,7 @@ def test_answers_are_those_of_evaluation_mode_on_the_centre_of_what_is_stored() 
 def test_a_frozen_copy_stays_what_the_network_was() -> None:
     network = _trained_a_little()
     inputs = to_input(IMAGES[:, :32, :32], CPU, "imagenet")
-    teacher = Inference(IMAGES, 32, CPU, "imagenet").frozen(network)
+    teacher = Inference(Images(IMAGES, CPU.device), 32, CPU, "imagenet").frozen(network)
     network.eval()
     expected = network(inputs).detach()
     with torch.no_grad():

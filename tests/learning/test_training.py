@@ -12,7 +12,7 @@ from config.run_config import RunConfig
 from learning.augmentation import augment, stored_size
 from learning.training import ProximalTerm, train_locally
 from methods.ce import CE
-from simulation.share import place
+from simulation.share import has_room
 from task import Compute, build_model, derived_generator
 from tests.batches_of import batch_of, visit_of
 
@@ -183,20 +183,12 @@ def test_label_smoothing_by_hand() -> None:
         CE(label_smoothing=1.0)
 
 
-def test_images_go_to_the_gpu_if_they_leave_enough_memory_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Images:
-        nbytes = 600
-        moved: Any = None
-
-        def to(self, device: torch.device) -> str:
-            return f"on {device}"
-
-    images: Any = Images()
-    assert place(images, torch.device("cpu")) is images
+def test_images_stay_on_the_gpu_if_they_leave_enough_memory_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not has_room(1, torch.device("cpu"))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1200, 9999))
-    assert place(images, torch.device("cuda")) == "on cuda"
+    assert has_room(600, torch.device("cuda"))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1199, 9999))
-    assert place(images, torch.device("cuda")) is images
+    assert not has_room(600, torch.device("cuda"))
 
 
 def test_the_small_network_learns_and_two_visits_alike_end_at_the_same_bits() -> None:

@@ -140,8 +140,7 @@ def test_images_go_to_the_gpu_if_they_fit_into_half_of_the_share(monkeypatch: py
     assert share.free_gpu_bytes() == 2 * GIB
     cuda.allocated = 4 * GIB
     assert share.free_gpu_bytes() == 0
-    images = torch.zeros(1, 2, 2, 3, dtype=torch.uint8)
-    assert share.place(images, torch.device("cuda")) is images
+    assert not share.has_room(1, torch.device("cuda"))
 
 
 TEXT = "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 16.00 GiB of which"
