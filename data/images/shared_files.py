@@ -192,14 +192,11 @@ class SharedFiles:
 
 
 def _deleted(path: Path) -> bool:
-    """Delete a file, unless a process maps it: then it counts as just used."""
+    """Delete a file, unless a process maps it."""
     try:
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.unlink(missing_ok=True)
-    except BlockingIOError:
-        os.utime(path)
-        return False
     except OSError:
         return False
     return True
