@@ -40,6 +40,7 @@ class Site:
         num_partitions: Number of slices; 1 for a site with a folder of its own.
         cache_dir: Where decoded images are kept.
         cache_bytes: Upper limit for them.
+        run: The same for all processes of a run; empty: the cache takes each process for a run.
     """
 
     root: Path
@@ -47,9 +48,10 @@ class Site:
     num_partitions: int
     cache_dir: Path
     cache_bytes: int
+    run: str = ""
 
     @classmethod
-    def resolve(cls, node_config: Mapping[str, Any], config: RunConfig) -> "Site":
+    def resolve(cls, node_config: Mapping[str, Any], config: RunConfig, run: str = "") -> "Site":
         """Works for simulated and real nodes alike: `partition-id` and `num-partitions` come from the node; the node's
         `data-dir`, `cache-dir` and `cache-gib` override the run's.
 
@@ -61,7 +63,7 @@ class Site:
         cache = _cache_of(node_config, config)
         given = [key for key in (PARTITION_ID, NUM_PARTITIONS) if key in node_config]
         if not given:
-            return cls(path, -1, 1, *cache)
+            return cls(path, -1, 1, *cache, run)
         if len(given) == 1:
             raise DataError(
                 f"node config: '{given[0]}' is given alone; set both 'partition-id' and 'num-partitions', or neither."
@@ -69,7 +71,7 @@ class Site:
         partition_id, count = (int(node_config[key]) for key in given)
         if not 0 <= partition_id < count:
             raise DataError(f"node config: 'partition-id' is {partition_id}; it must be from 0 to {count - 1}.")
-        return cls(path, partition_id, count, *cache)
+        return cls(path, partition_id, count, *cache, run)
 
 
 def training_data(site: Site, config: RunConfig) -> Split:
@@ -108,16 +110,17 @@ def bad_images(site: Site, config: RunConfig) -> list[str]:
 
 
 def look_at_images(site: Site, config: RunConfig) -> None:
-    """Decode this client's images into the cache, unless the release has too many of them for a roll call.
+    """Decode this client's images into the cache, unless the release has too many of them for a roll call; in a pack of
+    pixels, verify their checksums.
 
     Raises:
         BadImageError: One cannot be read, and `bad-images` is `refuse`.
     """
     if len(training_split(_release(site.root), config.train_split).labels) > LOOKED_AT:
         return
-    training_pixels(site, training_data(site, config), config)
+    stored_training_pixels(site, training_data(site, config), config)
     if config.fraction_evaluate:
-        pixels(site, evaluation_data(site, config), config.image_size, config)
+        stored_pixels(site, evaluation_data(site, config), config.image_size, config)
 
 
 def _dealt(site: Site, config: RunConfig) -> Split:
@@ -158,14 +161,14 @@ def pixels(site: Site, split: Split, size: int, config: RunConfig) -> np.ndarray
         BadImageError: One cannot be read, and `bad-images` is `refuse`.
         DataError: What `data.images.loading.load_images` refuses for another reason.
     """
-    cache = _cache(site.cache_dir, site.cache_bytes)
+    cache = _cache(site.cache_dir, site.cache_bytes, site.run)
     with advising(config):
         return cache.images(_release(site.root), split.keys, size, threads=torch.get_num_threads())
 
 
 def stored_pixels(site: Site, split: Split, size: int, config: RunConfig) -> Pixels:
     """The split's images, as `pixels`, without a copy of those that are in a file."""
-    cache = _cache(site.cache_dir, site.cache_bytes)
+    cache = _cache(site.cache_dir, site.cache_bytes, site.run)
     with advising(config):
         return cache.pixels(_release(site.root), split.keys, size, threads=torch.get_num_threads())
 
@@ -183,7 +186,7 @@ def _stored(config: RunConfig) -> int:
 
 
 def _sound(site: Site, split: Split, size: int, config: RunConfig) -> tuple[Split, list[str]]:
-    cache = _cache(site.cache_dir, site.cache_bytes)
+    cache = _cache(site.cache_dir, site.cache_bytes, site.run)
     return sound_images(_release(site.root), split, size, cache, config, torch.get_num_threads())
 
 
@@ -208,8 +211,8 @@ def _cache_of(node_config: Mapping[str, Any], config: RunConfig) -> tuple[Path, 
 
 
 @lru_cache(maxsize=4)
-def _cache(folder: Path, max_bytes: int) -> DecodedCache:
-    return DecodedCache(folder, max_bytes, partial(log, WARNING))
+def _cache(folder: Path, max_bytes: int, run: str) -> DecodedCache:
+    return DecodedCache(folder, max_bytes, partial(log, WARNING), run)
 
 
 @lru_cache(maxsize=4)

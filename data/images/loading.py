@@ -39,13 +39,7 @@ def load_images(
     """
     images = np.empty((len(keys), size, size, 3), np.uint8) if out is None else out
     store = release.store
-    decoded = isinstance(store, PackStore) and store.decoded_size
-    if decoded and decoded != size:
-        raise DataError(
-            f"{release.root} holds pixels of {decoded} x {decoded}; images of {size} are needed (crops take 8/7 of"
-            f" 'image-size'), so pack at {size}, or without --decoded."
-        )
-
+    decoded = pack_of_pixels(release, size) is not None
     decoding = threading.BoundedSemaphore(max(1, threads))
 
     def load_block(start: int) -> None:
@@ -65,6 +59,23 @@ def load_images(
         for _ in pool.map(load_block, range(0, len(keys), BLOCK)):
             pass
     return images
+
+
+def pack_of_pixels(release: Release, size: int) -> PackStore | None:
+    """The store of a release whose images have been decoded; None if its images are files.
+
+    Raises:
+        DataError: It holds pixels of another size than is needed.
+    """
+    store = release.store
+    if not isinstance(store, PackStore) or not store.decoded_size:
+        return None
+    if store.decoded_size != size:
+        raise DataError(
+            f"{release.root} holds pixels of {store.decoded_size} x {store.decoded_size}; images of {size} are needed"
+            f" (crops take 8/7 of 'image-size'), so pack at {size}, or without --decoded."
+        )
+    return store
 
 
 def _read(store: Store, keys: np.ndarray) -> list[bytes | DataError]:
@@ -103,7 +114,7 @@ def load_image(store: Store, key: bytes, size: int) -> np.ndarray:
 
 
 def unreadable_images(release: Release, keys: np.ndarray, threads: int = 1) -> dict[int, str]:
-    """Decode all images and keep none of them.
+    """Decode all image files and keep none of them.
 
     Returns:
         For each row of `keys` whose image is missing or damaged, the sentence that `load_images` would refuse it with.
@@ -115,10 +126,7 @@ def unreadable_images(release: Release, keys: np.ndarray, threads: int = 1) -> d
 
     def problem(row: int) -> str:
         try:
-            if isinstance(store, PackStore) and store.decoded_size:
-                store.pixels(keys[row])
-            else:
-                _decoded(store, keys[row], store.encoded(keys[row]))
+            _decoded(store, keys[row], store.encoded(keys[row]))
         except BadImageError as error:
             return str(error)
         return ""

@@ -17,6 +17,7 @@ keys           u8 (n, m)           padded with zeros
 =============  ==================  =============================================================================
 """
 
+import contextlib
 import hashlib
 import json
 import zlib
@@ -45,11 +46,13 @@ class PackStore:
         identity: Hash of the lists and options it was made from, in hex.
         index: Keys and labels.
         decoded_size: Side of the pixels, or 0 when image files are kept.
+        state: Changes when the file does, as far as can be told without reading it.
     """
 
-    def __init__(self, path: Path, metadata: dict[str, str], arrays: dict[str, np.ndarray]) -> None:
+    def __init__(self, path: Path, metadata: dict[str, str], arrays: dict[str, np.ndarray], state: str) -> None:
         """Wrap a mapped file whose checksum is right, and whose index `problem_of` has nothing against."""
         self.path = path
+        self.state = state
         self.class_names = tuple(json.loads(metadata["classes"]))
         self.identity = metadata["identity"]
         self.index = Index.from_tensors(arrays, metadata["checksum"])
@@ -111,12 +114,20 @@ class PackStore:
                 return row
         raise DataError(f"image {show(key)} is not in {self.path}.")
 
+    def are_sound(self, rows: np.ndarray) -> np.ndarray:
+        """(n,) bool: which of these rows of `all_pixels` are as they were packed."""
+        return np.array([zlib.crc32(self._images[row].data) == self._checksums[row] for row in rows], bool)
+
+    def damage(self, row: int) -> BadImageError:
+        """What to say of a row that is not."""
+        return BadImageError(
+            f"{self.path} is damaged: image {show(self.index.keys[row])} has changed since it was packed; copy or"
+            " pack it again."
+        )
+
     def _verified(self, row: int, image: np.ndarray) -> np.ndarray:
         if zlib.crc32(image.data) != self._checksums[row]:
-            raise BadImageError(
-                f"{self.path} is damaged: image {show(self.index.keys[row])} has changed since it was packed; copy or"
-                " pack it again."
-            )
+            raise self.damage(row)
         return image
 
 
@@ -132,6 +143,7 @@ def open_pack(path: Path) -> PackStore:
         DataError: It is unreadable, not a pack, short, damaged, of another version, or its index makes no sense.
     """
     try:
+        state = _state(path)  # before it is mapped: a file that takes its place then has another
         metadata, arrays = map_tensors(path)
         if metadata.get("format") != FORMAT:
             raise ValueError("is not a pack")
@@ -153,7 +165,7 @@ def open_pack(path: Path) -> PackStore:
         ) from None
     if problem := problem_of(metadata, arrays):
         raise DataError(f"{path} is a pack that {problem}; it must be one that `python -m data pack` made.")
-    return PackStore(path, metadata, arrays)
+    return PackStore(path, metadata, arrays, f"{state} {metadata['checksum']}")
 
 
 def index_checksum(header: bytes, arrays: dict[str, np.ndarray]) -> str:
@@ -164,6 +176,14 @@ def index_checksum(header: bytes, arrays: dict[str, np.ndarray]) -> str:
         if name != "images":
             seen.update(array.data)
     return seen.hexdigest()
+
+
+def _state(path: Path) -> str:
+    with contextlib.suppress(OSError):  # mapping it will report that
+        status = path.stat()
+        times = f"{status.st_mtime_ns} {status.st_ctime_ns}"
+        return f"{path.resolve()} {status.st_dev} {status.st_ino} {status.st_size} {times}"
+    return ""
 
 
 def _header(path: Path) -> bytes:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from data.errors import DataError
-from data.images import decoded_cache
+from data.images import decoded_cache, shared_files
 from data.images.decoded_cache import DecodedCache
 from data.images.loading import load_images
 from data.release import Release, open_release
@@ -54,7 +54,7 @@ def use(cache: DecodedCache, release: Release, keys: np.ndarray, moment: int) ->
     return images
 
 
-def test_the_least_recently_used_list_is_evicted(
+def test_of_what_no_run_uses_the_least_recently_used_makes_way(
     release: Release, lists: list[np.ndarray], decoded: list[int], tmp_path: Path
 ) -> None:
     cache = DecodedCache(tmp_path, 2 * BYTES)
@@ -82,7 +82,7 @@ def test_what_does_not_fit_is_not_kept(
 def test_a_nearly_full_disk_is_left_alone(
     release: Release, lists: list[np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoded_cache, "MIN_FREE_BYTES", 1 << 60)
+    monkeypatch.setattr(shared_files, "MIN_FREE_BYTES", 1 << 60)
     images = DecodedCache(tmp_path, 10 * BYTES).images(release, lists[0], SIZE)
     assert np.array_equal(images, load_images(release, lists[0], SIZE))
     assert held(tmp_path) == 0
