@@ -23,6 +23,7 @@ from learning.images import Images
 from learning.inference import Inference
 from learning.method import Told
 from learning.replica import check_compiler, kept_replica
+from learning.sound_images import advising
 from learning.training import train_locally
 from messages import keys
 from messages.fingerprint import running_code
@@ -128,8 +129,10 @@ def train(message: Message, context: Context) -> Message:
     sent = message.content.config_records[keys.CONFIG]
     server_round = cast(int, sent[keys.SERVER_ROUND])
     split = local_data.training_data(site, config)
-    pixels = local_data.stored_training_pixels(site, split, config)
     compute = pick_compute(config.precision, config.autotune)
+    # On a CPU, decoding would only take the cores of training.
+    load = local_data.training_pixels if compute.device.type == "cpu" else local_data.arriving_pixels
+    pixels = load(site, split, config)
     if compute.device.type == "cpu":
         keep_freed_memory()
     method = build_method(config)
@@ -143,20 +146,21 @@ def train(message: Message, context: Context) -> Message:
     last_round = cast(int, about_visit.get(keys.LAST_ROUND, 0))
     client_state = ClientState.of(about_visit, str(context.node_config.get(keys.STATE_DIR, "")), number, split.digest)
     found = client_state.load(last_round) if method.remembers and last_round else None
-    report = train_locally(
-        replica.model,
-        Images(pixels, compute.device, stay=has_room(math.prod(pixels.shape), compute.device)),
-        torch.from_numpy(split.labels.astype(np.int64)),
-        method,
-        config,
-        compute,
-        derived_generator(config.seed, "local training", server_round, number + 1),
-        proximal_mu=cast(float, sent.get(keys.PROXIMAL_MU, 0.0)),
-        optimizer=replica.optimizer,
-        server_round=server_round,
-        told=cast(dict[str, Told], dict(message.content.config_records.get(keys.METHOD, ConfigRecord()))),
-        state=found.state if found else None,
-    )
+    with advising(config):
+        report = train_locally(
+            replica.model,
+            Images(pixels, compute.device, stay=has_room(math.prod(pixels.shape), compute.device)),
+            torch.from_numpy(split.labels.astype(np.int64)),
+            method,
+            config,
+            compute,
+            derived_generator(config.seed, "local training", server_round, number + 1),
+            proximal_mu=cast(float, sent.get(keys.PROXIMAL_MU, 0.0)),
+            optimizer=replica.optimizer,
+            server_round=server_round,
+            told=cast(dict[str, Told], dict(message.content.config_records.get(keys.METHOD, ConfigRecord()))),
+            state=found.state if found else None,
+        )
     visit = report.visit
     metrics = MetricRecord(
         {
@@ -195,7 +199,7 @@ def class_losses(message: Message, context: Context) -> Message:
     compute = pick_compute(config.precision, config.autotune)
     classes = len(local_data.class_names(site))
     model = _global_model(message, config, classes, compute)
-    images = Images(local_data.stored_training_pixels(site, split, config), compute.device)
+    images = Images(local_data.training_pixels(site, split, config), compute.device)
     logits = Inference(images, config.image_size, compute, config.normalization).on_all(model).cpu()
     labels = torch.from_numpy(split.labels.astype(np.int64))
     losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none").double().numpy()
@@ -218,7 +222,7 @@ def evaluate_locally(message: Message, context: Context) -> Message:
     split = local_data.evaluation_data(site, config)
     compute = pick_compute(config.precision, config.autotune)
     model = _global_model(message, config, len(local_data.class_names(site)), compute)
-    images = local_data.stored_pixels(site, split, config.image_size, config)
+    images = local_data.pixels(site, split, config.image_size, config)
     result = evaluate(model, images, split.labels, compute, config.normalization)
     metrics = MetricRecord(
         {
@@ -246,7 +250,7 @@ def _read(message: Message, context: Context) -> tuple[RunConfig, local_data.Sit
     known = RunConfig().to_flat()
     sent = message.content.config_records[keys.CONFIG]
     config = RunConfig.from_flat({key: value for key, value in sent.items() if key in known})
-    return config, local_data.Site.resolve(context.node_config, config)
+    return config, local_data.Site.resolve(context.node_config, config, str(context.run_id))
 
 
 def _client_number(sent: ConfigRecord, context: Context, site: local_data.Site) -> int:

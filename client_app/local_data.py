@@ -118,9 +118,9 @@ def look_at_images(site: Site, config: RunConfig) -> None:
     """
     if len(training_split(_release(site.root), config.train_split).labels) > LOOKED_AT:
         return
-    stored_training_pixels(site, training_data(site, config), config)
+    training_pixels(site, training_data(site, config), config)
     if config.fraction_evaluate:
-        stored_pixels(site, evaluation_data(site, config), config.image_size, config)
+        pixels(site, evaluation_data(site, config), config.image_size, config)
 
 
 def _dealt(site: Site, config: RunConfig) -> Split:
@@ -154,8 +154,8 @@ def class_names(site: Site) -> tuple[str, ...]:
     return _release(site.root).class_names
 
 
-def pixels(site: Site, split: Split, size: int, config: RunConfig) -> np.ndarray:
-    """The split's images as (n, size, size, 3) uint8, decoded at most once while the cache has space.
+def pixels(site: Site, split: Split, size: int, config: RunConfig) -> Pixels:
+    """The split's images, decoded at most once while the cache has space; those that are in a file are not copied.
 
     Raises:
         BadImageError: One cannot be read, and `bad-images` is `refuse`.
@@ -163,22 +163,18 @@ def pixels(site: Site, split: Split, size: int, config: RunConfig) -> np.ndarray
     """
     cache = _cache(site.cache_dir, site.cache_bytes, site.run)
     with advising(config):
-        return cache.images(_release(site.root), split.keys, size, threads=torch.get_num_threads())
-
-
-def stored_pixels(site: Site, split: Split, size: int, config: RunConfig) -> Pixels:
-    """The split's images, as `pixels`, without a copy of those that are in a file."""
-    cache = _cache(site.cache_dir, site.cache_bytes, site.run)
-    with advising(config):
         return cache.pixels(_release(site.root), split.keys, size, threads=torch.get_num_threads())
 
 
-def stored_training_pixels(site: Site, split: Split, config: RunConfig) -> Pixels:
-    return stored_pixels(site, split, _stored(config), config)
-
-
-def training_pixels(site: Site, split: Split, config: RunConfig) -> np.ndarray:
+def training_pixels(site: Site, split: Split, config: RunConfig) -> Pixels:
+    """The images that this client trains on, see `pixels`."""
     return pixels(site, split, _stored(config), config)
+
+
+def arriving_pixels(site: Site, split: Split, config: RunConfig) -> Pixels:
+    """The same, at once: those that must be decoded are on their way, and whoever uses them gets the errors."""
+    cache = _cache(site.cache_dir, site.cache_bytes, site.run)
+    return cache.arriving(_release(site.root), split.keys, _stored(config), threads=torch.get_num_threads())
 
 
 def _stored(config: RunConfig) -> int:

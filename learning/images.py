@@ -68,9 +68,10 @@ class Images:
     def _chosen(self, rows: Sequence[Tensor], moved: Sequence[Tensor]) -> Iterator[Tensor]:
         if self._pixels is None:
             return self._resident(moved)
+        wanted = torch.cat(list(rows)).numpy()
+        self._pixels.expect(wanted)
         if self._here is None:
             return _from(self._pixels, rows, self._device)
-        wanted = torch.cat(list(rows)).numpy()
         if self._missing[wanted].all():
             return self._arriving(self._pixels, rows, moved)
         if len(late := np.unique(wanted[self._missing[wanted]])):  # what an earlier epoch left out

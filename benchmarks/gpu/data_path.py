@@ -1,6 +1,7 @@
 """Images per second from disk to the device: JPEGs in a pack, the decoded cache, and plain copies."""
 
 import os
+import shutil
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,12 +11,18 @@ import torch
 
 from benchmarks.data.full_size import jpeg
 from benchmarks.data.repeated import write_repeated
-from benchmarks.gpu.step import Scale, emit, scale, seconds
+from benchmarks.gpu.speed import config_of
+from benchmarks.gpu.step import CLASSES, Scale, emit, scale, seconds
 from data.images.decode import decode, resize
 from data.images.decoded_cache import DecodedCache
 from data.images.pixels import StoredPixels
 from data.release import open_release
 from learning.batches import ahead
+from learning.images import Images
+from learning.optimizer import LocalSGD
+from learning.training import train_locally
+from methods import build_method
+from task import build_model, derived_generator, pick_compute
 
 PHOTO_SIDE = 256  # the release's images are so large on average
 
@@ -54,10 +61,45 @@ def rates(size: Scale, folder: Path, device: torch.device) -> None:
         emit("memory to the device, batches copied ahead", size.photos / streamed, "images/s")
 
 
+def first_visits(size: Scale, folder: Path, device: torch.device) -> None:
+    """A client's first visit of one epoch, with all images decoded before it and with images that arrive meanwhile."""
+    release = open_release(folder / "release.pack")
+    keys = release.split("noisy_train").keys
+    compute, config = pick_compute("auto", autotune=True), config_of(size)
+    labels = torch.zeros(len(keys), dtype=torch.int64)
+    model = build_model(size.model, CLASSES, seed=0).to(device)
+    optimizer, method = LocalSGD(model), build_method(config)
+    threads = len(os.sched_getaffinity(0))
+    numbers = sorted({threads, max(1, threads // 8)})  # alone on the machine, and with a share of it
+
+    def visit(number: int, arriving: bool) -> None:
+        cache = DecodedCache(folder / f"first-{number}-{arriving}", 1 << 40)
+        load = cache.arriving if arriving else cache.pixels
+        pixels = load(release, keys, size.image_size, number)
+        images = Images(pixels, device, stay=device.type != "cpu")
+        train_locally(
+            model, images, labels, method, config, compute, derived_generator(1, "visit"), optimizer=optimizer
+        )  # fmt: skip
+
+    for number in numbers:
+        torch.set_num_threads(number)
+        visit(number, False)  # kept from now on
+        spent = {"later": seconds(lambda number=number: visit(number, False), device)}  # type: ignore[misc]
+        for arriving in (False, True):
+            shutil.rmtree(folder / f"first-{number}-{arriving}", ignore_errors=True)
+            spent[str(arriving)] = seconds(lambda n=number, a=arriving: visit(n, a), device)  # type: ignore[misc]
+        what = f"a visit of {len(keys)} images, {number} threads"
+        emit(f"{what}: images already decoded", spent["later"], "s")
+        emit(f"{what}: decoded before the first step", spent["False"], "s")
+        emit(f"{what}: decoded while it trains", spent["True"], "s")
+    torch.set_num_threads(threads)
+
+
 def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with tempfile.TemporaryDirectory() as temporary:
         rates(scale(), Path(temporary), device)
+        first_visits(scale(), Path(temporary), device)
 
 
 if __name__ == "__main__":

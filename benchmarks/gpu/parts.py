@@ -95,7 +95,7 @@ def visits(size: Scale) -> None:
     for run in contenders.values():
         run()
     threads = torch.get_num_threads()
-    for number in THREADS:
+    for number in THREADS if compute.device.type == "cuda" else (1,):
         torch.set_num_threads(number)
         for name, run in contenders.items():
             walls = [1000 * seconds(run, compute.device) / size.steps for _ in range(3)]

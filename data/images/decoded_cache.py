@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from data.errors import BadImageError
+from data.images.arriving import Arriving
 from data.images.checked import Checked
 from data.images.decode import DECODER
 from data.images.loading import load_images, pack_of_pixels, unreadable_images
@@ -73,6 +74,16 @@ class DecodedCache:
             raise pack.damage(row)
         return StoredPixels(pack.all_pixels, rows)
 
+    def arriving(self, release: Release, keys: np.ndarray, size: int, threads: int = 1) -> Pixels:
+        """Like `pixels`, but at once: images that are not kept are decoded meanwhile, and refused when used."""
+        shape = (len(keys), size, size, 3)
+        if pack_of_pixels(release, size) is not None:
+            return self.pixels(release, keys, size, threads)
+        with contextlib.suppress(OSError):  # which whoever decodes them will report
+            if (kept := self._files.mapped(self._name(release, keys, size), shape)) is not None:
+                return StoredPixels(kept)
+        return Arriving(shape, lambda waiting: self._decoded(release, keys, size, threads, waiting))
+
     def images(self, release: Release, keys: np.ndarray, size: int, threads: int = 1) -> np.ndarray:
         """The same as (n, size, size, 3) uint8: a private mapping of a file, or an array if there is none to map."""
         return self.pixels(release, keys, size, threads).whole()
@@ -103,21 +114,25 @@ class DecodedCache:
                 replace_file(note, json.dumps(bad).encode())
         return bad
 
-    def _decoded(self, release: Release, keys: np.ndarray, size: int, threads: int) -> np.ndarray:
+    def _decoded(
+        self, release: Release, keys: np.ndarray, size: int, threads: int, waiting: Arriving | None = None
+    ) -> np.ndarray:
         shape = (len(keys), size, size, 3)
+
+        def load(pixels: np.ndarray | None = None) -> np.ndarray:
+            return load_images(release, keys, size, threads, pixels, waiting)
+
         if 0 < len(keys) * size * size * 3 <= self.max_bytes:
             name = self._name(release, keys, size)
             try:
                 kept = self._files.mapped(name, shape)
                 if kept is None:
-                    kept = self._files.filled(
-                        name, shape, lambda pixels: load_images(release, keys, size, threads, out=pixels)
-                    )
+                    kept = self._files.filled(name, shape, load)
                 if kept is not None:
                     return kept
             except OSError as error:  # no permission, a full disk, too many open files
                 self._cannot_be_written(error, "images are decoded anew in each visit")
-        return load_images(release, keys, size, threads)
+        return load()
 
     def _damaged(self, pack: PackStore, rows: np.ndarray, threads: int) -> np.ndarray:
         """Which of these rows are, in the order given."""

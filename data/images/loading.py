@@ -1,11 +1,14 @@
 """Loads the pixels of keys: every image as RGB at one size, in one array."""
 
 import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from operator import itemgetter
 
 import numpy as np
 
 from data.errors import BadImageError, DamageError, DataError
+from data.images.arriving import Arriving, Queue
 from data.images.decode import decode, resize
 from data.layout.key_files import show
 from data.release import Release
@@ -17,7 +20,12 @@ READERS = 8  # threads that wait for the disk
 
 
 def load_images(
-    release: Release, keys: np.ndarray, size: int, threads: int = 1, out: np.ndarray | None = None
+    release: Release,
+    keys: np.ndarray,
+    size: int,
+    threads: int = 1,
+    out: np.ndarray | None = None,
+    waiting: Arriving | None = None,
 ) -> np.ndarray:
     """Decode, convert to RGB and resize as torchvision's ``Resize((size, size))`` does, within one level in 255.
 
@@ -29,6 +37,7 @@ def load_images(
         size: Side in pixels.
         threads: How many decode at a time; the result does not depend on it.
         out: (n, size, size, 3) uint8 to write to instead of a new array.
+        waiting: Says which images are needed first, and hears of those that are there.
 
     Returns:
         (n, size, size, 3) uint8, RGB, in the order of `keys`.
@@ -41,24 +50,50 @@ def load_images(
     store = release.store
     decoded = pack_of_pixels(release, size) is not None
     decoding = threading.BoundedSemaphore(max(1, threads))
+    queue = waiting.begin(images) if waiting else Queue(len(keys))
+    failures: list[tuple[int, DataError]] = []
 
-    def load_block(start: int) -> None:
-        rows = range(start, min(start + BLOCK, len(keys)))
+    def load(rows: np.ndarray) -> None:
         if isinstance(store, PackStore) and decoded:
             for row in rows:
                 images[row] = store.pixels(keys[row])
             return
-        read = _read(store, keys[rows.start : rows.stop])
+        read = [_read(store, keys[row]) for row in rows]
         with decoding:
-            for row, data in zip(rows, read, strict=False):
+            for row, data in zip(rows, read, strict=True):
                 images[row] = _pixels(store, keys[row], data, size)
+
+    def work() -> None:
+        while len(rows := np.sort(queue.take(BLOCK))):
+            # Once an image is bad, only one before it matters.
+            rows = rows[rows < min((row for row, _ in failures), default=len(keys))]
+            try:
+                load(rows)
+            except DataError:
+                failures.extend(_first_failure(load, rows))
+            else:
+                if waiting:
+                    waiting.done(rows)
 
     # Files are read while others are decoded, several at a time: a cold disk serves one request in a millisecond, and
     # many in the same time. Both libraries release the interpreter lock while they decode and resize.
-    with ThreadPoolExecutor(max(READERS, threads)) as pool:
-        for _ in pool.map(load_block, range(0, len(keys), BLOCK)):
-            pass
+    count = min(max(READERS, threads), -(-len(keys) // BLOCK))
+    with ThreadPoolExecutor(max(1, count)) as pool:
+        for worker in [pool.submit(work) for _ in range(count)]:
+            worker.result()
+    if failures:
+        raise min(failures, key=itemgetter(0))[1]
     return images
+
+
+def _first_failure(load: Callable[[np.ndarray], None], rows: np.ndarray) -> Iterator[tuple[int, DataError]]:
+    """The first of `rows` that cannot be loaded, and why."""
+    for row in rows:
+        try:
+            load(np.array([row]))
+        except DataError as error:
+            yield int(row), error
+            return
 
 
 def pack_of_pixels(release: Release, size: int) -> PackStore | None:
@@ -78,15 +113,12 @@ def pack_of_pixels(release: Release, size: int) -> PackStore | None:
     return store
 
 
-def _read(store: Store, keys: np.ndarray) -> list[bytes | DataError]:
-    """Bytes of each image up to the first that cannot be read, which is replaced by the reason."""
-    read: list[bytes | DataError] = []
-    for key in keys:
-        try:
-            read.append(store.encoded(key))
-        except DataError as error:
-            return [*read, error]
-    return read
+def _read(store: Store, key: bytes) -> bytes | DataError:
+    """An image file's bytes, or why it cannot be read: an earlier image may be damaged."""
+    try:
+        return store.encoded(key)
+    except DataError as error:
+        return error
 
 
 def _pixels(store: Store, key: bytes, data: bytes | DataError, size: int) -> np.ndarray:

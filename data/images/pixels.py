@@ -29,6 +29,9 @@ class Pixels(Protocol):
             IndexError: There is no such row.
         """
 
+    def expect(self, rows: np.ndarray) -> None:
+        """Say that these, (b,) int64, will be needed first, in this order."""
+
     def part(self, start: int, stop: int) -> np.ndarray:
         """Images `start` to `stop` - 1, or to the last, as (b, side, side, 3) uint8: a copy only where it must be."""
 
@@ -66,6 +69,9 @@ class StoredPixels:
             raise IndexError(f"rows from {rows.min()} to {rows.max()} of {len(self)} images")
         chosen = rows if self._rows is None else self._rows[rows]
         return self._base.take(chosen, 0, out, "clip")  # "raise", the default, fills a buffer first and copies it
+
+    def expect(self, rows: np.ndarray) -> None:
+        """They are there."""
 
     def part(self, start: int, stop: int) -> np.ndarray:
         if self._rows is None and self._base.flags.writeable:

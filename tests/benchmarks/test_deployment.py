@@ -31,7 +31,7 @@ def test_both_contenders_train_on_the_same_images_with_the_same_labels(drawn: Pa
         loader = stock_task.load_data(drawn, f"client-{node}", size=32, batch_size=8, shuffle=False)
         images, labels = next(iter(loader))
         assert labels.tolist() == ours.labels.tolist()
-        pixels = torch.from_numpy(local_data.training_pixels(site, ours, config))
+        pixels = torch.from_numpy(local_data.training_pixels(site, ours, config).whole())
         inputs = to_input(pixels, Compute(torch.device("cpu"), torch.float32), "imagenet")
         one_level = 1 / 255 / 0.224  # Pillow's resize and ours differ by no more
         torch.testing.assert_close(images, inputs, atol=1.01 * one_level, rtol=0)

@@ -84,7 +84,7 @@ def test_everybody_trains_on_our_images_and_labels(job: Job) -> None:
         ours = local_data.training_data(site, config)
         images, labels = load(job, f"client-{client}")
         assert labels.tolist() == ours.labels.tolist()
-        pixels = torch.from_numpy(local_data.training_pixels(site, ours, config))
+        pixels = torch.from_numpy(local_data.training_pixels(site, ours, config).whole())
         assert torch.equal(images, to_input(pixels, Compute(torch.device("cpu"), torch.float32), "imagenet"))
         assert images.is_contiguous()
     assert len(load(job, "test")[1]) == peers.TEST_IMAGES

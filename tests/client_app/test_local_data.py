@@ -84,10 +84,10 @@ def test_all_processes_of_a_machine_decode_pixels_once(tiny_sample: Path, tmp_pa
     config = _config(tiny_sample, image_size=16, cache_dir=str(tmp_path / "decoded"))
     site = Site.resolve(NODES[1], config)
     split = local_data.training_data(site, config)
-    first = local_data.training_pixels(site, split, config)
+    first = local_data.training_pixels(site, split, config).whole()
     assert np.array_equal(first, load_images(open_release(tiny_sample), split.keys, 16))
     local_data._cache.cache_clear()  # what a new process starts with
-    assert np.array_equal(local_data.training_pixels(site, split, config), first)
+    assert np.array_equal(local_data.training_pixels(site, split, config).whole(), first)
     assert [path.stat().st_size for path in (tmp_path / "decoded").glob("*.pixels")] == [first.nbytes]
 
 

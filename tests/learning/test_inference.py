@@ -88,7 +88,7 @@ def test_class_losses_are_those_of_the_model_on_the_clients_own_labels(tmp_path:
     for client, answer in answers.items():
         site = local_data.Site.resolve({"partition-id": client, "num-partitions": 3}, config)
         split = local_data.training_data(site, config)
-        images = torch.from_numpy(local_data.training_pixels(site, split, config).copy())
+        images = torch.from_numpy(local_data.training_pixels(site, split, config).whole().copy())
         labels = torch.from_numpy(split.labels.astype(np.int64))
         with torch.no_grad():
             losses = cross_entropy(model(to_input(images, CPU, "imagenet")), labels, reduction="none").double().numpy()
