@@ -16,6 +16,7 @@ from config.named import parse_args
 from config.run_config import RunConfig
 from data.errors import DataError
 from data.images.decoded_cache import GIB, DecodedCache
+from data.images.loading import DECODE_SECONDS, pack_of_pixels
 from data.images.pixels import Pixels
 from data.noise.synthetic import corrupt
 from data.partition.file import deal
@@ -116,11 +117,26 @@ def look_at_images(site: Site, config: RunConfig) -> None:
     Raises:
         BadImageError: One cannot be read, and `bad-images` is `refuse`.
     """
+    _say_what_is_not_kept(site, config)
     if len(training_split(_release(site.root), config.train_split).labels) > LOOKED_AT:
         return
     training_pixels(site, training_data(site, config), config)
     if config.fraction_evaluate:
         pixels(site, evaluation_data(site, config), config.image_size, config)
+
+
+def _say_what_is_not_kept(site: Site, config: RunConfig) -> None:
+    """A real site's log says if its cache is too small; of a simulation's clients, the server's does."""
+    release, size = _release(site.root), _stored(config)
+    images = len(_dealt(site, config).keys)
+    needed = images * size * size * 3
+    if site.partition_id < 0 and needed > site.cache_bytes and pack_of_pixels(release, size) is None:
+        log(
+            WARNING,
+            "The cache cannot hold the %s training images: decoded, they take %.3g GiB, and 'cache-gib' is %.3g. Each"
+            " visit decodes them anew, in about %.0f s of one core.",
+            f"{images:,}", needed / GIB, site.cache_bytes / GIB, images * DECODE_SECONDS,
+        )  # fmt: skip
 
 
 def _dealt(site: Site, config: RunConfig) -> Split:

@@ -21,6 +21,7 @@ from learning.pretrained import load_pretrained
 from messages import keys
 from methods import build_method, with_own_strategy
 from server_app.bad_images import left_out
+from server_app.cache_lines import cache_lines
 from server_app.callbacks import Callback, History
 from server_app.callbacks.checkpoints import Checkpoints
 from server_app.callbacks.contributions import Contributions
@@ -105,6 +106,9 @@ def _run(grid: Grid, context: Context, lock: RunLock) -> None:
         log(WARNING, "%s", line)
     sampled = sampled_clients(strategy, len(members))
     log_resources(gather(grid, members, sampled, config.fraction_train))
+    if not is_remote(grid):  # real nodes have caches of their own
+        for line in cache_lines(config, release, members, sampled):
+            log(INFO, "%s", line)
 
     arrays = checkpoint.arrays() if checkpoint else ArrayRecord(model.state_dict())
     if checkpoint:

@@ -17,6 +17,7 @@ from data.stores.pack import PackStore
 
 BLOCK = 64  # images that a thread takes at a time
 READERS = 8  # threads that wait for the disk
+DECODE_SECONDS = 0.8e-3  # of one core for a photo of 256 pixels: benchmarks/RESULTS.md, "Images and lists"
 
 
 def load_images(

@@ -1,5 +1,6 @@
 """The images and labels that a client gets."""
 
+import logging
 import shutil
 from pathlib import Path
 
@@ -108,3 +109,32 @@ def test_true_labels_are_kept_for_scoring(tiny_sample: Path) -> None:
     known = dict(zip(whole.keys.tolist(), whole.true.tolist(), strict=True))
     assert split.true.tolist() == [known[key] for key in split.keys.tolist()]
     assert 0.6 < np.mean(split.true != split.labels) < 0.95  # the sample's own 38 %, plus half of the rest
+
+
+def test_a_site_says_if_its_cache_is_too_small(
+    tiny_sample: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("flwr"), "propagate", True)
+    config = _config(tiny_sample, image_size=16, cache_dir=str(tmp_path / "decoded"))
+    enough = 120 * 16 * 16 * 3 / 2**30
+    for node in ({}, {"cache-gib": enough}, {"cache-gib": 0.9 * enough}, {"cache-gib": 0.0, **NODES[0]}):
+        local_data.look_at_images(Site.resolve(node, config), config)
+    assert caplog.messages == [
+        "The cache cannot hold the 120 training images: decoded, they take 8.58e-05 GiB, and 'cache-gib' is 7.72e-05."
+        " Each visit decodes them anew, in about 0 s of one core."
+    ]
+
+
+def test_processes_of_a_run_share_what_it_keeps(tiny_sample: Path, tmp_path: Path) -> None:
+    """In deployment each message starts a process; the run's name tells the cache that they belong together."""
+    config = _config(tiny_sample, image_size=16, cache_dir=str(tmp_path / "decoded"))
+    bytes_each = 30 * 16 * 16 * 3
+    kept = []
+    for node in NODES * 2:
+        site = Site.resolve({**node, "cache-gib": 2 * bytes_each / 2**30}, config, "run 1")
+        local_data._cache.cache_clear()
+        split = local_data.training_data(site, config)
+        assert local_data.stored_training_pixels(site, split, config).shape == (30, 16, 16, 3)
+        kept.append(sorted(path.name for path in (tmp_path / "decoded").glob("*.pixels")))
+    assert [len(names) for names in kept[:2]] == [1, 2]
+    assert kept[1:] == [kept[1]] * (len(kept) - 1)
