@@ -24,7 +24,7 @@ TINY: dict[str, Any] = {
 }  # fmt: skip
 SECONDS_OF_ROUNDS = 6.0  # about as long as the five take
 MOST_KILLS = 2
-# Of a run with two actors: no dashboard, autoscaler or monitor of logs, and no worker that nobody asked for. Ray does not
+# With two actors: no dashboard, autoscaler or monitor of logs, and no worker that nobody asked for. Ray does not
 # start without its two agents.
 RAYS = {"gcs_server": 1, "raylet": 1, "ray::DashboardAgent": 1, "ray::RuntimeEnvAgent": 1, "ray::ClientAppActor": 2}
 
