@@ -87,6 +87,11 @@ def problems_of_values(config: RunConfig, args: Mapping[str, Mapping[str, Any]])
         config: The run's.
         args: By key, the parameters that it gives, with names as in Python.
     """
+    if config.evaluate_every > config.num_server_rounds:
+        yield (
+            f"run config: 'evaluate-every' is {config.evaluate_every}, but 'num-server-rounds' is"
+            f" {config.num_server_rounds}; it must be at most that, which evaluates in the last round alone."
+        )
     known = METHODS[config.method]
     given = {**{name: one.default for name, one in known.parameters.items()}, **args["method-args"]}
     if config.method == "sce" and not given["alpha"] and not given["beta"]:

@@ -72,6 +72,12 @@ class RunConfig:
         "experiment tracker that gets each round's metrics as well ([docs/metrics.md](metrics.md#trackers))",
     )
     num_server_rounds: int = _key("run", 14, at_least(1), "how many federated rounds to train")
+    evaluate_every: int = _key(
+        "run",
+        1,
+        replace(at_least(1), short="a whole number from 1 to `num-server-rounds`"),
+        "evaluate the global model in rounds that are multiples of this, and in the last one",
+    )
 
     data_dir: str = _key(
         "data",

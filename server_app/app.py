@@ -124,7 +124,7 @@ def _run(grid: Grid, context: Context, lock: RunLock) -> None:
         FailureGate(config.min_reply_fraction),
         MetricsFile(run_dir / "metrics.jsonl", {"clients": len(members), "flower-run": flower_run}),
         Checkpoints(run_dir / CHECKPOINTS, recorded.to_flat(), roll_of(members), start.run, lists),
-        Progress(config.num_server_rounds),
+        Progress(config.num_server_rounds, config.evaluate_every),
         Tracking(run_dir, config),
         LatestModel(run_dir / "model.safetensors", release.class_names, config),
         Pictures(run_dir, release.class_names, title, config.preset),

@@ -37,7 +37,13 @@ def _is_share(value: Any) -> bool:
     return type(value) in (int, float) and 0 <= value <= 1
 
 
-METRICS = Kind(lambda entry: _is_share(entry.get("test-accuracy")), once=True)
+def _holds_accuracy(entry: Entry) -> bool:
+    """Of a round that was not evaluated it is null, and must be there all the same."""
+    accuracy = entry.get("test-accuracy", "")
+    return accuracy is None or _is_share(accuracy)
+
+
+METRICS = Kind(_holds_accuracy, once=True)
 FAILURES = Kind(lambda entry: type(entry.get("partition")) is int and isinstance(entry.get("reason"), str), once=False)
 
 

@@ -117,19 +117,22 @@ class RoundLoop:
         trained: float,
         before: float,
     ) -> RoundResult:
-        """Evaluate a round, whose model was ready at `trained`; the round before it ended at `before`."""
+        """Evaluate a round if it is due, whose model was ready at `trained`; the round before it ended at `before`."""
         began = time.perf_counter()
-        quality = {name: clean_set.evaluate(averaged) for name, clean_set in self._clean_sets.items()}
-        if not math.isfinite(quality["test"].loss):
+        quality, on_clients = {}, {}
+        if is_evaluated(sent.server_round, self._config):
+            quality = {name: clean_set.evaluate(averaged) for name, clean_set in self._clean_sets.items()}
+        if not quality or not math.isfinite(quality["test"].loss):
             _check_finite(averaged, sent.server_round)
-        on_clients = self._exchange.evaluate(sent.server_round, averaged)
+        if quality:
+            on_clients = self._exchange.evaluate(sent.server_round, averaged)
         ended = time.perf_counter()
         reports = sent.tally.metrics.values()
         seen = int(sum(values.get(keys.IMAGES_SEEN, 0) for values in reports))
         return RoundResult(
             server_round=sent.server_round,
             arrays=averaged,
-            test=quality["test"],
+            test=quality.get("test"),
             validation=quality.get("validation"),
             train_loss=_mean_loss(list(reports)),
             num_examples=int(sum(values[keys.NUM_EXAMPLES] for values in reports)),
@@ -152,6 +155,11 @@ class RoundLoop:
             exchange_seconds=trained - sent.started,
             overlap_seconds=max(0.0, before - sent.started),
         )
+
+
+def is_evaluated(server_round: int, config: RunConfig) -> bool:
+    """Whether the model after a round is evaluated, on the server and on clients."""
+    return server_round % config.evaluate_every == 0 or server_round == config.num_server_rounds
 
 
 def _mean_loss(reports: Sequence[Mapping[str, Any]]) -> float:

@@ -1,9 +1,12 @@
-"""A pool of simulation actors that survives the death of a machine of the Ray cluster.
+"""A pool of simulation actors that spreads work over GPUs and machines, and survives the death of a machine.
 
-Ray would restart the machine's actors elsewhere if there were room, but every other machine is full of its own. In the
-meantime they reject every message, and Flower keeps sending them more.
+Flower hands out the actor that came back last: of eight GPUs with two actors each, five clients share three.
+
+Ray would restart a dead machine's actors elsewhere if there were room, but every other machine is full of its own. In
+the meantime they reject every message, and Flower keeps sending them more.
 """
 
+import contextlib
 import threading
 import time
 from collections import Counter
@@ -15,9 +18,9 @@ import ray
 from flwr.app import Context, Message
 from flwr.common import log
 from flwr.simulation.ray_transport.ray_actor import BasicActorPool
-from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError
+from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayError
 
-from simulation.capacity import clients_at_once, machines_of, share_of
+from simulation.capacity import Share, clients_at_once, machines_of, share_of
 from simulation.out_of_band import copy_out_of_shared_memory
 
 # Ray notices a dead machine after about 20 seconds; an actor on a live machine is back sooner.
@@ -25,10 +28,12 @@ PATIENCE_SECONDS = 60.0
 READY_SECONDS = 2.0
 
 Job = tuple[Callable[..., Any], Any]
+Place = tuple[str, tuple[str, ...]]  # a machine, and the GPUs that an actor has there
+UNKNOWN: Place = ("", ())
 
 
 class SteadyActorPool(BasicActorPool):
-    """`BasicActorPool` in which another actor takes over from one whose machine is gone."""
+    """`BasicActorPool` that prefers idle GPUs, and in which another actor takes over from one whose machine is gone."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Like Flower's, which creates actors only on request."""
@@ -36,16 +41,51 @@ class SteadyActorPool(BasicActorPool):
         self.actors_capacity = self._capacity()
         self._jobs: dict[Any, Job] = {}
         self._living: dict[Any, Any] = {}  # by id
+        self._places: dict[Any, Place] = {}  # by id, once they are known
+        self._asked: dict[Any, Any] = {}  # ids, by future answers
         self._lock = threading.Lock()
 
     def add_actors_to_pool(self, num_actors: int) -> None:
         super().add_actors_to_pool(num_actors)
         self._living = {_id(actor): actor for actor in self.pool}
+        if share_of(self.client_resources).gpus or len(self._machines()) > 1:
+            self._asked = {actor.__ray_call__.remote(_finder()): key for key, actor in self._living.items()}
 
     def submit(self, actor_fn: Any, job: Any) -> Any:
-        future = super().submit(actor_fn, job)
+        with self._lock:
+            self._note_places()
+            actor = self.pool.pop(self._least_burdened())
+        future = actor_fn(actor, *job)
+        self._future_to_actor[future] = actor
         self._jobs[future] = (actor_fn, job)
         return future
+
+    def _least_burdened(self) -> int:
+        """Index of the idle actor whose GPU has the fewest busy ones, then its machine; of equals the first created."""
+        gpus, machines, order = Counter[Place](), Counter[str](), {}
+        for number, key in enumerate(self._living):
+            place = self._places.get(key, UNKNOWN)
+            gpus[place] += 1
+            machines[place[0]] += 1
+            order[key] = number
+        idle = [self._places.get(_id(actor), UNKNOWN) for actor in self.pool]
+        gpus.subtract(idle)
+        machines.subtract(machine for machine, _ in idle)
+
+        def burden(index: int) -> tuple[int, int, int]:
+            place, key = idle[index], _id(self.pool[index])
+            return gpus[place], machines[place[0]], order.get(key, len(order))
+
+        return min(range(len(self.pool)), key=burden)
+
+    def _note_places(self) -> None:
+        """Nobody waits for actors to start: until they answer, they are handed out in order."""
+        if self._asked:
+            answered, _ = ray.wait(list(self._asked), num_returns=len(self._asked), timeout=0)
+            for answer in answered:
+                key = self._asked.pop(answer)
+                with contextlib.suppress(RayError):  # it died
+                    self._places[key] = ray.get(answer)
 
     def fetch_result_and_return_actor_to_pool(self, future: Any) -> tuple[Message, Context]:
         """Wait for the reply, then return its actor to the pool."""
@@ -85,11 +125,24 @@ class SteadyActorPool(BasicActorPool):
 
     def _capacity(self) -> int:
         """Flower adds up GPUs: for two of them it creates five actors of 0.4, of which the last never starts."""
-        return clients_at_once(machines_of(ray.nodes()), share_of(self.client_resources))  # type: ignore[no-untyped-call]
+        return clients_at_once(self._machines(), share_of(self.client_resources))
+
+    def _machines(self) -> list[Share]:
+        return machines_of(ray.nodes())  # type: ignore[no-untyped-call]
 
 
 def _id(actor: Any) -> Any:
     return actor._actor_id
+
+
+def _finder() -> Callable[[Any], Place]:
+    # A nested function is pickled by value, so the other side needs no import of this app.
+    def find(actor: Any) -> Place:
+        import ray
+
+        return ray.get_runtime_context().get_node_id(), tuple(map(str, ray.get_gpu_ids()))
+
+    return find
 
 
 def _is_ready(actor: Any) -> bool:

@@ -43,6 +43,8 @@ def starting_in_one_sentence(init_ray: Callable[..., None]) -> Callable[..., Non
         from flwr.supercore.exit import ExitCode, flwr_exit
         from ray._private.services import canonicalize_bootstrap_address
 
+        from simulation.lean_ray import start_lean
+
         if is_refused():
             flwr_exit(ExitCode.SIMULATION_EXCEPTION, "The run stopped: its settings are refused, as said above.")
         init_args = backend_config.get("init_args", {})
@@ -52,7 +54,8 @@ def starting_in_one_sentence(init_ray: Callable[..., None]) -> Callable[..., Non
             if address := canonicalize_bootstrap_address(None):  # type: ignore[arg-type]
                 check_cluster(address, init_args)
                 return init_ray(self, backend_config)
-            return init_ray(self, {**backend_config, "init_args": closed_to_the_network(init_args)})
+            start_lean(closed_to_the_network(init_args))
+            return init_ray(self, backend_config)
         except Exception as error:
             why = why_not_joined(address, error) if address else why_not_started(error)
             flwr_exit(ExitCode.SIMULATION_EXCEPTION, f"The run stopped: {why}")

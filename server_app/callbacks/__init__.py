@@ -32,8 +32,8 @@ class RoundResult:
     Attributes:
         server_round: From 1.
         arrays: The global model after aggregation.
-        test: The global model on clean test.
-        validation: The same on the clean list that `val-split` names; None without one.
+        test: The global model on clean test; None in a round that is not evaluated.
+        validation: The same on the clean list that `val-split` names; None without one as well.
         train_loss: Mean local loss over the visit, averaged over clients by examples, in nats.
         num_examples: Images that the clients of the round hold together.
         seconds: Wall time since the previous round ended, evaluation included; over all rounds they add up to the run.
@@ -54,7 +54,7 @@ class RoundResult:
 
     server_round: int
     arrays: ArrayRecord
-    test: Evaluation
+    test: Evaluation | None
     validation: Evaluation | None
     train_loss: float
     num_examples: int

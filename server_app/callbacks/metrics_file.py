@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from data.confusion import MANY_CLASSES
+from learning.evaluation import Evaluation
 from server_app.callbacks import Callback, History, RoundResult
 from server_app.round_lines import METRICS, keep_lines
 
@@ -31,24 +32,12 @@ class MetricsFile(Callback):
 
 
 def as_json(result: RoundResult) -> dict[str, Any]:
-    """The logged metrics; docs/metrics.md explains each. Null stands for a number that is not finite, and for the
-    recall of a class without test images. The table of more than `MANY_CLASSES` classes is left out.
+    """The logged metrics; docs/metrics.md explains each. Null stands for a number that is not finite, for what is not
+    evaluated in this round, and for the recall of a class without test images.
     """
-    recall = [None if math.isnan(value) else round(float(value), 6) for value in result.test.recall]
-    validation = {}
-    if result.validation is not None:
-        validation = {"val-accuracy": result.validation.accuracy, "val-loss": result.validation.loss}
-    table = {}
-    if len(result.test.confusion) <= MANY_CLASSES:
-        table = {"confusion-matrix": result.test.confusion.tolist()}
     values = {
         "round": result.server_round,
-        "test-accuracy": result.test.accuracy,
-        "test-loss": result.test.loss,
-        **validation,
-        "macro-f1": result.test.macro_f1,
-        "per-class-recall": recall,
-        **table,
+        **_quality(result.test, result.validation),
         "train-loss": result.train_loss,
         "num-examples": result.num_examples,
         "seconds": round(result.seconds, 3),
@@ -67,3 +56,19 @@ def as_json(result: RoundResult) -> dict[str, Any]:
     }
     broken = [key for key, value in values.items() if isinstance(value, float) and not math.isfinite(value)]
     return {**values, **dict.fromkeys(broken)}
+
+
+def _quality(test: Evaluation | None, validation: Evaluation | None) -> dict[str, Any]:
+    """What evaluation found; without it the accuracy and the loss on clean test are null, and the rest is left out, as
+    the table of more than `MANY_CLASSES` classes always is.
+    """
+    if test is None:
+        return {"test-accuracy": None, "test-loss": None}
+    values: dict[str, Any] = {"test-accuracy": test.accuracy, "test-loss": test.loss}
+    if validation is not None:
+        values |= {"val-accuracy": validation.accuracy, "val-loss": validation.loss}
+    recall = [None if math.isnan(value) else round(float(value), 6) for value in test.recall]
+    values |= {"macro-f1": test.macro_f1, "per-class-recall": recall}
+    if len(test.confusion) <= MANY_CLASSES:
+        values["confusion-matrix"] = test.confusion.tolist()
+    return values

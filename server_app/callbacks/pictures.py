@@ -38,13 +38,17 @@ class Pictures(OccasionalCallback):
         self._accuracies: dict[int, float] = {}
 
     def on_start(self, history: History) -> None:
-        self._accuracies = {line["round"]: line["test-accuracy"] for line in history.metrics}
+        evaluated = [line for line in history.metrics if line["test-accuracy"] is not None]
+        self._accuracies = {line["round"]: line["test-accuracy"] for line in evaluated}
 
     def after_round(self, result: RoundResult) -> None:
-        self._accuracies[result.server_round] = result.test.accuracy
-        super().after_round(result)
+        if result.test is not None:
+            self._accuracies[result.server_round] = result.test.accuracy
+            super().after_round(result)
 
     def write(self, result: RoundResult) -> None:
+        if result.test is None:
+            return
         if len(self._class_names) > MANY_CLASSES:
             table = io.BytesIO()
             np.savez_compressed(table, confusion=result.test.confusion, round=result.server_round)

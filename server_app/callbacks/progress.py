@@ -10,37 +10,41 @@ from flwr.common import log
 from server_app.callbacks import Callback, History, RoundResult
 
 TITLED = 20  # rows between two headings
+NONE = "-"  # in a round that is not evaluated
 
 
 class Progress(Callback):
     """Logs through Flower's logger."""
 
-    def __init__(self, num_rounds: int) -> None:
+    def __init__(self, num_rounds: int, evaluate_every: int = 1) -> None:
+        """Of `num_rounds`, those that are multiples of `evaluate_every` are evaluated, and the last."""
         self._num_rounds = num_rounds
-        self._best = (0.0, 0)
+        self._recent = max(5, evaluate_every)  # rounds that predict the next ones
+        self._best: tuple[float, int] | None = None
         self._durations: list[float] = []
 
     def on_start(self, history: History) -> None:
         for line in history.metrics:
-            self._best = max(self._best, (line["test-accuracy"], -line["round"]))
+            self._note(line["test-accuracy"], line["round"])
         if history.last_round:
             log(INFO, "Resuming after round %d of %d.", history.last_round, self._num_rounds)
 
     def after_round(self, result: RoundResult) -> None:
-        self._best = max(self._best, (result.test.accuracy, -result.server_round))
+        test = result.test
+        self._note(test.accuracy if test else None, result.server_round)
         if len(self._durations) % TITLED == 0:
             heading = ("round", "accuracy", "best (round)", "loss (training)", "seconds", "left")
             log(INFO, "%s", self._row(*heading))
         self._durations.append(result.seconds)
         # The first round also starts actors and decodes images; later ones predict the rest better.
-        recent = self._durations[1:][-5:] or self._durations
+        recent = self._durations[1:][-self._recent :] or self._durations
         left = (self._num_rounds - result.server_round) * sum(recent) / len(recent)
         width = len(str(self._num_rounds))
         row = self._row(
             f"{result.server_round}/{self._num_rounds}",
-            _percent(result.test.accuracy),
-            f"{_percent(self._best[0])} ({-self._best[1]:>{width}})",
-            f"{_loss(result.test.loss)} ({_loss(result.train_loss):>6})",
+            _percent(test.accuracy) if test else NONE,
+            f"{_percent(self._best[0])} ({-self._best[1]:>{width}})" if self._best else NONE,
+            f"{_loss(test.loss) if test else NONE} ({_loss(result.train_loss):>6})",
             f"{result.seconds:.1f}",
             clock(left),
         )
@@ -48,6 +52,12 @@ class Progress(Callback):
         if result.failures:
             failed, sampled = len(result.failures), len(result.sampled_partitions)
             log(INFO, "%d of %d clients gave no usable reply; failures.jsonl has the reasons.", failed, sampled)
+
+    def _note(self, accuracy: float | None, server_round: int) -> None:
+        """Remember the best accuracy and the first round that had it; a round without one was not evaluated."""
+        if accuracy is not None:
+            new = accuracy, -server_round
+            self._best = max(self._best or new, new)
 
     def _row(self, server_round: str, accuracy: str, best: str, loss: str, seconds: str, left: str) -> str:
         width = len(str(self._num_rounds))

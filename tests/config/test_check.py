@@ -100,6 +100,8 @@ def test_every_fault_is_said_at_once() -> None:
         ({"num-supernodes": 10}, "--federation-config"),
         ({"clients": 10}, "--federation-config"),
         ({"num-server-rounds": 0}, "'num-server-rounds' is 0; it must be"),
+        ({"evaluate-every": 0}, "'evaluate-every' is 0; it must be"),
+        ({"evaluate-every": 15}, "'evaluate-every' is 15, but 'num-server-rounds' is 14; it must be at most that"),
         ({"model": "resnet51"}, "(did you mean 'resnet50'?)"),
         ({"method": "gce", "method-args": "q=2"}, "q of gce is 2, and must be a number above 0 and at most 1"),
         ({"method": "gce", "method-args": "qq=2"}, "names 'qq'; gce takes q, truncation"),

@@ -1,6 +1,7 @@
 """SuperLinks and SuperNodes for one test: separate FLWR_HOME, separate ports, stopped by process id."""
 
 import contextlib
+import importlib.util
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +93,14 @@ class SuperLink:
     def find(self, command: str) -> list[int]:
         """Ids of the processes started by this SuperLink, directly or not, whose command line holds `command`."""
         return find_below(self._processes[0].pid, command)
+
+    def rays_processes(self) -> Counter[str]:
+        """How many of each of Ray's processes there are: programs and scripts of its package, and named workers."""
+        spec = importlib.util.find_spec("ray")
+        package = str(Path(spec.origin).parent) if spec and spec.origin else ""
+        words = [word for pid in self.find("ray") for word in _command_line(pid).split()[:3]]
+        files = [Path(word).name for word in words if word.startswith(package)]
+        return Counter(files + [word.partition(".")[0] for word in words if word.startswith("ray::")])
 
     def stop_node(self, number: int) -> None:
         """End one of the nodes, counting from 0 in the order in which they were started."""

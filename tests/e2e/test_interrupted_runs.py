@@ -24,6 +24,9 @@ TINY: dict[str, Any] = {
 }  # fmt: skip
 SECONDS_OF_ROUNDS = 6.0  # about as long as the five take
 MOST_KILLS = 2
+# With two actors: no dashboard, autoscaler or monitor of logs, and no worker that nobody asked for. Ray does not
+# start without its two agents.
+RAYS = {"gcs_server": 1, "raylet": 1, "ray::DashboardAgent": 1, "ray::RuntimeEnvAgent": 1, "ray::ClientAppActor": 2}
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +88,7 @@ def test_a_killed_actor_is_replaced(superlink: SuperLink, release: Path, tmp_pat
         running = pool.submit(superlink.run, ROOT, *_federation(2), config)
         wait_for((tmp_path / "run" / "config.toml").exists)  # the roll call is over; round 1 is next
         victim = wait_for(lambda: next(iter(superlink.find("ray::ClientAppActor.run")), None))
+        assert superlink.rays_processes() == RAYS
         os.kill(victim, signal.SIGKILL)
         assert not (tmp_path / "run" / "checkpoints" / "round-00001.safetensors").exists()
         outcome = running.result()

@@ -94,17 +94,38 @@ def test_the_progress_table_is_aligned_and_the_time_left_ignores_the_first_round
     assert caplog.messages.count("1 of 2 clients gave no usable reply; failures.jsonl has the reasons.") == 3
 
 
-@pytest.mark.parametrize("rounds", [1, 14, 100, 1000])
+def test_rounds_without_evaluation_have_a_row_and_predict_the_time_left(caplog: pytest.LogCaptureFixture) -> None:
+    logging.getLogger("flwr").propagate = True
+    progress = Progress(20, evaluate_every=7)
+    history = History(6, [{"round": number, "test-accuracy": None} for number in range(1, 7)])
+    results = [replace(_result(number, seconds=10.0), failures={}) for number in range(7, 16)]
+    results = [one if one.server_round % 7 == 0 else replace(one, test=None) for one in results]
+    results[7] = replace(results[7], seconds=45.0)  # evaluation takes 35 seconds
+    with caplog.at_level("INFO"):
+        progress.on_start(History())
+        progress.after_round(replace(results[1], server_round=1))
+        progress.on_start(history)
+        for result in results:
+            progress.after_round(result)
+    assert caplog.messages[1] == " 1/20         -             -       - ( 0.700)    10.0     3:10"
+    assert caplog.messages[-2:] == [
+        "14/20    30.00%   30.00% ( 7)   1.500 ( 0.700)    45.0     1:30",  # six rounds of (6 * 10 + 45) / 7 seconds
+        "15/20         -   30.00% ( 7)       - ( 0.700)    10.0     1:15",
+    ]
+
+
+@pytest.mark.parametrize(("rounds", "every"), [(1, 1), (14, 1), (14, 5), (100, 1), (1000, 1), (1000, 300)])
 def test_rows_fit_into_80_columns_behind_what_flower_puts_before_them(
-    rounds: int, caplog: pytest.LogCaptureFixture
+    rounds: int, every: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     logging.getLogger("flwr").propagate = True
-    progress = Progress(rounds)
+    progress = Progress(rounds, every)
     with caplog.at_level("INFO"):
         for server_round in range(1, rounds + 1):
             result = replace(_result(server_round, 10, seconds=30.0), failures={})
             loss = (1.5, 12.345678, 98765.4, math.inf)[server_round % 4]
-            progress.after_round(replace(result, test=replace(result.test, loss=loss), train_loss=loss))
+            test = Evaluation(loss, np.eye(2, dtype=np.int64))
+            progress.after_round(replace(result, test=test if server_round % every == 0 else None, train_loss=loss))
     assert max(map(len, caplog.messages)) <= 68
     assert len({len(message) for message in caplog.messages}) == 1
     assert len(caplog.messages) == rounds + math.ceil(rounds / 20)

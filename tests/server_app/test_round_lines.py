@@ -51,6 +51,12 @@ def test_failures_have_lines_of_another_kind(tmp_path: Path, damaged: bytes) -> 
     assert _kept(path, FAILURES) == [FAILED, FAILED]  # two attempts may fail alike
 
 
+def test_a_round_that_was_not_evaluated_has_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"round": 1, "test-accuracy": null}\n' + TWO)
+    assert _kept(path, METRICS) == [b'{"round": 1, "test-accuracy": null}', TWO]
+
+
 def test_what_is_left_out_is_said_in_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "metrics.jsonl"
     again = b'{"round": 1, "test-accuracy": 0.9}'

@@ -59,6 +59,7 @@ def test_the_machines_of_real_nodes_are_unknown() -> None:
         replace(ON_GPU, client=Share(4, 0.25)),
         replace(ON_GPU, client=Share(1, 1), sampled=1),
         replace(ON_GPU, client=Share(16, 0.25), sampled=1),  # CPUs for one, and there is one
+        replace(ON_GPU, machines=[Share(16, 4)]),  # four clients, each on a GPU of its own
     ],
 )
 def test_no_warning_if_nothing_is_idle(facts: Facts) -> None:
@@ -91,6 +92,15 @@ def test_no_warning_if_nothing_is_idle(facts: Facts) -> None:
         (
             replace(ON_GPU, machines=[Share(2, 1)]),
             "GPUs have room for 4 clients at once, CPUs only for 1.",
+        ),
+        (
+            replace(ON_GPU, machines=[Share(64, 8)], sampled=5, clients=100, fraction_train=0.05),
+            "Idle: 3 of 8 GPUs, because only 5 clients train in each round; use a fraction-train above 0.05, and"
+            " client-resources-num-gpus=1 in --federation-config to give each a whole GPU.",
+        ),
+        (
+            replace(ON_GPU, machines=[Share(16, 1), Share(16, 1)], client=Share(2, 1), sampled=1, fraction_train=1.0),
+            "Idle: 1 of 2 GPUs, because only 1 client trains in each round; use more clients.",
         ),
         (
             replace(FACTS, machines=[Share(3, 0)], client=Share(2, 0)),

@@ -107,3 +107,10 @@ def test_a_missing_package_is_named_before_anything_starts(monkeypatch: pytest.M
     ):
         check_tracking(RunConfig(tracking="trackio"))
     check_tracking(RunConfig())
+
+
+def test_a_round_that_is_not_evaluated_has_no_accuracy(tmp_path: Path, tiny_sample: Path, tracker: Any) -> None:
+    values: dict[str, Any] = {"data_dir": str(tiny_sample), "tracking": tracker.__name__, "evaluate_every": 2}
+    run_in_process(tmp_path, num_server_rounds=2, **values)
+    (_, first), (_, second) = tracker.logged
+    assert second.keys() - first.keys() == {"test-accuracy", "test-loss", "val-accuracy", "val-loss", "macro-f1"}

@@ -24,11 +24,15 @@ class Actor:
     def __ray_ready__(self) -> Any:
         return SimpleNamespace(remote=lambda: Future(self, ""))
 
+    @property
+    def __ray_call__(self) -> Any:
+        return SimpleNamespace(remote=lambda function: Future(self, ""))
+
 
 @dataclass(eq=False)
 class Future:
     actor: Actor
-    message: str
+    message: Any
 
 
 class Cluster:
@@ -83,7 +87,7 @@ def _fetch(pool: Any, future: Future) -> Any:
 
 
 def test_remaining_actors_take_over_from_those_of_a_dead_machine(cluster: Cluster, pool: Any) -> None:
-    futures = _submit(pool, "a", "b", "c")  # Flower picks the last actor first
+    futures = _submit(pool, "a", "b", "c")
     cluster.actors[2].lives = cluster.actors[1].lives = False
     cluster.capacity = 1
     assert [_fetch(pool, future) for future in futures] == ["a by 0", "b by 0", "c by 0"]
@@ -94,19 +98,19 @@ def test_remaining_actors_take_over_from_those_of_a_dead_machine(cluster: Cluste
 
 def test_remaining_actors_share_the_work(cluster: Cluster, pool: Any) -> None:
     (future,) = _submit(pool, "a")
-    cluster.actors[2].lives, cluster.capacity = False, 2
+    cluster.actors[0].lives, cluster.capacity = False, 2
     _fetch(pool, future)
-    assert sorted(actor._actor_id for actor in pool.pool) in ([0, 0, 1], [0, 1, 1])
+    assert sorted(actor._actor_id for actor in pool.pool) in ([1, 1, 2], [1, 2, 2])
 
 
 def test_an_actor_that_restarts_on_its_machine_stays(cluster: Cluster, pool: Any) -> None:
     """Its message still gets an error reply: it may be what killed the actor."""
     (future,) = _submit(pool, "a")
-    cluster.actors[2].lives, cluster.actors[2].restarts = False, True
+    cluster.actors[0].lives, cluster.actors[0].restarts = False, True
     with pytest.raises(RayActorError):
         _fetch(pool, future)
     pool.add_actor_back_to_pool(future)  # as Flower does then
-    assert [_fetch(pool, future) for future in _submit(pool, "a")] == ["a by 2"]
+    assert [_fetch(pool, future) for future in _submit(pool, "a")] == ["a by 0"]
 
 
 def test_no_actor_is_left(cluster: Cluster, pool: Any) -> None:
@@ -123,3 +127,69 @@ def test_fractions_of_two_gpus_do_not_make_a_third(cluster: Cluster, monkeypatch
     monkeypatch.setattr(ray, "nodes", lambda: [{"Resources": {"CPU": 8.0, "GPU": 2.0}}])
     pool: Any = SteadyActorPool(cluster, {"num_cpus": 1, "num_gpus": 0.4}, {})
     assert pool.actors_capacity == 4
+
+
+MACHINE = {"Resources": {"CPU": 16.0, "GPU": 4.0}}
+
+
+def _spread(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, machines: int, num_gpus: float, started: bool = True
+) -> Any:
+    """A pool whose actors are filled into one machine's GPUs after the other's, as Ray does it."""
+    monkeypatch.setattr(ray, "nodes", lambda: [MACHINE] * machines)
+    monkeypatch.setattr(ray, "wait", lambda futures, num_returns, timeout: (futures if started else [], []))
+    pool: Any = SteadyActorPool(cluster, {"num_cpus": 1, "num_gpus": num_gpus}, {})
+    pool.add_actors_to_pool(pool.actors_capacity)
+    on_each = round(1 / num_gpus)
+    for answer, key in pool._asked.items():
+        machine, gpu = divmod(key // on_each, 4)
+        answer.message = (f"machine {machine}", (str(gpu),))
+    monkeypatch.setattr(ray, "get", lambda answer: answer.message)
+    return pool
+
+
+def _taken(pool: Any, count: int) -> list[int]:
+    return [pool._future_to_actor[future]._actor_id for future in _submit(pool, *map(str, range(count)))]
+
+
+@pytest.mark.parametrize(
+    ("machines", "num_gpus", "actors"),
+    [
+        (1, 0.5, [0, 2, 4, 6, 1, 3]),  # each GPU once, then again in the same order
+        (2, 0.5, [0, 8, 2, 10, 4, 12, 6, 14, 1, 9]),  # machines in turn
+        (1, 1.0, [0, 1, 2, 3]),
+    ],
+)
+def test_clients_are_spread_over_gpus_and_machines(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, machines: int, num_gpus: float, actors: list[int]
+) -> None:
+    assert _taken(_spread(cluster, monkeypatch, machines, num_gpus), len(actors)) == actors
+
+
+def test_the_gpu_that_is_free_again_is_next(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = _spread(cluster, monkeypatch, 1, 0.5)
+    futures = _submit(pool, "a", "b", "c", "d")
+    pool.add_actor_back_to_pool(futures[2])
+    assert _taken(pool, 2) == [4, 1]
+
+
+def test_nobody_waits_for_actors_that_still_start(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = _spread(cluster, monkeypatch, 1, 0.5, started=False)
+    assert _taken(pool, 3) == [0, 1, 2]
+
+
+def test_an_actor_that_died_before_it_answered_is_handed_out(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = _spread(cluster, monkeypatch, 1, 1.0)
+
+    def get(answer: Future) -> Any:
+        if answer.actor._actor_id == 0:
+            raise RayActorError
+        return answer.message
+
+    monkeypatch.setattr(ray, "get", get)
+    assert sorted(_taken(pool, 4)) == [0, 1, 2, 3]
+
+
+def test_one_machine_without_gpus_asks_no_actor(cluster: Cluster, pool: Any) -> None:
+    assert pool._asked == {}
+    assert _taken(pool, 3) == [0, 1, 2]

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import ray
 
-from simulation import ray_start
+from simulation import lean_ray, ray_start
 
 
 def test_a_cluster_must_answer_and_has_resources_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,11 +32,14 @@ def test_a_cluster_must_answer_and_has_resources_of_its_own(monkeypatch: pytest.
 @pytest.fixture(autouse=True)
 def ray_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Ray's settings in this process are those of its environment, before and after."""
-    from ray._private import services
+    from ray._private import node, parameter, services
 
     monkeypatch.setattr(services, "resolve_ip_for_localhost", services.resolve_ip_for_localhost)
+    monkeypatch.setattr(parameter, "RayParams", parameter.RayParams)
+    monkeypatch.setattr(node.Node, "start_api_server", node.Node.start_api_server)
+    monkeypatch.setattr(lean_ray, "_reader", lambda: None)  # what actors print is in a folder of Ray's
     with pytest.MonkeyPatch.context() as environment:
-        for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+        for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "PYTHONPATH", *lean_ray.SETTINGS):
             environment.setenv(name, "")  # so that what the test sets is undone
             del os.environ[name]
         yield
@@ -45,16 +49,21 @@ def ray_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def _start(monkeypatch: pytest.MonkeyPatch, address: str | None, problem: Exception | None = None) -> list[Any]:
-    """The arguments that `ray.init` is called with; it raises `problem`, if there is one."""
+    """The arguments for `ray.init`, from us, or from Flower if it joins a cluster; it raises `problem`, if any."""
     from ray._private import services
 
     calls: list[Any] = []
 
-    def init_ray(backend: Any, config: dict[str, Any]) -> None:
-        calls.append(config["init_args"])
+    def init(**init_args: Any) -> None:
+        calls.append(init_args)
         if problem:
             raise problem
 
+    def init_ray(backend: Any, config: dict[str, Any]) -> None:
+        if address:
+            init(**config["init_args"])
+
+    monkeypatch.setattr(ray, "init", init)
     monkeypatch.setattr(services, "canonicalize_bootstrap_address", lambda address_: address)
     init_args = {} if problem else {"num_cpus": 2}
     ray_start.starting_in_one_sentence(init_ray)(None, {"init_args": init_args})
@@ -65,7 +74,8 @@ def test_a_ray_of_its_own_is_closed(monkeypatch: pytest.MonkeyPatch, ended: list
     from ray._private import services
     from ray._private.authentication.authentication_utils import is_token_auth_enabled
 
-    assert _start(monkeypatch, None) == [{"_node_ip_address": "127.0.0.1", "num_cpus": 2}]
+    started = {"include_dashboard": False, "_node_ip_address": "127.0.0.1", "num_cpus": 2}
+    assert _start(monkeypatch, None) == [started]
     assert services.resolve_ip_for_localhost("127.0.0.1") == "127.0.0.1"
     assert is_token_auth_enabled()
     token = os.environ["RAY_AUTH_TOKEN"]
