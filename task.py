@@ -1,27 +1,23 @@
 """The learning task that clients and server share: model, device and precision.
 
-torch and torchvision are imported here, at module level and nowhere later: Flower's simulation imports the ServerApp
-and the ClientApp in two threads of one process, and torchvision does not survive being imported twice at once.
+PyTorch is imported here, at module level, under the lock with which Flower loads apps: a simulation loads the ServerApp
+and the ClientApp in two threads of one process. Nothing here imports torchvision, see `models`.
 """
 
 import contextlib
 import hashlib
 import math
 import sys
-from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from itertools import pairwise
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from config.run_config import ConfigError
+from models import MODELS
 
-# Channel mean and standard deviation of RGB in [0, 1]. `config.choices` has the same names, as for `PRECISIONS` and
-# `MODELS`.
+# Channel mean and standard deviation of RGB in [0, 1]. `config.choices` has the same names, as for `PRECISIONS`.
 NORMALIZATIONS = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # torchvision's pretrained weights expect these
     "clothing1m": ((0.6959, 0.6537, 0.6371), (0.3113, 0.3192, 0.3214)),  # DivideMix and its successors
@@ -162,7 +158,7 @@ def build_model(name: str, num_classes: int, seed: int, networks: int = 1) -> nn
     The first network is the one that is built alone; the others have other weights.
 
     Args:
-        name: A key of `MODELS`.
+        name: A key of `models.MODELS`.
         num_classes: Outputs of each network.
         seed: The run's.
         networks: How many.
@@ -191,45 +187,6 @@ def _build_network(name: str, num_classes: int, seed: int, number: int) -> nn.Mo
         torch.manual_seed(derived_seed(seed, "initial weights", *([number] if number else [])))
         model = MODELS[name](num_classes)
     return model.to(memory_format=torch.channels_last)
-
-
-def small_cnn(num_classes: int) -> nn.Module:
-    """A network of some 25,000 parameters with BatchNorm, for quick trials and for measuring all but convolutions.
-
-    Three stages of 16, 32 and 64 channels halve the image each; their average goes into ``fc``, named as a ResNet's.
-    """
-    layers: OrderedDict[str, nn.Module] = OrderedDict()
-    for stage, (inputs, outputs) in enumerate(pairwise((3, 16, 32, 64)), start=1):
-        layers[f"conv{stage}"] = nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False)
-        layers[f"bn{stage}"] = nn.BatchNorm2d(outputs)
-        layers[f"relu{stage}"] = nn.ReLU(inplace=True)
-    layers |= {"pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(), "fc": nn.Linear(64, num_classes)}
-    return nn.Sequential(layers)
-
-
-def resnet(name: str) -> Callable[[int], nn.Module]:
-    """What builds one of torchvision's ResNets.
-
-    The last BatchNorm of each residual block starts at zero (Goyal et al., 2017, section 5.1), which makes a ResNet-50
-    trained from scratch learn within a few hundred steps; pretrained weights overwrite it.
-    """
-
-    def build(num_classes: int) -> nn.Module:
-        model: nn.Module = torchvision.models.get_model(
-            name, weights=None, num_classes=num_classes, zero_init_residual=True
-        )
-        return model
-
-    return build
-
-
-# From the number of classes to a network with fresh weights.
-MODELS: dict[str, Callable[[int], nn.Module]] = {
-    "cnn": small_cnn,
-    "resnet18": resnet("resnet18"),
-    "resnet34": resnet("resnet34"),
-    "resnet50": resnet("resnet50"),
-}
 
 
 def to_input(images: Tensor, compute: Compute, normalization: str) -> Tensor:

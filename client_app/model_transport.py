@@ -36,8 +36,12 @@ def load(model: nn.Module, received: Mapping[str, np.ndarray]) -> None:
 
 
 def state_of(model: nn.Module) -> dict[str, np.ndarray]:
-    """A model's whole state by name; without a copy if it is on the CPU."""
-    return {name: value.cpu().numpy() for name, value in model.state_dict().items()}
+    """A model's whole state by name; without a copy if it is on the CPU.
+
+    A GPU puts channels-last weights into rows, in which they travel, faster than a CPU afterwards.
+    """
+    state = model.state_dict().items()
+    return {name: (value if value.device.type == "cpu" else value.contiguous().cpu()).numpy() for name, value in state}
 
 
 def answer(arrays: Mapping[str, np.ndarray], message: ArrayRecord, kind: str) -> ArrayRecord:

@@ -57,7 +57,7 @@ PAYLOADS = {  # messages.payload
 METHODS = (  # methods; docs/methods.md says what they do
     "ce", "sce", "gce", "forward", "feddecorr", "elr", "fedlsr", "co-teaching", "fednoro", "fedelc",
 )  # fmt: skip
-MODELS = {  # task
+MODELS = {  # models
     "cnn": "a tiny one for quick trials",
     "resnet18": "11 million parameters",
     "resnet34": "21 million",

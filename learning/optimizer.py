@@ -5,8 +5,11 @@ copies weights in channels-last layout back and forth, which takes longer than t
 parameter is handed to it as the run of memory that it is.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.optim.sgd import sgd
 
 # On the CPU the fused kernel rounds as the plain one does, except at the end of a tensor whose length is not a multiple
 # of its vectors: there it multiplies and adds in one rounding. Such tensors, biases of the last layer, go to the plain
@@ -14,8 +17,14 @@ from torch import Tensor, nn
 WHOLE = 16  # float32 numbers
 
 
-class LocalSGD(torch.optim.SGD):
-    """SGD with momentum and weight decay over the trainable parameters of one model, on one device."""
+class LocalSGD:
+    """SGD with momentum and weight decay over the trainable parameters of one model, on one device.
+
+    It calls the function behind `torch.optim.SGD`. That class imports torch's compiler when an instance is made, which
+    takes a second or two and 165 MiB in each process. What `torch.amp.GradScaler` needs of an optimiser is here:
+    `param_groups`, `step`, and `_step_supports_amp_scaling`, with which it sets `grad_scale` and `found_inf` during a
+    step instead of asking the device whether to skip it.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         """`model` must stay on its device; its weights may change."""
@@ -23,23 +32,44 @@ class LocalSGD(torch.optim.SGD):
         self._runs = [_run_of_memory(parameter.detach()) for parameter in self._parameters]
         fused = [run for run in self._runs if run.device.type != "cpu" or run.numel() % WHOLE == 0]
         plain = [run for run in self._runs if run.device.type == "cpu" and run.numel() % WHOLE]
-        groups = [{"params": fused, "fused": True}, {"params": plain, "fused": False}]
-        on_gpu = any(run.device.type != "cpu" for run in self._runs)  # there GradScaler must know that all are fused
-        super().__init__([group for group in groups if group["params"]], lr=0.0, fused=on_gpu or None)
+        groups: list[dict[str, Any]] = [{"params": fused, "fused": True}, {"params": plain, "fused": False}]
+        self.param_groups = [group for group in groups if group["params"]]
+        self._momenta: dict[Tensor, Tensor] = {}  # by run; made when first needed
+        self._step_supports_amp_scaling = any(run.device.type != "cpu" for run in self._runs)  # there all are fused
+        self._learning_rate = self._momentum = self._weight_decay = 0.0
 
     def begin(self, learning_rate: float, momentum: float, weight_decay: float) -> None:
         """Start a visit: momentum starts from zero, as in FedAvg (McMahan et al., 2017)."""
-        for group in self.param_groups:
-            group.update(lr=learning_rate, momentum=momentum, weight_decay=weight_decay)
+        self._learning_rate, self._momentum, self._weight_decay = learning_rate, momentum, weight_decay
         if momentum:
             # From a zero buffer the first step is that of a new optimiser, which starts from the gradient itself.
             # PyTorch would allocate it in that step, and leave it unset if GradScaler skips the step.
             for run in self._runs:
-                if (buffer := self.state[run].get("momentum_buffer")) is None:
-                    self.state[run]["momentum_buffer"] = torch.zeros_like(run)
+                if run in self._momenta:
+                    self._momenta[run].zero_()
                 else:
-                    buffer.zero_()
+                    self._momenta[run] = torch.zeros_like(run)
         self.zero_grad()
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Update the weights that have a gradient."""
+        for group in self.param_groups:
+            runs = [run for run in group["params"] if run.grad is not None]
+            sgd(
+                runs,
+                [run.grad for run in runs],
+                [self._momenta[run] for run in runs] if self._momentum else [],
+                fused=group["fused"],
+                lr=self._learning_rate,
+                momentum=self._momentum,
+                weight_decay=self._weight_decay,
+                grad_scale=getattr(self, "grad_scale", None),
+                found_inf=getattr(self, "found_inf", None),
+                dampening=0.0,
+                nesterov=False,
+                maximize=False,
+            )
 
     def take_gradients(self) -> None:
         """Hand the model's gradients over, in place; after `backward`, before anything that reads or scales them."""

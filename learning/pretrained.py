@@ -5,13 +5,13 @@ from pathlib import Path
 from urllib.error import URLError
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from config.run_config import ConfigError
 from data.text import one_line, shown
 from learning.weights_file import WeightsError, read_weights
-from task import MODELS, networks_of
+from models import MODELS
+from task import networks_of
 
 HEAD = "fc."  # the classifier of every model
 COUNTER = "num_batches_tracked"  # files from before torch 0.4.1 have none
@@ -131,6 +131,8 @@ def _without_classifier(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _download(name: str) -> dict[str, Tensor]:
+    import torchvision  # takes two seconds, and only this needs it
+
     if name not in torchvision.models.list_models():
         raise ConfigError(
             f"run config: 'pretrained' is 'imagenet', but there are no such weights for the 'model' {name}; it must be"

@@ -104,9 +104,9 @@ def train_locally(
             scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             optimizer.take_gradients()
             if proximal is not None:
-                scaler.unscale_(optimizer)
+                scaler.unscale_(optimizer)  # type: ignore[arg-type]
                 proximal.add_gradient()
-            scaler.step(optimizer)
+            scaler.step(optimizer)  # type: ignore[arg-type]
             scaler.update()
             optimizer.zero_grad()
             loss_sum += loss.detach() * len(rows)

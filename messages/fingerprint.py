@@ -6,7 +6,9 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("client_app", "config", "custom", "data", "learning", "messages", "methods", "server_app", "simulation")
+PACKAGES = (
+    "client_app", "config", "custom", "data", "learning", "messages", "methods", "models", "server_app", "simulation",
+)  # fmt: skip
 
 
 def code_files(root: Path = ROOT) -> list[Path]:

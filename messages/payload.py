@@ -20,7 +20,7 @@ from flwr.app import Array, ArrayRecord
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from messages.arrays import as_numpy
+from messages.arrays import as_array, as_numpy
 
 PIECE = "piece-"
 PIECE_BYTES = 5 << 20  # Flower itself splits larger arrays into pieces of this size
@@ -124,4 +124,4 @@ def lengthen(value: np.ndarray) -> np.ndarray:
 
 
 def _as_array(piece: dict[str, np.ndarray]) -> Array:
-    return Array(np.frombuffer(save(piece), np.uint8))
+    return as_array(np.frombuffer(save(piece), np.uint8))

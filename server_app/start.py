@@ -32,5 +32,5 @@ def main(grid: Grid, context: Context) -> None:
             refusal.refuse()
         raise
     # As Flower loads apps: one at a time. The ClientApp, which another thread of a simulation loads meanwhile, imports
-    # torchvision as well, and does not survive that it is half imported.
+    # PyTorch as well, and must not find it half imported.
     load_app("server_app.app:run", ImportError, CODE)(grid, context)

@@ -15,8 +15,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 # From the bottom up: a package may import those before it. A new package needs a place here.
 LAYERS = (
-    "data", "deploy", "config", "task", "messages", "simulation", "learning", "methods", "client_app", "server_app",
-    "probe", "benchmarks",
+    "data", "deploy", "config", "models", "task", "messages", "simulation", "learning", "methods", "client_app",
+    "server_app", "probe", "benchmarks",
 )  # fmt: skip
 OUTSIDE = frozenset({"tests", "docs", "custom"})  # may import all; none of the app imports them by name
 

@@ -16,7 +16,7 @@ from tests.forks import failed_forks
 ROOT = Path(__file__).parents[1]
 
 
-CODE = ("client_app", "config", "data", "learning", "messages", "methods", "server_app", "simulation")
+CODE = ("client_app", "config", "data", "learning", "messages", "methods", "models", "server_app", "simulation")
 
 
 def bundled(app: Path, out: Path) -> set[str]:

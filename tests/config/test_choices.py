@@ -13,10 +13,11 @@ from learning.augmentation import AUGMENTATIONS
 from learning.sound_images import LEAVES_OUT
 from messages.payload import PAYLOADS
 from methods import METHODS
+from models import MODELS
 from server_app.callbacks.tracking import TRACKERS
 from server_app.privacy.clipping_norms import PRIVACY
 from server_app.strategies import STRATEGIES
-from task import MODELS, NORMALIZATIONS, PRECISIONS
+from task import NORMALIZATIONS, PRECISIONS
 
 IMPLEMENTED: dict[str, Iterable[str]] = {
     "AUGMENTATIONS": AUGMENTATIONS,

@@ -169,7 +169,7 @@ def test_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_other_resnets_need_only_their_name(monkeypatch: pytest.MonkeyPatch) -> None:
     task = _module("task.py")
-    monkeypatch.setitem(task.MODELS, "wide_resnet50_2", task.resnet("wide_resnet50_2"))
+    monkeypatch.setitem(task.MODELS, "wide_resnet50_2", _module("models/__init__.py").resnet("wide_resnet50_2"))
     assert task.classifier(task.build_model("wide_resnet50_2", 5, seed=1)).out_features == 5
 
 

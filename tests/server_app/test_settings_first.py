@@ -11,11 +11,12 @@ from flwr.app import ArrayRecord, Message, MetricRecord
 
 from config.combinations import resnet_needs_two_images
 from learning.evaluation import Evaluation
+from models import MODELS
 from server_app.callbacks import RoundResult
 from server_app.callbacks.failure_gate import FailureGate
 from server_app.stopping import RunStoppedError
 from server_app.strategies.fedavg import StreamingFedAvg
-from task import MODELS, needs_two_images
+from task import needs_two_images
 from tests.fakes import rounds_of, run_in_process
 
 ROOT = Path(__file__).parents[2]
