@@ -134,7 +134,7 @@ def test_processes_of_a_run_share_what_it_keeps(tiny_sample: Path, tmp_path: Pat
         site = Site.resolve({**node, "cache-gib": 2 * bytes_each / 2**30}, config, "run 1")
         local_data._cache.cache_clear()
         split = local_data.training_data(site, config)
-        assert local_data.stored_training_pixels(site, split, config).shape == (30, 16, 16, 3)
+        assert local_data.training_pixels(site, split, config).shape == (30, 16, 16, 3)
         kept.append(sorted(path.name for path in (tmp_path / "decoded").glob("*.pixels")))
     assert [len(names) for names in kept[:2]] == [1, 2]
     assert kept[1:] == [kept[1]] * (len(kept) - 1)
