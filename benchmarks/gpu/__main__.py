@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[2]
 STEPS: dict[str, tuple[list[str], float]] = {
     "equality": (["benchmarks.gpu.equality"], 100),
     "tests": (["pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider", "-p", "no:benchmark"], 60),
-    "parts": (["benchmarks.gpu.parts"], 75),
+    "parts": (["benchmarks.gpu.parts"], 100),
     "speed": (["benchmarks.gpu.speed"], 90),
     "clients": (["benchmarks.gpu.clients"], 120),
     "whole_run": (["benchmarks.gpu.whole_run"], 240),
