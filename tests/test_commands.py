@@ -57,7 +57,7 @@ def commands(name: str) -> Iterator[tuple[list[str], TyperGroup | TyperCommand]]
 
 
 def test_all_benchmarks_are_here() -> None:
-    assert len(BENCHMARKS) == 14
+    assert len(BENCHMARKS) == 16
 
 
 @pytest.mark.parametrize("name", COMMANDS)
