@@ -1,6 +1,6 @@
 """A pool of simulation actors that spreads work over GPUs and machines, and survives the death of a machine.
 
-Flower hands out the actor that came back last: of eight GPUs with two actors each, five clients share three.
+Flower hands out the actor that came back last: of eight GPUs with two actors each, five clients may share three.
 
 Ray would restart a dead machine's actors elsewhere if there were room, but every other machine is full of its own. In
 the meantime they reject every message, and Flower keeps sending them more.

@@ -15,6 +15,7 @@ Flower hands out messages by scanning all of them once per node, ten times a sec
 scanned up to 50 million times before the last one leaves, during minutes in which little else happens.
 """
 
+import importlib
 import sys
 import threading
 from collections.abc import Callable, Container
@@ -53,6 +54,7 @@ def prepare_simulation() -> None:
     elif DRIVER in sys.modules:
         quieten()
         _replace_dead_actors()
+        send_the_class_of_actors()
         _leave_sigterm_to_flower()
         _wait_for_every_actor()
         _hand_out_in_one_pass()
@@ -73,6 +75,14 @@ def _replace_dead_actors() -> None:
     actor.__ray_metadata__.method_meta.max_task_retries.update(RETRIES)
     module: Any = raybackend
     module.BasicActorPool = SteadyActorPool
+
+
+def send_the_class_of_actors() -> None:
+    """Pickle it by value: by reference each actor imports Flower's simulation, which is a database and a web server."""
+    from flwr.simulation.ray_transport import ray_actor
+
+    cloudpickle: Any = importlib.import_module("ray.cloudpickle")
+    cloudpickle.register_pickle_by_value(ray_actor)
 
 
 def _leave_sigterm_to_flower() -> None:

@@ -135,7 +135,7 @@ MACHINE = {"Resources": {"CPU": 16.0, "GPU": 4.0}}
 def _spread(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch, machines: int, num_gpus: float, started: bool = True
 ) -> Any:
-    """A pool whose actors are filled into one machine's GPUs after the other's, as Ray does it."""
+    """A pool whose actors fill one GPU after the other, and so one machine after the other."""
     monkeypatch.setattr(ray, "nodes", lambda: [MACHINE] * machines)
     monkeypatch.setattr(ray, "wait", lambda futures, num_returns, timeout: (futures if started else [], []))
     pool: Any = SteadyActorPool(cluster, {"num_cpus": 1, "num_gpus": num_gpus}, {})

@@ -1,5 +1,7 @@
 """Clients that do not fit, handing out messages, and where the patches apply."""
 
+import importlib
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -36,6 +38,33 @@ def test_clients_that_do_not_fit_end_the_run_before_there_is_a_pool(
     assert ended[0].startswith("The run stopped: --federation-config: each client requests 64 CPUs and no GPU, but")
     build(SimpleNamespace(client_resources={"num_cpus": 2, "num_gpus": 0.0}), "app")
     assert built == ["app"]
+
+
+IMPORTED = """
+import pickle, sys
+import ray
+actor = pickle.load(sys.stdin.buffer)
+assert hasattr(actor, "run")
+heavy = ("flwr.simulation", "fastapi", "sqlalchemy", "alembic")
+print([name for name in heavy if name in sys.modules])
+"""
+
+
+@pytest.mark.parametrize("by_value", [True, False])
+def test_an_actor_imports_no_web_server_and_no_database(by_value: bool) -> None:
+    """Left to itself it would: without that, there was nothing to mend."""
+    cloudpickle: Any = importlib.import_module("ray.cloudpickle")
+    module: Any = importlib.import_module("flwr.simulation.ray_transport.ray_actor")
+    if by_value:
+        patches.send_the_class_of_actors()
+    try:
+        pickled = cloudpickle.dumps(module.ClientAppActor.__ray_metadata__.modified_class)
+    finally:
+        if by_value:
+            cloudpickle.unregister_pickle_by_value(module)
+    done = subprocess.run([sys.executable, "-c", IMPORTED], input=pickled, capture_output=True, check=True)
+    imported = ["flwr.simulation", "fastapi", "sqlalchemy", "alembic"]
+    assert done.stdout.decode().strip() == str([] if by_value else imported)
 
 
 class Federation:
