@@ -104,6 +104,7 @@ class Deployment:
             "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
             "FLWR_DISABLE_UPDATE_CHECK": "1",
             "FLWR_TELEMETRY_ENABLED": "0",
+            "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",  # as `python -m deploy` sets it
             "PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}",
         }
 

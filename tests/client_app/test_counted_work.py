@@ -18,7 +18,7 @@ from data.images.decode import decode as real_decode
 from learning import replica
 from learning.optimizer import LocalSGD
 from learning.training import train_locally
-from messages.payload import unpack
+from messages.payload import pack, unpack
 from methods import METHODS
 from methods.ce import CE
 from task import Compute, build_model, derived_generator
@@ -172,3 +172,14 @@ def test_another_models_weights_are_refused() -> None:
     del arrays["conv1.weight"]
     with pytest.raises(ValueError, match=r"do not have the same weights: conv1.weight, ..."):
         model_transport.load(model, arrays)
+
+
+def test_a_packed_reply_is_not_saved_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`Array(value)` saves into a growing buffer and copies that, for a model that is in one piece of bytes already."""
+    model = build_model("resnet18", 5, seed=1)
+    sent = pack(model_transport.state_of(model), "fp32")
+    saved = []
+    monkeypatch.setattr(np, "save", lambda *args, **kwargs: saved.append(args))
+    reply = model_transport.answer(model_transport.state_of(model), sent, "fp32")
+    assert not saved
+    assert [array.data for array in reply.values()] == [array.data for array in sent.values()]

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from flwr.common.config import parse_config_args
+from flwr.supercore.superexec.run_superexec import _TASK_POLL_INTERVAL_ENV, _get_task_poll_interval
 from flwr.superlink.cli.flower_superlink import _parse_args_run_superlink
 from flwr.supernode.cli.flower_supernode import _parse_args_run_supernode
 
@@ -132,7 +133,7 @@ def test_an_ipv6_superlink_listens_on_ipv6(tmp_path: Path) -> None:
     assert "listen [::]:8443 ipv6only=off ssl;" in (tmp_path / "keys" / "superlink" / "gateway.conf").read_text()
 
 
-def test_a_node_starts_with_its_key_and_its_data(bench: Bench, site: Path) -> None:
+def test_a_node_starts_with_its_key_and_its_data(bench: Bench, site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.run("node-2/start.sh", site, "cache-gib=20", "cache-dir='/big disk'")
     call = bench.call()
     folder = bench.folder / "node-2"
@@ -145,6 +146,8 @@ def test_a_node_starts_with_its_key_and_its_data(bench: Bench, site: Path) -> No
     assert node_config == {"data-dir": str(site), "cache-gib": 20, "cache-dir": "/big disk"}
     assert call["environment"]["FLWR_HOME"] == str(folder / "flwr-home")
     assert call["environment"]["FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"] == "1"
+    monkeypatch.setenv(_TASK_POLL_INTERVAL_ENV, call["environment"][_TASK_POLL_INTERVAL_ENV])
+    assert _get_task_poll_interval() == 0.2
 
 
 def test_a_nodes_data_may_be_a_relative_path(bench: Bench) -> None:

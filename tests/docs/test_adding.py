@@ -164,7 +164,11 @@ def test_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
     names, task = run(DOCS / "adding-a-model.md"), _module("task.py")
     names["test_tiny_vgg_learns"]()
     monkeypatch.setitem(task.MODELS, "tiny_vgg", names["tiny_vgg"])
-    assert task.classifier(task.build_model("tiny_vgg", 5, seed=1)).out_features == 5
+    monkeypatch.setitem(task.MODELS, "regnet", names["regnet"])
+    for name in ("tiny_vgg", "regnet"):
+        model = task.build_model(name, 5, seed=1)
+        assert task.classifier(model) is model.fc
+        assert model.fc.out_features == 5
 
 
 def test_other_resnets_need_only_their_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -151,6 +151,7 @@ def flower_env(home: Path) -> dict[str, str]:
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
         "RAY_USAGE_STATS_ENABLED": "0",
         "XDG_CACHE_HOME": str(home / "cache"),
         "PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}",

@@ -1,6 +1,7 @@
 """The kept optimiser against PyTorch's own, bit for bit."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -97,6 +98,36 @@ def test_a_first_step_that_grad_scaler_skips_leaves_no_trace() -> None:
             torch.testing.assert_close(one, other, rtol=1e-6, atol=0)
     finally:
         torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("unscaled_first", [False, True])
+def test_with_grad_scaler_it_is_pytorchs_fused_sgd_bit_for_bit(unscaled_first: bool) -> None:
+    """The scaler hands the factor and the overflow to the kernel; FedProx unscales before it adds its gradient."""
+    ours = Weights(*(value for value in _tensors(4) if value.numel() % 16 == 0 and value.is_contiguous()))
+    theirs, before = copy.deepcopy(ours), copy.deepcopy(ours)
+    kept = LocalSGD(ours)
+    kept._step_supports_amp_scaling = True  # as on a GPU
+    kept.begin(0.01, 0.9, 5e-4)
+    new = torch.optim.SGD(theirs.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, fused=True)
+    for value in theirs.all:  # as `begin` does
+        new.state[value]["momentum_buffer"] = torch.zeros_like(value)
+    optimizers: list[tuple[Weights, Any]] = [(ours, kept), (theirs, new)]
+    for model, optimizer in optimizers:
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, growth_interval=2)
+        for factor in (1e3, 1e-3, 1e-3, 1e3, 1e-3):
+            scaler.scale(sum((value * value).sum() * factor for value in model.all)).backward()
+            if isinstance(optimizer, LocalSGD):
+                optimizer.take_gradients()
+            if unscaled_first:
+                scaler.unscale_(optimizer)
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad()
+            assert not hasattr(optimizer, "found_inf")
+    for one, other, first in zip(ours.all, theirs.all, before.all, strict=True):
+        assert one.isfinite().all()
+        assert torch.equal(one, other)
+        assert not torch.equal(one, first)
 
 
 def test_a_weight_without_a_gradient_and_a_frozen_one_stay() -> None:

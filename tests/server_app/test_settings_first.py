@@ -53,6 +53,50 @@ def test_bad_settings_end_the_run_before_pytorch_is_imported(simulation: bool) -
     assert ("The run stopped: run config: 'method' is 'gcee'" in done.stdout + done.stderr) is simulation
 
 
+SLICES = """
+import sys
+from types import SimpleNamespace
+from flwr.app import Context, RecordDict
+from config.errors import ConfigError
+from config.run_config import RunConfig
+from server_app.start import CLIENT_APP, app
+from simulation import refusal
+sys.modules["flwr.simulation.run_simulation"] = sys.modules[CLIENT_APP] = None
+values = {values!r}
+grid = SimpleNamespace(run=SimpleNamespace(override_config=values), get_node_ids=lambda: range(10))
+try:
+    app(grid, Context(1, 1, {{}}, RecordDict(), {{**RunConfig().to_flat(), **values}}))
+except ConfigError as error:
+    assert {said!r} in str(error), error
+    assert refusal.is_refused()
+else:
+    raise AssertionError
+assert not {{"torch", "matplotlib"}} & sys.modules.keys()
+"""
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"batch-size": 13}, "'batch-size' is 13, but the smallest client holds only 12 images"),
+        (
+            {"partition": "shards", "partition-args": "shards-per-client=20", "batch-size": 1},
+            "'partition' is 'shards', 'partition-args' is 'shards-per-client=20': ",
+        ),
+        (
+            {"batch-size": 1, "fraction-evaluate": 1.0, "strategy-args": "min-available-nodes=11"},
+            "there are 10 clients",
+        ),
+    ],
+)
+def test_a_simulation_refuses_what_its_clients_would_before_pytorch_is_imported(
+    values: dict[str, Any], said: str, tiny_sample: Path
+) -> None:
+    script = SLICES.format(values={"data-dir": str(tiny_sample), "image-size": 64, **values}, said=said)
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
 def _result(asked: int, failed: int) -> RoundResult:
     evaluation: Any = Evaluation
     failures = dict.fromkeys(range(failed), "client: x.")
