@@ -1,8 +1,9 @@
 """SGD whose buffers a process keeps: every visit clears them, none reallocates them.
 
-PyTorch's fused kernel updates a weight in one pass over memory instead of four. It expects contiguous tensors, and
-copies weights in channels-last layout back and forth, which takes longer than the update. SGD is elementwise, so each
-parameter is handed to it as the run of memory that it is.
+PyTorch's fused kernel updates a weight in one pass over memory instead of four. On a CPU it expects contiguous tensors,
+and copies weights in channels-last layout back and forth, which takes longer than the update. SGD is elementwise, so
+there each parameter is handed to it as the run of memory that it is. A GPU's kernel takes any dense layout, and the
+host is spared the work.
 """
 
 from typing import Any
@@ -26,10 +27,18 @@ class LocalSGD:
     step instead of asking the device whether to skip it.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        """`model` must stay on its device; its weights may change."""
+    def __init__(self, model: nn.Module, in_runs: bool | None = None) -> None:
+        """`model` must stay on its device; its weights may change.
+
+        Args:
+            model: Its trainable parameters are updated.
+            in_runs: Whether the kernel gets them as runs of memory; None: on a CPU.
+        """
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self._runs = [_run_of_memory(parameter.detach()) for parameter in self._parameters]
+        on_cpu = all(parameter.device.type == "cpu" for parameter in self._parameters)
+        self._in_runs = on_cpu if in_runs is None else in_runs
+        runs = [_run_of_memory(parameter.detach()) for parameter in self._parameters]
+        self._runs: list[Tensor] = runs if self._in_runs else list(self._parameters)
         fused = [run for run in self._runs if run.device.type != "cpu" or run.numel() % WHOLE == 0]
         plain = [run for run in self._runs if run.device.type == "cpu" and run.numel() % WHOLE]
         groups: list[dict[str, Any]] = [{"params": fused, "fused": True}, {"params": plain, "fused": False}]
@@ -77,7 +86,8 @@ class LocalSGD:
             gradient = parameter.grad
             if gradient is not None and gradient.stride() != parameter.stride():
                 gradient = parameter.grad = torch.empty_like(parameter).copy_(gradient)
-            run.grad = None if gradient is None else gradient.as_strided(run.shape, (1,))
+            if self._in_runs:
+                run.grad = None if gradient is None else gradient.as_strided(run.shape, (1,))
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop all gradients; best right after a step, so that they are gone when the next batch needs memory."""

@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -49,6 +50,7 @@ TOY: dict[str, list[str]] = {
     "recipe": ["benchmarks.client.recipe", "--images", "4", "--epochs", "1", "--image-size", "32", "--batch-size", "2",
                "--repeats", "1"],
 }  # fmt: skip
+TOYS_AT_ONCE = 2  # they measure nothing
 PACKAGES = ("flwr", "ray", "torch", "torchvision", "numpy")
 Finding = dict[str, Any]
 
@@ -119,17 +121,21 @@ def main(
     out = out or Path(tempfile.mkdtemp(prefix="benchmarks-gpu-"))
     out.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + 60 * minutes
-    findings: list[Finding] = []
-    for name in step or STEPS:
+
+    def take(name: str) -> list[Finding]:
         arguments, limit = STEPS[name]
         if not gpu:
             arguments = TOY.get(name, arguments)
         left = deadline - time.monotonic()
         if left < 1:
             print(f"{name}: no time left", file=sys.stderr)
-            continue
-        findings += run_step(name, arguments, min(limit, left), out, bool(gpu))
+            return []
+        found = run_step(name, arguments, min(limit, left), out, bool(gpu))
         print(f"{name}: done, {deadline - time.monotonic():.0f} s left", file=sys.stderr, flush=True)
+        return found
+
+    with ThreadPoolExecutor(1 if gpu else TOYS_AT_ONCE) as pool:
+        findings = [finding for found in pool.map(take, step or STEPS) for finding in found]
     where = {"device": gpu or "no GPU", **machine(PACKAGES)}
     Console(width=160).print(table(findings, ", ".join(f"{key} {value}" for key, value in where.items())))
     (out / "machine.json").write_text(json.dumps(where, indent=1) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What the host waits for in a visit, by PyTorch's own alarm and by the profiler, and how busy the device is."""
+"""What the host waits for in a visit, by PyTorch's own alarm and by the profiler."""
 
 import itertools
 import warnings
@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.gpu.speed import config_of
-from benchmarks.gpu.step import Scale, emit, scale, seconds
+from benchmarks.gpu.step import Scale, emit, scale
 from benchmarks.tools.our_loop import our_visit
 from task import pick_compute
 
@@ -35,8 +35,6 @@ def waits(size: Scale) -> None:
         counts = {event.key: event.count for event in profile.key_averages()
                   if "Synchronize" in event.key or "Memcpy HtoD" in event.key}  # fmt: skip
         emit(f"profiler, {what}", str(counts))
-        busy = sum(event.self_device_time_total for event in profile.key_averages()) / 1e6
-        emit(f"device busy, {what}", busy / seconds(run, compute.device), "of the time without a profiler")
 
 
 def main() -> None:

@@ -42,11 +42,14 @@ def _train(model: Weights, optimizer: LocalSGD | torch.optim.SGD, seed: int, ste
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(0, 2**20), st.sampled_from([0.0, 0.5, 0.9]), st.sampled_from([0.0, 5e-4]))
-def test_visits_with_kept_buffers_equal_new_optimisers_bit_for_bit(seed: int, momentum: float, decay: float) -> None:
+@given(st.integers(0, 2**20), st.sampled_from([0.0, 0.5, 0.9]), st.sampled_from([0.0, 5e-4]), st.booleans())
+def test_visits_with_kept_buffers_equal_new_optimisers_bit_for_bit(
+    seed: int, momentum: float, decay: float, in_runs: bool
+) -> None:
+    """In runs, as on a CPU, and without, as on a GPU."""
     model = Weights(*_tensors(seed))
     plain = copy.deepcopy(model)
-    kept = LocalSGD(model)
+    kept = LocalSGD(model, in_runs)
     for visit in (0, 1):
         kept.begin(0.01, momentum, decay)
         _train(model, kept, seed + visit)
