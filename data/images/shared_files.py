@@ -59,6 +59,8 @@ class SharedFiles:
 
     def mapped(self, name: str, shape: tuple[int, ...]) -> np.ndarray | None:
         """A private mapping of a file, which counts as used from now on; None if it is not there."""
+        if not 0 < math.prod(shape) <= self.max_bytes:
+            return None
         self._begin()
         try:
             with (self.folder / name).open("rb") as file:
@@ -167,6 +169,7 @@ class SharedFiles:
         fits = held + needed <= self.max_bytes and status.f_bavail * status.f_frsize >= needed + MIN_FREE_BYTES
         ledger.truncate(0)
         ledger.write(b"%d" % (held + needed if fits else held))
+        ledger.flush()  # before anything is created: a full disk shows here
         return fits
 
     def _evict(self, needed: int) -> int:

@@ -268,3 +268,12 @@ def test_a_turnover_of_many_small_files_takes_few_scans(tmp_path: Path, monkeypa
         assert new.filled(f"{number}.pixels", (10,), lambda pixels: None) is not None
     assert in_use(tmp_path) == 300 * 10
     assert len(looks) <= 10
+
+
+@pytest.mark.parametrize("left", ["a.filling", "b.filling"])
+def test_what_a_killed_process_began_is_begun_again(tmp_path: Path, written: list[int], left: str) -> None:
+    (tmp_path / left).write_bytes(bytes(100))
+    pixels = SharedFiles(tmp_path, 100).filled("a.pixels", (100,), lambda pixels: pixels.fill(7))
+    assert pixels is not None
+    assert pixels.tolist() == [7] * 100
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pixels", "lock"]

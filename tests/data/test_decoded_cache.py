@@ -74,8 +74,10 @@ def test_of_what_no_run_uses_the_least_recently_used_makes_way(
 def test_what_does_not_fit_is_not_kept(
     release: Release, lists: list[np.ndarray], tmp_path: Path, max_bytes: int
 ) -> None:
-    cache = DecodedCache(tmp_path / "cache", max_bytes)
-    assert np.array_equal(cache.images(release, lists[0], SIZE), load_images(release, lists[0], SIZE))
+    cache = DecodedCache(tmp_path / "cache", max_bytes, run="one")
+    expected = load_images(release, lists[0], SIZE)
+    assert np.array_equal(cache.images(release, lists[0], SIZE), expected)
+    assert np.array_equal(cache.arriving(release, lists[0], SIZE).whole(), expected)
     assert not (tmp_path / "cache").exists()
 
 
