@@ -18,10 +18,10 @@ from typing import Any
 import ray
 from flwr.common import log
 
+from data.text import one_line
+
 READ_SECONDS = 0.5  # between two looks at what actors have printed
-SETTINGS = {
-    "RAY_prestart_worker_first_driver": "0",
-}
+PRESTART = "RAY_prestart_worker_first_driver"
 
 
 def start_lean(init_args: dict[str, Any]) -> None:
@@ -33,8 +33,7 @@ def start_lean(init_args: dict[str, Any]) -> None:
     Args:
         init_args: For ``ray.init``; those that ask for more processes get them.
     """
-    for name, value in SETTINGS.items():
-        os.environ.setdefault(name, value)  # what the user set, otherwise
+    os.environ.setdefault(PRESTART, "0")  # the user's choice, otherwise
     known = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join([*sys.path, *([known] if known else [])])
     parameter: Any = importlib.import_module("ray._private.parameter")
@@ -71,7 +70,7 @@ def _pass_on(reader: Any) -> None:
             reader.update_log_filenames()
             reader.open_closed_files()
             reader.check_log_files_and_publish_updates()
-        except (OSError, ValueError) as error:
-            log(WARNING, "What clients print is no longer shown: %s.", error)
+        except Exception as error:  # in code of Ray's that may change; the run goes on
+            log(WARNING, "What clients print is no longer shown: %s.", one_line(str(error)))
             return
         time.sleep(READ_SECONDS)

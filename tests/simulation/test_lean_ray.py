@@ -16,7 +16,6 @@ from simulation import lean_ray
 node: Any = importlib.import_module("ray._private.node")
 parameter: Any = importlib.import_module("ray._private.parameter")
 worker: Any = importlib.import_module("ray._private.worker")
-PRESTART = "RAY_prestart_worker_first_driver"
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +23,7 @@ def ray_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(parameter, "RayParams", parameter.RayParams)
     monkeypatch.setattr(node.Node, "start_api_server", node.Node.start_api_server)
     with pytest.MonkeyPatch.context() as environment:
-        for name in ("PYTHONPATH", *lean_ray.SETTINGS):
+        for name in ("PYTHONPATH", lean_ray.PRESTART):
             environment.setenv(name, "")  # so that what the test sets is undone
             del os.environ[name]
         yield
@@ -46,18 +45,18 @@ def test_nothing_is_started_that_one_machine_does_not_use(started: list[dict[str
     assert params.no_monitor
     assert not params.include_log_monitor
     assert node.Node.start_api_server(SimpleNamespace(), include_dashboard=False, raise_on_failure=False) is None
-    assert os.environ[PRESTART] == "0"
+    assert os.environ[lean_ray.PRESTART] == "0"
     assert os.environ["PYTHONPATH"].split(os.pathsep) == sys.path
 
 
 def test_what_the_user_set_is_kept(started: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(PRESTART, "1")
+    monkeypatch.setenv(lean_ray.PRESTART, "1")
     monkeypatch.setenv("PYTHONPATH", "/mine")
     dashboard = node.Node.start_api_server
     lean_ray.start_lean({"include_dashboard": True, "log_to_driver": False})
     assert started == [{"include_dashboard": True, "log_to_driver": False}]  # and nothing is shown
     assert node.Node.start_api_server is dashboard
-    assert os.environ[PRESTART] == "1"
+    assert os.environ[lean_ray.PRESTART] == "1"
     assert os.environ["PYTHONPATH"].split(os.pathsep) == [*sys.path, "/mine"]
 
 

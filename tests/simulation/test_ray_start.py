@@ -39,7 +39,7 @@ def ray_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(node.Node, "start_api_server", node.Node.start_api_server)
     monkeypatch.setattr(lean_ray, "_reader", lambda: None)  # what actors print is in a folder of Ray's
     with pytest.MonkeyPatch.context() as environment:
-        for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "PYTHONPATH", *lean_ray.SETTINGS):
+        for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "PYTHONPATH", lean_ray.PRESTART):
             environment.setenv(name, "")  # so that what the test sets is undone
             del os.environ[name]
         yield
