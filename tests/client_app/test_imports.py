@@ -25,7 +25,7 @@ from task import build_model
 
 TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
 small = dict(image_size=16, batch_size=8, local_epochs=1, fraction_evaluate=1.0)
-config = RunConfig(data_dir={data!r}, cache_dir={cache!r}, **small, {changes})
+config = RunConfig(data_dir={data!r}, cache_dir={cache!r}, **(small | dict({changes})))
 model = build_model(config.model, 14, config.seed, build_method(config).networks)
 arrays = ArrayRecord(model.state_dict())
 for kind in ("query", "train", "train", "query.class_losses", "evaluate"):
@@ -54,6 +54,7 @@ def test_a_client_imports_nothing_that_its_visit_does_not_need(tiny_sample: Path
     """Whatever the method, the network, the augmentation and the payload."""
     cases = {
         "a ResNet": "model='resnet18'",
+        "one image alone": "model='resnet18', image_size=40, batch_size=29, drop_last=False",
         "much of the rest": ("method='co-teaching', augmentation='crop-flip-jitter', model='cnn', payload='bf16'"),
     }
     scripts = {
