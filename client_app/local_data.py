@@ -29,6 +29,9 @@ from learning.sound_images import advising, sound_images
 from messages.keys import NUM_PARTITIONS, PARTITION_ID
 
 LOOKED_AT = 20_000  # images of a training list that the roll call decodes; those of more, their client's first visit
+# Threads that decode while a GPU trains: 16 of them decode hardly faster than 2, and keep the one from the interpreter
+# that launches the GPU's work.
+DECODING_BESIDE = 2
 
 
 @dataclass(frozen=True)
@@ -190,7 +193,8 @@ def training_pixels(site: Site, split: Split, config: RunConfig) -> Pixels:
 def arriving_pixels(site: Site, split: Split, config: RunConfig) -> Pixels:
     """The same, at once: those that must be decoded are on their way, and whoever uses them gets the errors."""
     cache = _cache(site.cache_dir, site.cache_bytes, site.run)
-    return cache.arriving(_release(site.root), split.keys, _stored(config), threads=torch.get_num_threads())
+    threads = min(torch.get_num_threads(), DECODING_BESIDE)
+    return cache.arriving(_release(site.root), split.keys, _stored(config), threads)
 
 
 def _stored(config: RunConfig) -> int:

@@ -13,6 +13,7 @@ from benchmarks.data.full_size import jpeg
 from benchmarks.data.repeated import write_repeated
 from benchmarks.gpu.speed import config_of
 from benchmarks.gpu.step import CLASSES, Scale, emit, scale, seconds
+from client_app.local_data import DECODING_BESIDE
 from data.images.decode import decode, resize
 from data.images.decoded_cache import DecodedCache
 from data.images.pixels import StoredPixels
@@ -75,7 +76,7 @@ def first_visits(size: Scale, folder: Path, device: torch.device) -> None:
     def visit(number: int, arriving: bool) -> None:
         cache = DecodedCache(folder / f"first-{number}-{arriving}", 1 << 40)
         load = cache.arriving if arriving else cache.pixels
-        pixels = load(release, keys, size.image_size, number)
+        pixels = load(release, keys, size.image_size, min(number, DECODING_BESIDE) if arriving else number)
         images = Images(pixels, device, stay=device.type != "cpu")
         train_locally(
             model, images, labels, method, config, compute, derived_generator(1, "visit"), optimizer=optimizer

@@ -58,11 +58,13 @@ def visit(model: nn.Module, compute: Compute, config: RunConfig, **more: Any) ->
     )  # fmt: skip
 
 
-def plain(model: nn.Module, compute: Compute) -> None:
+def plain(model: nn.Module, compute: Compute, fused: bool = False) -> None:
     """The same steps as `visit`."""
     images, labels = (value.to(compute.device) for value in data())
     mean, deviation = (torch.tensor(values, device=compute.device) for values in NORMALIZATIONS["imagenet"])
-    optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=MOMENTUM, weight_decay=DECAY)
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=RATE, momentum=MOMENTUM, weight_decay=DECAY, fused=fused or None
+    )  # fmt: skip
     generator = derived_generator(1, "visit")
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
@@ -98,6 +100,29 @@ def compare_precisions(name: str, device: torch.device) -> None:
         emit(what, apart, ok=apart <= ALLOWED[precision], aim=aim)
         what = f"{name}, {precision}: images on the device or copied ahead of each step, same bits"
         emit(what, bool(torch.equal(ours, streamed)), ok=torch.equal(ours, streamed), aim="True")
+
+
+def compare_half_precision(name: str, device: torch.device) -> None:
+    """Where a difference in fp16 comes from: the plain loop against itself, and with PyTorch's fused SGD."""
+    compute = Compute(device, torch.float16)
+    pick_compute("auto")
+    start = weights(fresh(name, device))
+    models = [fresh(name, device) for _ in range(4)]
+    visit(models[0], compute, settings())
+    plain(models[1], compute)
+    plain(models[2], compute)
+    plain(models[3], compute, fused=device.type == "cuda")
+    ours, once, again, fused = map(weights, models)
+    moved = float((once - start).abs().max())
+    for what, one, other in (
+        ("twice", again, once),
+        ("with fused SGD", fused, once),
+        ("with fused SGD, and a visit", fused, ours),
+    ):
+        emit(
+            f"{name}, fp16: the plain loop {what}, difference / distance moved",
+            float((one - other).abs().max()) / moved,
+        )
 
 
 def compare_repeats(name: str, device: torch.device) -> None:
@@ -166,7 +191,7 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     names = ("cnn", "resnet18", "resnet50") if scale().model == "resnet50" else ("cnn",)
     parts: list[Callable[[], None]] = [partial(compare_precisions, name, device) for name in names]
-    parts.append(partial(compare_repeats, names[-1], device))
+    parts += [partial(compare_half_precision, names[-1], device), partial(compare_repeats, names[-1], device)]
     parts += [partial(part, device) for part in (compare_views, compare_methods, compare_evaluation)]
     for part in parts:
         try:

@@ -58,12 +58,13 @@ def one_run(size: Scale, clients: int, at_once: int, rounds: int, folder: Path, 
     emit(f"{what}: all of it", time.time() - begun, "s")
     emit(f"{what}: first round", entries[0]["seconds"], "s")
     later = entries[1:] or entries
-    # Not `seconds` minus evaluation: clients train while the server evaluates.
+    # Clients train while the server evaluates, so no round has its time for itself; all later ones together have.
+    passed = later[0]["overlap-seconds"] + sum(entry["seconds"] for entry in later)
+    rate = sum(entry["images-seen"] for entry in later) / passed
+    emit(f"{what}: later rounds, their evaluation included, each", passed / len(later), "s")
     training = statistics.median(entry["exchange-seconds"] for entry in later)
-    emit(f"{what}: a later round, from the first message to the new model", training, "s")
-    emit(f"{what}: a later round with its evaluation", statistics.median(entry["seconds"] for entry in later), "s")
-    rate = entries[-1]["images-seen"] / training
-    emit(f"{what}: images trained a second of it", rate, "images/s")
+    emit(f"{what}: of that, from the first message to the new model", training, "s")
+    emit(f"{what}: images trained a second of later rounds", rate, "images/s")
     emit(f"{what}: of the bare loop", rate / bare)
     emit(f"{what}: losses", str([round(entry["train-loss"], 3) for entry in entries]))
 
