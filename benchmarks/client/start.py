@@ -66,7 +66,10 @@ def measure(checkout: Path) -> list[float]:
 
 
 def main(
-    checkout: Annotated[list[Path] | None, typer.Option(help="Another checkout of this app; may be repeated.")] = None,
+    checkout: Annotated[
+        list[Path] | None,
+        typer.Option(help="Another checkout of this app; may be repeated.", exists=True, file_okay=False),
+    ] = None,
     repeats: Annotated[int, typer.Option(help="Processes of each.", min=1)] = 3,
 ) -> None:
     runs: dict[Path, list[list[float]]] = {path.resolve(): [] for path in [ROOT, *(checkout or [])]}

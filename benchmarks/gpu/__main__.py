@@ -1,4 +1,4 @@
-"""Everything that only a GPU can show, in a few minutes; on a machine without one, the same steps at toy size.
+"""Everything that only a GPU can show, in a few minutes; on a machine without one, what it can do of it at toy size.
 
     python -m benchmarks.gpu [--minutes 9] [--out FOLDER] [--step equality --step speed]
 
@@ -32,7 +32,20 @@ ROOT = Path(__file__).parents[2]
 # Most valuable first, because the last ones are dropped when time runs out: command, and the seconds it may take.
 STEPS: dict[str, tuple[list[str], float]] = {
     "equality": (["benchmarks.gpu.equality"], 100),
-    "tests": (["pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider", "-p", "no:benchmark"], 60),
+    "tests": (
+        [
+            "pytest",
+            "-m",
+            "gpu",
+            "-q",
+            "tests/learning/test_golden_losses.py",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:benchmark",
+        ],
+        60,
+    ),
     "parts": (["benchmarks.gpu.parts"], 100),
     "speed": (["benchmarks.gpu.speed"], 90),
     "clients": (["benchmarks.gpu.clients"], 120),
@@ -50,6 +63,7 @@ TOY: dict[str, list[str]] = {
     "recipe": ["benchmarks.client.recipe", "--images", "4", "--epochs", "1", "--image-size", "32", "--batch-size", "2",
                "--repeats", "1"],
 }  # fmt: skip
+NEEDS_GPU = {"memory", "waits", "compiled"}
 TOYS_AT_ONCE = 2  # they measure nothing
 PACKAGES = ("flwr", "ray", "torch", "torchvision", "numpy")
 Finding = dict[str, Any]
@@ -135,7 +149,10 @@ def main(
         return found
 
     with ThreadPoolExecutor(1 if gpu else TOYS_AT_ONCE) as pool:
-        findings = [finding for found in pool.map(take, step or STEPS) for finding in found]
+        names = [name for name in step or STEPS if gpu or name not in NEEDS_GPU]
+        # Toys that take longest begin first, so that both end together.
+        names.sort(key=lambda name: not gpu and name not in ("recipe", "whole_run"))
+        findings = [finding for found in pool.map(take, names) for finding in found]
     where = {"device": gpu or "no GPU", **machine(PACKAGES)}
     Console(width=160).print(table(findings, ", ".join(f"{key} {value}" for key, value in where.items())))
     (out / "machine.json").write_text(json.dumps(where, indent=1) + "\n", encoding="utf-8")

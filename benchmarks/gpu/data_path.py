@@ -38,7 +38,7 @@ def rates(size: Scale, folder: Path, device: torch.device) -> None:
     cores = len(os.sched_getaffinity(0))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    for workers in sorted({1, cores}):
+    for workers in sorted({1, cores}) if device.type == "cuda" else [1]:
         with ThreadPoolExecutor(workers) as pool:
             count = size.photos * workers // cores or 1
             spent = seconds(lambda pool=pool, count=count: list(pool.map(one, range(count))), device)  # type: ignore[misc]
@@ -71,7 +71,8 @@ def first_visits(size: Scale, folder: Path, device: torch.device) -> None:
     model = build_model(size.model, CLASSES, seed=0).to(device)
     optimizer, method = LocalSGD(model), build_method(config)
     threads = len(os.sched_getaffinity(0))
-    numbers = sorted({threads, max(1, threads // 8)})  # alone on the machine, and with a share of it
+    # Alone on the machine, and with a share of it.
+    numbers = sorted({threads, max(1, threads // 8)}) if device.type == "cuda" else [1]
 
     def visit(number: int, arriving: bool) -> None:
         cache = DecodedCache(folder / f"first-{number}-{arriving}", 1 << 40)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.gpu.step import CLASSES, computes, emit, scale
+from benchmarks.gpu.step import CLASSES, TOY, computes, emit, scale
 from benchmarks.tools.bare_loop import train
 from config.run_config import RunConfig
 from learning.augmentation import augment, stored_size
@@ -24,6 +24,8 @@ from probe.client import HEAVIEST
 from task import NORMALIZATIONS, Compute, build_model, derived_generator, pick_compute
 
 IMAGES, SIDE, BATCH, EPOCHS = 96, 64, 16, 2
+if scale() is TOY:
+    IMAGES, SIDE = 32, 32
 RATE, MOMENTUM, DECAY = 0.01, 0.9, 5e-4
 # Largest difference of a weight after a visit, as a share of how far the weights moved. Half precision rounds every
 # product, and a GPU may choose another algorithm for a batch elsewhere in memory.

@@ -101,7 +101,8 @@ def visits(size: Scale) -> None:
             walls = [1000 * seconds(run, compute.device) / size.steps for _ in range(3)]
             emit(f"{name}, {number} threads: a step", min(walls), "ms")
     torch.set_num_threads(threads)
-    for name, run in contenders.items():  # last, since launching is slower once a profiler has run
+    profiled = contenders if compute.device.type == "cuda" else {"bare loop": contenders["bare loop"]}
+    for name, run in profiled.items():  # last, since launching is slower once a profiler has run
         times = kernel_times(run, compute.device)
         emit(f"{name}: the device works for a step", sum(times.values()) / size.steps, "ms")
         longest = {kernel[:60]: round(spent / size.steps, 2) for kernel, spent in list(times.items())[:SHOWN]}

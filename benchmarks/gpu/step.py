@@ -39,7 +39,7 @@ class Scale:
 
 
 FULL = Scale("resnet50", 224, 64, steps=60, repeats=3, at_once=(1, 2, 4, 8), images=1280, photos=2000)
-TOY = Scale("resnet18", 32, 4, steps=2, repeats=1, at_once=(1, 2), images=8, photos=16)
+TOY = Scale("resnet18", 32, 4, steps=2, repeats=1, at_once=(2,), images=8, photos=8)
 
 
 def scale() -> Scale:

@@ -1,13 +1,17 @@
 """The GPU's benchmark keeps what it found whatever happens, and its steps do something without a GPU."""
 
+import importlib
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from benchmarks.gpu import equality, speed
-from benchmarks.gpu.__main__ import run_step, table
+from benchmarks.gpu.__main__ import NEEDS_GPU, ROOT, STEPS, run_step, table
 from benchmarks.gpu.step import Scale, computes
 from benchmarks.tools.our_loop import our_visit
 
@@ -55,3 +59,30 @@ def test_contenders_take_the_same_steps() -> None:
     visit = our_visit(speed.config_of(SMALL), compute, SMALL.steps)
     contenders = {"bare": speed.bare_loop(SMALL, compute), "visit": visit}
     assert all(rate > 0 for rate in speed.rates(SMALL, contenders, CPU).values())
+
+
+def test_tests_with_a_cuda_side_are_where_their_step_looks() -> None:
+    marked = [path for path in (ROOT / "tests").rglob("test_*.py") if "\n@pytest.mark.gpu" in path.read_text("utf-8")]
+    assert marked == [ROOT / word for word in STEPS["tests"][0] if word.startswith("tests/")]
+
+
+@pytest.mark.parametrize("name", sorted(NEEDS_GPU))
+def test_a_step_that_needs_a_gpu_says_so(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    importlib.import_module(f"benchmarks.gpu.{name}").main()
+    assert json.loads(capsys.readouterr().out)["value"] == "needs a GPU"
+
+
+@pytest.mark.e2e
+def test_every_step_runs_without_a_gpu(tmp_path: Path) -> None:
+    """So that a session with a GPU, which may be short, meets no mistake that a CPU could have shown."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.gpu", "--minutes", "8", "--out", str(tmp_path)],
+        cwd=ROOT, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    found = [json.loads(line) for line in (tmp_path / "findings.jsonl").read_text("utf-8").splitlines()]
+    ended = {one["step"]: one["ok"] for one in found if one["what"].endswith("exit status")}
+    assert ended == dict.fromkeys(STEPS.keys() - NEEDS_GPU, True), [
+        (tmp_path / f"{name}.log").read_text("utf-8") for name in ended
+    ]
+    assert not [one for one in found if one["ok"] is False]
+    assert done.returncode == 0, done.stdout + done.stderr
