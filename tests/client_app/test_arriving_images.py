@@ -1,0 +1,55 @@
+"""A visit on a GPU trains while the rest of its images are still being decoded; here on a CPU, which would wait."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from client_app import local_data
+from data.images import loading
+from data.release import LIST_FILES
+from server_app.stopping import RunStoppedError
+from tests.fakes import outcome_of, run_in_process
+
+
+@pytest.fixture
+def arriving(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `client_app.app` takes where there is a GPU."""
+    monkeypatch.setattr(local_data, "training_pixels", local_data.arriving_pixels)
+    monkeypatch.setattr(local_data, "LOOKED_AT", 0)  # or the roll call would have decoded all
+    monkeypatch.setattr(loading, "BLOCK", 2)
+
+
+CONFIG: dict[str, Any] = {"model": "cnn", "fraction_train": 1.0, "local_epochs": 2, "augmentation": "crop-flip"}
+
+
+def test_it_is_the_same_visit_bit_for_bit(
+    tiny_sample: Path, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = run_in_process(tmp_path / "plain", data_dir=str(tiny_sample), **CONFIG)
+    request.getfixturevalue("arriving")
+    orders = []
+    monkeypatch.setattr("data.images.arriving.Arriving.expect", lambda self, rows: orders.append(len(rows)))
+    cache = str(tmp_path / "cache")
+    assert outcome_of(run_in_process(tmp_path / "new", data_dir=str(tiny_sample), cache_dir=cache, **CONFIG)) == (
+        outcome_of(plain)
+    )
+    assert outcome_of(run_in_process(tmp_path / "none", data_dir=str(tiny_sample), cache_gib=0.0, **CONFIG)) == (
+        outcome_of(plain)
+    )
+    # Two epochs of four clients, once with a cache and in each of two rounds without; 30 images, without the rest.
+    assert orders == [24] * 8 * 3
+
+
+@pytest.mark.usefixtures("arriving")
+def test_a_bad_image_stops_the_run_as_it_does_where_all_are_decoded_first(tiny_sample: Path, tmp_path: Path) -> None:
+    root = tmp_path / "release"
+    shutil.copytree(tiny_sample, root)
+    path = root / (root / LIST_FILES["noisy_train"]).read_text().splitlines()[3]
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(RunStoppedError, match=f"cannot be read from {path} .*'bad-images' as 'skip'"):
+        run_in_process(tmp_path, data_dir=str(root), cache_dir=str(tmp_path / "cache"), **CONFIG)
+    failures = [json.loads(line) for line in (tmp_path / "run" / "failures.jsonl").read_text().splitlines()]
+    assert [str(path) in entry["reason"] for entry in failures] == [True]
