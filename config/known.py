@@ -37,7 +37,7 @@ METHODS = {
     "feddecorr": KnownMethod(
         {
             "zeta": Parameter(0.1, interval(0)),
-            "form": Parameter("paper", one_of("paper", "fnbench")),
+            "form": Parameter("authors", one_of("authors", "paper")),
         },
         features=True,
     ),

@@ -3,12 +3,13 @@
 Heterogeneous data lets features collapse into few directions. In a batch of n, the features X (n, d) that enter the
 classifier are z-scored by column, with variances over n - 1 and 1e-8 added to them; then
 
-    loss = CE + zeta L,    R = X^T X / (n - 1),    L = ||R||_F^2 / d^2                       form = "paper"
-                           G = X^T X,              L = mean of the squared G_ij, i != j, / n   form = "fnbench"
+    loss = CE + zeta L,    G = X^T X,              L = mean of the squared G_ij, i != j, / n   form = "authors"
+                           R = X^T X / (n - 1),    L = ||R||_F^2 / d^2                       form = "paper"
 
-FNBench's form is not divided by n before it is squared, so that it grows with the batch: for the same features it is
-about (n - 1)^2 / n times the mean R_ij^2, and a zeta suits only one batch size. FNBench still uses the paper's 0.1. A
-batch of one image has no correlation: L = 0.
+The first is the authors' own code, which FNBench took over, with its zeta of 0.1; the second is their equation. The
+code does not divide by n - 1 before it squares, so that L grows with the batch: it is (n - 1)^2 / n times the mean
+R_ij^2, 30 times for batches of 32 and 62 for 64. At the same zeta its gradient is as many times stronger, and a zeta
+suits one batch size. A batch of one image has no correlation: L = 0.
 """
 
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from config.parameters import parameter
 from config.rules import interval, one_of
 from learning.method import Batch, Method, Visit
 
-FORMS = ("paper", "fnbench")
+FORMS = ("authors", "paper")
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class FedDecorr(Method):
     features = True
 
     zeta: float = parameter(0.1, interval(0))
-    form: str = parameter("paper", one_of(*FORMS))
+    form: str = parameter("authors", one_of(*FORMS))
 
     def loss(self, batch: Batch, visit: Visit) -> Tensor:
         features = batch.views[0][0].features

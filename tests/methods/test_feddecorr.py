@@ -29,7 +29,7 @@ def _features(n: int, d: int, seed: int = 0) -> torch.Tensor:
 
 def test_worked_numbers() -> None:
     assert correlation(X, "paper").item() == pytest.approx(0.75, abs=1e-5)
-    assert correlation(X, "fnbench").item() == pytest.approx(1.125, abs=1e-5)
+    assert correlation(X, "authors").item() == pytest.approx(1.125, abs=1e-5)
 
 
 @pytest.mark.parametrize(("n", "d"), [(9, 4), (4, 9), (6, 6), (2, 5), (5, 1)])
@@ -39,19 +39,34 @@ def test_both_forms_are_those_of_the_correlation_matrix(n: int, d: int) -> None:
     assert correlation(features, "paper").item() == pytest.approx((matrix**2).mean(), rel=1e-5)
     others = (((n - 1) * matrix) ** 2)[~np.eye(d, dtype=bool)]
     expected = others.mean() / n if d > 1 else 0.0
-    assert correlation(features, "fnbench").item() == pytest.approx(expected, rel=1e-5, abs=1e-9)
+    assert correlation(features, "authors").item() == pytest.approx(expected, rel=1e-5, abs=1e-9)
 
 
-@pytest.mark.parametrize("form", ["paper", "fnbench"])
+@pytest.mark.parametrize(("n", "times"), [(32, 30), (64, 62)])
+def test_the_authors_gradient_is_that_much_stronger(n: int, times: int) -> None:
+    """Up to the diagonal, which has no gradient, and the 1 / d^2 that the equation divides by instead of d (d - 1)."""
+    d = 5
+    gradients = []
+    for form in ("authors", "paper"):
+        features = _features(n, d).requires_grad_()
+        correlation(features, form).backward()
+        assert features.grad is not None
+        gradients.append(features.grad.norm().item())
+    factor = gradients[0] / gradients[1] * (d - 1) / d
+    assert factor == pytest.approx((n - 1) ** 2 / n, rel=1e-3)
+    assert round(factor) == times
+
+
+@pytest.mark.parametrize("form", ["paper", "authors"])
 def test_the_loss_is_cross_entropy_plus_zeta_times_the_correlation(form: str) -> None:
     features = X[:2] + torch.tensor([[0.0, 0.3], [0.1, 0.0]])
     batch = batch_of(Y, Z, features=features)
     loss = FedDecorr(zeta=0.4, form=form).loss(batch, visit_of(Y))
     torch.testing.assert_close(loss, cross_entropy(Z, Y) + 0.4 * correlation(features, form))
-    assert FedDecorr() == FedDecorr(zeta=0.1, form="paper")
+    assert FedDecorr() == FedDecorr(zeta=0.1, form="authors")
 
 
-@pytest.mark.parametrize("form", ["paper", "fnbench"])
+@pytest.mark.parametrize("form", ["paper", "authors"])
 @pytest.mark.parametrize(("n", "d"), [(5, 3), (3, 5)])
 def test_gradients_are_those_of_small_differences(form: str, n: int, d: int) -> None:
     features = _features(n, d).requires_grad_()
@@ -68,7 +83,7 @@ def test_a_batch_of_one_image_has_cross_entropy_alone() -> None:
     assert logits.grad.any()
 
 
-@pytest.mark.parametrize("form", ["paper", "fnbench"])
+@pytest.mark.parametrize("form", ["paper", "authors"])
 def test_dead_features_do_no_harm(form: str) -> None:
     features = torch.cat([X, torch.zeros(4, 3)], dim=1).float().requires_grad_()
     value = correlation(features, form)
@@ -129,7 +144,7 @@ def test_features_are_what_the_classifier_gets_and_training_decorrelates_them() 
     [
         ("zeta=-0.1", "zeta must be a number at least 0"),
         ("zeta='x'", "zeta must be a number at least 0"),
-        ("form='theirs'", "form must be one of paper, fnbench"),
+        ("form='theirs'", "form must be one of authors, paper"),
     ],
 )
 def test_bad_parameters(args: str, sentence: str) -> None:
