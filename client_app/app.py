@@ -23,7 +23,6 @@ from learning.images import Images
 from learning.inference import Inference
 from learning.method import Told
 from learning.replica import check_compiler, kept_replica
-from learning.sound_images import advising
 from learning.training import train_locally
 from messages import keys
 from messages.fingerprint import running_code
@@ -130,9 +129,6 @@ def train(message: Message, context: Context) -> Message:
     server_round = cast(int, sent[keys.SERVER_ROUND])
     split = local_data.training_data(site, config)
     compute = pick_compute(config.precision, config.autotune)
-    # On a CPU, decoding would only take the cores of training.
-    load = local_data.training_pixels if compute.device.type == "cpu" else local_data.arriving_pixels
-    pixels = load(site, split, config)
     if compute.device.type == "cpu":
         keep_freed_memory()
     method = build_method(config)
@@ -146,7 +142,8 @@ def train(message: Message, context: Context) -> Message:
     last_round = cast(int, about_visit.get(keys.LAST_ROUND, 0))
     client_state = ClientState.of(about_visit, str(context.node_config.get(keys.STATE_DIR, "")), number, split.digest)
     found = client_state.load(last_round) if method.remembers and last_round else None
-    with advising(config):
+    # On a CPU, decoding would only take the cores of training.
+    with local_data.visited_pixels(site, split, config, beside=compute.device.type != "cpu") as pixels:
         report = train_locally(
             replica.model,
             Images(pixels, compute.device, stay=has_room(math.prod(pixels.shape), compute.device)),

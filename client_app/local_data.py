@@ -1,7 +1,8 @@
 """The images that this client holds, and their pixels, decoded once."""
 
+import contextlib
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from logging import WARNING
@@ -190,11 +191,33 @@ def training_pixels(site: Site, split: Split, config: RunConfig) -> Pixels:
     return pixels(site, split, _stored(config), config)
 
 
-def arriving_pixels(site: Site, split: Split, config: RunConfig) -> Pixels:
-    """The same, at once: those that must be decoded are on their way, and whoever uses them gets the errors."""
+@contextlib.contextmanager
+def visited_pixels(site: Site, split: Split, config: RunConfig, beside: bool) -> Iterator[Pixels]:
+    """The images that this client trains on in this block.
+
+    Args:
+        site: Where they are.
+        split: Which they are.
+        config: The run's.
+        beside: Whether those that must be decoded may arrive while others are used: at the end all must have been
+            good, and after an error no more are decoded.
+
+    Raises:
+        BadImageError: As from `pixels`, here or where an image is used.
+    """
+    if not beside:
+        yield training_pixels(site, split, config)
+        return
     cache = _cache(site.cache_dir, site.cache_bytes, site.run)
     threads = min(torch.get_num_threads(), DECODING_BESIDE)
-    return cache.arriving(_release(site.root), split.keys, _stored(config), threads)
+    with advising(config):
+        found = cache.arriving(_release(site.root), split.keys, _stored(config), threads)
+        try:
+            yield found
+            found.finish()
+        except BaseException:
+            found.stop()
+            raise
 
 
 def _stored(config: RunConfig) -> int:

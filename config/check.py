@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from config.combinations import problems_of_method, problems_of_privacy, problems_of_values
+from config.combinations import problems_of_evaluation, problems_of_method, problems_of_privacy, problems_of_values
 from config.errors import ConfigError
 from config.hints import hint_about_key
 from config.known import METHODS, PRIVACY, STRATEGIES
@@ -98,6 +98,8 @@ def _problems_together(config: RunConfig, bad: frozenset[str]) -> Iterator[str]:
     for key, check in (("partition", _problem_of_partition), ("label-noise", _problem_of_noise)):
         if key not in bad and f"{key}-args" not in bad and (problem := check(config)):
             yield problem
+    if not {"evaluate-every", "num-server-rounds"} & wrong:
+        yield from problems_of_evaluation(config)
     yield from _problems_of_combination(config, wrong, args)
     for key, look in FILES.items():
         if key not in bad and (problem := look(config)):

@@ -1,6 +1,5 @@
 """What is wrong with the settings of a run for the images at hand: number of classes, images per client."""
 
-import os
 from pathlib import Path
 
 from config.combinations import problem_of_single_images
@@ -41,13 +40,16 @@ def problems_of_data(config: RunConfig, clients: int | None) -> list[str]:
 
 def is_quick(config: RunConfig) -> bool:
     """Whether the data can be read within a fraction of a second."""
-    root = Path(config.data_dir).expanduser()
     if not config.data_dir:
         return True
-    if root.is_file():
-        return os.path.getsize(root) < 64 * QUICK_BYTES  # noqa: PTH202
-    lists = [root / folder / name for folder in TEXT_FOLDERS for name in LIST_FILES.values()]
-    return sum(path.stat().st_size for path in lists if path.is_file()) < QUICK_BYTES
+    root = Path(config.data_dir).expanduser()
+    try:
+        if root.is_file():
+            return root.stat().st_size < 64 * QUICK_BYTES
+        lists = [root / folder / name for folder in TEXT_FOLDERS for name in LIST_FILES.values()]
+        return sum(path.stat().st_size for path in lists if path.is_file()) < QUICK_BYTES
+    except OSError:  # whoever opens it says why
+        return False
 
 
 def _release(config: RunConfig) -> Release | None:
@@ -90,7 +92,7 @@ def _problems_of_slices(config: RunConfig, release: Release, split: Split, clien
 def _problem_of_minimum(config: RunConfig, clients: int) -> list[str]:
     """The server would wait for the others for a day."""
     least = parse_args("strategy-args", config.strategy_args).get("min_available_nodes", 1)
-    if least <= clients:
+    if not isinstance(least, int) or least <= clients:  # a strategy of the user's may take anything
         return []
     return [
         f"run config: 'strategy-args' sets min-available-nodes to {least}, but there are {clients} clients; it must be"

@@ -80,6 +80,15 @@ def problems_of_privacy(config: RunConfig, strategy: Any) -> Iterator[str]:
         )
 
 
+def problems_of_evaluation(config: RunConfig) -> Iterator[str]:
+    """A sentence if no round but the last could be evaluated by its number."""
+    if config.evaluate_every > config.num_server_rounds:
+        yield (
+            f"run config: 'evaluate-every' is {config.evaluate_every}, but 'num-server-rounds' is"
+            f" {config.num_server_rounds}; it must be at most that, which evaluates in the last round alone."
+        )
+
+
 def problems_of_values(config: RunConfig, args: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     """A sentence for each pair of values that are right by themselves and do not go together.
 
@@ -87,11 +96,6 @@ def problems_of_values(config: RunConfig, args: Mapping[str, Mapping[str, Any]])
         config: The run's.
         args: By key, the parameters that it gives, with names as in Python.
     """
-    if config.evaluate_every > config.num_server_rounds:
-        yield (
-            f"run config: 'evaluate-every' is {config.evaluate_every}, but 'num-server-rounds' is"
-            f" {config.num_server_rounds}; it must be at most that, which evaluates in the last round alone."
-        )
     known = METHODS[config.method]
     given = {**{name: one.default for name, one in known.parameters.items()}, **args["method-args"]}
     if config.method == "sce" and not given["alpha"] and not given["beta"]:
@@ -103,7 +107,7 @@ def problems_of_values(config: RunConfig, args: Mapping[str, Mapping[str, Any]])
         )
     if problem := problem_of_single_images(config, ()):
         yield problem
-    if config.pretrained == "imagenet" and not config.model.startswith("resnet"):
+    if config.pretrained == "imagenet" and config.model == "cnn":  # of a model of the user's, its loader knows
         yield (
             f"run config: 'pretrained' is 'imagenet', but there are no such weights for the 'model' {config.model}; it"
             " must be none or a file, or the 'model' a ResNet."
@@ -128,7 +132,9 @@ def problem_of_single_images(
     alone = next((size for size in sizes if not config.drop_last and size % config.batch_size == 1), None)
     if (config.batch_size > 1 and alone is None) or not needs_two(config.model, config.image_size):
         return None
-    larger = next((size for size in range(config.image_size + 1, 1025) if not needs_two(config.model, size)), None)
+    # A model of the user's may need two images of any size, and each size takes a forward pass to try.
+    sizes_tried = [*range(config.image_size + 1, config.image_size + 9), 2 * config.image_size, 4 * config.image_size]
+    larger = next((size for size in sizes_tried if not needs_two(config.model, size)), None)
     changes = [f"an 'image-size' of at least {larger}"] if larger else []
     if config.batch_size == 1:
         changes.insert(0, "a 'batch-size' of at least 2 with drop-last=true")

@@ -64,6 +64,8 @@ def evaluate(
         compute: Device and precision.
         normalization: A key of `NORMALIZATIONS`.
     """
+    if not len(labels):
+        raise ValueError("evaluate: there are no images")
     model.eval()
     total_loss = torch.zeros((), dtype=torch.float64, device=compute.device)
     confusion: Tensor | None = None
@@ -80,8 +82,7 @@ def evaluate(
             if confusion is None:
                 confusion = torch.zeros(classes * classes, dtype=torch.int64, device=compute.device)
             confusion.scatter_add_(0, cells, torch.ones_like(cells))  # `bincount` would wait for a GPU
-    if confusion is None:
-        raise ValueError("evaluate: there are no images")
+    assert confusion is not None
     side = int(confusion.numel() ** 0.5)
     return Evaluation(float(total_loss) / len(labels), confusion.reshape(side, side).cpu().numpy())
 

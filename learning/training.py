@@ -27,7 +27,7 @@ class TrainingReport:
     Attributes:
         epoch_losses: Mean loss per image of each local epoch, in order.
         images_seen: Images that went through a step, over all epochs.
-        seconds: Wall time of the loop, without decoding.
+        seconds: Wall time of the loop; on a GPU, with the time that it waits for images that are still being decoded.
         visit: What the method left behind.
     """
 

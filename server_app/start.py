@@ -15,6 +15,7 @@ from config.check import check_settings
 from config.check_data import is_quick, problems_of_data
 from config.errors import ConfigError
 from config.run_config import RunConfig
+from server_app.members import check_number
 from server_app.stopping import report_for_people
 from simulation import refusal
 
@@ -53,7 +54,9 @@ def check_slices(config: RunConfig, grid: Grid) -> None:
     """
     if config.resume or not is_quick(config) or not _all_nodes_are_there():
         return
-    if problems := problems_of_data(config, len(list(grid.get_node_ids()))):
+    clients = len(list(grid.get_node_ids()))
+    check_number(config, clients, f"set num-supernodes={config.num_clients} in --federation-config")
+    if problems := problems_of_data(config, clients):
         raise ConfigError(" ".join(problems))
 
 

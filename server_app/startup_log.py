@@ -97,7 +97,7 @@ def warnings(facts: Facts) -> list[str]:
     capacity = clients_at_once(facts.machines, client)
     if client.gpus:
         lines += _gpus_that_wait_for_cpus(facts, client, capacity)
-        lines += _gpus_without_clients(facts, client)
+        lines += _gpus_without_clients(facts, client, capacity) if facts.on_gpu else []
     elif not total.gpus:
         lines += _idle_cpus(facts, client, capacity)
     return lines
@@ -113,10 +113,10 @@ def _gpus_that_wait_for_cpus(facts: Facts, client: Share, capacity: int) -> list
     return [f"GPUs have room for {gpu_capacity} clients at once, CPUs only for {capacity}{change}."]
 
 
-def _gpus_without_clients(facts: Facts, client: Share) -> list[str]:
+def _gpus_without_clients(facts: Facts, client: Share, capacity: int) -> list[str]:
     """The pool gives each client of a round a GPU of its own as long as there are any."""
     total = _total(facts.machines).gpus
-    if client.gpus > 1 or facts.sampled >= total:
+    if client.gpus > 1 or facts.sampled >= total or facts.sampled > capacity:  # then CPUs are the limit
         return []
     clients = f"{facts.sampled} {'client trains' if facts.sampled == 1 else 'clients train'} in each round"
     most = "more clients" if facts.fraction_train == 1 else f"a fraction-train above {facts.fraction_train:g}"

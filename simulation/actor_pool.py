@@ -61,22 +61,21 @@ class SteadyActorPool(BasicActorPool):
         return future
 
     def _least_burdened(self) -> int:
-        """Index of the idle actor whose GPU has the fewest busy ones, then its machine; of equals the first created."""
-        gpus, machines, order = Counter[Place](), Counter[str](), {}
-        for number, key in enumerate(self._living):
+        """Index of the idle actor whose GPU has the fewest busy ones, then its machine; of equals the first created.
+
+        After the death of a machine an actor may be in the pool several times, and idle and busy at once.
+        """
+        busy = [_id(actor) for actor in list(self._future_to_actor.values())]
+        places = [self._places.get(key, UNKNOWN) for key in busy]
+        gpus, machines, actors = Counter(places), Counter(machine for machine, _ in places), Counter(busy)
+        order = {key: number for number, key in enumerate(self._living)}
+
+        def burden(index: int) -> tuple[int, int, int, int]:
+            key = _id(self.pool[index])
             place = self._places.get(key, UNKNOWN)
-            gpus[place] += 1
-            machines[place[0]] += 1
-            order[key] = number
-        idle = [self._places.get(_id(actor), UNKNOWN) for actor in self.pool]
-        gpus.subtract(idle)
-        machines.subtract(machine for machine, _ in idle)
+            return actors[key], gpus[place], machines[place[0]], order.get(key, len(order))
 
-        def burden(index: int) -> tuple[int, int, int]:
-            place, key = idle[index], _id(self.pool[index])
-            return gpus[place], machines[place[0]], order.get(key, len(order))
-
-        return min(range(len(self.pool)), key=burden)
+        return min(range(len(self.pool)), key=burden)  # others may append to the pool meanwhile
 
     def _note_places(self) -> None:
         """Nobody waits for actors to start: until they answer, they are handed out in order."""

@@ -20,7 +20,7 @@ from flwr.common import log
 
 from data.text import one_line
 
-READ_SECONDS = 0.5  # between two looks at what actors have printed
+READ_SECONDS = 0.1  # between two looks at what actors have printed
 PRESTART = "RAY_prestart_worker_first_driver"
 
 
@@ -43,8 +43,7 @@ def start_lean(init_args: dict[str, Any]) -> None:
         node.Node.start_api_server = lambda self, **_: None
     ray.init(**{"include_dashboard": False, **init_args})
     if init_args.get("log_to_driver", True):
-        thread = threading.Thread(target=_pass_on, args=(_reader(),), name="output of actors", daemon=True)
-        thread.start()
+        threading.Thread(target=_pass_on, name="output of actors", daemon=True).start()
 
 
 class Printed:
@@ -63,14 +62,15 @@ def _reader() -> Any:
     return monitor.LogMonitor(node.node_ip_address, node.get_logs_dir_path(), Printed(), monitor.is_proc_alive)
 
 
-def _pass_on(reader: Any) -> None:
+def _pass_on() -> None:
     """Show what actors print until Ray ends."""
-    while ray.is_initialized():
-        try:
+    try:
+        reader = _reader()
+        while ray.is_initialized():
             reader.update_log_filenames()
             reader.open_closed_files()
             reader.check_log_files_and_publish_updates()
-        except Exception as error:  # in code of Ray's that may change; the run goes on
+            time.sleep(READ_SECONDS)
+    except Exception as error:  # in code of Ray's that may change; the run goes on
+        if ray.is_initialized():
             log(WARNING, "What clients print is no longer shown: %s.", one_line(str(error)))
-            return
-        time.sleep(READ_SECONDS)

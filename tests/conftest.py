@@ -52,8 +52,9 @@ def _own_cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 
 @pytest.fixture(autouse=True)
 def _nothing_was_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A simulation that refuses its settings ends with its process, and tests share one."""
+    """A simulation that refuses its settings ends with its process, and tests share one, in which some import it."""
     monkeypatch.setattr("simulation.refusal._refused", threading.Event())
+    monkeypatch.setattr("simulation.refusal.is_simulation", lambda: False)
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ Each step is a separate process with a time limit; if it fails, the next one sti
 The exit status is 1 if a requirement does not hold or a step did not finish.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -69,6 +70,15 @@ PACKAGES = ("flwr", "ray", "torch", "torchvision", "numpy")
 Finding = dict[str, Any]
 
 
+RUNNING: list[subprocess.Popen[str]] = []  # steps, which Ctrl-C does not reach: they have sessions of their own
+
+
+def kill(process: "subprocess.Popen[str]") -> None:
+    """End a step and all that it started; one that is left could keep the pipe open."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
 def run_step(name: str, arguments: Sequence[str], limit: float, out: Path, gpu: bool = False) -> list[Finding]:
     """The findings of one step, written to `out` at once; its other output goes to its log."""
     findings: list[Finding] = []
@@ -91,9 +101,9 @@ def run_step(name: str, arguments: Sequence[str], limit: float, out: Path, gpu: 
             start_new_session=True,
         ) as process,
     ):
-        # With all that it started: one of them could keep the pipe open.
-        timer = threading.Timer(limit, os.killpg, (process.pid, signal.SIGKILL))
+        timer = threading.Timer(limit, kill, (process,))
         timer.start()
+        RUNNING.append(process)
         assert process.stdout is not None
         for line in process.stdout:
             if line.startswith('{"what"'):
@@ -103,6 +113,7 @@ def run_step(name: str, arguments: Sequence[str], limit: float, out: Path, gpu: 
                 log.flush()
         code = process.wait()
         timer.cancel()
+        RUNNING.remove(process)
     spent = time.perf_counter() - start
     note({"what": f"{name}: exit status", "value": code, "unit": f"after {spent:.0f} s", "ok": code == 0, "aim": "0"})
     return findings
@@ -152,7 +163,13 @@ def main(
         names = [name for name in step or STEPS if gpu or name not in NEEDS_GPU]
         # Toys that take longest begin first, so that both end together.
         names.sort(key=lambda name: not gpu and name not in ("recipe", "whole_run"))
-        findings = [finding for found in pool.map(take, names) for finding in found]
+        try:
+            findings = [finding for found in pool.map(take, names) for finding in found]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in list(RUNNING):
+                kill(process)
+            raise
     where = {"device": gpu or "no GPU", **machine(PACKAGES)}
     Console(width=160).print(table(findings, ", ".join(f"{key} {value}" for key, value in where.items())))
     (out / "machine.json").write_text(json.dumps(where, indent=1) + "\n", encoding="utf-8")

@@ -2,10 +2,13 @@
 
 import threading
 from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 
 from data.images.pixels import StoredPixels
+
+Error = TypeVar("Error", bound=BaseException)
 
 
 class Queue:
@@ -24,6 +27,12 @@ class Queue:
             self._order = np.concatenate([rows, np.arange(len(self._taken))])
             self._at = 0
 
+    def close(self) -> None:
+        """From now on there are no more."""
+        with self._lock:
+            self._order = self._order[:0]
+            self._taken[:] = True
+
     def take(self, most: int) -> np.ndarray:
         """The next rows, at most so many; none when all have been taken."""
         with self._lock:
@@ -35,6 +44,10 @@ class Queue:
                     self._taken[rows] = True
                     return rows
             return self._order[:0]
+
+
+class StoppedError(Exception):
+    """Nobody needs the images any more."""
 
 
 class Arriving:
@@ -51,9 +64,10 @@ class Arriving:
         self._queue = Queue(shape[0])
         self._expected = np.arange(0)
         self._there = np.zeros(shape[0], dtype=bool)
-        self._so_far = StoredPixels(np.empty((0, *shape[1:]), np.uint8))
+        self._so_far = self._none = StoredPixels(np.empty((0, *shape[1:]), np.uint8))
         self._all: StoredPixels | None = None
         self._error: BaseException | None = None
+        self._is_stopped = False
         self._changed = threading.Condition()
         threading.Thread(target=self._run, args=(load,), name="decoding").start()
 
@@ -64,6 +78,8 @@ class Arriving:
             self._there[:] = False
             self._queue = Queue(len(self))
             self._queue.put_first(self._expected)
+            if self._is_stopped:
+                self._queue.close()
             return self._queue
 
     def done(self, rows: np.ndarray) -> None:
@@ -71,6 +87,11 @@ class Arriving:
         with self._changed:
             self._there[rows] = True
             self._changed.notify_all()
+
+    def has_all(self) -> bool:
+        """Whether the loader has written every row."""
+        with self._changed:
+            return bool(self._there.all())
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -90,10 +111,8 @@ class Arriving:
         if len(rows) and not 0 <= rows.min() <= rows.max() < len(self):
             raise IndexError(f"rows from {rows.min()} to {rows.max()} of {len(self)} images")
         with self._changed:
-            self._changed.wait_for(lambda: self._all or self._error or self._there[rows].all())
-            if self._error:
-                raise self._error
-            images = self._all or self._so_far
+            self._changed.wait_for(lambda: self._has_ended() or self._there[rows].all())
+            images = self._found() if self._has_ended() else self._so_far
         return images.take(rows, out)
 
     def part(self, start: int, stop: int) -> np.ndarray:
@@ -101,19 +120,55 @@ class Arriving:
 
     def whole(self) -> np.ndarray:
         """See `Pixels`; waits until the last image is there."""
+        self.finish()
+        return self._found().whole()
+
+    def finish(self) -> None:
+        """Wait until the last image is there.
+
+        Raises:
+            DataError: What the loader refuses.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: self._all or self._error)
-            if self._all is None:
-                assert self._error
-                raise self._error
-            return self._all.whole()
+            self._changed.wait_for(self._has_ended)
+            self._found()
+
+    def stop(self) -> None:
+        """Load no more, and wait until that is so."""
+        with self._changed:
+            self._is_stopped = True
+            self._queue.close()
+            self._changed.wait_for(self._has_ended)
+
+    def _has_ended(self) -> bool:
+        return self._all is not None or self._error is not None
+
+    def _found(self) -> StoredPixels:
+        """All images, or the error: a new one each time, since an error keeps the frames that it passed through."""
+        if self._error is not None:
+            raise _another(self._error)
+        assert self._all is not None
+        return self._all
 
     def _run(self, load: Callable[["Arriving"], np.ndarray]) -> None:
         found, error = None, None
         try:
             found = StoredPixels(load(self))
         except BaseException as raised:  # for those who wait
-            error = raised
+            error = bare(raised)
         with self._changed:
-            self._all, self._error = found, error
+            self._all, self._error, self._so_far = found, error, self._none
             self._changed.notify_all()
+
+
+def bare(error: Error) -> Error:
+    """The error without the frames that it passed through, which would keep all images in memory."""
+    error.__traceback__ = error.__context__ = error.__cause__ = None
+    return error
+
+
+def _another(error: BaseException) -> BaseException:
+    try:
+        return type(error)(*error.args)
+    except Exception:  # it is made of other things than it has
+        return error

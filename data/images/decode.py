@@ -63,7 +63,7 @@ def decode(data: bytes) -> np.ndarray:
         pixels, _ = _jpeg_pixels(data)
         if pixels is not None:
             return pixels
-        with opened(data) as (image, _):  # it has the last word: simplejpeg is strict about everything odd in a file
+        with opened(data, hear=False) as (image, _):  # it has the last word: simplejpeg is strict about all oddities
             return np.array(to_rgb(image))
 
 

@@ -8,6 +8,7 @@ starts a new process, the next one finds them there. `data.images.shared_files` 
 import contextlib
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -79,9 +80,10 @@ class DecodedCache:
         shape = (len(keys), size, size, 3)
         if pack_of_pixels(release, size) is not None:
             return self.pixels(release, keys, size, threads)
-        with contextlib.suppress(OSError):  # which whoever decodes them will report
-            if (kept := self._files.mapped(self._name(release, keys, size), shape)) is not None:
-                return StoredPixels(kept)
+        if self._may_keep(shape):
+            with contextlib.suppress(OSError):  # which whoever decodes them will report
+                if (kept := self._files.mapped(self._name(release, keys, size), shape)) is not None:
+                    return StoredPixels(kept)
         return Arriving(shape, lambda waiting: self._decoded(release, keys, size, threads, waiting))
 
     def images(self, release: Release, keys: np.ndarray, size: int, threads: int = 1) -> np.ndarray:
@@ -122,9 +124,9 @@ class DecodedCache:
         def load(pixels: np.ndarray | None = None) -> np.ndarray:
             return load_images(release, keys, size, threads, pixels, waiting)
 
-        if 0 < len(keys) * size * size * 3 <= self.max_bytes:
-            name = self._name(release, keys, size)
+        if self._may_keep(shape):
             try:
+                name = self._name(release, keys, size)
                 kept = self._files.mapped(name, shape)
                 if kept is None:
                     kept = self._files.filled(name, shape, load)
@@ -133,6 +135,9 @@ class DecodedCache:
             except OSError as error:  # no permission, a full disk, too many open files
                 self._cannot_be_written(error, "images are decoded anew in each visit")
         return load()
+
+    def _may_keep(self, shape: tuple[int, ...]) -> bool:
+        return 0 < math.prod(shape) <= self.max_bytes
 
     def _damaged(self, pack: PackStore, rows: np.ndarray, threads: int) -> np.ndarray:
         """Which of these rows are, in the order given."""

@@ -8,7 +8,7 @@ from operator import itemgetter
 import numpy as np
 
 from data.errors import BadImageError, DamageError, DataError
-from data.images.arriving import Arriving, Queue
+from data.images.arriving import Arriving, Queue, StoppedError, bare
 from data.images.decode import decode, resize
 from data.layout.key_files import show
 from data.release import Release
@@ -44,7 +44,9 @@ def load_images(
         (n, size, size, 3) uint8, RGB, in the order of `keys`.
 
     Raises:
-        BadImageError: A missing, empty, damaged or truncated image, the first one in the order of `keys`.
+        BadImageError: A missing, empty, damaged or truncated image, the first one in the order of `keys`; with
+            `waiting`, one of those that are found first.
+        StoppedError: `waiting` needs no more.
         DataError: A pack of decoded pixels of another size.
     """
     images = np.empty((len(keys), size, size, 3), np.uint8) if out is None else out
@@ -58,23 +60,27 @@ def load_images(
         if isinstance(store, PackStore) and decoded:
             for row in rows:
                 images[row] = store.pixels(keys[row])
-            return
-        read = [_read(store, keys[row]) for row in rows]
-        with decoding:
-            for row, data in zip(rows, read, strict=True):
-                images[row] = _pixels(store, keys[row], data, size)
+        else:
+            read = [_read(store, keys[row]) for row in rows]
+            with decoding:
+                for row, data in zip(rows, read, strict=True):
+                    images[row] = _pixels(store, keys[row], data, size)
+        if waiting:
+            waiting.done(rows)
 
     def work() -> None:
         while len(rows := np.sort(queue.take(BLOCK))):
-            # Once an image is bad, only one before it matters.
+            # Once an image is bad, only one before it matters, and that only to those who wait for all.
             rows = rows[rows < min((row for row, _ in failures), default=len(keys))]
             try:
                 load(rows)
             except DataError:
                 failures.extend(_first_failure(load, rows))
-            else:
-                if waiting:
-                    waiting.done(rows)
+                if failures and waiting:
+                    queue.close()
+            except BaseException:
+                queue.close()
+                raise
 
     # Files are read while others are decoded, several at a time: a cold disk serves one request in a millisecond, and
     # many in the same time. Both libraries release the interpreter lock while they decode and resize.
@@ -84,6 +90,8 @@ def load_images(
             worker.result()
     if failures:
         raise min(failures, key=itemgetter(0))[1]
+    if waiting and not waiting.has_all():
+        raise StoppedError
     return images
 
 
@@ -93,7 +101,7 @@ def _first_failure(load: Callable[[np.ndarray], None], rows: np.ndarray) -> Iter
         try:
             load(np.array([row]))
         except DataError as error:
-            yield int(row), error
+            yield int(row), bare(error)
             return
 
 

@@ -32,6 +32,12 @@ class Pixels(Protocol):
     def expect(self, rows: np.ndarray) -> None:
         """Say that these, (b,) int64, will be needed first, in this order."""
 
+    def finish(self) -> None:
+        """Wait until all are there, or raise what is wrong with one of them."""
+
+    def stop(self) -> None:
+        """Say that none will be needed any more."""
+
     def part(self, start: int, stop: int) -> np.ndarray:
         """Images `start` to `stop` - 1, or to the last, as (b, side, side, 3) uint8: a copy only where it must be."""
 
@@ -72,6 +78,12 @@ class StoredPixels:
 
     def expect(self, rows: np.ndarray) -> None:
         """They are there."""
+
+    def finish(self) -> None:
+        """They are sound."""
+
+    def stop(self) -> None:
+        """Nothing is under way."""
 
     def part(self, start: int, stop: int) -> np.ndarray:
         if self._rows is None and self._base.flags.writeable:

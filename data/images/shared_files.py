@@ -176,33 +176,47 @@ class SharedFiles:
         """Delete what killed processes left and, for space, files that this run has not used; returns bytes in use."""
         files = {}
         for path in self.folder.iterdir():
-            if _abandoned(path):
-                path.unlink(missing_ok=True)
-            elif path.suffix in (PIXELS, FILLING):
-                with contextlib.suppress(FileNotFoundError):
+            if _abandoned(path) and _deleted(path):
+                continue
+            if path.suffix in (PIXELS, FILLING):
+                with contextlib.suppress(OSError):  # it has just gone, or is a link to nothing
                     files[path] = path.stat()
         held = sum(status.st_size for status in files.values())
         unused = {path for path, status in files.items() if path.suffix == PIXELS and status.st_mtime_ns < self._began}
         limit = self.max_bytes
         if held + needed - sum(files[path].st_size for path in unused) <= self.max_bytes < held + needed:
             limit -= max(needed, self.max_bytes // EVICTED_AT_ONCE)
-        for path in sorted(files, key=lambda path: (files[path].st_mtime_ns, path.name)):
+        filled = [path for path in files if path.suffix == PIXELS]
+        for path in sorted(filled, key=lambda path: (files[path].st_mtime_ns, path.name)):
             if held <= limit or (held <= self.max_bytes and path not in unused):  # above the bound, all may go
                 break
-            if path.suffix == PIXELS and _deleted(path):
+            if _deleted(path):
                 held -= files[path].st_size
         return held
 
 
 def _deleted(path: Path) -> bool:
-    """Delete a file, unless a process maps it."""
+    """Delete a file, unless a process maps it or it belongs to somebody else."""
     try:
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with _alone(path):
             path.unlink(missing_ok=True)
     except OSError:
         return False
     return True
+
+
+def _alone(path: Path) -> BinaryIO:
+    """A file that no process has locked; OSError if one has."""
+    try:
+        file: BinaryIO = path.open("r+b")  # NFS knows exclusive locks of writers alone
+    except PermissionError:
+        file = path.open("rb")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise
+    return file
 
 
 def _abandoned(path: Path) -> bool:
@@ -211,7 +225,6 @@ def _abandoned(path: Path) -> bool:
         if path.suffix in (NOTE, CHECKED, RUN):
             return time.time() - path.stat().st_mtime > NOTES_KEPT
         if path.suffix == FILLING:
-            with path.open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _alone(path).close()
             return True
     return False

@@ -32,14 +32,20 @@ _TURNS = {  # by its value, what brings the image upright
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
+# Nor its warnings. Whoever wants them is `hearing`, which is not for threads that decode while others work: they share
+# one list of filters, and whoever puts it back last would put back the wrong one.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
 @contextlib.contextmanager
-def opened(data: bytes) -> Iterator[tuple[Image.Image, list[str]]]:
-    """An image whose header has been read and whose pixels have not, and what Pillow warned of.
+def opened(data: bytes, hear: bool = True) -> Iterator[tuple[Image.Image, list[str]]]:
+    """An image whose header has been read and whose pixels have not, and what Pillow warned of, if somebody is to hear.
 
     Raises:
         DamageError: It has more than `MAX_PIXELS` pixels. Pillow raises much else, see `data.images.decode`.
     """
-    with hearing() as heard:
+    listening: contextlib.AbstractContextManager[list[str]] = hearing() if hear else contextlib.nullcontext([])
+    with listening as heard:
         image = Image.open(io.BytesIO(data), formats=readable())
     with image:
         if image.width * image.height > MAX_PIXELS:

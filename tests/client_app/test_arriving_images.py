@@ -17,7 +17,10 @@ from tests.fakes import outcome_of, run_in_process
 @pytest.fixture
 def arriving(monkeypatch: pytest.MonkeyPatch) -> None:
     """What `client_app.app` takes where there is a GPU."""
-    monkeypatch.setattr(local_data, "training_pixels", local_data.arriving_pixels)
+    plain = local_data.visited_pixels
+    monkeypatch.setattr(
+        local_data, "visited_pixels", lambda site, split, config, beside: plain(site, split, config, True)
+    )
     monkeypatch.setattr(local_data, "LOOKED_AT", 0)  # or the roll call would have decoded all
     monkeypatch.setattr(loading, "BLOCK", 2)
 

@@ -1,6 +1,10 @@
 """Images that are used while others are still being decoded."""
 
+import gc
+import io
 import threading
+import warnings
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +12,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from data.errors import BadImageError
 from data.images import loading
-from data.images.arriving import Arriving, Queue
+from data.images.arriving import Arriving, Queue, StoppedError
+from data.images.decode import decode
 from data.images.decoded_cache import DecodedCache
 from data.images.loading import load_images
 from data.images.pixels import StoredPixels
@@ -136,3 +142,133 @@ def test_a_folder_that_cannot_be_written_only_means_decoding_in_memory(
     pixels = cache.arriving(release, keys, SIZE)
     assert np.array_equal(pixels.whole(), load_images(release, keys, SIZE))
     assert len(said) == 1
+
+
+def test_a_visit_that_fails_ends_decoding(release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = release.split("noisy_train").keys
+    decoded: list[bytes] = []
+    real = loading._decoded
+
+    def noted(store: Any, key: bytes, data: bytes) -> np.ndarray:
+        decoded.append(key)
+        return real(store, key, data)
+
+    monkeypatch.setattr(loading, "_decoded", noted)
+    monkeypatch.setattr(loading, "BLOCK", 1)
+    monkeypatch.setattr(loading, "READERS", 1)
+    pixels = DecodedCache(tmp_path, 1 << 30).arriving(release, keys, SIZE)
+    pixels.take(np.array([3]))
+    pixels.stop()
+    assert len(decoded) < len(keys)
+    seen = len(decoded)
+    with pytest.raises(StoppedError):
+        pixels.finish()
+    assert len(decoded) == seen
+    assert not [path for path in tmp_path.iterdir() if path.suffix in (".pixels", ".filling")]
+    again = DecodedCache(tmp_path, 1 << 30).arriving(release, keys, SIZE)
+    assert np.array_equal(again.whole(), load_images(release, keys, SIZE))
+
+
+def test_a_bad_image_that_nobody_used_is_refused_at_the_end(
+    release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = release.split("noisy_train").keys
+    real = loading._decoded
+
+    def damaged(store: Any, key: bytes, data: bytes) -> np.ndarray:
+        if key == keys[-1]:
+            raise BadImageError("the last one is bad")
+        return real(store, key, data)
+
+    monkeypatch.setattr(loading, "_decoded", damaged)
+    pixels = DecodedCache(tmp_path, 1 << 30).arriving(release, keys, SIZE)
+    with pytest.raises(BadImageError, match="the last one"):
+        pixels.finish()
+
+
+def test_a_block_that_fails_once_arrives_all_the_same(
+    release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = release.split("noisy_train").keys
+    failed: list[bytes] = []
+    real = loading._decoded
+
+    def moody(store: Any, key: bytes, data: bytes) -> np.ndarray:
+        if not failed:
+            failed.append(key)
+            raise BadImageError("for once")
+        return real(store, key, data)
+
+    monkeypatch.setattr(loading, "_decoded", moody)
+    pixels = DecodedCache(tmp_path, 1 << 30).arriving(release, keys, SIZE)
+    assert np.array_equal(pixels.take(np.arange(len(keys))), load_images(release, keys, SIZE))
+
+
+def test_any_other_error_reaches_those_who_wait(
+    release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(store: Any, key: bytes, data: bytes) -> np.ndarray:
+        raise MemoryError
+
+    monkeypatch.setattr(loading, "_decoded", exhausted)
+    pixels = DecodedCache(tmp_path, 1 << 30).arriving(release, release.split("noisy_train").keys, SIZE)
+    for _ in range(2):
+        with pytest.raises(MemoryError):
+            pixels.take(np.array([50]))
+
+
+def test_no_images_arrive_at_once(release: Release, tmp_path: Path) -> None:
+    pixels = DecodedCache(tmp_path, 1 << 30).arriving(release, release.split("noisy_train").keys[:0], SIZE)
+    assert pixels.whole().shape == (0, SIZE, SIZE, 3)
+    pixels.finish()
+
+
+def test_an_error_keeps_no_image_in_memory(release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys, arrays = release.split("noisy_train").keys, []
+    begin = Arriving.begin
+
+    def noted(self: Arriving, images: np.ndarray) -> Queue:
+        arrays.append(weakref.ref(images))
+        return begin(self, images)
+
+    def damaged(store: Any, key: bytes, data: bytes) -> np.ndarray:
+        raise BadImageError("bad")
+
+    monkeypatch.setattr(Arriving, "begin", noted)
+    monkeypatch.setattr(loading, "_decoded", damaged)
+    pixels = DecodedCache(tmp_path, 0).arriving(release, keys, SIZE)
+    gc.disable()
+    try:
+        with pytest.raises(BadImageError):
+            pixels.finish()
+        for thread in threading.enumerate():
+            if thread.name == "decoding":
+                thread.join()
+        assert arrays[0]() is None
+    finally:
+        gc.enable()
+
+
+def test_decoding_leaves_the_processs_warnings_alone() -> None:
+    """Others may change them meanwhile; an image that Pillow warns of is decoded without a word."""
+    buffer = io.BytesIO()
+    Image.new("P", (20, 20)).save(buffer, "PNG", transparency=bytes(range(256)))
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # as with_pillow sets it for the process
+        filters, show = list(warnings.filters), warnings.showwarning
+        entered: list[object] = []
+        plain = warnings.catch_warnings.__enter__
+
+        def noted(self: Any) -> Any:
+            entered.append(self)
+            return plain(self)
+
+        warnings.catch_warnings.__enter__ = noted  # type: ignore[method-assign]
+        try:
+            assert decode(buffer.getvalue()).shape == (20, 20, 3)
+        finally:
+            warnings.catch_warnings.__enter__ = plain  # type: ignore[method-assign]
+        assert (list(warnings.filters), warnings.showwarning) == (filters, show)
+    assert not entered
+    assert not heard

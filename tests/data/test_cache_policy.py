@@ -1,5 +1,7 @@
 """What fits into the cache stays, nothing is written in vain, and the bytes in use never exceed the bound."""
 
+import errno
+import fcntl
 import gc
 import os
 import re
@@ -277,3 +279,46 @@ def test_what_a_killed_process_began_is_begun_again(tmp_path: Path, written: lis
     assert pixels is not None
     assert pixels.tolist() == [7] * 100
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pixels", "lock"]
+
+
+def test_a_file_that_another_process_fills_does_not_keep_what_may_go(
+    release: Release, lists: list[np.ndarray], tmp_path: Path
+) -> None:
+    """However old it is: files are looked at from the oldest on."""
+    cache = DecodedCache(tmp_path, BOUND, run="old")
+    for keys in lists[:2]:
+        cache.images(release, keys, SIZE)
+    del cache
+    grow_old(tmp_path)
+    filling = tmp_path / "other.filling"
+    filling.write_bytes(bytes(BYTES))
+    os.utime(filling, (0, 0))
+    with filling.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        DecodedCache(tmp_path, BOUND, run="new").images(release, lists[5], SIZE)
+        assert filling.exists()
+    assert in_use(tmp_path) <= BOUND
+    assert len([path for path in tmp_path.glob("*.pixels") if path.stat().st_mtime > 3]) == 1
+
+
+def test_a_file_that_cannot_be_deleted_is_counted_and_does_no_harm(
+    release: Release, lists: list[np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody else's, in a folder where everybody deletes only his own."""
+    left = tmp_path / "theirs.filling"
+    left.write_bytes(bytes(BYTES))
+    (tmp_path / "loop.pixels").symlink_to(tmp_path / "loop.pixels")
+    unlink = Path.unlink
+
+    def refusing(path: Path, missing_ok: bool = False) -> None:
+        if path == left:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refusing)
+    said: list[str] = []
+    cache = DecodedCache(tmp_path, BOUND, said.append)
+    kept = [cache.images(release, keys, SIZE) for keys in lists[:4]]
+    assert not said
+    assert len(kept) == 4
+    assert len([path for path in tmp_path.glob("*.pixels") if path.is_file()]) == 2

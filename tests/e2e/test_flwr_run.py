@@ -148,10 +148,10 @@ def test_the_code_that_runs_is_the_submitted_one(release: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("overrides", "sentence"),  # one that the server refuses and one that clients do; tests/server_app has many more
+    ("overrides", "sentence"),  # of the config alone, and of the data; tests/server_app has many more
     [
         ({"num_server_rounds": "x"}, "The run stopped: run config: 'num-server-rounds' is 'x'; it must be a whole"),
-        ({"batch_size": 1000}, "run config: 'batch-size' is 1000, but partition 0 holds only 120 images"),
+        ({"batch_size": 1000}, "run config: 'batch-size' is 1000, but the smallest client holds only 120 images"),
     ],
 )
 def test_bad_settings_fail_the_run_in_one_sentence(

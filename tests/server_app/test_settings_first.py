@@ -87,6 +87,7 @@ assert not {{"torch", "matplotlib"}} & sys.modules.keys()
             {"batch-size": 1, "fraction-evaluate": 1.0, "strategy-args": "min-available-nodes=11"},
             "there are 10 clients",
         ),
+        ({"num-clients": 4, "batch-size": 13}, "there are 10 clients; set num-supernodes=4 in --federation-config"),
     ],
 )
 def test_a_simulation_refuses_what_its_clients_would_before_pytorch_is_imported(

@@ -103,6 +103,16 @@ def test_no_warning_if_nothing_is_idle(facts: Facts) -> None:
             "Idle: 1 of 2 GPUs, because only 1 client trains in each round; use more clients.",
         ),
         (
+            replace(ON_GPU, machines=[Share(8, 8)], client=Share(4, 1), sampled=4, fraction_train=1.0),
+            "GPUs have room for 8 clients at once, CPUs only for 2; use client-resources-num-cpus=2 in"
+            " --federation-config.",
+        ),
+        (
+            replace(ON_GPU, machines=[Share(16, 8)], client=Share(2, 1), sampled=2, on_gpu=False),
+            "Clients were given 1 GPU, but train on the CPU: this PyTorch sees no GPU. Install a build for your GPU,"
+            " or check the driver (nvidia-smi).",
+        ),
+        (
             replace(FACTS, machines=[Share(3, 0)], client=Share(2, 0)),
             "Idle: 1 of 3 CPUs, with 1 client at once; use client-resources-num-cpus=1 in --federation-config.",
         ),

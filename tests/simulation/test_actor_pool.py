@@ -166,6 +166,27 @@ def test_clients_are_spread_over_gpus_and_machines(
     assert _taken(_spread(cluster, monkeypatch, machines, num_gpus), len(actors)) == actors
 
 
+def test_an_actor_that_comes_back_meanwhile_is_no_error(cluster: Cluster, pool: Any) -> None:
+    """Threads that wait for replies put actors back while another one chooses."""
+    futures = _submit(pool, "a", "b")
+
+    class Growing(list[Actor]):
+        def __getitem__(self, index: Any) -> Any:
+            if futures:
+                pool.add_actor_back_to_pool(futures.pop())
+            return super().__getitem__(index)
+
+    pool.pool = Growing(pool.pool)
+    (future,) = _submit(pool, "c")
+    assert _fetch(pool, future) == "c by 2"
+    assert len(pool.pool) == 2 + 1 - len(futures)
+
+
+def test_an_actor_that_is_in_the_pool_twice_gets_one_message_while_others_are_idle(cluster: Cluster, pool: Any) -> None:
+    pool.pool.append(cluster.actors[0])
+    assert _taken(pool, 4) == [0, 1, 2, 0]
+
+
 def test_the_gpu_that_is_free_again_is_next(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     pool = _spread(cluster, monkeypatch, 1, 0.5)
     futures = _submit(pool, "a", "b", "c", "d")

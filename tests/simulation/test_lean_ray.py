@@ -73,7 +73,8 @@ def test_what_an_actor_prints_is_shown_with_its_name(tmp_path: Path, monkeypatch
     rounds = iter([True, True, False])  # it reads twice, and what is new is shown once
     monkeypatch.setattr(ray, "is_initialized", lambda: next(rounds))
     reader = lean_ray._reader()
-    lean_ray._pass_on(reader)
+    monkeypatch.setattr(lean_ray, "_reader", lambda: reader)
+    lean_ray._pass_on()
     reader._close_all_files()
     assert [(one["lines"], one["actor_name"], one["pid"], one["is_err"]) for one in shown] == [
         (["loss 0.5"], "ClientAppActor", 4242, False)
@@ -88,5 +89,8 @@ def test_a_file_that_cannot_be_read_is_told_once(
         raise OSError(24, "Too many open files")
 
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
-    lean_ray._pass_on(SimpleNamespace(update_log_filenames=fail))
-    assert caplog.messages == ["What clients print is no longer shown: [Errno 24] Too many open files."]
+    monkeypatch.setattr(lean_ray, "_reader", lambda: SimpleNamespace(update_log_filenames=fail))
+    lean_ray._pass_on()
+    monkeypatch.setattr(lean_ray, "_reader", fail)  # the run goes on then as well
+    lean_ray._pass_on()
+    assert caplog.messages == ["What clients print is no longer shown: [Errno 24] Too many open files."] * 2
