@@ -35,7 +35,7 @@ ROOT = Path(__file__).parents[2]
 SITES = 3
 IMAGES = 48  # of each site
 SETTINGS: dict[str, Any] = {
-    "model": "resnet18", "image_size": 32, "batch_size": 8, "num_server_rounds": 3, "fraction_train": 1.0,
+    "model": "resnet18", "image_size": 32, "batch_size": 8, "num_server_rounds": 4, "fraction_train": 1.0,
     "precision": "fp32",
 }  # fmt: skip
 
@@ -139,10 +139,11 @@ def test_three_sites_train_the_weights_of_one_process_despite_strangers_and_kill
 
     # The SuperLink is killed in mid-round, and restarted with its database.
     wait_for(lambda: federation.count("node-2", "Receiving: train message") == 4, 300)
-    wait_for((run_dir / "checkpoints" / "round-00002.safetensors").exists)  # while round 3 is being trained
+    # Round 3 is being trained then, or has been if this machine is slow to write round 2.
+    wait_for((run_dir / "checkpoints" / "round-00002.safetensors").exists)
     (superlink,) = _processes_of("flower-superlink", federation.folder / "superlink" / "server.key")
     os.kill(superlink, signal.SIGKILL)
-    assert [entry["failed-partitions"] for entry in rounds_of(run_dir)] == [[], []]
+    assert not any(entry["failed-partitions"] for entry in rounds_of(run_dir))
     federation.start_superlink()
     wait_for(lambda: federation.operator("flwr.sh", "list", "sites").returncode == 0)
     # The first run's process has outlived its SuperLink, and nobody else may write in its folder meanwhile.
@@ -151,12 +152,12 @@ def test_three_sites_train_the_weights_of_one_process_despite_strangers_and_kill
     assert f"sites is in use by process {owner} " in refused.stdout, refused.stdout + refused.stderr
     os.kill(owner, signal.SIGKILL)
     again = federation.operator("flwr.sh", "run", str(ROOT), "sites", "--stream", "-c", config)
-    assert "Resuming after round 2 of 3." in again.stdout, again.stdout + again.stderr
+    assert re.search(r"Resuming after round [23] of 4\.", again.stdout), again.stdout + again.stderr
     wait_for(lambda: federation.status().startswith("finished"), 60)
     assert federation.status() == "finished:completed", again.stdout
 
     rounds = rounds_of(run_dir)
-    assert [entry["round"] for entry in rounds] == [1, 2, 3]
+    assert [entry["round"] for entry in rounds] == [1, 2, 3, 4]
     assert all(entry["failed-partitions"] == [] for entry in rounds)
     assert all(entry["num-examples"] == SITES * IMAGES for entry in rounds)
     assert _weights(run_dir) == _weights(_in_one_process(federation, tmp_path))
