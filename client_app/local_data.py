@@ -131,10 +131,12 @@ def look_at_images(site: Site, config: RunConfig) -> None:
 
 def _say_what_is_not_kept(site: Site, config: RunConfig) -> None:
     """A real site's log says if its cache is too small; of a simulation's clients, the server's does."""
+    if site.partition_id >= 0:
+        return
     release, size = _release(site.root), _stored(config)
-    images = len(_dealt(site, config).keys)
+    images = len(training_split(release, config.train_split).labels)
     needed = images * size * size * 3
-    if site.partition_id < 0 and needed > site.cache_bytes and pack_of_pixels(release, size) is None:
+    if needed > site.cache_bytes and pack_of_pixels(release, size) is None:
         log(
             WARNING,
             "The cache cannot hold the %s training images: decoded, they take %.3g GiB, and 'cache-gib' is %.3g. Each"

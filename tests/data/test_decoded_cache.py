@@ -13,6 +13,7 @@ from data.images import decoded_cache, shared_files
 from data.images.decoded_cache import DecodedCache
 from data.images.loading import load_images
 from data.release import Release, open_release
+from tests.data.caches import counted_decodings
 
 SIZE = 16
 BYTES = 30 * SIZE * SIZE * 3  # of one list of thirty images
@@ -24,21 +25,13 @@ def release(tiny_sample: Path) -> Release:
 
 
 @pytest.fixture
-def lists(release: Release) -> list[np.ndarray]:
-    return np.split(release.split("noisy_train").keys, 4)
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    return counted_decodings(monkeypatch)
 
 
 @pytest.fixture
-def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many images each decoding had, in order."""
-    counts: list[int] = []
-
-    def counting(release: Release, keys: np.ndarray, *args: object, **kwargs: object) -> np.ndarray:
-        counts.append(len(keys))
-        return load_images(release, keys, *args, **kwargs)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(decoded_cache, "load_images", counting)
-    return counts
+def lists(release: Release) -> list[np.ndarray]:
+    return np.split(release.split("noisy_train").keys, 4)
 
 
 def held(folder: Path) -> int:
