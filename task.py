@@ -22,6 +22,8 @@ NORMALIZATIONS = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # torchvision's pretrained weights expect these
     "clothing1m": ((0.6959, 0.6537, 0.6371), (0.3113, 0.3192, 0.3214)),  # DivideMix and its successors
 }
+HEADS = "heads"  # of a network: the module of its further heads
+Heads = tuple[tuple[str, int], ...]
 CACHED_VALUES = 150_000  # float32 values that a core's cache holds beside the code: one image of 224 pixels
 
 
@@ -148,11 +150,13 @@ def networks_of(model: nn.Module) -> list[nn.Module]:
 
 
 def classifier(network: nn.Module) -> nn.Linear:
-    """The last linear layer, which turns features into logits."""
-    return [layer for layer in network.modules() if isinstance(layer, nn.Linear)][-1]
+    """The last linear layer, which turns features into logits; further heads do not count."""
+    heads = getattr(network, HEADS, None)
+    further = set(heads.modules()) if isinstance(heads, nn.Module) else set()
+    return [layer for layer in network.modules() if isinstance(layer, nn.Linear) and layer not in further][-1]
 
 
-def build_model(name: str, num_classes: int, seed: int, networks: int = 1) -> nn.Module:
+def build_model(name: str, num_classes: int, seed: int, networks: int = 1, heads: Heads = ()) -> nn.Module:
     """A model with fresh weights, in channels-last layout on the CPU; `Networks` if there are to be several.
 
     The first network is the one that is built alone; the others have other weights.
@@ -162,8 +166,9 @@ def build_model(name: str, num_classes: int, seed: int, networks: int = 1) -> nn
         num_classes: Outputs of each network.
         seed: The run's.
         networks: How many.
+        heads: Names and outputs of further linear layers on the features, which nothing calls but a method's loss.
     """
-    built = [_build_network(name, num_classes, seed, number) for number in range(networks)]
+    built = [_build_network(name, num_classes, seed, number, heads) for number in range(networks)]
     return built[0] if networks == 1 else Networks(built)
 
 
@@ -182,11 +187,14 @@ def needs_two_images(name: str, image_size: int) -> bool:
     return False
 
 
-def _build_network(name: str, num_classes: int, seed: int, number: int) -> nn.Module:
+def _build_network(name: str, num_classes: int, seed: int, number: int, heads: Heads = ()) -> nn.Module:
     """Initial weights are drawn from torch's global generator; it is seeded inside a scope and put back."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(seed, "initial weights", *([number] if number else [])))
         model = MODELS[name](num_classes)
+        if heads:
+            width = classifier(model).in_features
+            model.add_module(HEADS, nn.ModuleDict({head: nn.Linear(width, outputs) for head, outputs in heads}))
     return model.to(memory_format=torch.channels_last)
 
 

@@ -26,7 +26,7 @@ from learning.replica import check_compiler, kept_replica
 from learning.training import train_locally
 from messages import keys
 from messages.fingerprint import running_code
-from messages.payload import unpack
+from messages.payload import is_packed, unpack
 from methods import build_method
 from methods.scores import counts
 from simulation.machine import machine
@@ -133,7 +133,7 @@ def train(message: Message, context: Context) -> Message:
         keep_freed_memory()
     method = build_method(config)
     replica = kept_replica(
-        config.model, len(local_data.class_names(site)), compute.device, config.compile, method.networks
+        config.model, len(local_data.class_names(site)), compute.device, config.compile, method.networks, method.heads
     )
     sent_arrays = message.content.array_records[keys.ARRAYS]
     model_transport.load(replica.model, unpack(sent_arrays))
@@ -157,11 +157,13 @@ def train(message: Message, context: Context) -> Message:
             server_round=server_round,
             told=cast(dict[str, Told], dict(message.content.config_records.get(keys.METHOD, ConfigRecord()))),
             state=found.state if found else None,
+            relabelled=found.corrected if found and method.relabels else None,
+            received=model_transport.beside(message),
         )
     visit = report.visit
     metrics = MetricRecord(
         {
-            keys.NUM_EXAMPLES: len(split.labels),
+            keys.NUM_EXAMPLES: len(split.labels) if visit.used is None else max(1, visit.used),
             keys.TRAIN_LOSS: sum(report.epoch_losses) / len(report.epoch_losses),
             keys.EPOCH_LOSSES: report.epoch_losses,
             keys.IMAGES_SEEN: report.images_seen,
@@ -171,7 +173,7 @@ def train(message: Message, context: Context) -> Message:
         }
     )
     if method.remembers:
-        client_state.save(server_round, visit.state, split.keys, visit.labels, visit.corrected)
+        client_state.save(server_round, visit.state, split.keys, visit.given, visit.corrected)
         metrics[keys.STATE_LOST] = int(last_round > 0 and not (found and found.exact))
     metrics[keys.VISIT_SECONDS] = time.perf_counter() - started
     clipping_norm = sent.get(keys.CLIPPING_NORM)
@@ -181,7 +183,10 @@ def train(message: Message, context: Context) -> Message:
         trained, within = model_transport.clipped(replica.model, unpack(sent_arrays), cast(float, clipping_norm))
         metrics[keys.NORM_BIT] = int(within)
     arrays = model_transport.answer(trained, sent_arrays, config.payload)
-    return Message(RecordDict({keys.ARRAYS: arrays, keys.METRICS: metrics}), reply_to=message)
+    content = RecordDict({keys.ARRAYS: arrays, keys.METRICS: metrics})
+    if visit.sends:
+        content[keys.METHOD_ARRAYS] = model_transport.as_record(visit.sends, packed=is_packed(sent_arrays))
+    return Message(content, reply_to=message)
 
 
 @app.query("class_losses")
@@ -234,7 +239,7 @@ def evaluate_locally(message: Message, context: Context) -> Message:
 def _global_model(message: Message, config: RunConfig, classes: int, compute: Compute) -> torch.nn.Module:
     """This process's replica, with the weights that came with a message."""
     method = build_method(config)
-    model = kept_replica(config.model, classes, compute.device, config.compile, method.networks).model
+    model = kept_replica(config.model, classes, compute.device, config.compile, method.networks, method.heads).model
     model_transport.load(model, unpack(message.content.array_records[keys.ARRAYS]))
     return model
 

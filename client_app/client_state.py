@@ -11,7 +11,7 @@ after a move to another machine, starts afresh. The server's log tells of both.
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from logging import WARNING
 from pathlib import Path
 from typing import Any
@@ -41,10 +41,12 @@ class Found:
 
     Attributes:
         state: Tensors by name.
+        corrected: (n,) int64, the labels that the method believed; None if it corrects none.
         exact: Whether it is that of the round that the server asked for.
     """
 
     state: dict[str, Tensor]
+    corrected: Tensor | None = None
     exact: bool = True
 
 
@@ -84,7 +86,7 @@ class ClientState:
         path = round_path(self.folder, server_round)
         aside = path.with_name(path.name + DAMAGED)
         try:
-            return Found(self._read(path))
+            return self._read(path)
         except UnreadableError as error:
             raise ConfigError(f"{path} {error}; it must be a file that this client may read.") from None
         except DamagedError as error:
@@ -95,16 +97,16 @@ class ClientState:
             why = "is damaged"  # as an earlier attempt at this visit found
         else:
             return None
-        return Found(self._before(server_round, aside, why), exact=False)
+        return replace(self._before(server_round, aside, why), exact=False)
 
-    def _before(self, server_round: int, aside: Path, why: str) -> dict[str, Tensor]:
+    def _before(self, server_round: int, aside: Path, why: str) -> Found:
         """The newest valid state before a round whose file is damaged, and is now `aside`."""
         for number, path in reversed(round_files(self.folder).items()):
             if number < server_round:
                 with contextlib.suppress(DamagedError):
-                    state = self._read(path)
+                    found = self._read(path)
                     log(WARNING, "%s %s: continuing from the state of round %d.", aside, why, number)
-                    return state
+                    return found
         raise ConfigError(
             f"{aside} is this client's state after round {server_round} and {why}, and there is none before it: restore"
             f" it as {aside.name.removesuffix(DAMAGED)}, or delete it to let the client start afresh."
@@ -119,14 +121,15 @@ class ClientState:
                 " to let the client start afresh."
             ) from None
 
-    def _read(self, path: Path) -> dict[str, Tensor]:
+    def _read(self, path: Path) -> Found:
         facts, arrays = read_sealed(path, FORMAT)
         if facts.get("digest") != self.digest:
             raise ConfigError(
                 f"{path} was saved for other images or labels than this client holds now; they must stay the same"
                 " during a run."
             )
-        return {name.removeprefix(STATE): torch.from_numpy(arrays[name]) for name in arrays if name.startswith(STATE)}
+        state = {name.removeprefix(STATE): torch.from_numpy(arrays[name]) for name in arrays if name.startswith(STATE)}
+        return Found(state, torch.from_numpy(arrays[CORRECTED].astype(np.int64)) if CORRECTED in arrays else None)
 
     def save(
         self, server_round: int, state: Mapping[str, Tensor], keys: np.ndarray, given: Tensor, corrected: Tensor | None

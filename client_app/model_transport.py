@@ -6,12 +6,13 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from flwr.app import ArrayRecord
+from flwr.app import ArrayRecord, Message
 from torch import nn
 
 from config.run_config import ConfigError
 from messages.arrays import as_array
 from messages.clipping import clip_update
+from messages.keys import METHOD_ARRAYS
 from messages.payload import difference, is_packed, pack, unpack
 
 
@@ -56,6 +57,18 @@ def answer(arrays: Mapping[str, np.ndarray], message: ArrayRecord, kind: str) ->
         return pack(arrays if kind == "fp32" else difference(arrays, unpack(message)), kind)
     except OverflowError as error:
         raise ConfigError(f"run config: 'payload' is {kind!r}, but {error}; it must be fp32 or bf16.") from None
+
+
+def beside(message: Message) -> dict[str, torch.Tensor]:
+    """The arrays that the server half of the method sent with the weights, float32."""
+    record = message.content.array_records.get(METHOD_ARRAYS, ArrayRecord())
+    return {name: torch.tensor(value) for name, value in unpack(record).items()}
+
+
+def as_record(arrays: Mapping[str, torch.Tensor], *, packed: bool) -> ArrayRecord:
+    """Arrays of a method, as float32; they are never rounded to a shorter format."""
+    plain = {name: value.detach().float().contiguous().cpu().numpy() for name, value in arrays.items()}
+    return pack(plain, "fp32") if packed else ArrayRecord({name: as_array(value) for name, value in plain.items()})
 
 
 def clipped(

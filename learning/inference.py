@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from learning.augmentation import augment
 from learning.evaluation import evaluation_batch
 from learning.images import Images
-from task import Compute, to_input
+from task import Compute, classifier, to_input
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,21 @@ class Inference:
             parts = [self._logits(network, self._inputs(part)) for part in self.images.in_order(size)]
         return torch.cat(parts)
 
+    @torch.no_grad()
+    def features_of_all(self, network: nn.Module) -> Tensor:
+        """(n, d) float32, what goes into the classifier in evaluation mode, on the device."""
+        size = evaluation_batch(self.image_size, self.compute.device)
+        with evaluating(network), features_of(network, wanted=True) as found:
+            for part in self.images.in_order(size):
+                self._logits(network, self._inputs(part))
+        return torch.cat(found)
+
+    @torch.no_grad()
+    def answer(self, network: nn.Module, inputs: Tensor, *, training: bool) -> Tensor:
+        """(b, C) float32 logits for inputs (b, 3, h, w); in evaluation mode unless it is `training`."""
+        with contextlib.nullcontext() if training else evaluating(network):
+            return self._logits(network, inputs)
+
     def frozen(self, network: nn.Module) -> Callable[[Tensor], Tensor]:
         """A copy of `network` as it is now, as a function of inputs (b, 3, h, w) to logits (b, C) float32."""
         kept = copy.deepcopy(network).eval().requires_grad_(False)
@@ -56,6 +71,20 @@ class Inference:
         with self.compute.autocast():
             logits: Tensor = network(inputs)
         return logits.float()
+
+
+@contextlib.contextmanager
+def features_of(network: nn.Module, *, wanted: bool) -> Iterator[list[Tensor]]:
+    """Collects what enters the classifier in this block, (batch, d) float32 per forward pass, if wanted."""
+    found: list[Tensor] = []
+    if not wanted:
+        yield found
+        return
+    hook = classifier(network).register_forward_pre_hook(lambda layer, inputs: found.append(inputs[0].float()))
+    try:
+        yield found
+    finally:
+        hook.remove()
 
 
 @contextlib.contextmanager

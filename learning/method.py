@@ -6,7 +6,7 @@ last until the client's next visit goes into ``visit.state``. Most methods need 
 needs more returns its server half from `on_server`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from config.named import rounds_of as rounds_of  # re-exported: lengths of methods in rounds
 from config.parameters import check_parameters
+from learning.batches import epoch_batches
 from learning.inference import Inference
-from learning.schema import Schema
+from learning.schema import Floats, Schema
 from learning.server_half import ServerHalf as ServerHalf
 from learning.server_half import Told as Told
 
@@ -37,18 +38,55 @@ class View:
 
 
 @dataclass(frozen=True)
+class Step:
+    """Which images one step of SGD uses, and what it trains.
+
+    Attributes:
+        groups: (images,) int64 rows each, on the CPU. Most methods have one group; several are treated as one batch,
+            which `Batch.sizes` divides.
+        network: The only network that answers and is trained; None: all of them.
+    """
+
+    groups: tuple[Tensor, ...]
+    network: int | None = None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a network is about to be trained on in a step; all of it on the visit's device.
+
+    Attributes:
+        rows: (batch,) int64, which of the client's images these are.
+        labels: (batch,) int64, as in `Batch`.
+        sizes: How many of them belong to each of `Step.groups`.
+        network: Which one.
+        inputs: One for each view: (batch, 3, height, width) float32, normalised.
+    """
+
+    rows: Tensor
+    labels: Tensor
+    sizes: tuple[int, ...]
+    network: int
+    inputs: list[Tensor]
+
+
+@dataclass(frozen=True)
 class Batch:
     """What a step computes its loss from; all of it on the visit's device.
 
     Attributes:
         rows: (batch,) int64, which of the client's images these are: 0 to n-1, the same at every visit.
-        labels: (batch,) int64, as the client knows them.
-        views: By network, then by view.
+        labels: (batch,) int64, as the client knows them, or as the method has relabelled them.
+        views: By network, then by view; of the one network alone if `Step.network` named it.
+        sizes: How many of the images belong to each of `Step.groups`, in their order.
+        network: See `Step`.
     """
 
     rows: Tensor
     labels: Tensor
     views: list[list[View]]
+    sizes: tuple[int, ...] = ()
+    network: int | None = None
 
     @property
     def logits(self) -> Tensor:
@@ -61,7 +99,8 @@ class Visit:
     """One visit of the server to a client: what the hooks of a method read, and what they leave behind.
 
     Attributes:
-        labels: (n,) int64, of all images that the client holds, as it knows them, on the visit's device.
+        labels: (n,) int64, of all images that the client holds, on the visit's device: the given ones, unless a method
+            that `relabels` has replaced them.
         num_classes: C.
         server_round: From 1.
         num_rounds: Of the whole run; what `rounds_of` scales warm-ups with.
@@ -75,6 +114,13 @@ class Visit:
         corrected: (n,) int64 labels to believe instead of the given ones, if the method has any; for scoring and
             export.
         suspected: (n,) bool, images whose label the method thinks is wrong, if it judges them; for scoring.
+        batch_size: Of the run.
+        drop_last: Whether an incomplete batch is left out.
+        epoch: The local epoch, from 1; 0 before the first.
+        own: The client's own network, with `Method.keeps_network`, on the device.
+        used: How many images the client's weight in the mean counts; None: all that it holds.
+        received: Arrays that the server half sent with the weights, float32, on the device.
+        sends: Arrays that travel back with the weights; `Method.sends` says which.
     """
 
     labels: Tensor
@@ -90,11 +136,54 @@ class Visit:
     metrics: dict[str, float | list[float]] = field(default_factory=dict)
     corrected: Tensor | None = None
     suspected: Tensor | None = None
+    batch_size: int = 64
+    drop_last: bool = False
+    epoch: int = 0
+    own: nn.Module | None = None
+    used: int | None = None
+    received: Mapping[str, Tensor] = field(default_factory=dict)
+    sends: dict[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.given = self.labels
+        """(n,) int64, the labels that came with the images, whatever has become of `labels`."""
+        self.labels = self.labels.clone()
+
+    def batches(self, rows: Tensor | None = None) -> list[Tensor]:
+        """Some of the images in random batches of the run's size, each (batch,) int64 rows on the CPU.
+
+        Args:
+            rows: (m,) int64 on the CPU; None: all images.
+
+        Returns:
+            An incomplete last batch is left out if `drop_last` says so, unless it is the only one.
+        """
+        count = len(self.labels) if rows is None else len(rows)
+        drop = self.drop_last and count >= self.batch_size
+        chosen = epoch_batches(count, self.batch_size, drop, self.generator)
+        return list(chosen) if rows is None else [rows[part] for part in chosen]
 
     def predict(self, network: int = 0) -> Tensor:
         """(n, C) float32 logits of a network as it is now, on all local images, in evaluation mode; one pass."""
         assert self.inference is not None
         return self.inference.on_all(self.networks[network])
+
+    def features(self, network: int = 0) -> Tensor:
+        """(n, d) float32, what goes into a network's classifier for all local images, as `predict`."""
+        assert self.inference is not None
+        return self.inference.features_of_all(self.networks[network])
+
+    def answer(self, inputs: Tensor, network: int = 0, *, training: bool = False) -> Tensor:
+        """(batch, C) float32 logits of a network as it is now, without gradients.
+
+        Args:
+            inputs: (batch, 3, height, width) float32, normalised, as in `Seen` and `View`.
+            network: Which one.
+            training: Whether it answers as it does in a step, so that BatchNorm uses and counts this batch; otherwise
+                it is in evaluation mode.
+        """
+        assert self.inference is not None
+        return self.inference.answer(self.networks[network], inputs, training=training)
 
     def frozen(self, network: int = 0) -> Callable[[Tensor], Tensor]:
         """A copy of a network as it is now, which turns `View.inputs` into logits (batch, C) float32."""
@@ -112,6 +201,15 @@ class Method:
         features: Whether `View.features` is needed.
         remembers: Whether `visit.state` lasts from visit to visit.
         corrects: Whether visits may leave `corrected` labels.
+        relabels: Whether visits may write into `visit.labels`, which then are the labels of the client's later visits
+            too, and its `corrected` ones; it must also have `remembers` and `corrects`.
+        keeps_network: Whether the client has a network of its own, `visit.own`, which never travels: at first a copy of
+            the one that it receives, later as the last visit left it. It is not trained; a method updates it. It must
+            also have `remembers`.
+        heads: Further linear layers on the features, by name, and how many outputs each has: modules of
+            ``network.heads``, trained if a loss uses them.
+        passes: How many images the steps of one epoch may use at most, as a multiple of those that the client holds.
+        learning_rates: By preset, the learning rate that suits the method better than the preset's own.
         suspects: Whether visits may leave `suspected` images.
         strategy: What ``strategy = "auto"`` stands for.
         finds_noisy_clients: Whether its server half tells noisy clients from clean ones, and what clients train on
@@ -123,6 +221,11 @@ class Method:
     features: ClassVar[bool] = False
     remembers: ClassVar[bool] = False
     corrects: ClassVar[bool] = False
+    relabels: ClassVar[bool] = False
+    keeps_network: ClassVar[bool] = False
+    heads: ClassVar[tuple[tuple[str, int], ...]] = ()
+    passes: ClassVar[int] = 1
+    learning_rates: ClassVar[Mapping[str, float]] = {}
     suspects: ClassVar[bool] = False
     strategy: ClassVar[str] = "fedavg"
     finds_noisy_clients: ClassVar[bool] = False
@@ -143,6 +246,24 @@ class Method:
     def begin(self, visit: Visit) -> None:
         """Before the first epoch: ``visit.state`` is what the last visit left, empty at the first one."""
 
+    def steps(self, visit: Visit) -> Sequence[Step]:
+        """The steps of the epoch that begins; by default each image is used once, see `Visit.batches`.
+
+        At least one step must be left: a client that chooses no image cannot train.
+        """
+        return [Step((rows,)) for rows in visit.batches()]
+
+    def mix(self, seen: Seen, visit: Visit) -> list[Tensor]:
+        """What a network is trained on: by default the views as they are.
+
+        It is called once a step for each network, before the forward pass, and must not wait for the device. A
+        method that mixes images keeps what it did to their labels in ``visit.scratch``, for `loss`.
+
+        Returns:
+            One for each view that `loss` will find, each (any number, 3, height, width) float32.
+        """
+        return seen.inputs
+
     def loss(self, batch: Batch, visit: Visit) -> Tensor:
         """The loss of one batch: a scalar, averaged over the batch.
 
@@ -150,6 +271,9 @@ class Method:
         device (no ``item()``, no ``if tensor``).
         """
         raise NotImplementedError
+
+    def end_step(self, visit: Visit) -> None:
+        """After each step of SGD; it must not wait for the device."""
 
     def end_epoch(self, visit: Visit) -> None:
         """After each local epoch."""
@@ -163,6 +287,16 @@ class Method:
         Args:
             told: What the server half told that client for this round.
             classes: C.
+        """
+        return {}
+
+    def sends(self, told: Mapping[str, Told], classes: int, width: int) -> Mapping[str, Floats]:
+        """What visits leave in ``visit.sends``, by name; the server leaves out a reply with anything else.
+
+        Args:
+            told: What the server half told that client for this round.
+            classes: C.
+            width: d, the number of features.
         """
         return {}
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from config.run_config import ConfigError
 from learning.optimizer import LocalSGD
-from task import build_model, networks_of
+from task import Heads, build_model, networks_of
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,14 @@ class Replica:
 
 
 @lru_cache(maxsize=1)
-def kept_replica(name: str, num_classes: int, device: torch.device, compiled: bool, networks: int = 1) -> Replica:
+def kept_replica(
+    name: str, num_classes: int, device: torch.device, compiled: bool, networks: int = 1, heads: Heads = ()
+) -> Replica:
     """This process's model; only one, since the next visit overwrites all that a visit leaves in it.
 
     A compiled model is compiled at its first batch. Its parameters keep their names and memory.
     """
-    model = build_model(name, num_classes, seed=0, networks=networks).to(device)
+    model = build_model(name, num_classes, seed=0, networks=networks, heads=heads).to(device)
     if compiled:
         for network in networks_of(model):
             network.compile(dynamic=False)

@@ -5,8 +5,10 @@ A sender may be broken or hostile. Nothing here evaluates, prints or copies more
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+import numpy as np
 
 from data.text import LONGEST, shown
 
@@ -88,6 +90,27 @@ class Numbers:
 
 
 @dataclass(frozen=True)
+class Floats:
+    """An array of finite float32 numbers, which travels beside the weights.
+
+    Attributes:
+        shape: Of the array.
+        each: The rule for every number.
+    """
+
+    shape: tuple[int, ...]
+    each: Number = field(default_factory=Number)
+
+    def problem(self, value: np.ndarray) -> str | None:
+        """None if `value` obeys; else the end of a sentence that begins with its name."""
+        if value.dtype != np.float32 or value.shape != self.shape:
+            return f"is {value.dtype} of shape {value.shape}; it must be float32 of shape {self.shape}"
+        low, high = (float(value.min()), float(value.max())) if value.size else (self.each.low, self.each.low)
+        wrong = next((one for one in (low, high) if not self.each.holds(one)), None)  # NaN is in both
+        return None if wrong is None else f"has {shown(wrong)} in it; each must be {self.each.allowed}"
+
+
+@dataclass(frozen=True)
 class Text:
     """Printable characters on one line.
 
@@ -127,11 +150,11 @@ class Texts:
 
 def problem_of(record: Mapping[str, Any], schema: Schema) -> str | None:
     """The first thing in `record` that does not obey, as part of a sentence; None if all does."""
-    for name, field in schema.items():
+    for name, rule in schema.items():
         if name not in record:
-            if field.needed:
+            if rule.needed:
                 return f"{name!r} is missing"
-        elif problem := field.problem(record[name]):
+        elif problem := rule.problem(record[name]):
             return f"{name!r} {problem}"
     if len(record) > len(schema) or not record.keys() <= schema.keys():
         unknown = next(name for name in record if name not in schema)

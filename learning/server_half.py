@@ -4,14 +4,19 @@ They are the counterpart of `learning.method`, and like it know nothing of Flowe
 arrays.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
 from config.run_config import RunConfig
 from data.release import Release
+from learning.images import Images
 from learning.schema import Schema
+from task import Compute
 
 Told = bool | int | float | str | list[float]
 # Sends the model to every client and runs an action of its ClientApp ("query.<action>"); returns the metrics of those
@@ -19,8 +24,59 @@ Told = bool | int | float | str | list[float]
 Ask = Callable[[str, Any], Mapping[int, Mapping[str, Any]]]
 
 
+@dataclass(frozen=True)
+class Choice:
+    """Who may be sampled in a round.
+
+    Attributes:
+        clients: Partitions.
+        count: How many of them are sampled; more than there are means all.
+    """
+
+    clients: Collection[int]
+    count: int
+
+
+@dataclass(frozen=True)
+class OwnList:
+    """One of the server's own lists of images.
+
+    Attributes:
+        images: Of the n images, at the size from which the run's augmentation cuts.
+        labels: (n,) int64, clean; on the CPU.
+        noisy: (n,) int64, the noisy labels that some of them carry as well; -1 for the others.
+    """
+
+    images: Images
+    labels: Tensor
+    noisy: Tensor
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """What the server trains with, if the method's server half does.
+
+    Attributes:
+        config: The run's.
+        compute: Device and precision.
+        own_list: A list by name, such as ``clean_train``: decoded when it is first asked for, and kept.
+        generator: A generator on the CPU for a round and a purpose of the method's; the same for the same.
+    """
+
+    config: RunConfig
+    compute: Compute
+    own_list: Callable[[str], OwnList]
+    generator: Callable[[int, str], torch.Generator]
+
+
 class ServerHalf:
-    """Hooks of the round loop; `Method.on_server` makes one per run."""
+    """Hooks of the round loop; `Method.on_server` makes one per run.
+
+    Attributes:
+        trains: Whether `train` does anything.
+    """
+
+    trains: ClassVar[bool] = False
 
     def prepare(self, config: RunConfig, release: Release) -> None:
         """Before the roll call: read what is needed from the server's own data.
@@ -45,8 +101,36 @@ class ServerHalf:
         """What goes to one client with this round's message, as `Visit.told`."""
         return {}
 
+    def tell_arrays(self, partition: int) -> dict[str, np.ndarray]:
+        """float32 arrays that go to one client with this round's message, as `Visit.received`."""
+        return {}
+
+    def choose(self, server_round: int, clients: Sequence[int], usual: int) -> Choice | None:
+        """Who may be sampled for training in a round; None leaves it to the strategy.
+
+        It must depend on nothing but its arguments and what `state` returns, since a resumed run asks again.
+
+        Args:
+            server_round: From 1.
+            clients: Partitions of all connected clients.
+            usual: How many the strategy would sample.
+        """
+        return None
+
     def heard(self, server_round: int, replies: Mapping[int, Mapping[str, Any]]) -> None:
         """After aggregation: the metrics of each usable reply, by partition, including what the client half sent."""
+
+    def heard_arrays(self, server_round: int, arrays: Mapping[int, Mapping[str, np.ndarray]]) -> None:
+        """After `heard`: the arrays of each usable reply, by partition, if `Method.sends` announced any."""
+
+    def train(self, server_round: int, model: nn.Module, workbench: Workbench) -> None:
+        """Change the global model in place, between aggregation and evaluation, if `trains`.
+
+        Args:
+            server_round: From 1; 0 before the first round of a new run.
+            model: On `workbench.compute`'s device, with the new global weights.
+            workbench: What to do it with.
+        """
 
     def metrics(self, server_round: int) -> dict[str, float]:
         """What this half adds to the round's line in metrics.jsonl."""

@@ -1,9 +1,8 @@
 """The one training loop that every method shares."""
 
-import contextlib
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,11 +11,11 @@ from torch import Tensor, nn
 
 from config.run_config import RunConfig
 from learning.augmentation import views
-from learning.batches import epoch_batches
 from learning.images import Images, images_on
-from learning.inference import Inference
-from learning.method import Batch, Method, Told, View, Visit
+from learning.inference import Inference, features_of
+from learning.method import Batch, Method, Seen, Step, Told, View, Visit
 from learning.optimizer import LocalSGD
+from learning.own_network import keep_own, own_network
 from task import Compute, classifier, networks_of, to_input
 
 
@@ -50,6 +49,8 @@ def train_locally(
     server_round: int = 1,
     told: Mapping[str, Told] | None = None,
     state: Mapping[str, Tensor] | None = None,
+    relabelled: Tensor | None = None,
+    received: Mapping[str, Tensor] | None = None,
 ) -> TrainingReport:
     """Train `model` in place for ``config.local_epochs`` epochs.
 
@@ -68,6 +69,8 @@ def train_locally(
         server_round: From 1, for methods whose loss depends on it.
         told: What the server half of the method tells this client.
         state: What the method kept at the client's last visit; not written into.
+        relabelled: (n,) int64, the labels that it left there in place of `labels`, if it `relabels`.
+        received: Arrays that the server half of the method sent, float32.
 
     Raises:
         FloatingPointError: The loss of an epoch is not finite.
@@ -78,7 +81,7 @@ def train_locally(
     proximal = ProximalTerm(model, proximal_mu) if proximal_mu else None
     scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.dtype is torch.float16)
     images, labels = images_on(images, compute.device), labels.to(compute.device)
-    look = partial(_look, method=method, config=config, compute=compute, generator=generator)
+    look = partial(_look, method=method, config=config, compute=compute)
     visit = Visit(
         labels,
         _num_classes(model),
@@ -89,7 +92,14 @@ def train_locally(
         networks_of(model),
         Inference(images, config.image_size, compute, config.normalization),
         {name: value.to(compute.device, copy=True) for name, value in (state or {}).items()},  # methods write into it
+        batch_size=config.batch_size,
+        drop_last=config.drop_last,
+        received={name: value.to(compute.device) for name, value in (received or {}).items()},
     )
+    if relabelled is not None:
+        visit.labels = relabelled.to(compute.device, copy=True)
+    if method.keeps_network:
+        visit.own = own_network(visit.networks[0], visit.state)
     method.begin(visit)
     model.train()
     epoch_losses: list[float] = []
@@ -97,10 +107,12 @@ def train_locally(
     for epoch in range(1, config.local_epochs + 1):
         loss_sum = torch.zeros((), dtype=torch.float64, device=compute.device)
         seen = 0
-        order = epoch_batches(len(labels), config.batch_size, config.drop_last, generator)
-        for batch, rows in images.batches(list(order)):
-            seen_by = [look(network, batch) for network in visit.networks]
-            loss = method.loss(Batch(rows, labels[rows], seen_by), visit)
+        visit.epoch = epoch
+        steps = list(method.steps(visit))
+        if not steps:
+            raise ValueError(f"{type(method).__name__} chose no image for local epoch {epoch}; one must be left")
+        for (batch, rows), step in zip(images.batches([torch.cat(step.groups) for step in steps]), steps, strict=True):
+            loss = method.loss(look(visit, step, batch, rows), visit)
             scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             optimizer.take_gradients()
             if proximal is not None:
@@ -109,6 +121,7 @@ def train_locally(
             scaler.step(optimizer)  # type: ignore[arg-type]
             scaler.update()
             optimizer.zero_grad()
+            method.end_step(visit)
             loss_sum += loss.detach() * len(rows)
             seen += len(rows)
         mean_loss = float(loss_sum) / seen
@@ -121,25 +134,29 @@ def train_locally(
         images_seen += seen
         method.end_epoch(visit)
     method.end(visit)
+    if visit.own is not None:
+        keep_own(visit.own, visit.state)
+    if method.relabels:
+        visit.corrected = visit.labels
     return TrainingReport(epoch_losses, images_seen, time.perf_counter() - started, visit)
 
 
 def _look(
-    network: nn.Module,
-    batch: Tensor,
-    method: Method,
-    config: RunConfig,
-    compute: Compute,
-    generator: torch.Generator,
-) -> list[View]:
-    """One network's answers to the views of a batch, which are drawn for it alone."""
-    seen = []
-    for images in views(batch, method.views(config.augmentation), config.image_size, generator):
-        inputs = to_input(images, compute, config.normalization)
-        with compute.autocast(), features_of(network, wanted=method.features) as features:
-            logits = network(inputs)
-        seen.append(View(inputs, logits.float(), *features))
-    return seen
+    visit: Visit, step: Step, images: Tensor, rows: Tensor, method: Method, config: RunConfig, compute: Compute
+) -> Batch:
+    """The networks' answers to the views of a batch, which are drawn for each network alone."""
+    labels, sizes = visit.labels[rows], tuple(len(group) for group in step.groups)
+    answers = []
+    for number in range(len(visit.networks)) if step.network is None else (step.network,):
+        network, seen = visit.networks[number], []
+        drawn = views(images, method.views(config.augmentation), config.image_size, visit.generator)
+        inputs = [to_input(view, compute, config.normalization) for view in drawn]
+        for mixed in method.mix(Seen(rows, labels, sizes, number, inputs), visit):
+            with compute.autocast(), features_of(network, wanted=method.features) as features:
+                logits = network(mixed)
+            seen.append(View(mixed, logits.float(), *features))
+        answers.append(seen)
+    return Batch(rows, labels, answers, sizes, step.network)
 
 
 class ProximalTerm:
@@ -166,20 +183,6 @@ class ProximalTerm:
                 gradients.append(parameter.grad)
         # One kernel for all tensors, as in torch's optimisers.
         torch._foreach_add_(gradients, torch._foreach_sub(weights, starts), alpha=self._mu)
-
-
-@contextlib.contextmanager
-def features_of(network: nn.Module, *, wanted: bool) -> Iterator[list[Tensor]]:
-    """Collects what enters the classifier in this block, (batch, d) float32 per forward pass, if wanted."""
-    found: list[Tensor] = []
-    if not wanted:
-        yield found
-        return
-    hook = classifier(network).register_forward_pre_hook(lambda layer, inputs: found.append(inputs[0].float()))
-    try:
-        yield found
-    finally:
-        hook.remove()
 
 
 def _num_classes(model: nn.Module) -> int:

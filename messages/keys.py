@@ -12,6 +12,7 @@ CONFIG = "config"  # Flower's: the run config, with the keys of a train message 
 METRICS = "metrics"  # Flower's: what a client reports besides the model
 VISIT = "visit"  # to a client that trains: which run this is, and its own last visit
 METHOD = "method"  # to a client that trains: what the method's server half tells it
+METHOD_ARRAYS = "method-arrays"  # both ways: arrays of the method beside the weights, always exact
 FACTS = "facts"  # reply to the roll call: numbers
 ABOUT = "about"  # reply to the roll call: text, and the client's share of its machine
 

@@ -29,7 +29,7 @@ def counts(method: Method, visit: Visit, true: np.ndarray) -> dict[str, float]:
     """
     if not (method.corrects or method.suspects):
         return {}
-    given = visit.labels.cpu()
+    given = visit.given.cpu()
     truth = torch.from_numpy(true.astype(np.int64))
     known, wrong = truth >= 0, (truth >= 0) & (given != truth)
     found = {"images-known": known.sum(), "labels-right": (given == truth).sum()}  # no label equals an unknown one

@@ -52,7 +52,7 @@ def client_work(config: RunConfig, steps: int, images: int) -> Work:
     if compute.device.type == "cpu":
         keep_freed_memory()
     method = build_method(config)
-    ours = kept_replica(config.model, CLASSES, compute.device, config.compile, method.networks)
+    ours = kept_replica(config.model, CLASSES, compute.device, config.compile, method.networks, method.heads)
     count, side = steps * config.batch_size, stored_size(config.augmentation, config.image_size)
     pixels = torch.randint(256, (count, side, side, 3), generator=generator, dtype=torch.uint8)
     if compute.device.type == "cuda" and images > count:
@@ -99,7 +99,7 @@ def server_work(config: RunConfig) -> Work:
     """Evaluation of one batch."""
     compute = pick_compute(config.precision, config.autotune)
     method = build_method(config)
-    model = build_model(config.model, CLASSES, seed=0, networks=method.networks).to(compute.device)
+    model = build_model(config.model, CLASSES, seed=0, networks=method.networks, heads=method.heads).to(compute.device)
     count = evaluation_batch(config.image_size, compute.device)
     images = np.zeros((count, config.image_size, config.image_size, 3), dtype=np.uint8)
 

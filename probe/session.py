@@ -123,7 +123,8 @@ def probe(texts: list[str], clients: int, steps: int | None) -> None:
 
 
 def _needs(config: RunConfig, hardware: Hardware) -> Needs:
-    model = build_model(config.model, 14, seed=0, networks=build_method(config).networks)
+    method = build_method(config)
+    model = build_model(config.model, 14, seed=0, networks=method.networks, heads=method.heads)
     model_bytes = sum(value.nbytes for value in model.state_dict().values())
     server = try_server(config, share_of_each(1, hardware, Needs(0, 0)))
     return Needs(

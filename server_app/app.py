@@ -43,11 +43,12 @@ from server_app.resume_record import record_resume, write_config
 from server_app.roll_call import call_roll, call_roll_again, introduce
 from server_app.rounds import RoundLoop
 from server_app.run_lock import RunLock
+from server_app.server_training import ServerTraining
 from server_app.startup_log import gather, log_resources, log_run, roll_table, warn_of_weights
 from server_app.stopping import resumable
-from server_app.strategy import check_needs, make_strategy, restore, sampled_clients
+from server_app.strategy import check_needs, check_privacy, make_strategy, restore, sampled_clients
 from server_app.writing import Guarded, writing
-from task import build_model, pick_compute
+from task import build_model, classifier, networks_of, pick_compute
 
 
 def run(grid: Grid, context: Context) -> None:
@@ -74,9 +75,10 @@ def _run(grid: Grid, context: Context, lock: RunLock) -> None:
     compute = pick_compute(config.precision, config.autotune)
     release = _open_data(config)
     half = method.on_server()
+    check_privacy(config, method, half)
     half.prepare(config, release)
     lists = data_digests(release, config, half)
-    model = build_model(config.model, len(release.class_names), config.seed, method.networks)
+    model = build_model(config.model, len(release.class_names), config.seed, method.networks, method.heads)
     checkpoint = start.checkpoint if start else None
     if checkpoint:
         check_network(checkpoint, model)
@@ -148,13 +150,15 @@ def _run(grid: Grid, context: Context, lock: RunLock) -> None:
             config,
             method=method,
             half=half,
+            width=classifier(networks_of(model)[0]).in_features,
             visit=visit,
             on_failure=failures.record,
             own_clients=not is_remote(grid),
             introduce=partial(introduce, grid, config, release.class_names) if is_remote(grid) else None,
         )
         guarded = [Guarded(callback, run_dir) for callback in callbacks]
-        RoundLoop(exchange, strategy, clean_sets, config, guarded, half).run(arrays, history)
+        training = ServerTraining(half, release, model, config, compute) if half.trains else None
+        RoundLoop(exchange, strategy, clean_sets, config, guarded, half, training).run(arrays, history)
     log(INFO, "Finished: metrics.jsonl, model.safetensors and pictures are in")
     log(INFO, "  %s", run_dir)
 

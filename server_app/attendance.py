@@ -18,6 +18,7 @@ from typing import Any
 from flwr.common import log
 from flwr.serverapp.strategy import Strategy
 
+from learning.server_half import Choice
 from server_app.grid import OrderedGrid
 from server_app.members import Member, identity
 from server_app.stopping import RunStoppedError
@@ -25,6 +26,7 @@ from server_app.stopping import RunStoppedError
 RETURN_SECONDS = 30.0  # to wait for a node that is away; a restarted one reconnects within seconds
 ALONE_SECONDS = 600.0  # the same if the run cannot go on without it and sets no `round-timeout`
 NAMED = 12  # clients named in the log
+FRACTION = "fraction_train"  # of a strategy, as the minima are
 MINIMA = ("min_available_nodes", "min_train_nodes", "min_evaluate_nodes")
 
 
@@ -86,18 +88,35 @@ class Attendance:
             log(WARNING, "Round %d goes on without clients that are not connected: %s.", server_round, named)
         self._missed = away
 
+    def connected(self) -> list[int]:
+        """The partitions of the clients that are connected now, in their order."""
+        return [self.members[node_id].partition_id for node_id in self._grid.get_node_ids()]
+
     @contextlib.contextmanager
-    def sampling(self) -> Iterator[None]:
-        """Meanwhile the strategy demands no more clients than are connected, and waits for no others."""
-        connected = len(list(self._grid.get_node_ids()))
-        for name, least in self._minima.items():
-            setattr(self._sampler, name, min(least, connected))
-        try:
-            with self._grid.waiting(self._round_timeout or ALONE_SECONDS):
+    def sampling(self, choice: Choice | None = None) -> Iterator[None]:
+        """Meanwhile the strategy demands no more clients than are connected, and waits for no others.
+
+        Args:
+            choice: The clients among whom it samples, and how many; None: all, and as many as it always does.
+        """
+        connected = list(self._grid.get_node_ids())
+        changed: dict[str, Any] = {}
+        if choice is not None:
+            wanted = set(choice.clients)
+            connected = [node_id for node_id in connected if self.members[node_id].partition_id in wanted]
+            if hasattr(self._sampler, FRACTION):
+                # Flower samples int(clients * fraction).
+                changed[FRACTION] = min(1.0, choice.count / len(connected) + 1e-9)
+        changed.update((name, min(least, len(connected))) for name, least in self._minima.items())
+        before = {name: getattr(self._sampler, name) for name in changed}
+        with self._grid.waiting(self._round_timeout or ALONE_SECONDS), self._grid.only(connected):
+            try:
+                for name, value in changed.items():
+                    setattr(self._sampler, name, value)
                 yield
-        finally:
-            for name, least in self._minima.items():
-                setattr(self._sampler, name, least)
+            finally:
+                for name, value in before.items():
+                    setattr(self._sampler, name, value)
 
     def _wait(self, wanted: int, seconds: float, *, patient: bool) -> set[int]:
         """Wait for so many members; the partitions of those that are away.

@@ -14,7 +14,8 @@ from torch import nn
 from config.run_config import RunConfig
 from data.errors import DataError
 from data.images.decoded_cache import GIB, DecodedCache
-from data.release import Release
+from data.images.pixels import Pixels
+from data.release import Release, Split
 from learning.evaluation import Evaluation, evaluate
 from learning.server_half import ServerHalf
 from learning.sound_images import advising, sound_images
@@ -30,21 +31,7 @@ class CleanSet:
         Raises:
             DataError: An image cannot be read, and `bad-images` is `refuse`; or none can.
         """
-        folder, most = DecodedCache.place(config.cache_dir), int(config.cache_gib * GIB)
-        cache = DecodedCache(folder, most, partial(log, WARNING))
-        size, threads = config.image_size, torch.get_num_threads()
-        listed, bad = sound_images(release, release.split(split), size, cache, config, threads)
-        if bad:
-            log(
-                WARNING,
-                "%s: %d images are left out, and %d remain; the first: %s",
-                split,
-                len(bad),
-                len(listed.keys),
-                bad[0],
-            )
-        with advising(config):
-            self._images = cache.pixels(release, listed.keys, size, threads)
+        listed, self._images = load_list(release, split, config.image_size, config)
         self._labels = listed.labels.astype(np.int64)
         self._model = model.to(compute.device)
         self._compute = compute
@@ -56,6 +43,28 @@ class CleanSet:
     def evaluate(self, arrays: ArrayRecord) -> Evaluation:
         self._model.load_state_dict(arrays.to_torch_state_dict())
         return evaluate(self._model, self._images, self._labels, self._compute, self._normalization)
+
+
+def load_list(release: Release, split: str, size: int, config: RunConfig) -> tuple[Split, Pixels]:
+    """A list of the server's own, without images that cannot be read, and its pixels.
+
+    Args:
+        release: The server's.
+        split: One of its lists.
+        size: Side of the decoded images.
+        config: The run's.
+
+    Raises:
+        DataError: There is no such list; an image cannot be read, and `bad-images` is `refuse`; or none can.
+    """
+    folder, most = DecodedCache.place(config.cache_dir), int(config.cache_gib * GIB)
+    cache, threads = DecodedCache(folder, most, partial(log, WARNING)), torch.get_num_threads()
+    listed, bad = sound_images(release, release.split(split), size, cache, config, threads)
+    if bad:
+        left = len(listed.keys)
+        log(WARNING, "%s: %d images are left out, and %d remain; the first: %s", split, len(bad), left, bad[0])
+    with advising(config):
+        return listed, cache.pixels(release, listed.keys, size, threads)
 
 
 def data_digests(release: Release, config: RunConfig, half: ServerHalf) -> dict[str, str]:

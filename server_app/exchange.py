@@ -8,22 +8,25 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from logging import INFO, WARNING
-from typing import Any
+from typing import Any, cast
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 from flwr.common import log
 from flwr.serverapp.strategy import Strategy
 
 from config.run_config import RunConfig
-from learning.server_half import ServerHalf
+from learning.server_half import Choice, ServerHalf, Told
 from messages import keys
+from messages.arrays import as_array
 from methods import Method, build_method
 from server_app.attendance import RETURN_SECONDS, Attendance
-from server_app.expected import Expected, Records
+from server_app.expected import Beside, Expected, Records
 from server_app.grid import OrderedGrid
 from server_app.members import Member
 from server_app.model_check import ModelCheck
 from server_app.replies import Replies
+from server_app.stopping import RunStoppedError
+from server_app.strategy import sampled_clients
 from task import derived_seed
 
 UNUSUAL = (
@@ -89,6 +92,7 @@ class Exchange:
         *,
         method: Method | None = None,
         half: ServerHalf | None = None,
+        width: int = 0,
         visit: Mapping[str, str] | None = None,
         on_failure: OnFailure = lambda server_round, partition, reason: None,
         introduce: Callable[[list[int]], list[Member]] | None = None,
@@ -103,6 +107,7 @@ class Exchange:
             config: The run's.
             method: The config's.
             half: The method's server half.
+            width: The model's number of features.
             visit: What every client is told about the run, see `client_app.client_state`.
             on_failure: Called for each reply that is left out.
             introduce: See `Attendance`.
@@ -113,7 +118,7 @@ class Exchange:
         self._strategy = strategy
         self._config = config
         self._half = half or ServerHalf()
-        self._expected = Expected(config, method or build_method(config), len(members[0].histogram), self._half)
+        self._expected = Expected(config, method or build_method(config), len(members[0].histogram), self._half, width)
         self._visit = dict(visit or {})
         self._on_failure = on_failure
         self._own_clients = own_clients
@@ -131,12 +136,13 @@ class Exchange:
         self._half.before_round(server_round, arrays, partial(self._ask, server_round))
         with (
             sampling_from(derived_seed(self._config.seed, "sampled clients", server_round)),
-            self._attendance.sampling(),
+            self._attendance.sampling(self._choice(server_round)),
         ):
             messages = list(self._strategy.configure_train(server_round, arrays, self._message_config(), self._grid))
         expected = {message.metadata.dst_node_id: self._address(message) for message in messages}
         models = self._model_check(arrays, messages)
         tally = self._tally(server_round, self._members(expected), expected, models)
+        tally.beside = {message.metadata.dst_node_id: self._beside(message) for message in messages}
         replies = self._grid.send_and_receive(messages, timeout=limit)
         return Sent(server_round, messages, replies, tally, models, started, deadline)
 
@@ -170,6 +176,24 @@ class Exchange:
         replies = list(tally.good(self._grid.send_and_receive(messages, timeout=limit)))
         metrics = self._strategy.aggregate_evaluate(server_round, replies)
         return {key: float(value) for key, value in (metrics or {}).items()}  # type: ignore[arg-type]
+
+    def _choice(self, server_round: int) -> Choice | None:
+        """Whom the method lets the strategy sample from.
+
+        Raises:
+            RunStoppedError: Nobody.
+        """
+        connected = self._attendance.connected()
+        usual = sampled_clients(self._strategy, len(connected))
+        choice = self._half.choose(server_round, connected, usual)
+        if choice is None:
+            return None
+        if choice.count < 1 or not set(choice.clients) & set(connected):
+            raise RunStoppedError(
+                f"round {server_round}: 'method' {self._config.method!r} leaves none of {len(connected)} connected"
+                " clients to be sampled; its 'method-args' say whom it leaves out."
+            )
+        return choice
 
     def _ask(self, server_round: int, action: str, arrays: ArrayRecord) -> dict[int, dict[str, Any]]:
         """Send the model to all connected clients, for an action of theirs; metrics of usable replies by partition."""
@@ -220,7 +244,7 @@ class Exchange:
         models: ModelCheck | None = None,
     ) -> Replies:
         on_failure = partial(self._on_failure, server_round)
-        return Replies(members, expected, models, on_failure, stops_on_damage=self._own_clients)
+        return Replies(members, expected, models, on_failure=on_failure, stops_on_damage=self._own_clients)
 
     def _partition_of(self, reply: Message) -> int:
         return self._attendance.members[reply.metadata.src_node_id].partition_id
@@ -242,8 +266,15 @@ class Exchange:
         content[keys.VISIT] = ConfigRecord({**self._visit, keys.LAST_ROUND: last_round})
         if told := self._half.tell(member.partition_id):
             content[keys.METHOD] = ConfigRecord({**told})
+        if arrays := self._half.tell_arrays(member.partition_id):
+            content[keys.METHOD_ARRAYS] = ArrayRecord({name: as_array(value) for name, value in arrays.items()})
         message.content = content
         return self._expected.in_training(member, told)
+
+    def _beside(self, message: Message) -> Beside:
+        """The arrays of the method that the reply to an addressed message must hold."""
+        told = message.content.config_records.get(keys.METHOD, ConfigRecord())
+        return self._expected.beside(cast(Mapping[str, Told], told))
 
     def _message_config(self) -> ConfigRecord:
         record = ConfigRecord(dict(self._config.to_flat()))

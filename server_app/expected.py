@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from config.run_config import RunConfig
 from data.text import LONGEST
 from learning.method import Method
-from learning.schema import Field, Number, Numbers, Schema, Text, Texts
+from learning.schema import Field, Floats, Number, Numbers, Schema, Text, Texts
 from learning.server_half import ServerHalf, Told
 from messages import keys
 from methods.scores import reported_counts
@@ -22,6 +22,8 @@ FLAG = Number(0, 1, whole=True)
 
 Records = Mapping[str, Schema]
 """By record name, the rules for the values in it; records of arrays are not among them."""
+Beside = Mapping[str, Floats]
+"""The rules for the arrays of a method that travel beside the weights, by name; empty if there are none."""
 
 
 def in_roll_call(classes: int) -> Records:
@@ -57,25 +59,28 @@ class Expected:
     Attributes:
         config: The run's.
         method: The run's.
-        half: The method's server half.
         classes: C.
+        half: The method's server half.
+        width: d, the model's number of features.
     """
 
     config: RunConfig
     method: Method
     classes: int
     half: ServerHalf = field(default_factory=ServerHalf)
+    width: int = 0
 
     def in_training(self, member: Member, told: Mapping[str, Told]) -> Records:
         """A reply to a train message, in which the method told the client `told`; the model comes besides."""
         # q-FedAvg raises losses to a power; everything else takes what a method computes.
         loss = Number(low=0) if self.config.strategy == "qfedavg" else Number()
         images = Number(1, member.num_examples, whole=True)
+        most_seen = member.num_examples * self.config.local_epochs * self.method.passes
         schema: dict[str, Field] = {
             keys.NUM_EXAMPLES: images,
             keys.TRAIN_LOSS: loss,
             keys.EPOCH_LOSSES: Numbers(loss, self.config.local_epochs),
-            keys.IMAGES_SEEN: Number(0, member.num_examples * self.config.local_epochs, whole=True),
+            keys.IMAGES_SEEN: Number(0, most_seen, whole=True),
             keys.TRAIN_SECONDS: SECONDS,
             keys.VISIT_SECONDS: SECONDS,
             **self.method.reports(told, self.classes),
@@ -86,6 +91,10 @@ class Expected:
         if self.config.privacy.startswith("client-"):
             schema[keys.NORM_BIT] = FLAG
         return {keys.METRICS: schema}
+
+    def beside(self, told: Mapping[str, Told]) -> Beside:
+        """The arrays beside the weights in a reply to a train message, in which the method told the client `told`."""
+        return self.method.sends(told, self.classes, self.width)
 
     def in_evaluation(self, member: Member) -> Records:
         """A reply to an evaluate message."""

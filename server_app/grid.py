@@ -65,6 +65,7 @@ class OrderedGrid(Grid):
         self._packing = packing
         self._restarts = is_remote(grid)  # real nodes may be restarted, and then know nothing of their message
         self._waits_until = math.inf
+        self._listed: set[int] = set()  # empty: all
         self._polls = POLL_SECONDS if self._restarts else LOCAL_POLL_SECONDS
 
     def set_run(self, run: Any) -> None:
@@ -85,8 +86,17 @@ class OrderedGrid(Grid):
         """
         if time.monotonic() > self._waits_until or self._interrupted.is_set():
             raise RunStoppedError("the strategy waited too long for nodes that are not connected.")
-        connected = set(self._grid.get_node_ids())
+        connected = set(self._grid.get_node_ids()) & self._listed if self._listed else set(self._grid.get_node_ids())
         return [node_id for node_id in self._node_ids if node_id in connected]
+
+    @contextlib.contextmanager
+    def only(self, node_ids: Sequence[int]) -> Iterator[None]:
+        """Meanwhile `get_node_ids` lists no others."""
+        self._listed = set(node_ids)
+        try:
+            yield
+        finally:
+            self._listed = set()
 
     def all_node_ids(self) -> Iterable[int]:
         """All nodes that are connected now, also those that were not in the roll call."""

@@ -6,6 +6,7 @@ from flwr.app import ArrayRecord, Message, RecordDict
 
 from config.run_config import ConfigError
 from messages.arrays import as_array, as_numpy
+from messages.keys import METHOD_ARRAYS
 from messages.payload import is_packed, pack, unpack
 
 
@@ -28,14 +29,14 @@ class Packing:
         content = RecordDict({**message.content.config_records, **message.content.metric_records})
         for name, record in message.content.array_records.items():
             if id(record) not in packed:
-                packed[id(record)] = self._pack(record)
+                packed[id(record)] = self._pack(record, "fp32" if name == METHOD_ARRAYS else self._kind)
             content[name] = packed[id(record)]
         data = message.metadata
         return Message(content, data.dst_node_id, data.message_type, ttl=data.ttl, group_id=data.group_id)
 
-    def _pack(self, record: ArrayRecord) -> ArrayRecord:
+    def _pack(self, record: ArrayRecord, kind: str) -> ArrayRecord:
         try:
-            return pack({name: as_numpy(array) for name, array in record.items()}, self._kind)
+            return pack({name: as_numpy(array) for name, array in record.items()}, kind)
         except OverflowError as error:
             raise ConfigError(
                 f"run config: 'payload' is {self._kind!r}, but the global model's {error}; it must be fp32 or bf16."
@@ -61,7 +62,7 @@ class Packing:
                 continue
             record.clear()  # it is part of reference cycles, see `take_arrays`
             start = sent.content.array_records.get(name)
-            if self._kind != "fp32" and start is not None:
+            if self._kind != "fp32" and start is not None and name != METHOD_ARRAYS:
                 for key, value in arrays.items():
                     old = as_numpy(start[key]) if key in start else value
                     if value.dtype == old.dtype == "float32" and value.shape == old.shape:

@@ -8,8 +8,10 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from logging import WARNING
+from types import MappingProxyType
 from typing import Any, cast
 
+import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.common import log
 from flwr.common.constant import ErrorCode
@@ -17,7 +19,8 @@ from flwr.common.constant import ErrorCode
 from data.text import one_line, shown
 from learning.schema import problem_of
 from messages import keys
-from server_app.expected import Records
+from messages.arrays import as_numpy, take_arrays
+from server_app.expected import Beside, Records
 from server_app.grid import REASON_LENGTH
 from server_app.members import Member
 from server_app.model_check import ModelCheck
@@ -34,9 +37,11 @@ class Replies:
         members: By node id, those who were asked.
         expected: By node id, what each of their replies must hold.
         models: Judges the model in each reply; None if replies carry none.
+        beside: By node id, the arrays of the method that its reply must hold beside the model.
         on_failure: Called with partition and reason of each reply that is left out.
         stops_on_damage: Whether a client that refuses because of a damaged image ends the run; for clients of our own.
         metrics: By partition, those of usable replies: numbers and lists of numbers.
+        arrays: Likewise the arrays of the method, which no strategy gets to see.
         failures: By partition, why there is no usable reply; removed if one arrives later.
         refused: Partitions that refused, or whose reply was refused, and would be again.
         lost: Nodes that were away and lost their message; they may come back.
@@ -45,9 +50,11 @@ class Replies:
     members: Mapping[int, Member]
     expected: Mapping[int, Records]
     models: ModelCheck | None = None
+    beside: Mapping[int, Beside] = field(default_factory=dict)
     on_failure: Callable[[int, str], None] = lambda partition, reason: None
     stops_on_damage: bool = False
     metrics: dict[int, dict[str, Any]] = field(default_factory=dict)
+    arrays: dict[int, dict[str, np.ndarray]] = field(default_factory=dict)
     failures: dict[int, str] = field(default_factory=dict)
     refused: set[int] = field(default_factory=set)
     lost: set[int] = field(default_factory=set)
@@ -75,6 +82,9 @@ class Replies:
                         arrays.clear()  # it is part of reference cycles, see `take_arrays`
                 continue
             self.metrics[member.partition_id] = dict(reply.content[keys.METRICS])
+            if self.beside.get(member.node_id):
+                record = cast(ArrayRecord, reply.content.pop(keys.METHOD_ARRAYS))
+                self.arrays[member.partition_id] = {name: np.array(one) for name, one in take_arrays(record).items()}
             self.failures.pop(member.partition_id, None)
             yield reply
         for partition in silent:
@@ -84,6 +94,7 @@ class Replies:
         """Count a reply as not usable, and say so."""
         self.failures[partition] = reason
         self.metrics.pop(partition, None)
+        self.arrays.pop(partition, None)
         headline = one_line(reason.partition(" | ")[0], HEADLINE)
         log(WARNING, "Reply left out: %s", headline)
         self.on_failure(partition, reason)
@@ -106,7 +117,9 @@ class Replies:
         if reply.has_error():
             return self._problem_of_error(reply, member)
         content = reply.content
-        problem = problem_of_records(content, self.expected[member.node_id], with_model=self.models is not None)
+        beside = self.beside.get(member.node_id, {})
+        with_model = self.models is not None
+        problem = problem_of_records(content, self.expected[member.node_id], with_model=with_model, beside=beside)
         if problem is None and self.models is not None:
             problem = self.models.problem(member.partition_id, cast(ArrayRecord, content[keys.ARRAYS]))
         return f"client {member.partition_id}: {problem}." if problem else None
@@ -123,15 +136,19 @@ def words_of(reply: Message) -> tuple[str, str]:
     return where, words if words.endswith((".", "!", "?", "]")) or " | " in words else f"{words}."
 
 
-def problem_of_records(content: RecordDict, expected: Records, *, with_model: bool = False) -> str | None:
+def problem_of_records(
+    content: RecordDict, expected: Records, *, with_model: bool = False, beside: Beside = MappingProxyType({})
+) -> str | None:
     """The first thing in a reply that is not as `expected`, as part of a sentence; None if all is.
 
     Args:
         content: Its records.
         expected: The rules for those that hold numbers and texts.
         with_model: Whether there must be a record of arrays as well.
+        beside: The rules for those of the method; none: there must be no such record.
     """
     names = {*expected, keys.ARRAYS} if with_model else {*expected}
+    names |= {keys.METHOD_ARRAYS} if beside else set()
     for name in sorted(names - content.keys()):
         return f"it has no record {name!r}"
     for name in content.keys() - names:
@@ -144,4 +161,20 @@ def problem_of_records(content: RecordDict, expected: Records, *, with_model: bo
             return f"its record {name!r} is of another kind"
         if problem := problem_of(record, schema):
             return problem
+    return problem_of_arrays(content[keys.METHOD_ARRAYS], beside) if beside else None
+
+
+def problem_of_arrays(record: Any, beside: Beside) -> str | None:
+    """The first thing in a method's arrays that is not as announced, as part of a sentence; None if all is."""
+    if not isinstance(record, ArrayRecord):
+        return f"its record {keys.METHOD_ARRAYS!r} holds no arrays"
+    if different := record.keys() ^ beside.keys():
+        return f"the arrays in its record {keys.METHOD_ARRAYS!r} are not those of the method ({shown(min(different))})"
+    for name, rule in beside.items():
+        try:
+            problem = rule.problem(as_numpy(record[name]))
+        except ValueError as error:
+            problem = f"cannot be read: {error}"
+        if problem:
+            return f"{name!r} {problem}"
     return None

@@ -20,6 +20,7 @@ from methods.scores import image_scores
 from server_app.callbacks import Callback, History, RoundResult, RunState
 from server_app.clean_sets import CleanSet
 from server_app.exchange import Exchange, Sent
+from server_app.server_training import ServerTraining
 from server_app.stopping import RunStoppedError
 from server_app.strategy import state_of
 from server_app.writing import ending
@@ -41,6 +42,7 @@ class RoundLoop:
         config: RunConfig,
         callbacks: Sequence[Callback],
         half: ServerHalf | None = None,
+        training: ServerTraining | None = None,
     ) -> None:
         """Set up a run.
 
@@ -51,6 +53,7 @@ class RoundLoop:
             config: The run's.
             callbacks: Called in this order.
             half: The method's server half.
+            training: Lets that half train the global model; None if it does not.
         """
         self._exchange = exchange
         self._strategy = strategy
@@ -58,6 +61,7 @@ class RoundLoop:
         self._config = config
         self._callbacks = callbacks
         self._half = half or ServerHalf()
+        self._training = training
         # Otherwise a strategy could not use evaluation results when it configures the next round.
         self._overlap = config.fraction_evaluate == 0
 
@@ -76,6 +80,8 @@ class RoundLoop:
             callback.on_start(history)
         with ending(self._callbacks):
             sent, done = None, time.perf_counter()
+            if self._training and not history.last_round:
+                arrays = self._training.step(0, arrays)
             for server_round in range(history.last_round + 1, self._config.num_server_rounds + 1):
                 sent = sent or self._exchange.send(server_round, arrays)
                 previous = arrays
@@ -106,6 +112,10 @@ class RoundLoop:
                 log(WARNING, LOST_STATE, partition, self._exchange.visits.get(partition, 0))
             self._exchange.visits[partition] = sent.server_round
         self._half.heard(sent.server_round, sent.tally.metrics)
+        if sent.tally.arrays:
+            self._half.heard_arrays(sent.server_round, sent.tally.arrays)
+        if self._training:
+            averaged = self._training.step(sent.server_round, averaged)
         return averaged, metrics or MetricRecord()
 
     def _evaluate(

@@ -13,6 +13,8 @@ from torch import nn
 
 from config.named import build_named
 from config.run_config import ConfigError, RunConfig
+from learning.method import Method
+from learning.server_half import ServerHalf
 from server_app.checkpoint_file import Checkpoint
 from server_app.privacy.private_strategy import Private, with_privacy
 from server_app.strategies import STRATEGIES, Sized, Stateful
@@ -35,6 +37,26 @@ def make_strategy(config: RunConfig) -> Strategy:
         # Flower samples int(clients * fraction), and 100 * 0.29 is 28.999999999999996.
         setattr(strategy, name, fraction and min(1.0, fraction + 1e-9))
     return with_privacy(strategy, config)
+
+
+def check_privacy(config: RunConfig, method: Method, half: ServerHalf) -> None:
+    """Check that `privacy` covers all that clients send, and whom the strategy samples.
+
+    Raises:
+        ConfigError: It does not.
+    """
+    if config.privacy == "none":
+        return
+    why = ""
+    if type(method).sends is not Method.sends:
+        why = "for which clients send arrays without noise beside their weights"
+    elif type(half).choose is not ServerHalf.choose:
+        why = "which chooses clients, and the guarantee is that of uniform sampling"
+    if why:
+        raise ConfigError(
+            f"run config: 'privacy' is {config.privacy!r}, but 'method' is {config.method!r}, {why}; 'privacy' must be"
+            " none, or 'method' another one."
+        )
 
 
 def build_strategy(config: RunConfig) -> Strategy:

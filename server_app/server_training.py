@@ -1,0 +1,61 @@
+"""Lets the server half of a method train the global model on the server's own images."""
+
+from functools import cache, partial
+from logging import INFO
+
+import numpy as np
+import torch
+from flwr.app import ArrayRecord
+from flwr.common import log
+from torch import nn
+
+from config.run_config import RunConfig
+from data.release import Release
+from learning.augmentation import stored_size
+from learning.images import Images
+from learning.server_half import OwnList, ServerHalf, Workbench
+from server_app.clean_sets import load_list
+from task import Compute, derived_generator
+
+
+class ServerTraining:
+    """A step of training between aggregation and evaluation."""
+
+    def __init__(
+        self, half: ServerHalf, release: Release, model: nn.Module, config: RunConfig, compute: Compute
+    ) -> None:
+        """Decode nothing yet; `model` is moved to `compute.device` and overwritten in each step."""
+        self._half = half
+        self._model = model.to(compute.device)
+        self._workbench = Workbench(
+            config,
+            compute,
+            cache(partial(own_list, release, config, compute)),
+            lambda server_round, purpose: derived_generator(config.seed, f"server training, {purpose}", server_round),
+        )
+
+    def step(self, server_round: int, arrays: ArrayRecord) -> ArrayRecord:
+        """The global model after a round's training on the server; `arrays` is emptied.
+
+        Args:
+            server_round: From 1; 0 before the first round.
+            arrays: The aggregated model.
+        """
+        self._model.load_state_dict(arrays.to_torch_state_dict())
+        arrays.clear()  # it is part of reference cycles, see `take_arrays`
+        self._half.train(server_round, self._model, self._workbench)
+        return ArrayRecord(self._model.state_dict())
+
+
+def own_list(release: Release, config: RunConfig, compute: Compute, name: str) -> OwnList:
+    """A list of the server's release, decoded at the size from which the run's augmentation cuts.
+
+    Raises:
+        DataError: There is no such list, or an image cannot be read.
+    """
+    listed, pixels = load_list(release, name, stored_size(config.augmentation, config.image_size), config)
+    sound = np.isin(release.split(name).keys, listed.keys)
+    carried = release.index.noisy[release.index.rows(name)][sound]
+    labels, noisy = (torch.from_numpy(one.astype(np.int64)) for one in (listed.labels, carried))
+    log(INFO, "The server trains on %d images of %s.", len(labels), name)
+    return OwnList(Images(pixels, compute.device), labels, noisy)
