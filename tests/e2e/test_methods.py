@@ -1,7 +1,7 @@
 """Every method killed once, resumed, and equal to an undisturbed run in one process.
 
-Methods with several networks, or with state that stays with clients, go through `flwr run`, because another actor must
-find that again. The others are cut off and resumed in one process, without Ray.
+One method for each kind of state goes through `flwr run`, because another actor must find that again: per image, two
+networks, a server half with arrays beside the weights. The others are cut off and resumed in one process, without Ray.
 """
 
 import os
