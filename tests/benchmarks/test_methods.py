@@ -8,16 +8,22 @@ import numpy as np
 import pytest
 import torch
 from flwr.app import Context, Message
+from PIL import Image
+from sklearn.datasets import load_digits
 
 from benchmarks.methods import __main__ as methods
 from benchmarks.methods import cost as method_cost
 from benchmarks.methods import settings as method_settings
-from benchmarks.methods.data import sample_and_truth
+from benchmarks.methods.data import digits, sample_and_truth
 from benchmarks.methods.rows import COLUMNS, Cost, Row, append, beyond, markdown, read, table
+from benchmarks.tools.in_process import SMALL
 from client_app.app import app as client_app
-from config.run_config import Value
+from config import choices
+from config.run_config import RunConfig, Value
+from data.noise.synthetic import corrupt
 from data.release import open_release
 from data.sample import SampleSize
+from methods import build_method
 
 
 def _row(method: str, seed: int, last: float, best: float = 0.0, setting: str = "iid") -> Row:
@@ -80,11 +86,6 @@ def test_rows_that_are_there_are_not_run_again(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_nothing_starts_if_nothing_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(methods, "deployment", None)
-    assert methods.run_missing(tmp_path / "rows.jsonl", []) == []
-
-
 def test_a_line_that_a_kill_cut_off_costs_its_own_row_alone(tmp_path: Path) -> None:
     results = tmp_path / "rows.jsonl"
     append(results, _row("ce", 1, 60.0))
@@ -100,7 +101,7 @@ def test_a_mark_follows_what_is_set_and_not_the_seed(monkeypatch: pytest.MonkeyP
     assert len(set(marks.values())) == len(marks)
     monkeypatch.setitem(method_settings.METHODS, "gce", method_settings.MethodSpec("gce", "q=0.5"))
     changed = {key for key, mark in marks.items() if method_settings.mark_of(*key) != mark}
-    assert changed == {("iid", "gce"), ("mixed", "gce")}
+    assert changed == {(setting, "gce") for setting in settings}
 
 
 def test_the_ceiling_has_no_noise_and_is_otherwise_the_same() -> None:
@@ -110,8 +111,37 @@ def test_the_ceiling_has_no_noise_and_is_otherwise_the_same() -> None:
             method_settings.SETTINGS[setting].noise
         )
         assert noisy["seed"] == 3
-    by_setting = [method_settings.config_of(setting, "co-teaching", 1)["method-args"] for setting in ("iid", "mixed")]
-    assert by_setting == ["forget-rate=0.38", "forget-rate=0.26"]
+
+
+def test_a_forget_rate_is_the_setting_s_share_of_wrong_labels() -> None:
+    args = [method_settings.config_of(setting, "co-teaching", 1)["method-args"] for setting in method_settings.SETTINGS]
+    assert args == [f"forget-rate={rate}" for rate in (0.395, 0.26, 0.4, 0.4)]
+
+
+def test_the_matrix_of_a_setting_is_that_of_its_noise() -> None:
+    for setting in ("mixed", "digits-symmetric", "digits-pairflip"):
+        place = method_settings.SETTINGS[setting]
+        matrix = method_settings.transition_of(setting)
+        true = np.repeat(np.arange(len(matrix), dtype=np.int32), 1000)
+        given = corrupt(true, str(place.noise["label-noise"]), len(matrix), 0, 10, 1, rate=place.wrong)
+        shares = np.zeros(matrix.shape)
+        np.add.at(shares, (true, given), 1 / 1000)
+        np.testing.assert_allclose(shares, matrix, atol=0.05)
+        np.testing.assert_allclose(matrix.sum(axis=1), 1)
+        np.testing.assert_array_equal(shares > 0, matrix > 0)
+
+
+@pytest.mark.parametrize("setting", method_settings.SETTINGS)
+@pytest.mark.parametrize("method", method_settings.METHODS)
+def test_every_row_is_a_run_that_the_app_accepts(setting: str, method: str, tmp_path: Path) -> None:
+    config = method_settings.config_of(setting, method, 1)
+    config["method-args"] = str(config["method-args"]).replace(method_settings.MATRIX, str(tmp_path))
+    build_method(RunConfig.from_flat(config))
+    assert SMALL.keys() <= config.keys()  # or a run in one process would differ from one through Flower
+
+
+def test_every_method_has_a_row() -> None:
+    assert {spec.method for spec in method_settings.METHODS.values()} == set(choices.METHODS)
 
 
 def test_a_section_shows_rows_and_costs_of_today_s_settings_alone(tmp_path: Path) -> None:
@@ -144,6 +174,20 @@ def test_the_truth_is_the_same_images_under_what_they_show(tmp_path: Path) -> No
     before = json.dumps(sorted(path.stat().st_mtime_ns for path in tmp_path.rglob("*.txt")))
     assert sample_and_truth(tmp_path, size) == (released.root, truth.root)
     assert json.dumps(sorted(path.stat().st_mtime_ns for path in tmp_path.rglob("*.txt"))) == before
+
+
+def test_digits_are_the_ones_that_scikit_learn_ships(tmp_path: Path) -> None:
+    release = open_release(digits(tmp_path))
+    train, test = release.split("noisy_train"), release.split("clean_test")
+    assert (len(train.labels), len(test.labels)) == (1398, 359)
+    assert method_settings.SETTINGS["digits-symmetric"].images == "1,398 images, 359 for test"
+    np.testing.assert_array_equal(train.labels, train.true)
+    with Image.open(release.root / bytes(test.keys[0]).decode()) as image:
+        seen = np.asarray(image.convert("L").resize((8, 8), Image.Resampling.BOX)).astype(float)
+    scans = load_digits()
+    nearest = np.abs(255 - scans.images * (255 / 16) - seen).mean(axis=(1, 2)).argmin()
+    assert scans.target[nearest] == test.labels[0]
+    assert digits(tmp_path) == release.root
 
 
 def test_every_visit_but_the_first_is_paired_with_one_of_plain_cross_entropy(
