@@ -73,6 +73,8 @@ AUGMENTATIONS = {  # learning.augmentation
     "crop-flip": "cropped out of an image 8/7 the size, and mirrored",
     "flip-jitter": "mirrored, and colours changed",
     "crop-flip-jitter": "all three",
+    "flip-randaugment": "mirrored, and changed by two of RandAugment's operations, at magnitude 10 of 30",
+    "crop-flip-randaugment": "cropped as well",
 }
 PRECISIONS = {  # task
     "auto": "bf16 where the hardware has it; else fp16 on a GPU, fp32 on a CPU",

@@ -1,4 +1,4 @@
-"""Random crops, flips and colours of a whole batch at once, on uint8, from the visit's own generator."""
+"""Random crops, flips, colours and more of a whole batch at once, on uint8, from the visit's own generator."""
 
 from collections.abc import Sequence
 
@@ -7,6 +7,7 @@ from torch import Tensor
 
 from learning.batches import sent
 from learning.colour import distort
+from learning.rand_augment import rand_augment
 
 # The steps of each, `config.choices` has the same names; ``crop`` and ``flip`` are the recipe of L_DMI, FedCorr and
 # FedELC on Clothing1M.
@@ -16,7 +17,14 @@ AUGMENTATIONS: dict[str, tuple[str, ...]] = {
     "crop-flip": ("crop", "flip"),
     "flip-jitter": ("flip", "jitter"),
     "crop-flip-jitter": ("crop", "flip", "jitter"),
+    "flip-randaugment": ("flip", "randaugment"),
+    "crop-flip-randaugment": ("crop", "flip", "randaugment"),
 }
+
+
+def strong(augmentation: str) -> str:
+    """The strong view that goes with a run's augmentation: RandAugment on a crop where the run crops."""
+    return "crop-flip-randaugment" if "crop" in AUGMENTATIONS[augmentation] else "flip-randaugment"
 
 
 def stored_size(augmentation: str, image_size: int) -> int:
@@ -30,7 +38,8 @@ def augment(images: Tensor, augmentation: str, image_size: int, generator: torch
     Args:
         images: (n, s, s, 3) uint8, on any device, with s of at least `image_size`.
         augmentation: A key of `AUGMENTATIONS`. Its steps are ``crop`` (placed uniformly; without it the centre is
-            taken), ``flip`` (mirror each image with probability 1/2), ``jitter`` (see `learning.colour`).
+            taken), ``flip`` (mirror each image with probability 1/2), ``jitter`` (see `learning.colour`),
+            ``randaugment`` (see `learning.rand_augment`).
         image_size: Side of the result.
         generator: On the CPU.
 
@@ -51,7 +60,9 @@ def augment(images: Tensor, augmentation: str, image_size: int, generator: torch
     elif spare:
         start = spare // 2
         images = images[:, start : start + image_size, start : start + image_size]
-    return distort(images, generator) if "jitter" in steps else images
+    if "jitter" in steps:
+        images = distort(images, generator)
+    return rand_augment(images, generator) if "randaugment" in steps else images
 
 
 def views(images: Tensor, augmentations: Sequence[str], image_size: int, generator: torch.Generator) -> list[Tensor]:

@@ -143,7 +143,7 @@ def compare_repeats(name: str, device: torch.device) -> None:
 def compare_views(device: torch.device) -> None:
     """Augmentation draws on the CPU and works on the device: the same pixels on both."""
     images, _ = data(stored_size("crop-flip", SIDE))
-    for augmentation in ("crop-flip", "flip", "crop-flip-jitter"):
+    for augmentation in ("crop-flip", "flip", "crop-flip-jitter", "crop-flip-randaugment"):
         here, there = (augment(images.to(at), augmentation, SIDE, derived_generator(1, "view")).cpu().int()
                        for at in (torch.device("cpu"), device))  # fmt: skip
         most = int((here - there).abs().max())

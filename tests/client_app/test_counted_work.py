@@ -40,11 +40,11 @@ class CountedOperations(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("augmentation", ["none", "crop-flip"])
+@pytest.mark.parametrize("augmentation", ["none", "crop-flip", "crop-flip-randaugment"])
 @pytest.mark.parametrize("proximal_mu", [0.0, 0.1])
 def test_a_visit_waits_for_the_device_once_an_epoch(augmentation: str, proximal_mu: float) -> None:
     """Reading a number from a tensor waits until everything before it has been computed."""
-    side = 37 if augmentation == "crop-flip" else 32
+    side = 37 if "crop" in augmentation else 32
     images, labels = torch.zeros(24, side, side, 3, dtype=torch.uint8), torch.zeros(24, dtype=torch.int64)
     config = RunConfig(image_size=32, batch_size=4, local_epochs=3, augmentation=augmentation)
     model = build_model("resnet18", 5, seed=1)
