@@ -55,7 +55,8 @@ PAYLOADS = {  # messages.payload
     "fp16": "half the bytes, 11 significant bits, up to 65,504",
 }
 METHODS = (  # methods; docs/methods.md says what they do
-    "ce", "sce", "gce", "forward", "feddecorr", "elr", "fedlsr", "co-teaching", "fednoro", "fedelc",
+    "ce", "sce", "gce", "forward", "feddecorr", "elr", "selfie", "joint-optimization", "fedlsr", "co-teaching",
+    "co-teaching-plus", "fednoro", "fedelc",
 )  # fmt: skip
 MODELS = {  # models
     "cnn": "a tiny one for quick trials",

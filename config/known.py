@@ -48,6 +48,27 @@ METHODS = {
         },
         loss_may_be_negative=True,
     ),
+    "selfie": KnownMethod(
+        {
+            "noise_rate": Parameter(0.2, interval(0, 1, open_high=True)),
+            "history": Parameter(15, at_least(1, 1000)),
+            "threshold": Parameter(0.05, interval(0, 1)),
+            "warm_up": Parameter(0.2, interval(0, 1)),
+            "warm_up_rounds": Parameter(-1, rounds_or_share(0, "warm-up")),
+            "weigh_by": Parameter("held", one_of("held", "used")),
+        },
+    ),
+    "joint-optimization": KnownMethod(
+        {
+            "alpha": Parameter(1.2, interval(0)),
+            "beta": Parameter(0.8, interval(0)),
+            "history": Parameter(10, at_least(1, 1000)),
+            "labels": Parameter("soft", one_of("soft", "hard")),
+            "prior": Parameter("uniform", one_of("uniform", "given")),
+            "warm_up": Parameter(0.2, interval(0, 1)),
+            "warm_up_rounds": Parameter(-1, rounds_or_share(0, "warm-up")),
+        },
+    ),
     "fedlsr": KnownMethod(
         {
             "gamma": Parameter(0.4, interval(0)),
@@ -62,6 +83,16 @@ METHODS = {
             "forget_rate": Parameter(0.2, interval(0, 1, open_high=True)),
             "warm_up": Parameter(0.2, interval(0, 1)),
             "warm_up_rounds": Parameter(-1, rounds_or_share(0, "warm-up")),
+        },
+        networks=2,
+    ),
+    "co-teaching-plus": KnownMethod(
+        {
+            "forget_rate": Parameter(0.2, interval(0, 1, open_high=True)),
+            "warm_up": Parameter(0.2, interval(0, 1)),
+            "warm_up_rounds": Parameter(-1, rounds_or_share(0, "warm-up")),
+            "start": Parameter(0.1, interval(0, 1)),
+            "start_rounds": Parameter(-1, rounds_or_share(0, "start")),
         },
         networks=2,
     ),

@@ -12,6 +12,7 @@ from config.run_config import RunConfig
 from learning.method import Method
 from methods.ce import CE
 from methods.co_teaching import CoTeaching
+from methods.co_teaching_plus import CoTeachingPlus
 from methods.elr import ELR
 from methods.feddecorr import FedDecorr
 from methods.fedelc import FedELC
@@ -19,7 +20,9 @@ from methods.fedlsr import FedLSR
 from methods.fednoro import FedNoRo
 from methods.forward import Forward
 from methods.gce import GCE
+from methods.joint_optimization import JointOptimization
 from methods.sce import SCE
+from methods.selfie import SELFIE
 
 __all__ = ["METHODS", "Method", "build_method", "with_own_strategy"]
 
@@ -30,8 +33,11 @@ METHODS: dict[str, type[Method]] = {
     "forward": Forward,
     "feddecorr": FedDecorr,
     "elr": ELR,
+    "selfie": SELFIE,
+    "joint-optimization": JointOptimization,
     "fedlsr": FedLSR,
     "co-teaching": CoTeaching,
+    "co-teaching-plus": CoTeachingPlus,
     "fednoro": FedNoRo,
     "fedelc": FedELC,
 }

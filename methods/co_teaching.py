@@ -57,8 +57,8 @@ class CoTeaching(Method):
 
     def loss(self, batch: Batch, visit: Visit) -> Tensor:
         count = kept(self.forget_rate_at(visit.server_round, visit.num_rounds), len(batch.labels))
-        one, other = (cross_entropy(views[0].logits, batch.labels, reduction="none") for views in batch.views)
-        easy_for_one, easy_for_other = (losses.detach().argsort(stable=True) for losses in (one, other))
+        one, other = losses_of(batch)
+        easy_for_one, easy_for_other = easiest_first(one), easiest_first(other)
         visit.scratch["left_out"].index_fill_(0, batch.rows[easy_for_one[count:]], True)
         return one[easy_for_other[:count]].mean() + other[easy_for_one[:count]].mean()
 
@@ -66,6 +66,17 @@ class CoTeaching(Method):
         """The last epoch's judgement stays; images that it did not see are not suspected."""
         visit.suspected = visit.scratch["left_out"]
         visit.scratch["left_out"] = torch.zeros_like(visit.suspected)
+
+
+def losses_of(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Each network's (batch,) cross-entropies."""
+    one, other = (cross_entropy(views[0].logits, batch.labels, reduction="none") for views in batch.views)
+    return one, other
+
+
+def easiest_first(losses: Tensor) -> Tensor:
+    """(batch,) int64: the order of rising losses; equal ones keep theirs."""
+    return losses.detach().argsort(stable=True)
 
 
 def kept(forget_rate: float, count: int) -> int:

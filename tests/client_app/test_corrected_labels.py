@@ -54,6 +54,29 @@ def test_the_command_writes_a_release_that_can_be_trained_on(run_dir: Path, tiny
     assert [believed[key] for key in after.keys.tolist()] == after.labels.tolist()
 
 
+@pytest.mark.parametrize(
+    ("method", "args"),
+    [("selfie", "warm-up-rounds=0 history=1"), ("joint-optimization", "warm-up-rounds=0 labels='hard'")],
+)
+def test_labels_that_later_visits_are_trained_on_are_exported(
+    tiny_sample: Path, tmp_path: Path, method: str, args: str
+) -> None:
+    run_dir = run_in_process(
+        tmp_path, data_dir=str(tiny_sample), method=method, method_args=args, model="cnn", image_size=16,
+        num_server_rounds=2, fraction_train=1.0,
+    )  # fmt: skip
+    corrected = read_corrected(run_dir)
+    assert (corrected.given != corrected.believed).any()
+    given = dict(zip(*(part.tolist() for part in _noisy_train(tiny_sample)), strict=True))
+    assert [given[key] for key in corrected.keys.tolist()] == corrected.given.tolist()
+    assert write_labels(corrected, tmp_path / "labels.txt") == len(given)
+
+
+def _noisy_train(root: Path) -> tuple[np.ndarray, np.ndarray]:
+    split = open_release(root).split("noisy_train")
+    return split.keys, split.labels
+
+
 def test_without_a_base_only_judged_images_are_written(run_dir: Path, tmp_path: Path) -> None:
     out = tmp_path / "labels.txt"
     assert write_labels(read_corrected(run_dir), out) == 120

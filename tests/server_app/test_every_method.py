@@ -11,10 +11,18 @@ from methods import METHODS
 from tests.fakes import rounds_of, run_in_process
 
 TINY: dict[str, Any] = {"model": "cnn", "image_size": 16, "num_server_rounds": 3, "val_split": "none"}
+# Their defaults would hardly reach, in three rounds, what comes after the warm-up.
+WARM_UPS = {
+    "selfie": "warm-up-rounds=0 history=2",
+    "joint-optimization": "warm-up-rounds=0",
+    "co-teaching-plus": "start-rounds=0 warm-up-rounds=1",
+    "fednoro": "warm-up-rounds=1",
+    "fedelc": "warm-up-rounds=1",
+}
 
 
 def _run(out: Path, sample: Path, method: str, **changes: Any) -> Path:
-    args = {"fednoro": "warm-up-rounds=1", "fedelc": "warm-up-rounds=1"}.get(method, "")
+    args = WARM_UPS.get(method, "")
     return run_in_process(out, data_dir=str(sample), method=method, **{**TINY, "method_args": args, **changes})
 
 
