@@ -12,6 +12,7 @@ METHODS = {
     "ce": KnownMethod(
         {
             "label_smoothing": Parameter(0.0, interval(0, 1, open_high=True)),
+            "mixup": Parameter(0.0, interval(0)),
         },
     ),
     "sce": KnownMethod(
