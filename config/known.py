@@ -12,6 +12,7 @@ METHODS = {
     "ce": KnownMethod(
         {
             "label_smoothing": Parameter(0.0, interval(0, 1, open_high=True)),
+            "mixup": Parameter(0.0, interval(0)),
         },
     ),
     "sce": KnownMethod(
@@ -45,6 +46,7 @@ METHODS = {
         {
             "beta": Parameter(0.7, interval(0, 1, open_high=True)),
             "strength": Parameter(3.0, interval(0)),
+            "weight_averaging": Parameter(0.0, interval(0, 1, open_high=True)),
         },
         loss_may_be_negative=True,
     ),

@@ -203,9 +203,6 @@ class Method:
         corrects: Whether visits may leave `corrected` labels.
         relabels: Whether visits may write into `visit.labels`, which then are the labels of the client's later visits
             too, and its `corrected` ones; it must also have `remembers` and `corrects`.
-        keeps_network: Whether the client has a network of its own, `visit.own`, which never travels: at first a copy of
-            the one that it receives, later as the last visit left it. It is not trained; a method updates it. It must
-            also have `remembers`.
         heads: Further linear layers on the features, by name, and how many outputs each has: modules of
             ``network.heads``, trained if a loss uses them.
         passes: How many images the steps of one epoch may use at most, as a multiple of those that the client holds.
@@ -222,7 +219,6 @@ class Method:
     remembers: ClassVar[bool] = False
     corrects: ClassVar[bool] = False
     relabels: ClassVar[bool] = False
-    keeps_network: ClassVar[bool] = False
     heads: ClassVar[tuple[tuple[str, int], ...]] = ()
     passes: ClassVar[int] = 1
     learning_rates: ClassVar[Mapping[str, float]] = {}
@@ -238,6 +234,16 @@ class Method:
             ValueError: Which parameter is wrong, and what it must be.
         """
         check_parameters(self)
+
+    @property
+    def keeps_network(self) -> bool:
+        """Whether the client has a network of its own, `visit.own`, which never travels.
+
+        At first it is a copy of the one that the client receives, later it is as the last visit left it. It is not
+        trained; a method updates it. A method with one must also have `remembers`. Usually a class attribute as well;
+        a property where it depends on parameters.
+        """
+        return False
 
     def views(self, augmentation: str) -> list[str]:
         """The augmentations under which each network sees a batch, given the run's; see `learning.augmentation`."""

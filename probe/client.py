@@ -23,6 +23,7 @@ from learning.evaluation import evaluate, evaluation_batch
 from learning.images import Images
 from learning.inference import Inference
 from learning.method import Method, Told, Visit
+from learning.own_network import keep_own
 from learning.replica import kept_replica
 from learning.training import train_locally
 from methods import build_method
@@ -80,7 +81,10 @@ def client_work(config: RunConfig, steps: int, images: int) -> Work:
 
 
 def tables(method: Method, images: int, model: nn.Module, config: RunConfig, compute: Compute) -> list[Tensor]:
-    """What the method keeps of each image, for as many as one client holds: copies, so that their memory is taken."""
+    """What the method keeps of each image, for as many as one client holds, and the network that a client keeps.
+
+    These are copies, so that their memory is taken.
+    """
     none = torch.zeros(1, 1, 1, 3, dtype=torch.uint8)
     visit = Visit(
         torch.zeros(images, dtype=torch.int64, device=compute.device),
@@ -92,6 +96,8 @@ def tables(method: Method, images: int, model: nn.Module, config: RunConfig, com
         inference=Inference(Images(none, compute.device), config.image_size, compute, config.normalization),
     )
     method.begin(visit)
+    if method.keeps_network:  # its file is read into memory
+        keep_own(visit.networks[0], visit.state)
     return [value.clone() for value in (*visit.state.values(), *visit.scratch.values()) if isinstance(value, Tensor)]
 
 

@@ -274,11 +274,19 @@ def test_what_a_method_keeps_of_each_image_is_there_while_memory_is_measured(nam
     assert sum(value.numel() for value in kept if value.dim() == 2) == numbers
 
 
+def test_a_network_that_clients_keep_is_there_while_memory_is_measured() -> None:
+    """As read from the client's file; the one that a visit works with is made by the visit itself."""
+    model = build_model("cnn", 14, seed=1)
+    method, compute = METHODS["elr"](weight_averaging=0.9), Compute(torch.device("cpu"), torch.float32)  # type: ignore[call-arg]
+    kept = client.tables(method, 5000, model, RunConfig(model="cnn", image_size=16), compute)
+    assert sum(value.nbytes for value in kept) == 4 * 14 * 5000 + sum(v.nbytes for v in model.state_dict().values())
+
+
 def test_second_networks_are_measured() -> None:
     config = RunConfig(model="cnn", image_size=16, batch_size=4, method="co-teaching", precision="fp32")
     kept_replica.cache_clear()
     images, _ = client.client_work(config, steps=2, images=8)()
     assert images == 8
-    assert len(networks_of(kept_replica("cnn", 14, torch.device("cpu"), False, 2).model)) == 2
+    assert len(networks_of(kept_replica("cnn", 14, torch.device("cpu"), False, 2, ()).model)) == 2
     assert kept_replica.cache_info().misses == 1  # the one that was measured
     kept_replica.cache_clear()

@@ -13,8 +13,9 @@ from config.run_config import RunConfig
 from learning.method import Visit
 from learning.training import train_locally
 from methods.elr import ELR
-from task import Compute, build_model, derived_generator
+from task import Compute, build_model, derived_generator, to_input
 from tests.batches_of import Y, Z, batch_of, visit_of
+from tests.client_app.test_counted_work import CountedOperations
 
 CPU = Compute(torch.device("cpu"), torch.float32)
 IMAGES = torch.randint(256, (10, 32, 32, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
@@ -105,11 +106,11 @@ def test_a_client_without_a_class_learns_targets_for_all() -> None:
     assert visit.corrected.tolist() == [0, 1]
 
 
-def _visit(state: Any = None, **changes: Any) -> Any:
+def _visit(state: Any = None, method: ELR | None = None, **changes: Any) -> Any:
     settings = {"model": "cnn", "image_size": 32, "batch_size": 4, "local_epochs": 2, "learning_rate": 0.01}
     config = RunConfig(**{**settings, **changes})
     model = build_model("cnn", 5, seed=3)
-    report = train_locally(model, IMAGES, LABELS, ELR(), config, CPU, derived_generator(1, "t"), state=state)
+    report = train_locally(model, IMAGES, LABELS, method or ELR(), config, CPU, derived_generator(1, "t"), state=state)
     return report, model
 
 
@@ -162,6 +163,54 @@ def test_training_follows_a_loop_written_for_it_alone() -> None:
     torch.testing.assert_close(model.get_parameter("fc.weight"), plain.get_parameter("fc.weight"), rtol=0, atol=1e-5)
 
 
+def test_targets_are_those_of_an_averaged_network_of_the_client() -> None:
+    """Two visits of two steps against a loop written for it alone: the second goes on where the first ended."""
+    method = ELR(weight_averaging=0.75)
+    changes: dict[str, Any] = {
+        "method": method,
+        "local_epochs": 1,
+        "batch_size": 5,
+        "momentum": 0.0,
+        "weight_decay": 0.0,
+    }
+    state, mean, targets = None, build_model("cnn", 5, seed=3).eval(), torch.zeros(10, 5)
+    inputs = to_input(IMAGES, CPU, "imagenet")
+    for _ in range(2):
+        report, model = _visit(state, **changes)
+        state = report.visit.state
+        plain, losses = build_model("cnn", 5, seed=3), []
+        for rows in torch.randperm(10, generator=derived_generator(1, "t")).split(5):
+            logits = plain(inputs[rows])
+            p = logits.softmax(1).clamp(1e-4, 1 - 1e-4)
+            with torch.no_grad():
+                believed = mean(inputs[rows]).softmax(1).clamp(1e-4, 1 - 1e-4)
+            targets[rows] = 0.7 * targets[rows] + 0.3 * believed / believed.sum(1, keepdim=True)
+            loss = cross_entropy(logits, LABELS[rows]) + 3 * (1 - (targets[rows] * p).sum(1)).log().mean()
+            parameters = list(plain.parameters())
+            gradients = torch.autograd.grad(loss, parameters)
+            with torch.no_grad():
+                for parameter, gradient in zip(parameters, gradients, strict=True):
+                    parameter.sub_(0.01 * gradient)
+                for averaged, value in zip(mean.state_dict().values(), plain.state_dict().values(), strict=True):
+                    averaged.copy_(0.75 * averaged + 0.25 * value if value.is_floating_point() else value)
+            losses.append(loss.item())
+        assert report.epoch_losses == pytest.approx([sum(losses) / 2], abs=1e-5)
+        torch.testing.assert_close(state["targets"], targets, rtol=0, atol=1e-5)
+        torch.testing.assert_close(model.state_dict(), plain.state_dict(), rtol=0, atol=1e-5)
+        for name, value in mean.state_dict().items():
+            torch.testing.assert_close(state[f"own/{name}"], value, rtol=0, atol=1e-5)
+
+
+def test_without_averaging_no_network_is_kept_and_with_it_no_step_waits() -> None:
+    assert not ELR().keeps_network
+    plain, _ = _visit()
+    assert plain.visit.own is None
+    assert set(plain.visit.state) == {"targets"}
+    with CountedOperations() as operations:
+        _visit(method=ELR(weight_averaging=0.9))
+    assert operations.counts["aten::_local_scalar_dense"] == 2  # one an epoch
+
+
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
@@ -170,6 +219,7 @@ def test_training_follows_a_loop_written_for_it_alone() -> None:
         ({"strength": -1.0}, "strength must be a number at least 0"),
         ({"strength": float("nan")}, "strength must be a number at least 0"),
         ({"strength": float("inf")}, "strength must be a number at least 0"),
+        ({"weight_averaging": 1.0}, "weight-averaging must be a number at least 0 and below 1"),
     ],
 )
 def test_bad_values_end_in_a_sentence(values: dict[str, float], sentence: str) -> None:

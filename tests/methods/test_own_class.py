@@ -45,7 +45,11 @@ def test_it_is_built_with_its_parameters_and_its_strategy() -> None:
         ("custom.mine:number", "", "'number' must be a class of custom.mine that derives from learning.method.Method"),
         ("custom.mine:Nothing", "", "'Nothing' must be a class of custom.mine that derives from"),
         ("custom.mine:Method", "", "'Method' must be a class of custom.mine that derives from"),
-        ("custom.mine:Mine", "speed=2", "'method-args' names 'speed'; custom.mine:Mine takes label-smoothing, times."),
+        (
+            "custom.mine:Mine",
+            "speed=2",
+            "'method-args' names 'speed'; custom.mine:Mine takes label-smoothing, mixup, times.",
+        ),
     ],
 )
 def test_what_is_no_method_is_refused_in_one_sentence(name: str, args: str, sentence: str) -> None:
