@@ -56,6 +56,7 @@ PAYLOADS = {  # messages.payload
 }
 METHODS = (  # methods; docs/methods.md says what they do
     "ce", "sce", "gce", "forward", "feddecorr", "elr", "fedlsr", "co-teaching", "fednoro", "fedelc",
+    "maskedoptim", "dualoptim",
 )  # fmt: skip
 MODELS = {  # models
     "cnn": "a tiny one for quick trials",

@@ -12,6 +12,7 @@ from config.run_config import RunConfig
 from learning.method import Method
 from methods.ce import CE
 from methods.co_teaching import CoTeaching
+from methods.dualoptim import DualOptim
 from methods.elr import ELR
 from methods.feddecorr import FedDecorr
 from methods.fedelc import FedELC
@@ -19,6 +20,7 @@ from methods.fedlsr import FedLSR
 from methods.fednoro import FedNoRo
 from methods.forward import Forward
 from methods.gce import GCE
+from methods.maskedoptim import MaskedOptim
 from methods.sce import SCE
 
 __all__ = ["METHODS", "Method", "build_method", "with_own_strategy"]
@@ -34,6 +36,8 @@ METHODS: dict[str, type[Method]] = {
     "co-teaching": CoTeaching,
     "fednoro": FedNoRo,
     "fedelc": FedELC,
+    "maskedoptim": MaskedOptim,
+    "dualoptim": DualOptim,
 }
 AUTO = "auto"  # a value of `strategy`
 
