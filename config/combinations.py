@@ -33,10 +33,10 @@ def problems_of_method(config: RunConfig, method: Any, strategy: Any) -> Iterato
             " fedadam or fedmedian."
         )
     if config.strategy == "daagg" and not method.finds_noisy_clients:
-        finders = " or ".join(one for one, known in METHODS.items() if known.finds_noisy_clients)
+        *others, last = (one for one, known in METHODS.items() if known.finds_noisy_clients)
         yield (
             f"{refused}, which does not tell noisy clients from clean ones; it must be another one, or the method"
-            f" {finders}."
+            f" {', '.join(others)} or {last}."
         )
     if config.strategy == "qfedavg" and (method.loss_may_be_negative or method.finds_noisy_clients):
         # It weights each client by a power of its loss.

@@ -107,6 +107,8 @@ class Floats:
             return f"is {value.dtype} of shape {value.shape}; it must be float32 of shape {self.shape}"
         low, high = (float(value.min()), float(value.max())) if value.size else (self.each.low, self.each.low)
         wrong = next((one for one in (low, high) if not self.each.holds(one)), None)  # NaN is in both
+        if wrong is None and self.each.whole and len(broken := value[value != np.floor(value)]):
+            wrong = float(broken[0])
         return None if wrong is None else f"has {shown(wrong)} in it; each must be {self.each.allowed}"
 
 

@@ -13,6 +13,7 @@ from learning.method import Method
 from methods.ce import CE
 from methods.co_teaching import CoTeaching
 from methods.co_teaching_plus import CoTeachingPlus
+from methods.dualoptim import DualOptim
 from methods.elr import ELR
 from methods.feddecorr import FedDecorr
 from methods.fedelc import FedELC
@@ -21,6 +22,7 @@ from methods.fednoro import FedNoRo
 from methods.forward import Forward
 from methods.gce import GCE
 from methods.joint_optimization import JointOptimization
+from methods.maskedoptim import MaskedOptim
 from methods.sce import SCE
 from methods.selfie import SELFIE
 
@@ -40,6 +42,8 @@ METHODS: dict[str, type[Method]] = {
     "co-teaching-plus": CoTeachingPlus,
     "fednoro": FedNoRo,
     "fedelc": FedELC,
+    "maskedoptim": MaskedOptim,
+    "dualoptim": DualOptim,
 }
 AUTO = "auto"  # a value of `strategy`
 

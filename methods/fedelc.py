@@ -75,16 +75,21 @@ class FedELC(TwoStages):
         log_y = visit.state["label_logits"][batch.rows].log_softmax(dim=1)
         size, classes = p.shape
         given = batch.labels[:, None]
+        counts = self.trusted(batch)[:, None]
 
-        gradients = (log_y.exp() - p.detach()) / classes + self.alpha * log_y.exp()
-        gradients.scatter_add_(1, given, torch.full_like(gradients[:, :1], -self.alpha))
+        gradients = (log_y.exp() - p.detach()) / classes + self.alpha * counts * log_y.exp()
+        gradients.scatter_add_(1, given, (-self.alpha * counts).to(gradients.dtype))
         kept = visit.scratch["label_gradients"]
         kept[batch.rows] = (gradients / size).to(kept.dtype)
 
         compatibility = (p * (log_p - log_y)).sum(dim=1).mean()
-        original = -log_y.gather(1, given).mean()
+        original = -(counts * log_y.gather(1, given)).mean()
         entropy = -(p * log_p).sum(dim=1).mean()
         return (compatibility + self.beta * entropy) / classes + self.alpha * original
+
+    def trusted(self, batch: Batch) -> Tensor:
+        """Whose given labels L_o holds on to: (batch,) weights without gradient; here 1 for every image."""
+        return torch.ones_like(batch.logits[:, 0]).detach()
 
     def end_epoch(self, visit: Visit) -> None:
         if "label_logits" in visit.state:

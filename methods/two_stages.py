@@ -6,9 +6,13 @@ The papers give stage 1 as rounds of their protocols (10 of 100, 20 of 120); her
 unless it is given in rounds. Before the first round of stage 2 every client reports how well the global model fits its
 labels, class by class. The tags that `noisy_clients.detect` derives from that hold for the rest of the run. The
 authors' code does this on the server, which holds all images there. Stage 2 is aggregated by distance (`daagg`).
+
+Who is sampled can depend on the stage, as in FedCorr (Xu et al., CVPR 2022, arXiv 2204.04677). ``in-turns`` lets
+everybody train before anybody trains again, so that detection judges a model that has seen all clients. ``clean``
+leaves noisy clients out of stage 2.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from logging import INFO, WARNING
 from typing import Any
@@ -23,8 +27,9 @@ from config.run_config import ConfigError, RunConfig
 from data.release import Release
 from learning.method import Method, ServerHalf, Told
 from learning.schema import Number, Numbers, Schema
-from learning.server_half import Ask
+from learning.server_half import Ask, Choice
 from methods.noisy_clients import client_scores, detect
+from methods.turns import Turns
 
 # What the server tells each client each round, by name.
 STAGE = "stage"  # 1 or 2
@@ -33,6 +38,7 @@ BEGAN = "stage-2-began"  # the first round of stage 2, from 1; absent in stage 1
 
 CLASS_LOSSES = "class_losses"  # the action of the ClientApp that `before_round` asks for
 CLIENTS = ("detect", "all-noisy", "all-clean")
+IN_TURNS, CLEAN = "in-turns", "clean"
 SHOWN = 12  # clients named in the log
 
 
@@ -46,12 +52,17 @@ class TwoStages(Method):
         clients: Who is noisy in stage 2: ``detect`` judges by the global model's losses on each client's labels;
             ``all-noisy`` and ``all-clean`` ask nobody, for data where all clients are alike.
         least_gap: Detection calls nobody noisy unless the two groups' losses differ by this share of the mean loss.
+        first_stage_clients: Who is sampled in stage 1: any client (``sampled``), or ``in-turns`` nobody again before
+            everybody else has trained. A client whose reply did not count has not trained.
+        second_stage_clients: Who is sampled in stage 2: ``all``, or ``clean`` ones alone; all if nobody is clean.
     """
 
     warm_up: float = parameter(1 / 6, interval(0, 1, open_low=True, open_high=True))
     warm_up_rounds: int = parameter(-1, rounds_or_share(1, "warm-up"))
     clients: str = parameter("detect", one_of(*CLIENTS))
     least_gap: float = parameter(0.1, interval(0))
+    first_stage_clients: str = parameter("sampled", one_of("sampled", IN_TURNS))
+    second_stage_clients: str = parameter("all", one_of("all", CLEAN))
 
     strategy = "daagg"
     finds_noisy_clients = True
@@ -94,9 +105,12 @@ class TwoStagesOnServer(ServerHalf):
         self._began = 0  # first round of stage 2; 0 in stage 1
         self._noisy: set[int] = set()  # partitions of the noisy clients
         self._scores: dict[str, float] = {}  # how right the tags are, if known; for each round's metrics
+        self._turns = Turns()  # in stage 1, if clients are sampled in turns
+        self._seed = 0
 
     def prepare(self, config: RunConfig, release: Release) -> None:
         self._length = self._method.first_stage(config.num_server_rounds)
+        self._seed = config.seed
 
     def before_round(self, server_round: int, arrays: Any, ask: Ask) -> None:
         """Tag the clients before the first round of stage 2."""
@@ -106,6 +120,8 @@ class TwoStagesOnServer(ServerHalf):
         if self._method.clients != "detect":
             tag = "noisy" if self._method.clients == "all-noisy" else "clean"
             log(INFO, "Stage 2 begins in round %d. All clients count as %s, by 'method-args'.", server_round, tag)
+            if tag == "noisy" and self._method.second_stage_clients == CLEAN:
+                log(WARNING, "Nobody is clean: all clients are sampled in stage 2.")
             return
         answers = ask(CLASS_LOSSES, arrays)
         if not answers:
@@ -140,13 +156,25 @@ class TwoStagesOnServer(ServerHalf):
         noisy = self._method.clients == "all-noisy" or partition in self._noisy
         return {STAGE: 2, NOISY: noisy, BEGAN: self._began}
 
+    def choose(self, server_round: int, clients: Sequence[int], usual: int) -> Choice | None:
+        """Those whose turn it is in stage 1, and the clean ones in stage 2, if the method's parameters say so."""
+        if not self._began and self._method.first_stage_clients == IN_TURNS:
+            return self._turns.choose(clients, usual, np.random.default_rng([self._seed, server_round]))
+        if self._began and self._method.second_stage_clients == CLEAN and self._method.clients != "all-noisy":
+            return Choice([partition for partition in clients if partition not in self._noisy], usual)
+        return None
+
+    def heard(self, server_round: int, replies: Mapping[int, Mapping[str, Any]]) -> None:
+        if not self._began and self._method.first_stage_clients == IN_TURNS:
+            self._turns.trained(replies)
+
     def metrics(self, server_round: int) -> dict[str, float]:
         """The tags' scores, from the first round of stage 2."""
         return dict(self._scores) if 0 < self._began <= server_round else {}
 
     def state(self) -> dict[str, np.ndarray]:
         if not self._began:
-            return {}
+            return self._turns.state()
         return {
             "began": np.array([self._began]),
             "noisy": np.array(sorted(self._noisy), dtype=np.int64),
@@ -154,7 +182,8 @@ class TwoStagesOnServer(ServerHalf):
         }
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
-        if not state:
+        self._turns.load_state(state)
+        if "began" not in state:
             return
         self._began = int(state["began"][0])
         self._noisy = set(state["noisy"].tolist())
