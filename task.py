@@ -144,6 +144,15 @@ class Networks(nn.Module):
         return logs.logsumexp(dim=0) - math.log(len(self.networks))
 
 
+class FurtherHeads(nn.ModuleDict):
+    """Linear layers beside the classifier, by name. In a network that is a `Sequential` they are its last part, and
+    pass the logits on.
+    """
+
+    def forward(self, logits: Tensor) -> Tensor:
+        return logits
+
+
 def networks_of(model: nn.Module) -> list[nn.Module]:
     """The networks that `build_model` put into one model; the model itself if it is one."""
     return list(model.networks) if isinstance(model, Networks) else [model]
@@ -194,7 +203,7 @@ def _build_network(name: str, num_classes: int, seed: int, number: int, heads: H
         model = MODELS[name](num_classes)
         if heads:
             width = classifier(model).in_features
-            model.add_module(HEADS, nn.ModuleDict({head: nn.Linear(width, outputs) for head, outputs in heads}))
+            model.add_module(HEADS, FurtherHeads({head: nn.Linear(width, outputs) for head, outputs in heads}))
     return model.to(memory_format=torch.channels_last)
 
 

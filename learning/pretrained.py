@@ -1,4 +1,4 @@
-"""Initial weights from torchvision or from a file, with the classifier replaced."""
+"""Initial weights from torchvision or from a file; the classifier and further heads stay fresh."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,16 +11,17 @@ from config.run_config import ConfigError
 from data.text import one_line, shown
 from learning.weights_file import WeightsError, read_weights
 from models import MODELS
-from task import networks_of
+from task import HEADS, networks_of
 
 HEAD = "fc."  # the classifier of every model
+OUTPUTS = (HEAD, f"{HEADS}.")
 COUNTER = "num_batches_tracked"  # files from before torch 0.4.1 have none
 FITS = "it must be a file of torch.save or safetensors, or a run's model.safetensors or checkpoint, with weights of a"
 Shapes = Mapping[str, torch.Size]
 
 
 def load_pretrained(model: nn.Module, name: str, source: str) -> None:
-    """Fill `model` with pretrained weights in place; its classifier keeps its fresh initialisation.
+    """Fill `model` with pretrained weights in place; its classifier and heads keep their fresh initialisation.
 
     Args:
         model: From `task.build_model(name, ...)`. Of several networks each gets its own weights if the file has as
@@ -48,7 +49,7 @@ def load_pretrained(model: nn.Module, name: str, source: str) -> None:
 
 
 def _body(weights: dict[str, Tensor], number: int, name: str, network: nn.Module) -> dict[str, Tensor]:
-    """All but the classifier of a network's weights, as float32.
+    """All but the classifier and heads of a network's weights, as float32.
 
     Raises:
         WeightsError: They are those of another architecture, or hold what no network computes with.
@@ -59,8 +60,8 @@ def _body(weights: dict[str, Tensor], number: int, name: str, network: nn.Module
     expected = network.state_dict()
     prefix = _prefix(weights, expected)
     body = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
-    body = _without_classifier(body)
-    problem = _misfit({key: value.shape for key, value in body.items()}, _without_classifier(expected))
+    body = _without_outputs(body)
+    problem = _misfit({key: value.shape for key, value in body.items()}, _without_outputs(expected))
     if problem:
         raise WeightsError(f"does not hold a {name}: {problem}{_what_it_is(body)}")
     return {key: _usable(key, value) for key, value in body.items()}
@@ -72,7 +73,7 @@ def _prefix(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> st
     Raises:
         WeightsError: There are several such networks.
     """
-    wanted = [key for key in _without_classifier(expected) if not key.endswith(COUNTER)]
+    wanted = [key for key in _without_outputs(expected) if not key.endswith(COUNTER)]
     found = sorted({key[: -len(wanted[0])] for key in weights if key.endswith(wanted[0])})
     whole = [prefix for prefix in found if all(prefix + key in weights for key in wanted)]
     if len(whole) > 1:
@@ -98,7 +99,7 @@ def _what_it_is(body: Mapping[str, Tensor]) -> str:
     shapes = {key: value.shape for key, value in body.items()}
     for name, build in MODELS.items():
         with torch.device("meta"):
-            expected = _without_classifier(build(2).state_dict())
+            expected = _without_outputs(build(2).state_dict())
         if not _misfit(shapes, expected):
             return f" (the file holds a {name})"
     names = ", ".join(f"{shown(key)} {_size(value)}" for key, value in list(shapes.items())[:3])
@@ -126,8 +127,8 @@ def _size(shape: torch.Size) -> str:
     return "x".join(map(str, shape)) or "a single number"
 
 
-def _without_classifier(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {key: value for key, value in values.items() if not key.startswith(HEAD)}
+def _without_outputs(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key: value for key, value in values.items() if not key.startswith(OUTPUTS)}
 
 
 def _download(name: str) -> dict[str, Tensor]:

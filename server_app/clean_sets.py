@@ -73,9 +73,10 @@ def data_digests(release: Release, config: RunConfig, half: ServerHalf) -> dict[
     if config.fraction_evaluate:
         with contextlib.suppress(DataError):  # the clients may have one
             digests["clean_val"] = release.split("clean_val").digest
-    if type(half).prepare is not ServerHalf.prepare:  # it may read any list
+    if half.trains or type(half).prepare is not ServerHalf.prepare:  # it may read any list
         index = release.index
         content = hashlib.sha256(b"\n".join(index.keys.tolist()))
+        content.update(repr(index.counts).encode())  # where one list ends and the next begins
         for labels in (index.noisy, index.clean):
             content.update(np.ascontiguousarray(labels, dtype="<i4").tobytes())
         digests["one of the lists"] = content.hexdigest()[:16]

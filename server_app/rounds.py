@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import reduce
 from logging import WARNING
 from operator import add
@@ -15,12 +16,11 @@ from flwr.serverapp.strategy import Strategy
 from config.run_config import RunConfig
 from learning.server_half import ServerHalf
 from messages import keys
-from messages.arrays import all_finite, as_numpy
 from methods.scores import image_scores
 from server_app.callbacks import Callback, History, RoundResult, RunState
 from server_app.clean_sets import CleanSet
 from server_app.exchange import Exchange, Sent
-from server_app.server_training import ServerTraining
+from server_app.server_training import ServerTraining, check_finite
 from server_app.stopping import RunStoppedError
 from server_app.strategy import state_of
 from server_app.writing import ending
@@ -29,6 +29,21 @@ LOST_STATE = (
     "Client %d has lost its state from round %d and starts afresh, or from an older state if that one is damaged;"
     " clients that move between machines need a 'state-dir' that these share."
 )
+
+
+@dataclass(frozen=True)
+class Times:
+    """Moments of a round, by `time.perf_counter`.
+
+    Attributes:
+        before: When the round before it ended.
+        aggregated: When the replies had become a model.
+        ready: When that was the global model: after training on the server, if there is any.
+    """
+
+    before: float
+    aggregated: float
+    ready: float
 
 
 class RoundLoop:
@@ -86,13 +101,16 @@ class RoundLoop:
                 sent = sent or self._exchange.send(server_round, arrays)
                 previous = arrays
                 arrays, metrics = self._aggregate(sent)
+                aggregated = time.perf_counter()
+                if self._training:
+                    arrays = self._training.step(server_round, arrays)
                 state = RunState(state_of(self._strategy)(), self._half.state(), dict(self._exchange.visits))
-                trained = time.perf_counter()
+                times = Times(done, aggregated, time.perf_counter())
                 # Clients train the next round while the server evaluates this one, unless `callbacks.failure_gate` may
                 # still stop the run.
                 early = self._overlap and not sent.tally.failures and server_round < self._config.num_server_rounds
                 following = self._exchange.send(server_round + 1, arrays) if early else None
-                result = self._evaluate(sent, arrays, metrics, state, trained, done)
+                result = self._evaluate(sent, arrays, metrics, state, times)
                 sent, done = following, done + result.seconds
                 for callback in self._callbacks:
                     callback.after_round(result)
@@ -114,8 +132,6 @@ class RoundLoop:
         self._half.heard(sent.server_round, sent.tally.metrics)
         if sent.tally.arrays:
             self._half.heard_arrays(sent.server_round, sent.tally.arrays)
-        if self._training:
-            averaged = self._training.step(sent.server_round, averaged)
         return averaged, metrics or MetricRecord()
 
     def _evaluate(
@@ -124,16 +140,15 @@ class RoundLoop:
         averaged: ArrayRecord,
         metrics: MetricRecord,
         state: RunState,
-        trained: float,
-        before: float,
+        times: Times,
     ) -> RoundResult:
-        """Evaluate a round if it is due, whose model was ready at `trained`; the round before it ended at `before`."""
+        """Evaluate a round if it is due."""
         began = time.perf_counter()
         quality, on_clients = {}, {}
         if is_evaluated(sent.server_round, self._config):
             quality = {name: clean_set.evaluate(averaged) for name, clean_set in self._clean_sets.items()}
         if not quality or not math.isfinite(quality["test"].loss):
-            _check_finite(averaged, sent.server_round)
+            check_finite(averaged, sent.server_round)
         if quality:
             on_clients = self._exchange.evaluate(sent.server_round, averaged)
         ended = time.perf_counter()
@@ -146,12 +161,12 @@ class RoundLoop:
             validation=quality.get("validation"),
             train_loss=_mean_loss(list(reports)),
             num_examples=int(sum(values[keys.NUM_EXAMPLES] for values in reports)),
-            seconds=ended - before,
+            seconds=ended - times.before,
             slowest_client_seconds=max(values.get(keys.VISIT_SECONDS, 0.0) for values in reports),
             slowest_training_seconds=max(values.get(keys.TRAIN_SECONDS, 0.0) for values in reports),
             evaluation_seconds=ended - began,
             images_seen=seen,
-            images_per_second=seen / (trained - sent.started),
+            images_per_second=seen / (times.aggregated - sent.started),
             sampled_partitions=sent.sampled,
             failures=sent.tally.failures,
             on_clients=on_clients,
@@ -162,8 +177,9 @@ class RoundLoop:
             },
             of_method={**self._half.metrics(sent.server_round), **image_scores(reports)},
             state=state,
-            exchange_seconds=trained - sent.started,
-            overlap_seconds=max(0.0, before - sent.started),
+            exchange_seconds=times.ready - sent.started,
+            overlap_seconds=max(0.0, times.before - sent.started),
+            server_training_seconds=times.ready - times.aggregated if self._training else None,
         )
 
 
@@ -177,13 +193,3 @@ def _mean_loss(reports: Sequence[Mapping[str, Any]]) -> float:
     total = sum(values[keys.NUM_EXAMPLES] for values in reports)
     parts = (values[keys.TRAIN_LOSS] * (values[keys.NUM_EXAMPLES] / total) for values in reports)
     return float(reduce(add, parts))  # `sum` compensates for rounding since Python 3.12
-
-
-def _check_finite(arrays: ArrayRecord, server_round: int) -> None:
-    """Raises RunStoppedError if the model can never recover."""
-    for name, array in arrays.items():
-        if not all_finite(as_numpy(array)):
-            raise RunStoppedError(
-                f"round {server_round}: the new global model holds a value that is not finite ({name!r}), although all"
-                " replies were finite; a smaller server learning rate in 'strategy-args' may help."
-            )

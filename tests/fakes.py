@@ -69,7 +69,7 @@ def cut_off_in(train_message: int) -> Callable[[Message, Context], Message]:
 # Keys of metrics.jsonl that may differ between two equal runs.
 TIMES = (
     "seconds", "slowest-client-seconds", "slowest-training-seconds", "evaluation-seconds", "images-per-second",
-    "flower-run", "exchange-seconds", "overlap-seconds",
+    "flower-run", "exchange-seconds", "overlap-seconds", "server-training-seconds",
 )  # fmt: skip
 
 

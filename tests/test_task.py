@@ -15,6 +15,7 @@ from task import (
     NORMALIZATIONS,
     Compute,
     build_model,
+    classifier,
     derived_generator,
     derived_seed,
     networks_of,
@@ -195,3 +196,32 @@ def test_half_precision_needs_a_gpu() -> None:
         for precision in ("fp16", "tf32"):
             with pytest.raises(ConfigError, match=f"'precision' is '{precision}', which needs a GPU"):
                 pick_compute(precision)
+
+
+def test_further_heads_change_nothing_else() -> None:
+    alone, headed = build_model("cnn", 3, seed=1), build_model("cnn", 3, seed=1, heads=(("types", 4), ("more", 2)))
+    state = headed.state_dict()
+    names = [f"heads.{head}.{kind}" for head in ("types", "more") for kind in ("weight", "bias")]
+    assert list(state) == [*alone.state_dict(), *names]
+    assert all(torch.equal(state[name], value) for name, value in alone.state_dict().items())
+    assert [tuple(state[name].shape) for name in names] == [(4, 64), (4,), (2, 64), (2,)]
+    assert classifier(headed) is headed.get_submodule("fc")
+    inputs = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(headed.eval()(inputs), alone.eval()(inputs))
+    again = build_model("cnn", 3, seed=1, heads=(("types", 4), ("more", 2))).state_dict()
+    assert all(torch.equal(again[name], state[name]) for name in names)
+
+
+def test_each_of_several_networks_has_heads_of_its_own() -> None:
+    several = build_model("cnn", 3, seed=1, networks=2, heads=(("types", 4),))
+    first, second = (network.get_parameter("heads.types.weight") for network in networks_of(several))
+    assert not torch.equal(first, second)
+    assert all(classifier(network).out_features == 3 for network in networks_of(several))
+
+
+def test_evaluation_does_not_ask_further_heads() -> None:
+    headed = build_model("cnn", 3, seed=1, heads=(("types", 4),))
+    headed.get_submodule("heads.types").register_forward_hook(lambda *_: pytest.fail("a head was asked"))
+    images = np.zeros((4, 16, 16, 3), np.uint8)
+    found = evaluate(headed, images, np.arange(4) % 3, CPU, "imagenet")
+    assert found.confusion.shape == (3, 3)

@@ -39,6 +39,7 @@ class RoundResult:
         seconds: Wall time since the previous round ended, evaluation included; over all rounds they add up to the run.
         exchange_seconds: Wall time from sending this round's messages to its global model.
         overlap_seconds: How much of that passed while the server still evaluated the previous round.
+        server_training_seconds: How much of it the method's server half trained; None if it does not.
         slowest_client_seconds: Longest visit among the usable replies: reading the data, training, packing the reply.
         slowest_training_seconds: Longest training loop among them, without decoding.
         evaluation_seconds: Wall time of evaluation, on the server and on clients.
@@ -72,6 +73,7 @@ class RoundResult:
     state: RunState = field(default_factory=RunState)
     exchange_seconds: float = 0.0
     overlap_seconds: float = 0.0
+    server_training_seconds: float | None = None
 
 
 @dataclass(frozen=True)

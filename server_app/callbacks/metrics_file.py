@@ -43,6 +43,7 @@ def as_json(result: RoundResult) -> dict[str, Any]:
         "seconds": round(result.seconds, 3),
         "exchange-seconds": round(result.exchange_seconds, 3),
         "overlap-seconds": round(result.overlap_seconds, 3),
+        **_on_server(result.server_training_seconds),
         "slowest-client-seconds": round(result.slowest_client_seconds, 3),
         "slowest-training-seconds": round(result.slowest_training_seconds, 3),
         "evaluation-seconds": round(result.evaluation_seconds, 3),
@@ -56,6 +57,11 @@ def as_json(result: RoundResult) -> dict[str, Any]:
     }
     broken = [key for key, value in values.items() if isinstance(value, float) and not math.isfinite(value)]
     return {**values, **dict.fromkeys(broken)}
+
+
+def _on_server(seconds: float | None) -> dict[str, float]:
+    """What the server's own training took, if it trains."""
+    return {} if seconds is None else {"server-training-seconds": round(seconds, 3)}
 
 
 def _quality(test: Evaluation | None, validation: Evaluation | None) -> dict[str, Any]:

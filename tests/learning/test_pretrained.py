@@ -11,7 +11,7 @@ import torch
 from config.run_config import ConfigError
 from learning import pretrained
 from learning.pretrained import load_pretrained
-from task import build_model
+from task import Heads, build_model
 
 
 @pytest.fixture
@@ -107,3 +107,22 @@ def test_without_internet_the_error_explains_how_to_pass_a_file(monkeypatch: pyt
     with pytest.raises(ConfigError, match=r"set pretrained='/absolute/path/resnet50-.*\.pth'"):
         load_pretrained(build_model("resnet50", 14, seed=1), "resnet50", "imagenet")
     assert pretrained.HEAD == "fc."
+
+
+HEADS = (("types", 3),)
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [(HEADS, ()), ((), HEADS), (HEADS, (("types", 5), ("others", 2)))])
+@pytest.mark.parametrize("networks", [1, 2])
+def test_further_heads_in_the_file_or_the_model_are_no_obstacle(
+    tmp_path: Path, theirs: Heads, ours: Heads, networks: int
+) -> None:
+    """They stay fresh like the classifier."""
+    trained = {name: value.clone() for name, value in build_model("cnn", 9, 8, networks, theirs).state_dict().items()}
+    model, untouched = (build_model("cnn", 14, 1, networks, ours) for _ in range(2))
+    load_pretrained(model, "cnn", str(_save(trained, tmp_path / "run.safetensors")))
+    for name, value in model.state_dict().items():
+        fresh = "fc." in name or "heads." in name
+        assert torch.equal(value, untouched.state_dict()[name] if fresh else trained[name]), name
+    with pytest.raises(ConfigError, match=r"does not hold a resnet18: 'conv1.weight' is .* \(the file holds a cnn\)"):
+        load_pretrained(build_model("resnet18", 14, 1, heads=ours), "resnet18", str(tmp_path / "run.safetensors"))
