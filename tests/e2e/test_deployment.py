@@ -15,6 +15,7 @@ from tests.fakes import outcome_of, rounds_of, run_in_process
 pytestmark = pytest.mark.e2e
 
 ROOT = Path(__file__).parents[2]
+WITH_STATE = ("fedelc", "dualoptim")
 SETTINGS: dict[str, Any] = {
     "model": "resnet18", "image_size": 32, "batch_size": 8, "num_server_rounds": 2, "fraction_train": 1.0,
     "precision": "fp32", "strategy_args": "min-available-nodes=2",
@@ -55,7 +56,7 @@ def test_two_supernodes_train_the_same_weights_as_the_simulation(
 def test_methods_with_two_halves_and_state_do_the_same_on_real_nodes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """fednoro and fedelc find noisy clients by querying nodes, and labels stay there; compared with one process."""
+    """Noisy clients are found by querying nodes, labels stay there, and centroids travel; compared with one process."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     release = tmp_path / "release"
     draw_sample(release, train=20, clean_train=400, val=10, test=40, image_size=32, seed=6)
@@ -71,13 +72,13 @@ def test_methods_with_two_halves_and_state_do_the_same_on_real_nodes(
         for partition in range(2):
             own = f"data-dir='{release}' state-dir='{tmp_path}/state-{partition}'"
             real.start_node(f"partition-id={partition} num-partitions=2 {own}")
-        for method in ("fednoro", "fedelc"):
+        for method in WITH_STATE:
             waiting = {"strategy_args": "min-available-nodes=2", "output_dir": tmp_path, "run_name": method}
             outcome = real.run(ROOT, "-c", pairs(**settings, **waiting, method=method))
             assert outcome.status == "finished:completed", outcome.log
     finally:
         real.stop()
-    for method in ("fednoro", "fedelc"):
+    for method in WITH_STATE:
         expected = run_in_process(tmp_path / "one-process", clients=2, run_name=method, method=method, **settings)
         assert outcome_of(tmp_path / method) == outcome_of(expected)
         found = rounds_of(expected)[-1]
