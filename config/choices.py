@@ -55,7 +55,7 @@ PAYLOADS = {  # messages.payload
     "fp16": "half the bytes, 11 significant bits, up to 65,504",
 }
 METHODS = (  # methods; docs/methods.md says what they do
-    "ce", "sce", "gce", "forward", "feddecorr", "elr", "selfie", "joint-optimization", "fedlsr", "co-teaching",
+    "ce", "sce", "gce", "forward", "xiao", "feddecorr", "elr", "selfie", "joint-optimization", "fedlsr", "co-teaching",
     "co-teaching-plus", "fednoro", "fedelc", "maskedoptim", "dualoptim",
 )  # fmt: skip
 MODELS = {  # models

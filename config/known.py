@@ -35,6 +35,22 @@ METHODS = {
             "correction": Parameter("forward", one_of("forward", "backward")),
         },
     ),
+    "xiao": KnownMethod(
+        {
+            "first_stage": Parameter(0.625, interval(0, 1)),
+            "first_stage_rounds": Parameter(-1, rounds_or_share(0, "first-stage")),
+            "clean_weight": Parameter(0.1, interval(0)),
+            "later_clean_weight": Parameter(1.0, interval(0)),
+            "type_weight": Parameter(0.1, interval(0)),
+            "type_rate": Parameter(0.1, interval(0)),
+            "clean_epochs": Parameter(40, at_least(0)),
+            "type_epochs": Parameter(26, at_least(0)),
+            "server_share": Parameter(1.0, interval(0)),
+            "server_steps": Parameter(-1, rounds_or_share(0, "server-share")),
+            "trunk": Parameter("classes", one_of("classes", "both")),
+        },
+        features=True,
+    ),
     "feddecorr": KnownMethod(
         {
             "zeta": Parameter(0.1, interval(0)),

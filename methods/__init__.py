@@ -25,6 +25,7 @@ from methods.joint_optimization import JointOptimization
 from methods.maskedoptim import MaskedOptim
 from methods.sce import SCE
 from methods.selfie import SELFIE
+from methods.xiao import Xiao
 
 __all__ = ["METHODS", "Method", "build_method", "with_own_strategy"]
 
@@ -33,6 +34,7 @@ METHODS: dict[str, type[Method]] = {
     "sce": SCE,
     "gce": GCE,
     "forward": Forward,
+    "xiao": Xiao,
     "feddecorr": FedDecorr,
     "elr": ELR,
     "selfie": SELFIE,

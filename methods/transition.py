@@ -110,7 +110,12 @@ def estimate_transition(transition: str, smoothing: float, release: Release) -> 
     """
     num_classes = len(release.class_names)
     if transition == "estimate":
-        counts = _count(release, num_classes)
+        counts = count_pairs(release)
+        if not counts.any():
+            raise ConfigError(
+                f"run config: 'method-args' has transition='estimate', but no image of clean train or clean val in"
+                f" {release.root} carries both labels; transition must be clothing1m or the path of a matrix."
+            )
     elif transition == "clothing1m":
         counts = CONFUSION
         if len(counts) != num_classes:
@@ -126,12 +131,12 @@ def estimate_transition(transition: str, smoothing: float, release: Release) -> 
         raise ConfigError(f"run config: 'method-args' has smoothing={smoothing:g}, but {error}.") from None
 
 
-def _count(release: Release, num_classes: int) -> np.ndarray:
-    """(C, C) int64: images with both labels by clean (rows) and noisy label."""
+def count_pairs(release: Release) -> np.ndarray:
+    """Images of clean train and clean val with both labels: (C, C) int64 by clean (rows) and noisy label.
+
+    Raises:
+        DataError: Lists that cannot be read.
+    """
+    num_classes = len(release.class_names)
     _, clean, noisy = release.double_labelled(LISTS)
-    if not len(clean):
-        raise ConfigError(
-            f"run config: 'method-args' has transition='estimate', but no image of clean train or clean val in"
-            f" {release.root} carries both labels; transition must be clothing1m or the path of a matrix."
-        )
     return np.bincount(clean * num_classes + noisy, minlength=num_classes**2).reshape(num_classes, num_classes)

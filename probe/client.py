@@ -29,6 +29,7 @@ from learning.training import train_locally
 from methods import build_method
 from methods.forward import TOLD
 from methods.two_stages import BEGAN, NOISY, STAGE
+from methods.xiao import CONFUSION
 from simulation.capacity import Share
 from simulation.share import has_room, hold_to, out_of_memory
 from task import Compute, build_model, networks_of, pick_compute
@@ -36,7 +37,8 @@ from task import Compute, build_model, networks_of, pick_compute
 CLASSES = 14
 WARM_UP_STEPS = 2
 # The server's messages that make a visit most expensive: the client is noisy, and the run is nearly over.
-HEAVIEST: dict[str, Told] = {STAGE: 2, NOISY: True, BEGAN: 1, TOLD: np.eye(CLASSES).ravel().tolist()}
+UNIT = np.eye(CLASSES).ravel().tolist()
+HEAVIEST: dict[str, Told] = {STAGE: 2, NOISY: True, BEGAN: 1, TOLD: UNIT, CONFUSION: UNIT}
 Work = Callable[[], tuple[int, float]]
 
 

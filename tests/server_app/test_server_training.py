@@ -23,9 +23,8 @@ from learning.method import Batch, Method, ServerHalf, Visit
 from learning.server_half import Workbench
 from learning.training import train_locally
 from methods import METHODS
-from server_app import server_training
 from server_app.checkpoint_file import load_checkpoint
-from server_app.clean_sets import CleanSet
+from server_app.clean_sets import CleanSet, load_list
 from server_app.server_training import own_list
 from server_app.stopping import RunStoppedError
 from task import Compute
@@ -186,13 +185,12 @@ def test_the_list_is_decoded_once_and_has_both_labels(
     tmp_path: Path, tiny_sample: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded = []
-    real = server_training.load_list
 
     def counted(*args: Any) -> Any:
         decoded.append(args[1:3])
-        return real(*args)
+        return load_list(*args)
 
-    monkeypatch.setattr(server_training, "load_list", counted)
+    monkeypatch.setattr("server_app.server_training.load_list", counted)
     _run(tmp_path, tiny_sample, augmentation="crop-flip")
     assert decoded == [("clean_train", 18)]
     release = open_release(tiny_sample)
