@@ -276,7 +276,7 @@ def test_dualoptim_tells_and_hears_centroids_of_noisy_clients_alone(tmp_path: Pa
         reply: Message = client_app(message, context)
         if message.metadata.message_type == "train":
             server_round = int(message.content.config_records["config"]["server-round"])  # type: ignore[arg-type]
-            seen.append((server_round, *(keys.METHOD_ARRAYS in one.content for one in (message, reply))))
+            seen.append((server_round, keys.METHOD_ARRAYS in message.content, keys.METHOD_ARRAYS in reply.content))
         return reply
 
     args = "warm-up-rounds=1 clients='all-noisy'"
