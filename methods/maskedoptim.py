@@ -1,4 +1,4 @@
-"""MaskedOptim: FedELC that holds on to the likelier labels alone (arXiv 2506.02079).
+"""MaskedOptim: FedELC that holds on to the likelier labels alone (Jiang et al. 2025, arXiv 2506.02079).
 
 Stages, detection, label logits and their step are FedELC's (`fedelc`). For a noisy client in stage 2, L_o counts only
 the ``M = max(1, floor(keep B))`` images of the batch with the smallest cross-entropy ``-log p[y]``:

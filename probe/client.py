@@ -32,7 +32,7 @@ from methods.two_stages import BEGAN, NOISY, STAGE
 from methods.xiao import CONFUSION
 from simulation.capacity import Share
 from simulation.share import has_room, hold_to, out_of_memory
-from task import Compute, build_model, networks_of, pick_compute
+from task import Compute, build_model, classifier, networks_of, pick_compute
 
 CLASSES = 14
 WARM_UP_STEPS = 2
@@ -88,6 +88,8 @@ def tables(method: Method, images: int, model: nn.Module, config: RunConfig, com
     These are copies, so that their memory is taken.
     """
     none = torch.zeros(1, 1, 1, 3, dtype=torch.uint8)
+    width = classifier(networks_of(model)[0]).in_features
+    sent = method.sends(HEAVIEST, CLASSES, width)  # comes back from the server, so that `begin` need not look at images
     visit = Visit(
         torch.zeros(images, dtype=torch.int64, device=compute.device),
         CLASSES,
@@ -96,6 +98,7 @@ def tables(method: Method, images: int, model: nn.Module, config: RunConfig, com
         HEAVIEST,
         networks=networks_of(model),
         inference=Inference(Images(none, compute.device), config.image_size, compute, config.normalization),
+        received={name: torch.ones(rule.shape, device=compute.device) for name, rule in sent.items()},
     )
     method.begin(visit)
     if method.keeps_network:  # its file is read into memory

@@ -171,10 +171,13 @@ def problem_of_arrays(record: Any, beside: Beside) -> str | None:
     if different := record.keys() ^ beside.keys():
         return f"the arrays in its record {keys.METHOD_ARRAYS!r} are not those of the method ({shown(min(different))})"
     for name, rule in beside.items():
+        array = record[name]
         try:
-            problem = rule.problem(as_numpy(record[name]))
+            value = as_numpy(array)
         except ValueError as error:
-            problem = f"cannot be read: {error}"
-        if problem:
+            return f"{name!r} cannot be read: {error}"
+        if problem := rule.problem(value):
             return f"{name!r} {problem}"
+        if array.dtype != str(value.dtype) or tuple(array.shape) != value.shape:
+            return f"{name!r} claims to be {shown(array.dtype)} of shape {shown(tuple(array.shape))}, which it is not"
     return None

@@ -266,7 +266,13 @@ def test_a_bad_key_ends_in_one_sentence() -> None:
     assert done.stderr == f"python -m probe: run config: 'method' is 'magic'; {expected}"
 
 
-@pytest.mark.parametrize(("name", "numbers"), [("ce", 0), ("elr", 14 * 5000), ("fedelc", 2 * 14 * 5000)])
+KEPT = {
+    "ce": 0, "elr": 14 * 5000, "fedelc": 2 * 14 * 5000, "maskedoptim": 2 * 14 * 5000,
+    "dualoptim": 2 * 14 * 5000 + 14 * 64,  # and the centroids
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "numbers"), KEPT.items())
 def test_what_a_method_keeps_of_each_image_is_there_while_memory_is_measured(name: str, numbers: int) -> None:
     config = RunConfig(model="cnn", image_size=16)
     model = build_model("cnn", 14, seed=1)

@@ -55,7 +55,7 @@ def test_a_visit_waits_for_the_device_once_an_epoch(augmentation: str, proximal_
 
 
 # Those that need to be told something have such tests of their own; features are not there without values.
-TOLD = {"forward", "xiao", "fednoro", "fedelc"}
+TOLD = {"forward", "xiao", "fednoro", "fedelc", "maskedoptim", "dualoptim"}
 LOSSES = [name for name in METHODS if name not in TOLD]
 
 

@@ -92,7 +92,7 @@ def test_turns_survive_a_resume() -> None:
         choice = half.choose(server_round, range(7), 2)
         assert choice is not None
         assert other.choose(server_round, range(7), 2) == choice
-        half.heard(server_round, dict.fromkeys(_sampled(choice, rng), {}))
+        half.heard(server_round, {key: {} for key in _sampled(choice, rng)})
         other = _half(args)
         other.load_state(half.state())
     assert set(half.state()) == {"turns"}
@@ -144,6 +144,6 @@ def test_other_seeds_fill_up_with_others() -> None:
     found: list[Any] = []
     for seed in range(8):
         half = _half("first-stage-clients='in-turns'", seed=seed)
-        half.heard(1, dict.fromkeys(range(9), {}))
+        half.heard(1, {key: {} for key in range(9)})
         found.append(half.choose(2, range(10), 4))
     assert len({tuple(sorted(choice.clients)) for choice in found}) > 3

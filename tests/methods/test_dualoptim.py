@@ -206,7 +206,7 @@ def _visit(model: Any, told: dict[str, Any], method: FedELC | None = None, **val
 
 
 def test_a_noisy_client_sends_its_features_means_after_training() -> None:
-    model = build_model("cnn", 5, seed=1)
+    model: Any = build_model("cnn", 5, seed=1)
     report = _visit(model, NOISY)
     visit = report.visit
     width = model.fc.in_features
@@ -232,18 +232,18 @@ def test_other_clients_send_nothing_and_train_as_with_fedelc(told: dict[str, Any
 
 def test_the_centre_loss_changes_what_is_learned() -> None:
     """In the authors' code it does not."""
-    models = [build_model("cnn", 5, seed=1) for _ in range(2)]
+    models: list[Any] = [build_model("cnn", 5, seed=1) for _ in range(2)]
     _visit(models[0], NOISY, DualOptim(centre=0.0))
     _visit(models[1], NOISY, DualOptim(centre=2.0))
     assert not torch.equal(models[0].conv1.weight, models[1].conv1.weight)
 
 
 def test_a_visit_waits_for_the_device_once_an_epoch_and_once_for_its_centroids() -> None:
-    model = build_model("cnn", 5, seed=1)
+    model: Any = build_model("cnn", 5, seed=1)
     received = {CENTROIDS: torch.ones(5, model.fc.in_features), KNOWN: torch.tensor([1.0, 1.0, 1.0, 0.0, 0.0])}
-    for values, waits in (({}, 2), ({"received": received}, 3)):
+    for sent, waits in ((None, 2), (received, 3)):
         with CountedOperations() as operations:
-            _visit(build_model("cnn", 5, seed=1), NOISY, **values)
+            _visit(build_model("cnn", 5, seed=1), NOISY, received=sent)
         assert operations.counts["aten::_local_scalar_dense"] == waits
 
 

@@ -90,7 +90,7 @@ def test_only_noisy_clients_hear_of_centroids_and_only_once_there_are_any() -> N
     assert half.tell_arrays(2) == {}
     half.heard_arrays(3, {5: _sent(OTHER, [1, 1]), 2: _sent(ONE, [1, 0])})
     told = half.tell_arrays(7)
-    np.testing.assert_allclose(told[CENTROIDS], [(ONE[0] + OTHER[0]) / 2, OTHER[1]])
+    np.testing.assert_allclose(told[CENTROIDS], np.stack([(ONE[0] + OTHER[0]) / 2, OTHER[1]]))
     assert told[KNOWN].tolist() == [1, 1]
     assert {value.dtype for value in told.values()} == {np.dtype(np.float32)}
     assert half.tell_arrays(3) == {}  # clean

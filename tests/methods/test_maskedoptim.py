@@ -19,7 +19,7 @@ from methods.fedelc import FedELC
 from methods.maskedoptim import MaskedOptim
 from server_app.strategy import make_strategy
 from task import Compute, build_model, derived_generator
-from tests.batches_of import Y, Z, batch_of, visit_of
+from tests.batches_of import Z, batch_of, visit_of
 from tests.client_app.test_counted_work import CountedOperations
 from tests.methods.test_fedelc import NOISY, _data
 

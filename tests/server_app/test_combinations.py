@@ -22,6 +22,15 @@ def test_auto_is_the_methods_own_strategy() -> None:
     assert with_own_strategy(RunConfig()).strategy == "fedavg"
     assert with_own_strategy(RunConfig(method="fedelc")).strategy == "daagg"
     assert with_own_strategy(RunConfig(method="fedelc", strategy="fedadam")).strategy == "fedadam"
+    assert with_own_strategy(RunConfig(method="maskedoptim")).strategy == "rfa"
+
+
+@pytest.mark.parametrize("method", [name for name, cls in METHODS.items() if cls.finds_noisy_clients])
+@pytest.mark.parametrize("strategy", ["auto", *(name for name in STRATEGIES if name != "qfedavg")])
+def test_methods_that_find_noisy_clients_work_with_any_strategy_that_does_not_compare_losses(
+    method: str, strategy: str
+) -> None:
+    _check(method=method, strategy=strategy)
 
 
 def test_an_unknown_method_is_refused_at_once() -> None:
@@ -53,7 +62,7 @@ def test_daagg_needs_a_method_that_finds_noisy_clients() -> None:
         _check(method="gce" if "gce" in METHODS else "elr", strategy="daagg")
     assert re.fullmatch(
         r"run config: 'strategy' is 'daagg', but 'method' is '\w+', which does not tell noisy clients from clean ones;"
-        r" it must be another one, or the method fednoro or fedelc\.",
+        r" it must be another one, or the method fednoro, fedelc, maskedoptim or dualoptim\.",
         str(caught.value),
     )
 

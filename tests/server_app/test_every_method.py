@@ -16,9 +16,9 @@ WARM_UPS = {
     "selfie": "warm-up-rounds=0 history=2",
     "joint-optimization": "warm-up-rounds=0",
     "co-teaching-plus": "start-rounds=0 warm-up-rounds=1",
-    "fednoro": "warm-up-rounds=1",
-    "fedelc": "warm-up-rounds=1",
+    **dict.fromkeys(("fednoro", "fedelc", "maskedoptim", "dualoptim"), "warm-up-rounds=1"),
 }
+TWO_STAGES = [name for name, cls in METHODS.items() if cls.finds_noisy_clients]
 
 
 def _run(out: Path, sample: Path, method: str, **changes: Any) -> Path:
@@ -46,7 +46,7 @@ def test_classes_that_clients_lack_half_precision_and_crops(tmp_path: Path, tiny
     assert all(math.isfinite(line["test-loss"]) for line in lines)
 
 
-@pytest.mark.parametrize("method", ["fednoro", "fedelc"])
+@pytest.mark.parametrize("method", TWO_STAGES)
 @pytest.mark.parametrize("clients", ["all-noisy", "all-clean"])
 def test_all_noisy_or_all_clean(tmp_path: Path, tiny_sample: Path, method: str, clients: str) -> None:
     args = f"warm-up-rounds=1 clients='{clients}'"

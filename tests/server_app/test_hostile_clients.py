@@ -7,6 +7,7 @@ import logging
 import os
 import random
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from data.release import open_release
 from messages import keys
 from methods import METHODS, build_method, with_own_strategy
 from server_app.exchange import Exchange
-from server_app.expected import Expected, Records, in_roll_call
+from server_app.expected import Beside, Expected, Records, in_roll_call
 from server_app.grid import OrderedGrid
 from server_app.members import Member
 from server_app.replies import problem_of_records
@@ -31,10 +32,13 @@ from tests.malformed import malformed
 
 REPLIES = int(os.environ.get("CLOTHING1M_FL_HOSTILE_REPLIES", "12"))
 CLIENTS, LIAR = 4, 2
-CLASSES = 14
+CLASSES, WIDTH = 14, 64
+# In which clients send the most: they are noisy, and stage 2 has begun.
+ARGS = {name: "warm-up-rounds=1 clients='all-noisy'" for name, cls in METHODS.items() if cls.finds_noisy_clients}
 RUNS: dict[str, dict[str, Any]] = {
     "plain": {"method": "ce", "fraction_evaluate": 1.0},
     "fednoro": {"method": "fednoro", "method_args": "warm-up-rounds=1"},
+    "dualoptim": {"method": "dualoptim", "method_args": "warm-up-rounds=1 clients='all-noisy'"},
     "private, clipped by the server": {
         "privacy": "server-adaptive", "privacy_args": "noise-multiplier=0.1 clipped-count-stddev=1",
     },
@@ -110,16 +114,17 @@ def test_every_handler_of_the_client_app_has_its_expectations() -> None:
 
 def _expected(config: RunConfig) -> Expected:
     method = build_method(config)
-    return Expected(config, method, CLASSES, method.on_server())
+    return Expected(config, method, CLASSES, method.on_server(), WIDTH)
 
 
-def _replies(config: RunConfig) -> dict[str, tuple[Message, Records]]:
-    """The honest reply of the first client to each kind of message, and what is expected in it."""
+def _replies(config: RunConfig) -> dict[str, tuple[Message, Records, Beside]]:
+    """The honest reply of the first client to each kind of message, and what is expected in it and beside it."""
     grid = InProcessGrid(client_app, partitions(CLIENTS))
     release = open_release(Path(config.data_dir))
     (member, *_) = call_roll(grid, config, release.class_names, 1)
     expected = _expected(config)
     expected.half.prepare(config, release)
+    expected.half.before_round(2, ArrayRecord(), lambda action, arrays: {})
     kinds = dict(KINDS)
     for action in expected.half.answers(CLASSES, 1):
         kinds[f"query.{action}"] = lambda expected, member, action=action: expected.in_query(action, member)  # type: ignore[misc]
@@ -133,13 +138,15 @@ def _replies(config: RunConfig) -> dict[str, tuple[Message, Records]]:
     )
     if not config.privacy.startswith("client-"):
         del content.config_records[keys.CONFIG][keys.CLIPPING_NORM]
-    if told := expected.half.tell(member.partition_id):
+    told = expected.half.tell(member.partition_id)
+    if told:
         content[keys.METHOD] = ConfigRecord({**told})
     found = {}
     for kind, records in kinds.items():
         message = Message(content, member.node_id, kind.removesuffix(".default"))
         (reply,) = grid.send_and_receive([message])
-        found[kind] = (reply, records(expected, member))
+        beside = expected.beside(told) if kind == "train.default" else {}
+        found[kind] = (reply, records(expected, member), beside)
     return found
 
 
@@ -148,6 +155,7 @@ def test_honest_replies_are_as_expected_and_others_never_raise(method: str, tiny
     config = with_own_strategy(
         RunConfig(
             method=method,
+            method_args=ARGS.get(method, ""),
             data_dir=str(tiny_sample),
             state_dir=str(tmp_path),
             model="cnn",
@@ -158,13 +166,14 @@ def test_honest_replies_are_as_expected_and_others_never_raise(method: str, tiny
         )
     )
     rng = random.Random(method)
-    for kind, (reply, expected) in _replies(config).items():
-        with_model = keys.ARRAYS in reply.content
-        assert problem_of_records(reply.content, expected, with_model=with_model) is None, kind
+    for kind, (reply, expected, beside) in _replies(config).items():
+        check = partial(problem_of_records, expected=expected, with_model=keys.ARRAYS in reply.content, beside=beside)
+        assert (keys.METHOD_ARRAYS in reply.content) == bool(beside)
+        assert check(reply.content) is None, kind
         for _ in range(REPLIES):
             wrong = malformed(reply, rng)
             if wrong.has_content():
-                problem = problem_of_records(wrong.content, expected, with_model=with_model)
+                problem = check(wrong.content)
                 assert problem is None or (problem.isprintable() and len(problem) < 500)
 
 
