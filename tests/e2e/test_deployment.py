@@ -19,6 +19,8 @@ WITH_STATE = ("fedelc", "dualoptim")
 SETTINGS: dict[str, Any] = {
     "model": "resnet18", "image_size": 32, "batch_size": 8, "num_server_rounds": 2, "fraction_train": 1.0,
     "precision": "fp32", "strategy_args": "min-available-nodes=2",
+    # The server tells clients a matrix, and trains on its own images, before round 1 and in each round.
+    "method": "xiao", "method_args": "clean-epochs=1 type-epochs=1 first-stage-rounds=1",
 }  # fmt: skip
 
 
@@ -31,7 +33,7 @@ def test_two_supernodes_train_the_same_weights_as_the_simulation(
     """
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     release = tmp_path / "release"
-    draw_sample(release, train=160, clean_train=10, val=10, test=40, image_size=32, seed=6)
+    draw_sample(release, train=160, clean_train=60, val=10, test=40, image_size=32, seed=6)
 
     real = SuperLink(tmp_path / "real", tmp_path, simulation=False)
     try:
