@@ -97,7 +97,14 @@ def test_a_site_that_leaves_for_good_does_not_stop_the_others(tmp_path: Path) ->
     sites = [tmp_path / f"site-{number}" for number in range(3)]
     for number, site in enumerate(sites):
         draw_sample(site, train=40, clean_train=4, val=4, test=20, image_size=32, seed=number)
-    settings = {**SETTINGS, "model": "cnn", "num_server_rounds": 3, "strategy_args": "min-available-nodes=3"}
+    settings = {
+        **SETTINGS,
+        "method": "ce",
+        "method_args": "",
+        "model": "cnn",
+        "num_server_rounds": 3,
+        "strategy_args": "min-available-nodes=3",
+    }
     config = pairs(**settings, round_timeout=300, data_dir=sites[0], output_dir=tmp_path, run_name="run")
     metrics = tmp_path / "run" / "metrics.jsonl"
 
