@@ -37,10 +37,13 @@ def check(
 ) -> None:
     """Say all that is wrong with the settings of a run, at once; exit code 1 if anything is.
 
-    Nothing is started, drawn or written. If all is well, the keys that differ from the defaults are printed.
+    Nothing is started, drawn or written. If all is well, the keys that differ from the defaults are printed, and
+    what the log of the run would advise.
     """
-    from config.check import differences, examine  # `--help` does without
+    from config.advice import advice_on_learning_rate  # `--help` does without
+    from config.check import differences, examine
     from config.federation import CLIENTS, problems_of_federation
+    from config.known import METHODS
     from config.pairs import read_pairs
 
     values, problems = read_pairs("-c", config or [])
@@ -51,6 +54,8 @@ def check(
         problems += problems_of_federation(of_flower)
         clients = clients or (of_flower.get(CLIENTS, 2) if not problems else None)
     notes = [] if problems or resolved.resume else _look_at_data(resolved, clients, problems)
+    if resolved.method in METHODS and not resolved.resume:
+        notes = [*advice_on_learning_rate(resolved, METHODS[resolved.method], values), *notes]
     for line in problems:
         typer.echo(line, err=True)
     if problems:

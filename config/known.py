@@ -27,6 +27,7 @@ METHODS = {
             "q": Parameter(0.7, interval(0, 1, open_low=True, but="its limit at 0 is cross-entropy, method='ce'")),
             "truncation": Parameter(0.0, interval(0, 1, open_high=True)),
         },
+        learning_rates={"notebook": 0.1, "clothing1m": 0.01},
     ),
     "forward": KnownMethod(
         {
@@ -95,6 +96,7 @@ METHODS = {
             "warm_up_rounds": Parameter(-1, rounds_or_share(0, "warm-up")),
             "form": Parameter("paper", one_of("paper", "reference")),
         },
+        learning_rates={"notebook": 0.1, "clothing1m": 0.01},
     ),
     "co-teaching": KnownMethod(
         {

@@ -237,7 +237,10 @@ class RunConfig:
     weight_decay: float = _key("training", 5e-4, interval(0, float("inf")), "weight decay of SGD")
 
     precision: str = _key(
-        "machine", "auto", choice(choices.PRECISIONS), "number format in which models compute, by autocast"
+        "machine",
+        "auto",
+        choice(choices.PRECISIONS),
+        "number format in which models train, by autocast; they are evaluated in fp32",
     )
     autotune: bool = _key(
         "machine",

@@ -104,6 +104,7 @@ class TwoStagesOnServer(ServerHalf):
         self._length = 0  # of stage 1, in rounds
         self._began = 0  # first round of stage 2; 0 in stage 1
         self._noisy: set[int] = set()  # partitions of the noisy clients
+        self._trained: set[int] = set()  # partitions of those that trained in the last round of stage 1 so far
         self._scores: dict[str, float] = {}  # how right the tags are, if known; for each round's metrics
         self._turns = Turns()  # in stage 1, if clients are sampled in turns
         self._seed = 0
@@ -135,7 +136,9 @@ class TwoStagesOnServer(ServerHalf):
         with np.errstate(invalid="ignore", divide="ignore"):
             means = sums / counts
             variances = np.maximum(squares / counts - means**2, 0.0)
-        detection = detect(means, variances, counts.astype(np.int64), least_gap=self._method.least_gap)
+        trained = np.isin(partitions, list(self._trained))
+        least_gap = self._method.least_gap
+        detection = detect(means, variances, counts.astype(np.int64), least_gap=least_gap, trained=trained)
         self._noisy = {partition for partition, noisy in zip(partitions, detection.noisy, strict=True) if noisy}
         log(INFO if detection.stands_out else WARNING, "Stage 2 begins in round %d. %s", server_round, detection.reason)
         if self._noisy:
@@ -165,7 +168,10 @@ class TwoStagesOnServer(ServerHalf):
         return None
 
     def heard(self, server_round: int, replies: Mapping[int, Mapping[str, Any]]) -> None:
-        if not self._began and self._method.first_stage_clients == IN_TURNS:
+        if self._began:
+            return
+        self._trained = set(replies)
+        if self._method.first_stage_clients == IN_TURNS:
             self._turns.trained(replies)
 
     def metrics(self, server_round: int) -> dict[str, float]:
@@ -174,7 +180,8 @@ class TwoStagesOnServer(ServerHalf):
 
     def state(self) -> dict[str, np.ndarray]:
         if not self._began:
-            return self._turns.state()
+            trained = {"trained": np.array(sorted(self._trained), dtype=np.int64)} if self._trained else {}
+            return {**self._turns.state(), **trained}
         return {
             "began": np.array([self._began]),
             "noisy": np.array(sorted(self._noisy), dtype=np.int64),
@@ -183,6 +190,7 @@ class TwoStagesOnServer(ServerHalf):
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
         self._turns.load_state(state)
+        self._trained = set(state["trained"].tolist()) if "trained" in state else set()
         if "began" not in state:
             return
         self._began = int(state["began"][0])

@@ -44,7 +44,7 @@ from server_app.roll_call import call_roll, call_roll_again, introduce
 from server_app.rounds import RoundLoop
 from server_app.run_lock import RunLock
 from server_app.server_training import ServerTraining
-from server_app.startup_log import gather, log_resources, log_run, roll_table, warn_of_weights
+from server_app.startup_log import gather, log_resources, log_run, roll_table, warn_of_learning_rate, warn_of_weights
 from server_app.stopping import resumable
 from server_app.strategy import check_needs, check_privacy, make_strategy, restore, sampled_clients
 from server_app.writing import Guarded, writing
@@ -102,8 +102,10 @@ def _run(grid: Grid, context: Context, lock: RunLock) -> None:
         if resumed:
             record_resume(start, recorded, flower_run)
     run_dir = start.run_dir
-    log_run(config, release, run_dir, str(compute), roll_table(members, release.class_names))
+    log_run(config, release, run_dir, compute.device.type, roll_table(members, release.class_names))
     warn_of_weights(members)
+    if not resumed:
+        warn_of_learning_rate(config, method, set_by_user)
     for line in left_out(members):
         log(WARNING, "%s", line)
     sampled = sampled_clients(strategy, len(members))

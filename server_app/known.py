@@ -49,12 +49,13 @@ def text() -> str:
 
 
 def _table(name: str, classes: Mapping[str, Callable[..., Any]], known: type) -> list[str]:
-    lines = [f"{name} = {{"]
+    lines, usual = [f"{name} = {{"], known({})
     for key, cls in classes.items():
         facts = [
             f"        {field.name}={_value(getattr(cls, field.name))},"
             for field in dataclasses.fields(known)
-            if field.name != "parameters" and getattr(cls, field.name, field.default) != field.default
+            if field.name != "parameters"
+            and getattr(cls, field.name, getattr(usual, field.name)) != getattr(usual, field.name)
         ]
         lines += [f"    {_quoted(key)}: {known.__name__}(", "        {", *_parameters(cls, " " * 12), "        },"]
         lines += [*facts, "    ),"]
@@ -82,6 +83,8 @@ def _source(cls: Any, field: dataclasses.Field[Any]) -> str:
 def _value(value: object) -> str:
     if isinstance(value, float) and math.isnan(value):
         return "nan"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_value(key)}: {_value(one)}" for key, one in value.items()) + "}"
     return _quoted(value) if isinstance(value, str) else repr(value)
 
 

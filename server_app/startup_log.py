@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from logging import INFO, WARNING
 from pathlib import Path
@@ -12,10 +12,12 @@ import numpy as np
 from flwr.common import log
 from flwr.serverapp import Grid
 
+from config.advice import advice_on_learning_rate
 from config.run_config import RunConfig
 from data.confusion import MANY_CLASSES
 from data.release import Release
 from data.text import label
+from learning.method import Method
 from server_app.grid import is_remote
 from server_app.members import Member
 from simulation.capacity import GIB, Share, clients_at_once, machines_of, memory_bytes
@@ -180,10 +182,10 @@ def _label_table(sites: list[Member], class_names: tuple[str, ...]) -> list[str]
     return lines + [f"and {len(class_names) - len(names):,} more labels"] * (len(class_names) > len(names))
 
 
-def log_run(config: RunConfig, release: Release, run_dir: Path, compute: str, roll: list[str]) -> None:
+def log_run(config: RunConfig, release: Release, run_dir: Path, device: str, roll: list[str]) -> None:
     log(INFO, "Run folder  %s", run_dir)
     log(INFO, "Data        %s (%d classes)", release.root, len(release.class_names))
-    log(INFO, "Server      %s on %s", config.model, compute)
+    log(INFO, "Server      %s on %s", config.model, device)
     log(INFO, "Training    %s on clients, %s on the server", config.method, config.strategy)
     usual = RunConfig().to_flat() | {"method": config.method, "strategy": config.strategy}
     changed = {key: value for key, value in config.to_flat().items() if value != usual[key]}
@@ -206,6 +208,12 @@ def warn_of_weights(members: Sequence[Member]) -> None:
             f"{largest.num_examples:,}",
             f"{total:,}",
         )
+
+
+def warn_of_learning_rate(config: RunConfig, method: Method, set_by_user: Container[str]) -> None:
+    """Warn of a preset's learning rate that does not suit the method, unless the user set it."""
+    for line in advice_on_learning_rate(config, method, set_by_user):
+        log(WARNING, "%s", line)
 
 
 def alone(facts: Facts) -> list[str]:

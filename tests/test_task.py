@@ -174,6 +174,15 @@ def test_evaluation_equals_one_pass_over_everything() -> None:
             assert result.confusion[row, column] == ((labels == row) & (guesses == column)).sum()
 
 
+def test_evaluation_computes_in_float32_whatever_the_precision() -> None:
+    rng = np.random.default_rng(1)
+    images, labels = rng.integers(0, 256, (64, 32, 32, 3), dtype=np.uint8), rng.integers(0, 4, 64)
+    model = build_model("resnet18", 4, seed=2)
+    exact, rounded = (evaluate(model, images, labels, one, "imagenet") for one in (CPU, pick_compute("bf16")))
+    assert rounded.loss == exact.loss
+    np.testing.assert_array_equal(rounded.confusion, exact.confusion)
+
+
 def test_batches_of_evaluation_hold_about_as_many_pixels_on_a_cpu() -> None:
     sizes = {size: evaluation_batch(size, torch.device("cpu")) for size in (16, 48, 112, 224, 1024)}
     assert sizes == {16: 256, 48: 173, 112: 31, 224: 7, 1024: 1}

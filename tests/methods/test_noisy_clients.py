@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from methods.noisy_clients import client_scores, detect, excess_losses, normalise, split_in_two
+from methods.noisy_clients import client_scores, detect, errors_by_chance, excess_losses, normalise, split_in_two
+from tests.methods.federations import LOSSES, MIXES, federation
 
 CLASSES = 14
 NAN = float("nan")
-TRIALS = 50
+TRIALS = 20
 
 
 def _federation(rng: np.random.Generator, sizes: Any, wrong: Any, absent: int = 0) -> Any:
@@ -132,11 +133,11 @@ def test_chance_alone_is_not_a_finding_however_small_the_least_gap(monkeypatch: 
     fooled = 0
     for trial in range(TRIALS):
         rng = np.random.default_rng([trial, 5])
-        federation = _federation(rng, _sizes(rng, 5, 100, 3000), [0.38] * 5)
-        found = detect(*federation, least_gap=0.0)
+        alike = _federation(rng, _sizes(rng, 5, 100, 3000), [0.38] * 5)
+        found = detect(*alike, least_gap=0.0)
         assert not found.stands_out, found
         assert "that may be chance" in found.reason or "two groups" in found.reason
-        fooled += found.gap > found.error
+        fooled += bool(found.gap > np.median(excess_losses(*alike)[1]))
     assert fooled > TRIALS / 10
 
 
@@ -157,27 +158,108 @@ def test_a_noisy_group_is_found_exactly(clients: int, noisy: int, low: int, high
         rng = np.random.default_rng([trial, clients, noisy])
         truth = np.zeros(clients, dtype=bool)
         truth[rng.choice(clients, noisy, replace=False)] = True
-        federation = _federation(rng, _sizes(rng, clients, low, high), truth * rng.uniform(0.5, 0.8, clients), absent)
-        assert ((federation[2] == 0).sum(axis=1) >= absent).all()
-        found = detect(*federation)
+        told = _federation(rng, _sizes(rng, clients, low, high), truth * rng.uniform(0.5, 0.8, clients), absent)
+        assert ((told[2] == 0).sum(axis=1) >= absent).all()
+        found = detect(*told)
         np.testing.assert_array_equal(found.noisy, truth, err_msg=found.reason)
         assert found.stands_out
         assert found.gap > 1
-        again = detect(*federation)
-        assert (again.reason, again.gap, again.error) == (found.reason, found.gap, found.error)
+        again = detect(*told)
+        assert (again.reason, again.gap, again.chance) == (found.reason, found.gap, found.chance)
         scores = client_scores(found.noisy, np.where(truth, 0.65, 0.0))
         assert scores == {"noisy-clients": noisy, "noisy-clients-precision": 1, "noisy-clients-recall": 1}
 
 
+@pytest.mark.parametrize("losses", LOSSES)
+@pytest.mark.parametrize(("clients", "images"), [(5, 100), (10, 30), (20, 100)])
+def test_with_losses_like_real_ones_alike_clients_are_never_accused(clients: int, images: int, losses: str) -> None:
+    for mix in MIXES:
+        for unlike in (False, True):
+            rng = np.random.default_rng([clients, images])
+            alike = federation(rng, clients, images, noise="alike", losses=losses, mix=mix, unlike=unlike)
+            assert not alike.detect().noisy.any(), (mix, unlike)
+
+
+@pytest.mark.parametrize(("losses", "least"), [("trained", 1.0), ("fresh", 0.8), ("tails", 1.0), ("sure", 1.0)])
+def test_with_losses_like_real_ones_noisy_clients_are_found(losses: str, least: float) -> None:
+    """20 clients with 100 images; a limit of five errors of one client finds half of them with `fresh` losses."""
+    recalls = []
+    for seed in range(4):
+        for mix in MIXES:
+            one = federation(np.random.default_rng([seed, 20]), 20, 100, noise="half", losses=losses, mix=mix)
+            noisy = one.detect().noisy
+            assert not (noisy & ~one.truth).any()
+            recalls.append((noisy & one.truth).sum() / one.truth.sum())
+    assert np.mean(recalls) >= least, recalls
+
+
+@pytest.mark.parametrize(
+    ("highest", "clients", "ordered"),
+    [  # the expected values of ordered normal draws, from tables
+        (1, 2, [-0.5642, 0.5642]),
+        (1, 5, [-1.1630, -0.4950, 0.0, 0.4950, 1.1630]),
+        (2, 4, [-1.0294, -0.2970, 0.2970, 1.0294]),
+    ],
+)
+def test_what_chance_explains(highest: int, clients: int, ordered: list[float]) -> None:
+    gap = np.median(ordered[-highest:]) - np.median(ordered[:-highest])
+    errors = 3 * np.sqrt(1 / highest + 1 / (clients - highest))
+    assert errors_by_chance(highest, clients) == pytest.approx(gap + errors, abs=0.06)
+
+
+def test_one_of_many_must_stand_out_more_than_half_of_them() -> None:
+    limits = [errors_by_chance(highest, 100) for highest in (1, 5, 20, 50)]
+    assert limits == sorted(limits, reverse=True)
+    assert limits[0] > 5
+    assert limits[-1] < 2.1
+
+
+def _fitted(trained: Any, wrong: Any, better: float = 0.75) -> Any:
+    """A federation of clients with 400 images, where the model fits those that it was `trained` by better."""
+    losses, variances, counts = _federation(np.random.default_rng(3), [400] * len(wrong), wrong)
+    losses[trained] *= better
+    return losses, variances, counts
+
+
+def test_clients_that_the_model_has_just_been_trained_by_do_not_make_the_others_noisy() -> None:
+    trained = np.isin(np.arange(10), [2, 7])
+    alike = _fitted(trained, [0.4] * 10)
+    np.testing.assert_array_equal(detect(*alike).noisy, ~trained)
+    found = detect(*alike, trained=trained)
+    assert not found.noisy.any()
+    assert np.isnan(found.gap)
+    assert np.isnan(found.chance)
+    assert "the two groups are those clients that trained in the round before, and the others;" in found.reason
+    most = ~trained
+    assert not detect(*_fitted(most, [0.4] * 10), trained=most).noisy.any()
+
+
+@pytest.mark.parametrize("of", [[], [2, 7], [0, 5], [0, 1, 2, 3, 5, 6, 7, 8, 9], range(10)])
+def test_noisy_clients_are_found_whoever_trained(of: Any) -> None:
+    trained = np.isin(np.arange(10), list(of))
+    truth = np.isin(np.arange(10), [1, 5, 7])
+    found = detect(*_fitted(trained, np.where(truth, 0.7, 0.0)), trained=trained)
+    np.testing.assert_array_equal(found.noisy, truth, err_msg=found.reason)
+
+
+def test_one_noisy_client_that_trained_is_compared_with_those_that_trained_too() -> None:
+    trained, truth = np.isin(np.arange(10), [2, 7]), np.arange(10) == 7
+    federation_of_one = _fitted(trained, np.where(truth, 0.8, 0.0), better=0.95)
+    found = detect(*federation_of_one, trained=trained)
+    np.testing.assert_array_equal(found.noisy, truth, err_msg=found.reason)
+    errors = excess_losses(*federation_of_one)[1]
+    assert found.chance == pytest.approx(errors_by_chance(1, 2) * errors[[2, 7]].max())
+
+
 def test_a_certain_but_small_gap_is_not_a_finding() -> None:
     rng = np.random.default_rng(1)
-    federation = _federation(rng, [100_000] * 10, [0.40] * 6 + [0.44] * 4)
-    found = detect(*federation)
+    close = _federation(rng, [100_000] * 10, [0.40] * 6 + [0.44] * 4)
+    found = detect(*close)
     assert not found.stands_out
     assert found.gap == pytest.approx(0.12, abs=0.03)
     assert "4 of 10 clients" in found.reason
     assert "less than 0.1 of the mean loss 1.7" in found.reason
-    assert detect(*federation, least_gap=0.01).noisy.sum() == 4
+    assert detect(*close, least_gap=0.01).noisy.sum() == 4
 
 
 def test_a_clients_classes_are_not_mistaken_for_noise() -> None:

@@ -11,6 +11,7 @@ from flwr.app import ArrayRecord
 from config.run_config import ConfigError, RunConfig
 from learning.server_half import ServerHalf
 from methods import METHODS, build_method
+from methods.noisy_clients import detect
 from methods.two_stages import BEGAN, NOISY, STAGE
 
 CLASSES = 4
@@ -81,6 +82,26 @@ def test_a_resumed_server_asks_nobody_again() -> None:
     fresh = _half()
     fresh.load_state({})
     assert fresh.tell(2) == {STAGE: 1, NOISY: False}
+
+
+def test_who_trained_last_is_remembered_until_stage_2(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also by a server that is resumed."""
+    told = []
+
+    def spy(*losses: Any, trained: Any, **others: Any) -> Any:
+        told.append(trained.tolist())
+        return detect(*losses, trained=trained, **others)
+
+    monkeypatch.setattr("methods.two_stages.detect", spy)
+    half, other = _half(), _half()
+    half.heard(1, {0: {}, 5: {}})
+    half.heard(2, {4: {}, 8: {}})
+    other.load_state(half.state())
+    for server in (half, other):
+        server.before_round(3, ArrayRecord(), Clients())
+        server.heard(3, {1: {}})
+        assert "trained" not in server.state()
+    assert told == [[k in (4, 8) for k in range(10)]] * 2
 
 
 def test_the_log_reports_when_no_client_stands_out(caplog: pytest.LogCaptureFixture) -> None:

@@ -57,7 +57,7 @@ def test_the_table_allows_what_the_class_allows(key: str, name: str, parameter: 
 
 @pytest.mark.parametrize("name", METHOD_CLASSES)
 def test_facts_are_those_of_the_class(name: str) -> None:
-    for fact in ("strategy", "networks", "features", "finds_noisy_clients", "loss_may_be_negative"):
+    for fact in ("strategy", "networks", "features", "finds_noisy_clients", "loss_may_be_negative", "learning_rates"):
         assert getattr(METHODS[name], fact) == getattr(METHOD_CLASSES[name], fact)
 
 

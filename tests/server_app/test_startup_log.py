@@ -207,3 +207,23 @@ def test_a_client_that_decides_alone_is_named(
     warn_of_weights(members)
     expected = ["Client 2 reports 21 of all 41 images, and so decides most of each mean."]
     assert caplog.messages == (expected if warned else [])
+
+
+@pytest.mark.parametrize(("values", "times"), [({}, 1), ({"learning-rate": 0.01}, 0)], ids=["the-presets", "my-own"])
+def test_a_learning_rate_that_does_not_suit_is_warned_of_once(
+    values: dict[str, Any], times: int, tiny_sample: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not when the run is resumed, whose settings have been chosen."""
+    small: dict[str, Any] = {"model": "cnn", "image-size": 16, "batch-size": 8, "local-epochs": 1, "pretrained": "none"}
+    given: dict[str, Any] = {
+        "preset": "notebook",
+        "method": "gce",
+        "data-dir": str(tiny_sample),
+        "num-server-rounds": 1,
+    }
+    run_in_process(tmp_path, **given, **small, **values)
+    sentence = "'method' is 'gce', which suits a 'learning-rate' of 0.1 with 'preset' 'notebook'; it is 0.01"
+    assert sum(message.startswith(sentence) for message in caplog.messages) == times
+    caplog.clear()
+    run_in_process(tmp_path, **{**given, **small, "num-server-rounds": 2, "resume": str(tmp_path / "run")})
+    assert not any(message.startswith(sentence) for message in caplog.messages)
