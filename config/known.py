@@ -6,7 +6,7 @@
 from math import nan
 
 from config.parameters import KnownMethod, KnownStrategy, Parameter
-from config.rules import TRANSITION, at_least, interval, one_of, rounds_or_share
+from config.rules import TRANSITION, at_least, interval, one_of, rounds_or_share, true_or_false
 
 METHODS = {
     "ce": KnownMethod(
@@ -115,6 +115,24 @@ METHODS = {
             "start_rounds": Parameter(-1, rounds_or_share(0, "start")),
         },
         networks=2,
+    ),
+    "dividemix": KnownMethod(
+        {
+            "warm_up": Parameter(0.2, interval(0, 1)),
+            "warm_up_rounds": Parameter(-1, rounds_or_share(0, "warm-up")),
+            "confidence_penalty": Parameter(1.0, interval(0)),
+            "threshold": Parameter(0.5, interval(0, 1, open_high=True)),
+            "temperature": Parameter(0.5, interval(0, open_low=True)),
+            "alpha": Parameter(0.5, interval(0, open_low=True)),
+            "lambda_u": Parameter(0.0, interval(0)),
+            "ramp": Parameter(0.13333333333333333, interval(0, 1)),
+            "ramp_rounds": Parameter(-1, rounds_or_share(0, "ramp")),
+            "prior": Parameter("uniform", one_of("uniform", "given")),
+            "strong": Parameter(False, true_or_false()),
+            "weigh_by": Parameter("held", one_of("held", "used")),
+        },
+        networks=2,
+        loss_may_be_negative=True,
     ),
     "fednoro": KnownMethod(
         {

@@ -106,7 +106,7 @@ def text(short: str) -> Rule:
 
 def true_or_false() -> Rule:
     """No value of another type gets as far as a rule."""
-    return Rule("true or false", lambda value: True)
+    return Rule("true or false", lambda value: True, source="true_or_false()")
 
 
 def closest(value: object, names: Iterable[str]) -> str:

@@ -13,6 +13,7 @@ from learning.method import Method
 from methods.ce import CE
 from methods.co_teaching import CoTeaching
 from methods.co_teaching_plus import CoTeachingPlus
+from methods.dividemix import DivideMix
 from methods.dualoptim import DualOptim
 from methods.elr import ELR
 from methods.feddecorr import FedDecorr
@@ -42,6 +43,7 @@ METHODS: dict[str, type[Method]] = {
     "fedlsr": FedLSR,
     "co-teaching": CoTeaching,
     "co-teaching-plus": CoTeachingPlus,
+    "dividemix": DivideMix,
     "fednoro": FedNoRo,
     "fedelc": FedELC,
     "maskedoptim": MaskedOptim,

@@ -22,7 +22,6 @@ The q predictions are kept in half precision, exact to 0.0003, beside s in singl
 q = 10 and C = 14 336, or 3.4 MB for 10,000 images.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +31,7 @@ from config.parameters import parameter
 from config.rules import at_least, interval, one_of, rounds_or_share
 from learning.method import Batch, Method, Visit, rounds_of
 from methods.history import ENTRIES, HISTORY, begin_history, remember
+from methods.prior import PRIORS, distance_from_prior, one_hot, prior_of
 
 SOFT = "soft"  # in `visit.state`, (n, C) float32: s
 
@@ -54,7 +54,7 @@ class JointOptimization(Method):
     beta: float = parameter(0.8, interval(0))
     history: int = parameter(10, at_least(1, 1000))
     labels: str = parameter("soft", one_of("soft", "hard"))
-    prior: str = parameter("uniform", one_of("uniform", "given"))
+    prior: str = parameter("uniform", one_of(*PRIORS))
     warm_up: float = parameter(0.2, interval(0, 1))
     warm_up_rounds: int = parameter(-1, rounds_or_share(0, "warm-up"))
 
@@ -65,20 +65,14 @@ class JointOptimization(Method):
     def begin(self, visit: Visit) -> None:
         begin_history(visit, self.history, visit.num_classes, dtype=torch.float16)
         if SOFT not in visit.state:
-            visit.state[SOFT] = _one_hot(visit.given, visit.num_classes)
-        if self.prior == "uniform":
-            prior = torch.full((visit.num_classes,), 1 / visit.num_classes, device=visit.given.device)
-        else:
-            prior = _one_hot(visit.given, visit.num_classes).mean(dim=0)
-        visit.scratch["prior"] = prior
+            visit.state[SOFT] = one_hot(visit.given, visit.num_classes)
+        visit.scratch["prior"] = prior_of(self.prior, visit)
 
     def loss(self, batch: Batch, visit: Visit) -> Tensor:
         logs = batch.logits.log_softmax(dim=1)
         remember(visit, batch.rows, logs.detach().exp())
-        prior: Tensor = visit.scratch["prior"]
-        log_mean = logs.logsumexp(dim=0) - math.log(len(logs))  # of p_mean: finite where that itself would be 0
         fit = -(visit.state[SOFT][batch.rows] * logs).sum(dim=1).mean()
-        spread = (prior.xlogy(prior) - prior * log_mean).sum()
+        spread = distance_from_prior(logs, visit.scratch["prior"])
         entropy = -(logs.exp() * logs).sum(dim=1).mean()
         return fit + self.alpha * spread + self.beta * entropy
 
@@ -92,12 +86,7 @@ class JointOptimization(Method):
         soft = total / total.sum(dim=1, keepdim=True).clamp(min=0.5)
         classes = soft.argmax(dim=1)
         if self.labels == "hard":
-            soft = _one_hot(classes, visit.num_classes)
+            soft = one_hot(classes, visit.num_classes)
         seen = visit.state[ENTRIES] > 0
         visit.state[SOFT] = soft.where(seen[:, None], visit.state[SOFT])
         visit.labels = classes.where(seen, visit.labels)
-
-
-def _one_hot(labels: Tensor, num_classes: int) -> Tensor:
-    """(n, C) float32."""
-    return torch.zeros(len(labels), num_classes, device=labels.device).scatter_(1, labels[:, None], 1.0)

@@ -44,7 +44,8 @@ def text() -> str:
             else [f"    {_quoted(name)}: {{}},"]
         )
     body = "\n".join([*methods, *strategies, *privacy, "}", ""])
-    rules = [name for name in ("TRANSITION", "at_least", "interval", "one_of", "rounds_or_share") if name in body]
+    known = ("TRANSITION", "at_least", "interval", "one_of", "rounds_or_share", "true_or_false")
+    rules = [name for name in known if name in body]
     return f"{HEAD}{', '.join(rules)}\n\n{body}"
 
 

@@ -18,6 +18,8 @@ ROWS = {
 
 
 def _value(text: str) -> Any:
+    if text in ("true", "false"):
+        return text == "true"
     if re.fullmatch(r"-?\d+/\d+", text):
         return float(Fraction(text))
     for kind in (int, float):
