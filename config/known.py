@@ -95,6 +95,7 @@ METHODS = {
             "warm_up": Parameter(0.2, interval(0, 1)),
             "warm_up_rounds": Parameter(-1, rounds_or_share(0, "warm-up")),
             "form": Parameter("paper", one_of("paper", "reference")),
+            "colours": Parameter("images", one_of("images", "batch")),
         },
         learning_rates={"notebook": 0.1, "clothing1m": 0.01},
     ),

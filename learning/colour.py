@@ -1,10 +1,10 @@
-"""Random colours of a whole batch at once: SimCLR's colour distortion, drawn for each image independently.
+"""Random colours of a whole batch at once: SimCLR's colour distortion.
 
 Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations", ICML 2020, appendix A, at strength
 1, which FedLSR uses as well (Jiang et al., CIKM 2022): brightness, contrast and saturation within 0.8 of 1 and hue
-within 0.2 of a turn, with probability 0.8; grey with probability 0.2. The four changes come in this order, where
-torchvision shuffles them. FedLSR's code draws once per batch, after normalisation, where torchvision then clips
-half of all values to zero; here colours change before normalisation.
+within 0.2 of a turn, with probability 0.8; grey with probability 0.2. `distort` draws for each image and changes it
+before it is normalised; the four changes come in this order, where torchvision shuffles them. `distort_inputs` is
+FedLSR's own use of them: after normalisation, one draw for all images.
 """
 
 from functools import lru_cache
@@ -44,6 +44,35 @@ def distort(images: Tensor, generator: torch.Generator) -> Tensor:
     return changed.mul_(255).round_().to(torch.uint8)
 
 
+def distort_inputs(inputs: Tensor, generator: torch.Generator) -> Tensor:
+    """Mirror and distort all images of a batch alike, after normalisation, as the code of FedLSR's authors does.
+
+    Each change but that of the hue cuts values off at 0 and 1, as torchvision's do, here at the mean of the data and a
+    deviation above it: about half of all values become 0. One batch in five keeps its colours, and all of its values.
+    The four changes come in random order.
+
+    Args:
+        inputs: (n, 3, height, width) float32, normalised, on any device.
+        generator: On the CPU; the draws do not depend on the device.
+
+    Returns:
+        (n, 3, height, width) float32 in channels-last layout.
+    """
+    mirrored, jittered, grey = (torch.rand(3, generator=generator) < torch.tensor((0.5, JITTER, GREY))).tolist()
+    factors = (2 * torch.rand(4, generator=generator) - 1) * torch.tensor(STRENGTH)
+    order = torch.randperm(4, generator=generator).tolist()
+    images = inputs.permute(0, 2, 3, 1)
+    if mirrored:
+        images = images.flip(2)
+    if jittered:
+        amounts = (factors + torch.tensor((1, 1, 1, 0))).tolist()
+        for number in order:
+            images = CHANGES[number](images, amounts[number])
+    if grey:
+        images = luma(images).expand_as(images).contiguous()
+    return images.permute(0, 3, 1, 2)
+
+
 def adjust(images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor, hue: Tensor) -> Tensor:
     """Change colours by given amounts, image by image, as torchvision's ``adjust_*`` functions do.
 
@@ -58,10 +87,23 @@ def adjust(images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Ten
         (n, height, width, 3) float32 from 0 to 1.
     """
     brightness, contrast, saturation = (factor[:, None, None, None] for factor in (brightness, contrast, saturation))
-    images = (images * brightness).clamp_(0, 1)
-    images = torch.lerp(luma(images).mean((1, 2), keepdim=True), images, contrast).clamp_(0, 1)
-    images = torch.lerp(luma(images), images, saturation).clamp_(0, 1)
+    images = saturated(contrasted(brightened(images, brightness), contrast), saturation)
     return turn_hue(images, hue)
+
+
+# Each takes (n, height, width, 3) float32 images and a number, or one for each image that broadcasts.
+
+
+def brightened(images: Tensor, factor: Tensor | float) -> Tensor:
+    return (images * factor).clamp_(0, 1)
+
+
+def contrasted(images: Tensor, factor: Tensor | float) -> Tensor:
+    return torch.lerp(luma(images).mean((1, 2), keepdim=True), images, factor).clamp_(0, 1)
+
+
+def saturated(images: Tensor, factor: Tensor | float) -> Tensor:
+    return torch.lerp(luma(images), images, factor).clamp_(0, 1)
 
 
 def luma(images: Tensor) -> Tensor:
@@ -70,9 +112,21 @@ def luma(images: Tensor) -> Tensor:
 
 
 def turn_hue(images: Tensor, turns: Tensor) -> Tensor:
-    """Turn the hue of each pixel in the HSV cone, which keeps its largest and its smallest channel.
+    """Turn the hue of each pixel by (n,) `turns` in the HSV cone, which keeps its largest and its smallest channel."""
+    largest, spread, share = _hue(images, turns[:, None, None])
+    return largest - spread * share
 
-    With V the largest and C the difference of the two, channel k of hue H (in sixths of a turn) is
+
+def turn_any_hue(images: Tensor, turns: float) -> Tensor:
+    """The same for values outside 0 to 1, of which torchvision cuts off all but a pixel's largest."""
+    largest, spread, share = _hue(images, turns)
+    return torch.where(share == 0, largest, (largest - spread * share).clamp_(0, 1))
+
+
+def _hue(images: Tensor, turns: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
+    """V, C and a share of C for each channel: turned, it is V minus that.
+
+    With V the largest and C the difference of the largest and the smallest, channel k of hue H (in sixths of a turn) is
     ``V - C * clip(min(m, 4 - m), 0, 1)`` where ``m = (5, 3, 1)_k + H mod 6``.
     """
     red, green, blue = images.unbind(3)
@@ -84,8 +138,11 @@ def turn_hue(images: Tensor, turns: Tensor) -> Tensor:
         (green - blue) / safe,
         torch.where(largest == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
     )
-    moved = (_constant(OFFSETS, images.device) + (sixths + 6 * turns[:, None, None]).unsqueeze(3)) % 6
-    return largest.unsqueeze(3) - spread.unsqueeze(3) * torch.minimum(moved, 4 - moved).clamp_(0, 1)
+    moved = (_constant(OFFSETS, images.device) + (sixths + 6 * turns).unsqueeze(3)) % 6
+    return largest.unsqueeze(3), spread.unsqueeze(3), torch.minimum(moved, 4 - moved).clamp_(0, 1)
+
+
+CHANGES = (brightened, contrasted, saturated, turn_any_hue)  # in the order of `STRENGTH`
 
 
 @lru_cache(maxsize=8)

@@ -16,13 +16,14 @@ has 0.3. Their code differs from their formulas; ``form = "reference"`` computes
 - L_reg is also divided by the number of classes;
 - L_e is the entropy of ``softmax(q_1)``, which is nearly uniform; the second view is ignored.
 
+The second view of ``colours = "images"`` is drawn for each image, and its colours change before it is normalised. With
+``"batch"`` it is made as their code does: of the first view's normalised pixels, with one draw for all images of a
+batch, which also cuts off about half of the values (`learning.colour.distort_inputs`).
+
 A learning rate of 0.1 on Clothing1M is what their README advises, for the loop of `preset='notebook'`, whose steps are
 plain SGD. Momentum 0.9, as in `preset='clothing1m'`, makes steps about ten times as large: 0.01 there is reasoned, not
 theirs. Both are for their loss, whose first gradient by the logits is 0.14 of cross-entropy's; that of the formulas is
 twice cross-entropy's. The paper has 0.15 with momentum 0.9, in 100 rounds.
-
-It also distorts colours after normalisation, the same for a whole batch, which is not offered here: see
-`learning.colour`.
 """
 
 from collections.abc import Mapping
@@ -36,7 +37,8 @@ from torch.nn.functional import cross_entropy, nll_loss
 from config.parameters import parameter
 from config.rules import interval, one_of, rounds_or_share
 from learning.augmentation import AUGMENTATIONS
-from learning.method import Batch, Method, Visit, rounds_of
+from learning.colour import distort_inputs
+from learning.method import Batch, Method, Seen, Visit, rounds_of
 
 SHARPER = 3.0  # factor on logits before views are compared; the inverse of a temperature
 SMALLEST = 1e-6  # of a compared probability
@@ -52,6 +54,7 @@ class FedLSR(Method):
         warm_up: T_w as a share of the run's rounds, from 0 to 1.
         warm_up_rounds: T_w itself; -1 leaves it to the share.
         form: ``paper`` or ``reference``.
+        colours: ``images`` or ``batch``: what the second view is drawn for.
     """
 
     learning_rates: ClassVar[Mapping[str, float]] = {"notebook": 0.1, "clothing1m": 0.01}
@@ -61,10 +64,19 @@ class FedLSR(Method):
     warm_up: float = parameter(0.2, interval(0, 1))
     warm_up_rounds: int = parameter(-1, rounds_or_share(0, "warm-up"))
     form: str = parameter("paper", one_of("paper", "reference"))
+    colours: str = parameter("images", one_of("images", "batch"))
 
     def views(self, augmentation: str) -> list[str]:
+        if self.colours == "batch":
+            return [augmentation]
         cropped = "crop" in AUGMENTATIONS[augmentation]
         return [augmentation, "crop-flip-jitter" if cropped else "flip-jitter"]
+
+    def mix(self, seen: Seen, visit: Visit) -> list[Tensor]:
+        if self.colours == "images":
+            return seen.inputs
+        (view,) = seen.inputs
+        return [view, distort_inputs(view, visit.generator)]
 
     def gamma_at(self, server_round: int, num_rounds: int) -> float:
         """gamma(t); rounds count from 1, which is t = 0."""

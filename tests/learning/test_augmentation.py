@@ -49,6 +49,40 @@ def test_hue_turns_red_to_green_to_blue() -> None:
     assert torch.allclose(turned[:, 0, 0], expected, atol=1e-6)
 
 
+def test_distorted_inputs_are_torchvisions() -> None:
+    """Of batches as they come, with values as they are after normalisation, in every order of the changes."""
+    theirs = [
+        functional.adjust_brightness, functional.adjust_contrast, functional.adjust_saturation, functional.adjust_hue,
+    ]  # fmt: skip
+    kinds = set()
+    for seed in range(150):
+        inputs = 6 * torch.rand(3, 3, 4, 5, generator=torch.Generator().manual_seed(seed)) - 2.5
+        inputs[0, :, 0, 0], inputs[1, :, 0, 0] = 2, -1  # grey pixels have no hue
+        before = inputs.clone()
+        found = colour.distort_inputs(inputs, torch.Generator().manual_seed(seed))
+        drawn = torch.Generator().manual_seed(seed)
+        mirrored, jittered, grey = torch.rand(3, generator=drawn).tolist()
+        factors = (2 * torch.rand(4, generator=drawn) - 1).tolist()
+        expected = functional.hflip(inputs) if mirrored < 0.5 else inputs
+        for number in torch.randperm(4, generator=drawn).tolist() if jittered < 0.8 else ():
+            factor = 1 + 0.8 * factors[number] if number < 3 else 0.2 * factors[3]
+            expected = theirs[number](expected, factor)
+        if grey < 0.2:
+            expected = functional.rgb_to_grayscale(expected, 3)
+        torch.testing.assert_close(found, expected, rtol=0, atol=2e-5)
+        assert torch.equal(inputs, before)
+        kinds.add((mirrored < 0.5, jittered < 0.8, grey < 0.2))
+    assert len(kinds) == 8
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_distorted_inputs_keep_their_layout(seed: int) -> None:
+    inputs = torch.randn(2, 3, 4, 4).contiguous(memory_format=torch.channels_last)
+    found = colour.distort_inputs(inputs, torch.Generator().manual_seed(seed))
+    assert found.shape == inputs.shape
+    assert found.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_jitter_leaves_a_fifth_alone_and_makes_a_fifth_grey() -> None:
     images = pictures(4000, side=2)
     out = colour.distort(images, derived_generator(1, "x"))
@@ -118,3 +152,12 @@ def test_a_device_gets_the_draws_in_few_copies_that_nobody_waits_for(augmentatio
     with Crossings() as crossings:
         assert augment(images, augmentation, 8, generator).shape == (4, 8, 8, 3)
     assert crossings.waiting == [False] * copies
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_device_distorts_inputs_without_waiting(seed: int) -> None:
+    inputs = torch.empty(4, 3, 8, 8, device="meta")
+    colour.distort_inputs(inputs, derived_generator(seed, "x"))  # constants move once
+    with Crossings() as crossings:
+        assert colour.distort_inputs(inputs, derived_generator(seed, "x")).shape == inputs.shape
+    assert crossings.waiting == []

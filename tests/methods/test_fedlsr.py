@@ -11,6 +11,8 @@ from torch.nn.functional import cross_entropy
 
 from config.run_config import RunConfig
 from learning.augmentation import stored_size
+from learning.colour import distort_inputs
+from learning.method import Seen
 from learning.training import train_locally
 from methods.fedlsr import FedLSR, jensen_shannon
 from task import Compute, build_model, derived_generator
@@ -129,9 +131,11 @@ def test_the_first_round_has_no_divergence() -> None:
     ],
 )
 @pytest.mark.parametrize(("count", "batch_size"), [(5, 8), (9, 4), (3, 1)])
-def test_one_visit(augmentation: str, second: str, count: int, batch_size: int) -> None:
+@pytest.mark.parametrize("colours", ["images", "batch"])
+def test_one_visit(augmentation: str, second: str, count: int, batch_size: int, colours: str) -> None:
     """Also of a partition smaller than a batch, of batches of one, and of a client with one class."""
-    assert FedLSR().views(augmentation) == [augmentation, second]
+    method = FedLSR(colours=colours)
+    assert method.views(augmentation) == [augmentation, second][: 2 if colours == "images" else 1]
     config = RunConfig(
         model="cnn", image_size=16, batch_size=batch_size, drop_last=False, augmentation=augmentation, local_epochs=2
     )
@@ -140,13 +144,25 @@ def test_one_visit(augmentation: str, second: str, count: int, batch_size: int) 
     labels = torch.full((count,), 2)
     reports = [
         train_locally(
-            build_model("cnn", 5, seed=3), images, labels, FedLSR(), config, CPU,
+            build_model("cnn", 5, seed=3), images, labels, method, config, CPU,
             derived_generator(1, "t"), server_round=2,
         )
         for _ in range(2)
     ]  # fmt: skip
     assert reports[0].images_seen == 2 * count
     assert reports[0].epoch_losses == reports[1].epoch_losses
+
+
+def test_the_second_view_of_a_batch_is_made_of_the_first() -> None:
+    inputs = torch.randn(4, 3, 8, 8, generator=derived_generator(1, "x"))
+    seen = Seen(torch.arange(4), torch.zeros(4, dtype=torch.long), (4,), 0, [inputs])
+    method = FedLSR(colours="batch")
+    assert method.views("crop-flip") == ["crop-flip"]
+    generator = derived_generator(1, "t")
+    first, second = method.mix(seen, visit_of(Y, generator=generator))
+    assert first is inputs
+    torch.testing.assert_close(second, distort_inputs(inputs, derived_generator(1, "t")))
+    assert not torch.equal(method.mix(seen, visit_of(Y, generator=generator))[1], second)  # drawn for each batch
 
 
 @pytest.mark.parametrize(
@@ -158,6 +174,7 @@ def test_one_visit(augmentation: str, second: str, count: int, batch_size: int) 
         ({"warm_up_rounds": -2}, "warm-up-rounds must be a whole number"),
         ({"warm_up_rounds": 2.5}, "warm-up-rounds must be a whole number"),
         ({"form": "code"}, "form must be one of paper, reference"),
+        ({"colours": "grey"}, "colours must be one of images, batch"),
     ],
 )
 def test_bad_values_end_in_a_sentence(values: dict[str, Any], sentence: str) -> None:
