@@ -25,7 +25,7 @@ import typer
 from benchmarks.methods.cost import median_ratio, ratios
 from benchmarks.methods.rows import LAST, Cost, Row, append, markdown, read, table
 from benchmarks.methods.runs import in_processes, placed, through_flower
-from benchmarks.methods.settings import METHODS, SETTINGS, WARM, mark_of
+from benchmarks.methods.settings import METHODS, SETTINGS, WARM, mark_of, rows_of
 from benchmarks.tools.command import run_command
 from benchmarks.tools.report import machine
 from data.options import file_to_write
@@ -42,14 +42,20 @@ def missing(
 ) -> list[tuple[str, str, int]]:
     """Runs that have no row yet, seed by seed, so that even an incomplete table compares like with like."""
     there = {row.key for row in rows}
-    wanted = [(setting, method, seed) for seed in seeds for setting in settings for method in methods]
+    wanted = [
+        (setting, method, seed)
+        for seed in seeds
+        for setting in settings
+        for method in methods
+        if method in rows_of(setting)
+    ]
     return [key for key in wanted if (*key, mark_of(*key[:2])) not in there]
 
 
 def measure_costs(results: Path, settings: Sequence[str], methods: Sequence[str]) -> None:
     """Add a line for each method, whether or not there is one; the newest counts."""
     for setting in settings:
-        for method in methods:
+        for method in [name for name in methods if name in rows_of(setting)]:
             config = placed(setting, method, SEEDS[0], results.parent)
             # From the second round on in stage 2, where these methods differ.
             config["method-args"] = str(config["method-args"]).replace(WARM, "warm-up-rounds=1")
@@ -101,7 +107,7 @@ def main(
         failed = (in_processes if in_process else through_flower)(path, wanted, at_once)
     for one in settings:
         # The base is in every table, so that a method that is asked for alone is compared with it.
-        print(section(one, [name for name in METHODS if name in {*methods, "ce"}], seeds, path))
+        print(section(one, [name for name in rows_of(one) if name in {*methods, "ce"}], seeds, path))
     print(", ".join(f"{key} {value}" for key, value in machine(PACKAGES).items()))
     if failed:
         raise typer.Exit(1)

@@ -131,8 +131,10 @@ def test_the_matrix_of_a_setting_is_that_of_its_noise() -> None:
         np.testing.assert_array_equal(shares > 0, matrix > 0)
 
 
-@pytest.mark.parametrize("setting", method_settings.SETTINGS)
-@pytest.mark.parametrize("method", method_settings.METHODS)
+@pytest.mark.parametrize(
+    ("setting", "method"),
+    [(setting, method) for setting in method_settings.SETTINGS for method in method_settings.rows_of(setting)],
+)
 def test_every_row_is_a_run_that_the_app_accepts(setting: str, method: str, tmp_path: Path) -> None:
     config = method_settings.config_of(setting, method, 1)
     config["method-args"] = str(config["method-args"]).replace(method_settings.MATRIX, str(tmp_path))
