@@ -154,7 +154,7 @@ METHODS = {
         "dividemix",
         WARM,
         by_setting={
-            **dict.fromkeys(("mixed", "digits-symmetric"), {"method-args": f"{WARM} {SYMMETRIC}"}),
+            **{name: {"method-args": f"{WARM} {SYMMETRIC}"} for name in ("mixed", "digits-symmetric")},
             "digits-pairflip": {"method-args": f"{WARM} alpha=4.0"},
         },
     ),
