@@ -53,9 +53,8 @@ class CoTeachingPlus(CoTeaching):
         visit.scratch["left_out"].index_fill_(0, batch.rows[left_out], True)
         predicted, predicted_by_other = (views[0].logits.argmax(dim=1) for views in batch.views)
         differ = predicted != predicted_by_other
-        none = ~differ.any()
-        count = kept_of(rate, differ.sum()).masked_fill(none, len(differ))
-        return _mean_of_easiest(one, other, differ | none, count) + _mean_of_easiest(other, one, differ | none, count)
+        count = kept_of(rate, differ.sum()).masked_fill(~differ.any(), len(differ))
+        return _mean_of_easiest(one, other, differ, count) + _mean_of_easiest(other, one, differ, count)
 
 
 def kept_of(forget_rate: float, count: Tensor) -> Tensor:
@@ -63,15 +62,15 @@ def kept_of(forget_rate: float, count: Tensor) -> Tensor:
     return ((1 - forget_rate) * count.double() + 1e-9).floor().long().clamp(min=1)
 
 
-def _mean_of_easiest(losses: Tensor, judged: Tensor, among: Tensor, count: Tensor) -> Tensor:
+def _mean_of_easiest(losses: Tensor, judged: Tensor, first: Tensor, count: Tensor) -> Tensor:
     """The mean of the `losses` of some images, without waiting for the device to say how many they are.
 
     Args:
         losses: (batch,) of the network that learns.
         judged: (batch,) losses of the other one; the images where they are smallest are taken.
-        among: (batch,) bool, which images may be taken.
-        count: () int64, how many are; at least 1, and not more than may be.
+        first: (batch,) bool, images that are taken before any others.
+        count: () int64, how many are taken, at least 1.
     """
-    order = easiest_first(judged.masked_fill(~among, math.inf))
+    order = easiest_first(judged.masked_fill(~first, math.inf))
     taken = torch.arange(len(losses), device=losses.device) < count
     return losses[order].where(taken, 0.0).sum() / count

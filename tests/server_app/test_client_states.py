@@ -104,31 +104,28 @@ def test_a_run_that_is_cut_off_ends_like_an_undisturbed_one(
     assert outcome_of(_run(tmp_path / "cut", tiny_sample, resume="auto")) == expected
 
 
+REMEMBERING = [name for name in METHODS if METHODS[name].remembers]
 # What makes each do more than its warm-up in five rounds.
-REMEMBERING = {
-    "elr": "",
+ARGS = {
     "selfie": "warm-up-rounds=0 history=2",
     "joint-optimization": "warm-up-rounds=1 history=3",
-    "fedelc": "warm-up-rounds=1 clients='all-noisy'",
+    **dict.fromkeys(("fedelc", "maskedoptim", "dualoptim"), "warm-up-rounds=1 clients='all-noisy'"),
 }
-
-
-def test_every_method_that_remembers_is_cut_off_below() -> None:
-    assert list(REMEMBERING) == [name for name in METHODS if METHODS[name].remembers and name != "ce"]
 
 
 @pytest.mark.parametrize("method", REMEMBERING)
 def test_every_method_that_remembers_ends_like_an_undisturbed_one(
     tmp_path: Path, tiny_sample: Path, method: str
 ) -> None:
-    settings = {"method": method, "method_args": REMEMBERING[method], "local_epochs": 2}
+    settings = {"method": method, "method_args": ARGS.get(method, ""), "local_epochs": 2}
     undisturbed = _run(tmp_path / "undisturbed", tiny_sample, **settings)
     with pytest.raises(CutOffError):
         _run(tmp_path / "cut", tiny_sample, handler=_dies_at(6), resume="auto", **settings)
     resumed = _run(tmp_path / "cut", tiny_sample, resume="auto", **settings)
     assert outcome_of(resumed) == outcome_of(undisturbed)
-    corrected, expected = read_corrected(resumed), read_corrected(undisturbed)
-    assert np.array_equal(corrected.believed, expected.believed)
+    if METHODS[method].corrects:
+        corrected, expected = read_corrected(resumed), read_corrected(undisturbed)
+        assert np.array_equal(corrected.believed, expected.believed)
 
 
 def test_a_run_can_return_to_the_checkpoint_before_the_last(tmp_path: Path, tiny_sample: Path) -> None:
