@@ -28,13 +28,14 @@ def test_similar_centroids_count_more_by_hand() -> None:
 
 
 def test_a_class_that_is_new_to_the_server_gets_the_plain_mean() -> None:
-    np.testing.assert_allclose(_merged(ONE, OTHER, known=np.array([False, False])), (ONE + OTHER) / 2)
+    means: np.ndarray = (ONE + OTHER) / 2
+    np.testing.assert_allclose(_merged(ONE, OTHER, known=np.array([False, False])), means)
 
 
 def test_a_client_that_lacks_a_class_does_not_count_in_it() -> None:
     lacking = np.array([[1, 1], [1e6, 1e6]], dtype=np.float32)
     new = _merged(lacking, OTHER, held=[[True, False], [True, True]])
-    np.testing.assert_allclose(new, [[1.585786, 0.414214], [1, 1]], atol=1e-5)
+    np.testing.assert_allclose(new, [[1.585786, 0.414214], [1.0, 1.0]], atol=1e-5)
 
 
 def test_a_class_that_nobody_has_stays_as_it_was() -> None:
