@@ -109,13 +109,22 @@ class RoundLoop:
                 # Clients train the next round while the server evaluates this one, unless `callbacks.failure_gate` may
                 # still stop the run.
                 early = self._overlap and not sent.tally.failures and server_round < self._config.num_server_rounds
-                following = self._exchange.send(server_round + 1, arrays) if early else None
+                following, stopped = self._send_early(server_round + 1, arrays) if early else (None, None)
                 result = self._evaluate(sent, arrays, metrics, state, times)
                 sent, done = following, done + result.seconds
                 for callback in self._callbacks:
                     callback.after_round(result)
+                if stopped:
+                    raise stopped
                 if previous is not arrays:
                     previous.clear()  # it is part of reference cycles, see `take_arrays`
+
+    def _send_early(self, server_round: int, arrays: ArrayRecord) -> tuple[Sent | None, RunStoppedError | None]:
+        """Send a round while the one before it is not on disk yet; what stops it must not lose that one."""
+        try:
+            return self._exchange.send(server_round, arrays), None
+        except RunStoppedError as error:
+            return None, error
 
     def _aggregate(self, sent: Sent) -> tuple[ArrayRecord, MetricRecord]:
         averaged, metrics = self._strategy.aggregate_train(sent.server_round, self._exchange.train_replies(sent))
