@@ -12,8 +12,9 @@ from methods import METHODS
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+TABLE = TEXT[TEXT.index("| `ce` |") :].partition("\n\n")[0]
 ROWS = {
-    name: row.split(" | ") for name, row in re.findall(r"^\| `([a-z-]+)` \| (.*) \|$", TEXT, re.MULTILINE)
+    name: row.split(" | ") for name, row in re.findall(r"^\| `([a-z-]+)` \| (.*) \|$", TABLE, re.MULTILINE)
 }  # what, parameters, passes, kept, server, paper
 
 

@@ -12,7 +12,9 @@ from client_app.app import app as client_app
 from server_app import rounds
 from server_app import strategy as setup
 from server_app.clean_sets import CleanSet
-from tests.fakes import TIMES, InProcessGrid, rounds_of, run_in_process
+from server_app.exchange import Exchange
+from server_app.stopping import RunStoppedError
+from tests.fakes import TIMES, InProcessGrid, outcome_of, rounds_of, run_in_process
 
 
 def _recorded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -116,6 +118,28 @@ def test_after_a_failure_the_round_is_checked_before_the_next_one_is_sent(
         "sent query", "sent train", "sent train", "state", "evaluated", "sent train", "state", "sent train",
         "evaluated", "state", "evaluated",
     ]  # fmt: skip
+
+
+def test_a_round_is_kept_although_the_next_one_cannot_be_sent(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_sample: Path
+) -> None:
+    """Round 3 is sent before round 2 is evaluated and written down."""
+    send = Exchange.send
+
+    def stops(self: Exchange, server_round: int, arrays: Any) -> Any:
+        if server_round == 3:
+            raise RunStoppedError("round 3: too few clients.")
+        return send(self, server_round, arrays)
+
+    settings: dict[str, Any] = {"data_dir": str(tiny_sample), "model": "cnn", "num_server_rounds": 4}
+    with monkeypatch.context() as patched:
+        patched.setattr(Exchange, "send", stops)
+        with pytest.raises(RunStoppedError, match="too few clients"):
+            run_in_process(tmp_path, **settings)
+    assert [line["round"] for line in rounds_of(tmp_path / "run")] == [1, 2]
+    assert (tmp_path / "run" / "checkpoints" / "round-00002.safetensors").exists()
+    run_in_process(tmp_path, resume="auto", **settings)
+    assert outcome_of(tmp_path / "run") == outcome_of(run_in_process(tmp_path / "undisturbed", **settings))
 
 
 def test_a_run_that_stopped_between_two_rounds_ends_as_if_it_had_not(tmp_path: Path, tiny_sample: Path) -> None:
