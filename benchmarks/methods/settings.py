@@ -147,6 +147,7 @@ METHODS = {
     "selfie": _history("selfie", f"noise-rate={WRONG}"),
     "joint-optimization": _history("joint-optimization"),
     "fedlsr": MethodSpec("fedlsr", "gamma=0.4 entropy=0.3"),
+    "fedlsr-reference": MethodSpec("fedlsr", "gamma=0.4 entropy=0.3 form='reference'"),
     "co-teaching": MethodSpec("co-teaching", f"forget-rate={WRONG}"),
     "co-teaching-plus": MethodSpec("co-teaching-plus", f"forget-rate={WRONG} start-rounds=4"),
     # The authors' own for symmetric and for asymmetric noise; their defaults are those for Clothing1M.
