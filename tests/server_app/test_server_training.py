@@ -181,6 +181,24 @@ def test_a_run_that_is_cut_off_ends_like_an_undisturbed_one(
     assert [f"train {number}" for number in range(0 if first == 1 else first, 4)] == HAPPENED
 
 
+@pytest.mark.parametrize("killed_in", [0, 2])
+def test_a_run_that_is_cut_off_while_the_server_trains(
+    tmp_path: Path, tiny_sample: Path, monkeypatch: pytest.MonkeyPatch, killed_in: int
+) -> None:
+    expected = outcome_of(_run(tmp_path / "undisturbed", tiny_sample))
+    train = Supervising.train
+
+    def killed(self: Supervising, server_round: int, model: nn.Module, workbench: Workbench) -> None:
+        train(self, server_round, model, workbench)
+        if server_round == killed_in:
+            raise CutOffError
+
+    with monkeypatch.context() as patch, pytest.raises(CutOffError):
+        patch.setattr(Supervising, "train", killed)
+        _run(tmp_path / "cut", tiny_sample, resume="auto")
+    assert outcome_of(_run(tmp_path / "cut", tiny_sample, resume="auto")) == expected
+
+
 def test_the_list_is_decoded_once_and_has_both_labels(
     tmp_path: Path, tiny_sample: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
