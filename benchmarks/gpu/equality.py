@@ -21,7 +21,7 @@ from learning.evaluation import evaluate
 from learning.training import TrainingReport, train_locally
 from methods import METHODS
 from probe.client import HEAVIEST
-from task import NORMALIZATIONS, Compute, build_model, derived_generator, pick_compute
+from task import NORMALIZATIONS, Compute, Heads, build_model, derived_generator, pick_compute
 
 IMAGES, SIDE, BATCH, EPOCHS = 96, 64, 16, 2
 if scale() is TOY:
@@ -82,8 +82,8 @@ def weights(model: nn.Module) -> Tensor:
     return torch.cat([value.detach().flatten().double().cpu() for value in model.parameters()])
 
 
-def fresh(name: str, device: torch.device, networks: int = 1) -> nn.Module:
-    return build_model(name, CLASSES, seed=1, networks=networks).to(device)
+def fresh(name: str, device: torch.device, networks: int = 1, heads: Heads = ()) -> nn.Module:
+    return build_model(name, CLASSES, seed=1, networks=networks, heads=heads).to(device)
 
 
 def compare_precisions(name: str, device: torch.device) -> None:
@@ -161,7 +161,7 @@ def compare_methods(device: torch.device) -> None:
         losses: list[list[float]] = []
         try:
             for at in (torch.device("cpu"), device):
-                model, state = fresh("cnn", at, method.networks), None
+                model, state = fresh("cnn", at, method.networks, method.heads), None
                 compute, found = Compute(at, torch.float32), []
                 for number in (3, 4):
                     report = visit(
