@@ -40,10 +40,8 @@ def problems_of_method(config: RunConfig, method: Any, strategy: Any) -> Iterato
         )
     if config.strategy == "qfedavg" and (method.loss_may_be_negative or method.finds_noisy_clients):
         # It weights each client by a power of its loss.
-        why = "may be negative" if method.loss_may_be_negative else "is not the same function on all clients"
-        yield (
-            f"{refused}, whose loss {why}, and q-FedAvg weights clients by a power of their loss; it must be another"
-            " strategy."
+        yield _losses_refused(
+            config, "may be negative" if method.loss_may_be_negative else "is not the same function on all clients"
         )
     if config.privacy != "none" and method.finds_noisy_clients:
         yield (
@@ -55,6 +53,13 @@ def problems_of_method(config: RunConfig, method: Any, strategy: Any) -> Iterato
             f"run config: 'compile' is true, but 'method' is {name!r}, which looks inside the network; it must be"
             " false."
         )
+
+
+def _losses_refused(config: RunConfig, why: str) -> str:
+    return (
+        f"run config: 'strategy' is {config.strategy!r}, but 'method' is {config.method!r}, whose loss {why}, and"
+        " q-FedAvg weights clients by a power of their loss; it must be another strategy."
+    )
 
 
 def problems_of_privacy(config: RunConfig, strategy: Any) -> Iterator[str]:
@@ -100,6 +105,8 @@ def problems_of_values(config: RunConfig, args: Mapping[str, Mapping[str, Any]])
     given = {**{name: one.default for name, one in known.parameters.items()}, **args["method-args"]}
     if config.method == "sce" and not given["alpha"] and not given["beta"]:
         yield f"run config: 'method-args' is {config.method_args!r}; alpha of sce must be above 0 if beta is 0."
+    if config.method == "forward" and config.strategy == "qfedavg" and given["correction"] == "backward":
+        yield _losses_refused(config, "may be negative with correction='backward'")
     if known.finds_noisy_clients and given["warm_up_rounds"] >= max(2, config.num_server_rounds):
         yield (
             f"run config: 'method-args' sets warm-up-rounds to {given['warm_up_rounds']}, but 'num-server-rounds' is"

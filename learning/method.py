@@ -211,7 +211,6 @@ class Method:
         strategy: What ``strategy = "auto"`` stands for.
         finds_noisy_clients: Whether its server half tells noisy clients from clean ones, and what clients train on
             depends on it, so that their losses cannot be compared.
-        loss_may_be_negative: Whether it may be, as with a pull towards targets.
     """
 
     networks: ClassVar[int] = 1
@@ -225,7 +224,6 @@ class Method:
     suspects: ClassVar[bool] = False
     strategy: ClassVar[str] = "fedavg"
     finds_noisy_clients: ClassVar[bool] = False
-    loss_may_be_negative: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         """A method that checks more calls this first, since it is the dataclass that calls it.
@@ -243,6 +241,11 @@ class Method:
         trained; a method updates it. A method with one must also have `remembers`. Usually a class attribute as well;
         a property where it depends on parameters.
         """
+        return False
+
+    @property
+    def loss_may_be_negative(self) -> bool:
+        """Whether it may be, as with a pull towards targets; a class attribute or a property, likewise."""
         return False
 
     def views(self, augmentation: str) -> list[str]:

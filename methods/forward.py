@@ -49,6 +49,10 @@ class Forward(Method):
     smoothing: float = parameter(1.0, interval(0))
     correction: str = parameter("forward", one_of(*CORRECTIONS))
 
+    @property
+    def loss_may_be_negative(self) -> bool:
+        return self.correction == "backward"
+
     def begin(self, visit: Visit) -> None:
         """Keep what the visit's losses need: log T, or T^-1, (C, C) float32.
 

@@ -53,10 +53,11 @@ def _table(name: str, classes: Mapping[str, Callable[..., Any]], known: type) ->
     lines, usual = [f"{name} = {{"], known({})
     for key, cls in classes.items():
         facts = [
-            f"        {field.name}={_value(getattr(cls, field.name))},"
+            f"        {field.name}={_value(value)},"
             for field in dataclasses.fields(known)
             if field.name != "parameters"
-            and getattr(cls, field.name, getattr(usual, field.name)) != getattr(usual, field.name)
+            and (value := getattr(cls, field.name, getattr(usual, field.name))) != getattr(usual, field.name)
+            and not isinstance(value, property)  # it depends on parameters: see `problems_of_values`
         ]
         lines += [f"    {_quoted(key)}: {known.__name__}(", "        {", *_parameters(cls, " " * 12), "        },"]
         lines += [*facts, "    ),"]

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from config.check import examine
 from config.combinations import check_combination
 from config.run_config import ConfigError, RunConfig
 from methods import METHODS, build_method, with_own_strategy
@@ -68,11 +69,23 @@ def test_daagg_needs_a_method_that_finds_noisy_clients() -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "why"), [("elr", "may be negative"), ("fedelc", "is not the same function on all clients")]
+    ("method", "args", "why"),
+    [
+        ("elr", "", "may be negative"),
+        ("forward", "correction='backward'", "may be negative"),
+        ("fedelc", "", "is not the same function on all clients"),
+    ],
 )
-def test_q_fedavg_needs_losses_that_can_be_compared(method: str, why: str) -> None:
+def test_q_fedavg_needs_losses_that_can_be_compared(method: str, args: str, why: str) -> None:
     with pytest.raises(ConfigError, match=why):
-        _check(method=method, strategy="qfedavg")
+        _check(method=method, method_args=args, strategy="qfedavg")
+    values = {"method": method, "method-args": args, "strategy": "qfedavg"}
+    assert [why in problem for problem in examine(values)[1]] == [True]
+
+
+def test_q_fedavg_takes_the_forward_correction() -> None:
+    _check(method="forward", strategy="qfedavg")
+    assert not examine({"method": "forward", "strategy": "qfedavg"})[1]
 
 
 def test_losses_by_class_are_not_private() -> None:
