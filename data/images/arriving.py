@@ -40,6 +40,7 @@ class Queue:
                 rows = self._order[self._at : self._at + most]
                 self._at += most
                 rows = rows[~self._taken[rows]]
+                rows = rows[np.sort(np.unique(rows, return_index=True)[1])]  # a row may be needed several times
                 if len(rows):
                     self._taken[rows] = True
                     return rows
