@@ -58,19 +58,21 @@ def client_work(config: RunConfig, steps: int, images: int) -> Work:
     ours = kept_replica(config.model, CLASSES, compute.device, config.compile, method.networks, method.heads)
     count, side = steps * config.batch_size, stored_size(config.augmentation, config.image_size)
     pixels = torch.randint(256, (count, side, side, 3), generator=generator, dtype=torch.uint8)
-    if compute.device.type == "cuda" and images > count:
-        # All images of a client may go to the GPU; here they are views of one image, which take no memory until then.
-        pixels = pixels[:1].expand(images, -1, -1, -1)
+    size = pixels[0].nbytes  # of one image
     labels = torch.randint(CLASSES, (count,), generator=generator)
 
     kept = tables(method, images, ours.model, config, compute)
 
     def train(count: int) -> tuple[int, float]:
-        held = Images(pixels, compute.device, stay=has_room(pixels.nbytes, compute.device))
+        stay = has_room(size * max(images, count), compute.device)
+        # A method may look at all images of a visit, so it has as many as it trains on; this is where the others lie.
+        others = torch.empty(size * max(images - count, 0), dtype=torch.uint8, device=compute.device) if stay else None
+        held = Images(pixels[:count], compute.device, stay=stay)
         report = train_locally(
             ours.model, held, labels[:count], method, config, compute, generator,
             optimizer=ours.optimizer, server_round=config.num_server_rounds, told=HEAVIEST,
         )  # fmt: skip
+        del others
         return report.images_seen, report.seconds
 
     def work() -> tuple[int, float]:

@@ -288,6 +288,16 @@ def test_a_network_that_clients_keep_is_there_while_memory_is_measured() -> None
     assert sum(value.nbytes for value in kept) == 4 * 14 * 5000 + sum(v.nbytes for v in model.state_dict().values())
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_can_be_measured(method: str) -> None:
+    """Several look at all images of a visit, of which a probe has as many as it trains on."""
+    config = RunConfig(model="cnn", image_size=16, batch_size=4, method=method, precision="fp32", num_server_rounds=10)
+    images, seconds = client.client_work(config, steps=5, images=200)()
+    assert images >= 20
+    assert seconds > 0
+    kept_replica.cache_clear()
+
+
 def test_second_networks_are_measured() -> None:
     config = RunConfig(model="cnn", image_size=16, batch_size=4, method="co-teaching", precision="fp32")
     kept_replica.cache_clear()
