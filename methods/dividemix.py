@@ -98,10 +98,8 @@ class DivideMix(Method):
 
     def ramp_at(self, server_round: int, num_rounds: int) -> float:
         """r_t; rounds count from 1, which is t = 0."""
-        length, past = (
-            rounds_of(self.ramp, self.ramp_rounds, num_rounds),
-            server_round - 1 - self.warm_up_of(num_rounds),
-        )
+        length = rounds_of(self.ramp, self.ramp_rounds, num_rounds)
+        past = server_round - 1 - self.warm_up_of(num_rounds)
         return min(max(past / length, 0.0), 1.0) if length else float(past >= 0)
 
     def views(self, augmentation: str) -> list[str]:
