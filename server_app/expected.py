@@ -4,7 +4,7 @@ else.
 Every handler of the ClientApp has its entry here, and a query of a method in that method's server half.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -138,3 +138,9 @@ class Expected:
                 " answers does not describe."
             )
         return {keys.METRICS: answers[action]}
+
+
+def shared_metrics(replies: Iterable[Records]) -> frozenset[str]:
+    """The metrics that each of a round's replies must hold, whatever else a method reports of single clients."""
+    needed = [{name for name, rule in one[keys.METRICS].items() if rule.needed} for one in replies]
+    return frozenset(set.intersection(*needed)) if needed else frozenset()

@@ -145,6 +145,37 @@ def test_what_a_visit_used_may_be_nothing_or_a_number_of_numpys(
         assert lines[0]["num-examples"] == 2 * max(1, number)
 
 
+@pytest.mark.parametrize("strategy", ["fedavg", "multikrum", "fedmedian", "flwr.serverapp.strategy:FedAvg"])
+def test_clients_may_report_different_numbers_and_arrays(
+    strategy: str, mine: Callable[..., None], tmp_path: Path, tiny_sample: Path
+) -> None:
+    """Flower's strategies want the same metrics in all replies."""
+    heard: list[tuple[list[int], list[int]]] = []
+
+    class Half(ServerHalf):
+        def tell(self, partition: int) -> dict[str, Any]:
+            return {"even": partition % 2 == 0}
+
+        def heard(self, server_round: int, replies: Any) -> None:
+            heard.append((sorted(k for k in replies if "x" in replies[k]), []))
+
+        def heard_arrays(self, server_round: int, arrays: Any) -> None:
+            heard[-1][1].extend(sorted(arrays))
+
+    def end(self: Any, visit: Any) -> None:
+        if visit.told["even"]:
+            visit.metrics["x"], visit.sends["c"] = 1.0, torch.ones(3)
+
+    mine(
+        end=end,
+        reports=lambda self, told, classes: {"x": Number()} if told["even"] else {},
+        sends=lambda self, told, classes, width: {"c": Floats((3,))} if told["even"] else {},
+        on_server=lambda self: Half(),
+    )
+    _run(tmp_path, tiny_sample, strategy=strategy, clients=8, fraction_train=1.0, num_server_rounds=1)
+    assert heard == [([0, 2, 4, 6], [0, 2, 4, 6])]
+
+
 def _raise(*args: Any) -> None:
     raise KeyError("gone")
 
