@@ -22,6 +22,7 @@ from learning.evaluation import evaluate
 from learning.images import Images
 from learning.inference import Inference
 from learning.method import Told
+from learning.method_rules import MethodError
 from learning.replica import check_compiler, kept_replica
 from learning.training import train_locally
 from messages import keys
@@ -53,9 +54,10 @@ def errors_as_replies(handler: Handler) -> Handler:
             code: int = ErrorCode.CLIENT_APP_RAISED_EXCEPTION
             where = f" on {name}" if (name := machine()) else ""
             reason = f"client {context.node_config.get(keys.PARTITION_ID, context.node_id)}{where}: "
-            if isinstance(error, (ConfigError, DataError)):
+            if isinstance(error, (ConfigError, DataError, MethodError)):
                 code = keys.DAMAGED if isinstance(error, BadImageError) else keys.REFUSED
-                reason += str(error)  # written for the user: no traceback needed
+                # Written for the user: no traceback needed.
+                reason += str(error) if not isinstance(error, MethodError) else f"{error}."
             elif isinstance(error, torch.OutOfMemoryError):
                 # The traceback's frames keep this visit's tensors alive; the next visit needs that memory.
                 traceback.clear_frames(error.__traceback__)
@@ -163,7 +165,7 @@ def train(message: Message, context: Context) -> Message:
     visit = report.visit
     metrics = MetricRecord(
         {
-            keys.NUM_EXAMPLES: len(split.labels) if visit.used is None else max(1, visit.used),
+            keys.NUM_EXAMPLES: len(split.labels) if visit.used is None else max(1, int(visit.used)),
             keys.TRAIN_LOSS: sum(report.epoch_losses) / len(report.epoch_losses),
             keys.EPOCH_LOSSES: report.epoch_losses,
             keys.IMAGES_SEEN: report.images_seen,

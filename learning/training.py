@@ -14,6 +14,7 @@ from learning.augmentation import views
 from learning.images import Images, images_on
 from learning.inference import Inference, features_of
 from learning.method import Batch, Method, Seen, Step, Told, View, Visit
+from learning.method_rules import check_left, check_loss, check_mixed, check_steps
 from learning.optimizer import LocalSGD
 from learning.own_network import keep_own, own_network
 from task import Compute, classifier, networks_of, to_input
@@ -74,6 +75,7 @@ def train_locally(
 
     Raises:
         FloatingPointError: The loss of an epoch is not finite.
+        MethodError: The method does what cannot be trained on, kept or sent.
     """
     started = time.perf_counter()
     optimizer = optimizer or LocalSGD(model)
@@ -109,10 +111,10 @@ def train_locally(
         seen = 0
         visit.epoch = epoch
         steps = list(method.steps(visit))
-        if not steps:
-            raise ValueError(f"{type(method).__name__} chose no image for local epoch {epoch}; one must be left")
+        check_steps(steps, visit, method)
         for (batch, rows), step in zip(images.batches([torch.cat(step.groups) for step in steps]), steps, strict=True):
             loss = method.loss(look(visit, step, batch, rows), visit)
+            check_loss(loss, method)
             scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             optimizer.take_gradients()
             if proximal is not None:
@@ -134,6 +136,7 @@ def train_locally(
         images_seen += seen
         method.end_epoch(visit)
     method.end(visit)
+    check_left(visit, method, visit.told, classifier(visit.networks[0]).in_features)
     if visit.own is not None:
         keep_own(visit.own, visit.state)
     if method.relabels:
@@ -151,7 +154,9 @@ def _look(
         network, seen = visit.networks[number], []
         drawn = views(images, method.views(config.augmentation), config.image_size, visit.generator)
         inputs = [to_input(view, compute, config.normalization) for view in drawn]
-        for mixed in method.mix(Seen(rows, labels, sizes, number, inputs), visit):
+        trained_on = method.mix(Seen(rows, labels, sizes, number, inputs), visit)
+        check_mixed(trained_on, method)
+        for mixed in trained_on:
             with compute.autocast(), features_of(network, wanted=method.features) as features:
                 logits = network(mixed)
             seen.append(View(mixed, logits.float(), *features))

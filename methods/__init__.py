@@ -10,6 +10,7 @@ from config.named import build_named
 from config.own_class import own_class
 from config.run_config import RunConfig
 from learning.method import Method
+from learning.method_rules import problem_of_class
 from methods.ce import CE
 from methods.co_teaching import CoTeaching
 from methods.co_teaching_plus import CoTeachingPlus
@@ -56,7 +57,8 @@ def build_method(config: RunConfig) -> Method:
     """The run's method, with its `method-args`: a name from the table, or a class as ``"module:Class"``.
 
     Raises:
-        ConfigError: There is no such method, or it has no such parameter, or refuses a value.
+        ConfigError: There is no such method, it has no such parameter, or refuses a value; or a class of the user's
+            says of itself what cannot be.
     """
     name, table = config.method, METHODS
     if ":" in name:
@@ -67,6 +69,8 @@ def build_method(config: RunConfig) -> Method:
             f"run config: 'method' is {name!r}; it must be one of {known}, or your own class as 'module:Class'."
         )
     method: Method = build_named("method", table, name, config.method_args)
+    if problem := problem_of_class(method, config.augmentation):
+        raise ConfigError(f"run config: 'method' is {name!r}; {problem}.")
     return method
 
 

@@ -43,6 +43,7 @@ class OnCleanImages(Method):
 
     features: ClassVar[bool] = True
     heads: ClassVar[tuple[tuple[str, int], ...]] = HEADS
+    passes: ClassVar[int] = 10**9  # `count` is the server's own business
 
     def begin(self, visit: Visit) -> None:
         visit.scratch["types"] = self.types.to(visit.labels.device)

@@ -36,6 +36,7 @@ from server_app.clean_sets import CleanSet, data_digests
 from server_app.exchange import Exchange
 from server_app.files import CHECKPOINTS, output_folder
 from server_app.grid import OrderedGrid, is_remote
+from server_app.guarded_half import GuardedHalf, server_half
 from server_app.members import check_number, known_members, roll_of
 from server_app.model_transport import Packing
 from server_app.resume import Start, begin, check_data, check_network, find_start, open_named, saved_config
@@ -74,10 +75,11 @@ def _run(grid: Grid, context: Context, lock: RunLock) -> None:
     check_combination(config, method, strategy)
     compute = pick_compute(config.precision, config.autotune)
     release = _open_data(config)
-    half = method.on_server()
-    check_privacy(config, method, half)
+    own_half = server_half(method, config.method)
+    check_privacy(config, method, own_half)
+    half = GuardedHalf(own_half, config.method)
     half.prepare(config, release)
-    lists = data_digests(release, config, half)
+    lists = data_digests(release, config, own_half)
     model = build_model(config.model, len(release.class_names), config.seed, method.networks, method.heads)
     checkpoint = start.checkpoint if start else None
     if checkpoint:

@@ -106,7 +106,7 @@ class Attendance:
             connected = [node_id for node_id in connected if self.members[node_id].partition_id in wanted]
             if hasattr(self._sampler, FRACTION):
                 # Flower samples int(clients * fraction).
-                changed[FRACTION] = min(1.0, choice.count / len(connected) + 1e-9)
+                changed[FRACTION] = min(1.0, choice.count / max(1, len(connected)) + 1e-9)
         changed.update((name, min(least, len(connected))) for name, least in self._minima.items())
         before = {name: getattr(self._sampler, name) for name in changed}
         with self._grid.waiting(self._round_timeout or ALONE_SECONDS), self._grid.only(connected):

@@ -20,7 +20,7 @@ from messages import keys
 from messages.arrays import as_array
 from methods import Method, build_method
 from server_app.attendance import RETURN_SECONDS, Attendance
-from server_app.expected import Beside, Expected, Records
+from server_app.expected import Beside, Expected, Records, shared_metrics
 from server_app.grid import OrderedGrid
 from server_app.members import Member
 from server_app.model_check import ModelCheck
@@ -142,6 +142,7 @@ class Exchange:
         expected = {message.metadata.dst_node_id: self._address(message) for message in messages}
         models = self._model_check(arrays, messages)
         tally = self._tally(server_round, self._members(expected), expected, models)
+        tally.shared = shared_metrics(expected.values())
         tally.beside = {message.metadata.dst_node_id: self._beside(message) for message in messages}
         replies = self._grid.send_and_receive(messages, timeout=limit)
         return Sent(server_round, messages, replies, tally, models, started, deadline)

@@ -4,11 +4,13 @@ else.
 Every handler of the ClientApp has its entry here, and a query of a method in that method's server half.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+from config.errors import ConfigError
 from config.run_config import RunConfig
-from data.text import LONGEST
+from data.text import LONGEST, one_line, shown
 from learning.method import Method
 from learning.schema import Field, Floats, Number, Numbers, Schema, Text, Texts
 from learning.server_half import ServerHalf, Told
@@ -83,18 +85,43 @@ class Expected:
             keys.IMAGES_SEEN: Number(0, most_seen, whole=True),
             keys.TRAIN_SECONDS: SECONDS,
             keys.VISIT_SECONDS: SECONDS,
-            **self.method.reports(told, self.classes),
             **reported_counts(self.method, member.num_examples),
         }
         if self.method.remembers:
             schema[keys.STATE_LOST] = FLAG
         if self.config.privacy.startswith("client-"):
             schema[keys.NORM_BIT] = FLAG
-        return {keys.METRICS: schema}
+        reported = self._announced("reports", told, self.classes)
+        if taken := next((name for name in reported if name in schema), None):
+            raise ConfigError(
+                f"run config: 'method' is {self.config.method!r}, whose reports announces {taken!r}, which every reply"
+                " has anyway; it must have another name."
+            )
+        return {keys.METRICS: {**schema, **reported}}
 
     def beside(self, told: Mapping[str, Told]) -> Beside:
         """The arrays beside the weights in a reply to a train message, in which the method told the client `told`."""
-        return self.method.sends(told, self.classes, self.width)
+        rules = self._announced("sends", told, self.classes, self.width)
+        if wrong := next((name for name, rule in rules.items() if not isinstance(rule, Floats)), None):
+            raise ConfigError(
+                f"run config: 'method' is {self.config.method!r}, whose sends announces {wrong!r} as"
+                f" {shown(rules[wrong])}; it must be a learning.schema.Floats."
+            )
+        return rules
+
+    def _announced(self, hook: str, *arguments: Any) -> Mapping[str, Any]:
+        """What `Method.reports` or `Method.sends` returns.
+
+        Raises:
+            ConfigError: It fails, before any client has trained.
+        """
+        try:
+            return dict(getattr(self.method, hook)(*arguments))
+        except Exception as error:  # a class of the user's may raise anything
+            raise ConfigError(
+                f"run config: 'method' is {self.config.method!r}, whose {hook} raised"
+                f" {one_line(f'{type(error).__name__}: {error}')}."
+            ) from error
 
     def in_evaluation(self, member: Member) -> Records:
         """A reply to an evaluate message."""
@@ -104,4 +131,16 @@ class Expected:
 
     def in_query(self, action: str, member: Member) -> Records:
         """An answer to what the method's server half asks."""
-        return {keys.METRICS: self.half.answers(self.classes, member.num_examples)[action]}
+        answers = self.half.answers(self.classes, member.num_examples)
+        if action not in answers:
+            raise ConfigError(
+                f"run config: 'method' is {self.config.method!r}, whose server half asks for {shown(action)}, which its"
+                " answers does not describe."
+            )
+        return {keys.METRICS: answers[action]}
+
+
+def shared_metrics(replies: Iterable[Records]) -> frozenset[str]:
+    """The metrics that each of a round's replies must hold, whatever else a method reports of single clients."""
+    needed = [{name for name, rule in one[keys.METRICS].items() if rule.needed} for one in replies]
+    return frozenset(set.intersection(*needed)) if needed else frozenset()

@@ -65,7 +65,7 @@ class OrderedGrid(Grid):
         self._packing = packing
         self._restarts = is_remote(grid)  # real nodes may be restarted, and then know nothing of their message
         self._waits_until = math.inf
-        self._listed: set[int] = set()  # empty: all
+        self._listed: set[int] | None = None  # all
         self._polls = POLL_SECONDS if self._restarts else LOCAL_POLL_SECONDS
 
     def set_run(self, run: Any) -> None:
@@ -86,7 +86,9 @@ class OrderedGrid(Grid):
         """
         if time.monotonic() > self._waits_until or self._interrupted.is_set():
             raise RunStoppedError("the strategy waited too long for nodes that are not connected.")
-        connected = set(self._grid.get_node_ids()) & self._listed if self._listed else set(self._grid.get_node_ids())
+        connected = set(self._grid.get_node_ids())
+        if self._listed is not None:
+            connected &= self._listed
         return [node_id for node_id in self._node_ids if node_id in connected]
 
     @contextlib.contextmanager
@@ -96,7 +98,7 @@ class OrderedGrid(Grid):
         try:
             yield
         finally:
-            self._listed = set()
+            self._listed = None
 
     def all_node_ids(self) -> Iterable[int]:
         """All nodes that are connected now, also those that were not in the roll call."""

@@ -42,6 +42,7 @@ class Replies:
         stops_on_damage: Whether a client that refuses because of a damaged image ends the run; for clients of our own.
         metrics: By partition, those of usable replies: numbers and lists of numbers.
         arrays: Likewise the arrays of the method, which no strategy gets to see.
+        shared: The metrics that a strategy gets to see, by name: Flower's want the same ones in all replies. None: all.
         failures: By partition, why there is no usable reply; removed if one arrives later.
         refused: Partitions that refused, or whose reply was refused, and would be again.
         lost: Nodes that were away and lost their message; they may come back.
@@ -55,6 +56,7 @@ class Replies:
     stops_on_damage: bool = False
     metrics: dict[int, dict[str, Any]] = field(default_factory=dict)
     arrays: dict[int, dict[str, np.ndarray]] = field(default_factory=dict)
+    shared: frozenset[str] | None = None
     failures: dict[int, str] = field(default_factory=dict)
     refused: set[int] = field(default_factory=set)
     lost: set[int] = field(default_factory=set)
@@ -81,7 +83,10 @@ class Replies:
                     for arrays in reply.content.array_records.values():
                         arrays.clear()  # it is part of reference cycles, see `take_arrays`
                 continue
-            self.metrics[member.partition_id] = dict(reply.content[keys.METRICS])
+            metrics = cast(MetricRecord, reply.content[keys.METRICS])
+            self.metrics[member.partition_id] = dict(metrics)
+            for name in [] if self.shared is None else [name for name in metrics if name not in self.shared]:
+                del metrics[name]
             if self.beside.get(member.node_id):
                 record = cast(ArrayRecord, reply.content.pop(keys.METHOD_ARRAYS))
                 self.arrays[member.partition_id] = {name: np.array(one) for name, one in take_arrays(record).items()}

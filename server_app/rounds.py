@@ -21,7 +21,7 @@ from server_app.callbacks import Callback, History, RoundResult, RunState
 from server_app.clean_sets import CleanSet
 from server_app.exchange import Exchange, Sent
 from server_app.server_training import ServerTraining, check_finite
-from server_app.stopping import RunStoppedError
+from server_app.stopping import EXPECTED, RunStoppedError
 from server_app.strategy import state_of
 from server_app.writing import ending
 
@@ -104,13 +104,15 @@ class RoundLoop:
                 aggregated = time.perf_counter()
                 if self._training:
                     arrays = self._training.step(server_round, arrays)
+                # Before the next round's messages go out, which may change what the method's server half knows.
                 state = RunState(state_of(self._strategy)(), self._half.state(), dict(self._exchange.visits))
+                of_method = self._half.metrics(server_round)
                 times = Times(done, aggregated, time.perf_counter())
                 # Clients train the next round while the server evaluates this one, unless `callbacks.failure_gate` may
                 # still stop the run.
                 early = self._overlap and not sent.tally.failures and server_round < self._config.num_server_rounds
                 following, stopped = self._send_early(server_round + 1, arrays) if early else (None, None)
-                result = self._evaluate(sent, arrays, metrics, state, times)
+                result = self._evaluate(sent, arrays, metrics, of_method, state, times)
                 sent, done = following, done + result.seconds
                 for callback in self._callbacks:
                     callback.after_round(result)
@@ -119,11 +121,11 @@ class RoundLoop:
                 if previous is not arrays:
                     previous.clear()  # it is part of reference cycles, see `take_arrays`
 
-    def _send_early(self, server_round: int, arrays: ArrayRecord) -> tuple[Sent | None, RunStoppedError | None]:
+    def _send_early(self, server_round: int, arrays: ArrayRecord) -> tuple[Sent | None, Exception | None]:
         """Send a round while the one before it is not on disk yet; what stops it must not lose that one."""
         try:
             return self._exchange.send(server_round, arrays), None
-        except RunStoppedError as error:
+        except EXPECTED as error:
             return None, error
 
     def _aggregate(self, sent: Sent) -> tuple[ArrayRecord, MetricRecord]:
@@ -148,6 +150,7 @@ class RoundLoop:
         sent: Sent,
         averaged: ArrayRecord,
         metrics: MetricRecord,
+        of_method: Mapping[str, float],
         state: RunState,
         times: Times,
     ) -> RoundResult:
@@ -184,7 +187,7 @@ class RoundLoop:
                 for key, value in metrics.items()
                 if isinstance(value, (int, float)) and not any(key in report for report in reports)
             },
-            of_method={**self._half.metrics(sent.server_round), **image_scores(reports)},
+            of_method={**of_method, **image_scores(reports)},
             state=state,
             exchange_seconds=times.ready - sent.started,
             overlap_seconds=max(0.0, times.before - sent.started),

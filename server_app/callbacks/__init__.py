@@ -35,7 +35,7 @@ class RoundResult:
         test: The global model on clean test; None in a round that is not evaluated.
         validation: The same on the clean list that `val-split` names; None without one as well.
         train_loss: Mean local loss over the visit, averaged over clients by examples, in nats.
-        num_examples: Images that the clients of the round hold together.
+        num_examples: Images that the round's clients hold together, or that count in the mean (`Visit.used`).
         seconds: Wall time since the previous round ended, evaluation included; over all rounds they add up to the run.
         exchange_seconds: Wall time from sending this round's messages to its global model.
         overlap_seconds: How much of that passed while the server still evaluated the previous round.

@@ -51,10 +51,9 @@ def as_json(result: RoundResult) -> dict[str, Any]:
         "images-per-second": round(result.images_per_second, 2),
         "sampled-partitions": result.sampled_partitions,
         "failed-partitions": sorted(result.failures),
-        **result.on_clients,
-        **result.of_strategy,
-        **result.of_method,
     }
+    more = {**result.on_clients, **result.of_strategy, **result.of_method}
+    values |= {key: value for key, value in more.items() if key not in values}  # "round" is how lines are found
     broken = [key for key, value in values.items() if isinstance(value, float) and not math.isfinite(value)]
     return {**values, **dict.fromkeys(broken)}
 

@@ -108,7 +108,7 @@ def test_a_metric_of_the_clients() -> None:
         compute, task.derived_generator(1, "test"),
     )  # fmt: skip
     assert 0 < report.visit.metrics["entropy"] <= np.log(3) + 1e-6
-    half = names["WatchedOnServer"]()
+    half = names["WatchedCrossEntropy"]().on_server()
     half.heard(1, {0: {"num-examples": 10, "entropy": 1.0}, 4: {"num-examples": 30, "entropy": 0.6}})
     assert half.metrics(1) == {"local-entropy": pytest.approx(0.7)}
 

@@ -310,3 +310,15 @@ def test_privacy_does_not_cover_a_choice() -> None:
         " that of uniform sampling; 'privacy' must be none, or 'method' another one."
     )
     check_privacy(config, build_method(config), ServerHalf())
+
+
+def test_when_all_chosen_ones_have_left_nobody_is_sampled_instead_of_everybody() -> None:
+    """They may leave between the method's choice and the strategy's draw."""
+    grid = OrderedGrid(InProcessGrid(client_app, partitions(3)), [7, 40510, 15477])
+    assert len(list(grid.get_node_ids())) == 3
+    with grid.only([]):
+        assert list(grid.get_node_ids()) == []
+    members = [replace(MEMBER, node_id=node_id, partition_id=k) for k, node_id in enumerate([7, 40510, 15477])]
+    strategy = FedAvg(min_train_nodes=1, min_available_nodes=1)
+    with Attendance(grid, members, strategy).sampling(Choice([99], 2)):
+        assert list(grid.get_node_ids()) == []
