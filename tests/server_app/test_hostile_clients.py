@@ -128,7 +128,7 @@ def _replies(config: RunConfig) -> dict[str, tuple[Message, Records, Beside]]:
     kinds = dict(KINDS)
     for action in expected.half.answers(CLASSES, 1):
         kinds[f"query.{action}"] = lambda expected, member, action=action: expected.in_query(action, member)  # type: ignore[misc]
-    model = build_model(config.model, CLASSES, config.seed, expected.method.networks)
+    model = build_model(config.model, CLASSES, config.seed, expected.method.networks, expected.method.heads)
     content = RecordDict(
         {
             keys.ARRAYS: ArrayRecord(model.state_dict()),
