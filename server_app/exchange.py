@@ -190,9 +190,12 @@ class Exchange:
         if choice is None:
             return None
         if choice.count < 1 or not set(choice.clients) & set(connected):
+            whose = (
+                "its choose decides that" if ":" in self._config.method else "its 'method-args' say whom it leaves out"
+            )
             raise RunStoppedError(
                 f"round {server_round}: 'method' {self._config.method!r} leaves none of {len(connected)} connected"
-                " clients to be sampled; its 'method-args' say whom it leaves out."
+                f" clients to be sampled; {whose}."
             )
         return choice
 

@@ -52,6 +52,8 @@ def check_privacy(config: RunConfig, method: Method, half: ServerHalf) -> None:
         why = "for which clients send arrays without noise beside their weights"
     elif type(half).choose is not ServerHalf.choose:
         why = "which chooses clients, and the guarantee is that of uniform sampling"
+    elif type(half).before_round is not ServerHalf.before_round:
+        why = "whose server half may ask clients for numbers without noise before a round"
     if why:
         raise ConfigError(
             f"run config: 'privacy' is {config.privacy!r}, but 'method' is {config.method!r}, {why}; 'privacy' must be"

@@ -185,7 +185,7 @@ HALVES: dict[str, tuple[dict[str, Any], str]] = {
     "half a client": (
         {"choose": lambda self, r, c, u: Choice(c, cast(int, 1.5))}, "choose of .*; it must return None, or a Choice",
     ),
-    "chooses nobody": ({"choose": lambda self, r, c, u: Choice(c, 0)}, "leaves none of 4 connected clients to be samp"),
+    "chooses nobody": ({"choose": lambda self, r, c, u: Choice(c, 0)}, "to be sampled; its choose decides that"),
     "strangers": ({"choose": lambda self, r, c, u: Choice([77], 1)}, "leaves none of 4 connected clients to be sample"),
     "tells nothing": ({"tell": lambda self, p: None}, "tell of .* returned None; it must return a dict of names to nu"),
     "tells NumPy": ({"tell": lambda self, p: {"x": np.float32(1)}}, r"tell of .* returned \{'x': .*\}; it must return"),

@@ -17,7 +17,7 @@ from flwr.serverapp.strategy import FedAvg
 
 from client_app.app import app as client_app
 from config.run_config import ConfigError, RunConfig
-from learning.server_half import Choice, ServerHalf
+from learning.server_half import Ask, Choice, ServerHalf
 from methods import METHODS, build_method
 from methods.ce import CE
 from methods.noisy_clients import Detection
@@ -301,7 +301,12 @@ def test_if_all_are_noisy_all_are_sampled(tmp_path: Path, tiny_sample: Path, cap
     assert caplog.messages.count("Nobody is clean: all clients are sampled in stage 2.") == 1
 
 
-def test_privacy_does_not_cover_a_choice() -> None:
+class Asking(ServerHalf):
+    def before_round(self, server_round: int, arrays: Any, ask: Ask) -> None:
+        ask("class_losses", arrays)
+
+
+def test_privacy_does_not_cover_a_choice_or_a_question() -> None:
     config = RunConfig(privacy="server-fixed", privacy_args="noise-multiplier=1 clipping-norm=1")
     with pytest.raises(ConfigError) as caught:
         check_privacy(config, Picky(), Picking())
@@ -309,6 +314,8 @@ def test_privacy_does_not_cover_a_choice() -> None:
         "run config: 'privacy' is 'server-fixed', but 'method' is 'ce', which chooses clients, and the guarantee is"
         " that of uniform sampling; 'privacy' must be none, or 'method' another one."
     )
+    with pytest.raises(ConfigError, match="server half may ask clients for numbers without noise before a round"):
+        check_privacy(config, Picky(), Asking())
     check_privacy(config, build_method(config), ServerHalf())
 
 
