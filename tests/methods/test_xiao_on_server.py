@@ -20,17 +20,15 @@ from methods.clean_images import OnCleanImages
 from methods.noise_types import UNKNOWN, confusing_classes
 from methods.transition import count_pairs
 from methods.xiao import Xiao, XiaoOnServer
-from server_app.checkpoint_file import load_checkpoint
 from task import Compute, build_model, derived_generator
 from tests.batches_of import Y, Z, batch_of, visit_of
-from tests.fakes import CutOffError, cut_off_in, outcome_of, rounds_of, run_in_process
+from tests.fakes import run_in_process
 
 CPU = Compute(torch.device("cpu"), torch.float32)
-QUICK = "clean-epochs=2 type-epochs=2"
 HEAD = "heads.noise_types."
 
 
-def _prepared(release: Path, args: str = "", **values: Any) -> XiaoOnServer:
+def prepared(release: Path, args: str = "", **values: Any) -> XiaoOnServer:
     config = RunConfig(method="xiao", method_args=args, **values)
     half = build_method(config).on_server()
     assert isinstance(half, XiaoOnServer)
@@ -38,7 +36,7 @@ def _prepared(release: Path, args: str = "", **values: Any) -> XiaoOnServer:
     return half
 
 
-def _relabelled(sample: Path, folder: Path, labels: Any, classes: int = 14) -> Path:
+def relabelled(sample: Path, folder: Path, labels: Any, classes: int = 14) -> Path:
     """The sample, with each label of ``labels[file name]`` replaced; None leaves the line out."""
     root = shutil.copytree(sample, folder)
     for name, change in labels.items():
@@ -56,7 +54,7 @@ def _listed(root: Path, name: str) -> set[str]:
 
 def test_clients_are_told_the_matrix_row_by_row(tiny_sample: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "flwr"):
-        half = _prepared(tiny_sample)
+        half = prepared(tiny_sample)
     told = np.array(half.tell(3)["confusion"]).reshape(14, 14)
     release = open_release(tiny_sample)
     _, clean, noisy = release.double_labelled(["clean_train", "clean_val"])
@@ -84,7 +82,7 @@ def test_clients_are_told_the_matrix_row_by_row(tiny_sample: Path, caplog: pytes
 )
 def test_settings_that_spoil_it_are_refused(tiny_sample: Path, values: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        _prepared(tiny_sample, **values)
+        prepared(tiny_sample, **values)
     assert sentence in str(caught.value)
     assert str(caught.value).startswith("run config: 'method' is 'xiao', whose server trains on clean train and")
 
@@ -94,7 +92,7 @@ def test_too_few_images_with_both_labels_are_refused(tiny_sample: Path, tmp_path
     mine = sorted(_listed(tiny_sample, "clean_train"))
     spared = [key for key in mine if key.encode() in open_release(tiny_sample).double_labelled(["clean_train"])[0]]
     gone = set(mine) - set(spared[:left])
-    root = _relabelled(
+    root = relabelled(
         tiny_sample, tmp_path / "release", {"noisy_label_kv.txt": lambda key, label: None if key in gone else label}
     )
     with pytest.raises(ConfigError) as caught:
@@ -290,77 +288,3 @@ def test_a_resnet_of_32_pixels_and_a_last_image_that_is_left_alone() -> None:
 
 
 # Whole runs.
-
-
-def _run(out: Path, sample: Path, **changes: Any) -> Path:
-    fixed = {"method": "xiao", "method_args": f"{QUICK} first-stage-rounds=2", "model": "cnn", "image_size": 16}
-    return run_in_process(out, data_dir=str(sample), **{**fixed, "num_server_rounds": 4, **changes})
-
-
-def test_a_whole_run(tmp_path: Path, tiny_sample: Path) -> None:
-    run_dir = _run(tmp_path, tiny_sample)
-    lines = rounds_of(run_dir)
-    assert [line["failed-partitions"] for line in lines] == [[]] * 4
-    assert all(0 < line["server-loss"] < 10 for line in lines)
-    early, late = (
-        load_checkpoint(run_dir / "checkpoints" / f"round-0000{number}.safetensors").model for number in (3, 4)
-    )
-    assert early.keys() >= {f"{HEAD}weight", f"{HEAD}bias"}
-    assert not np.array_equal(early[f"{HEAD}bias"], late[f"{HEAD}bias"])
-
-
-@pytest.mark.parametrize("strategy", ["fedavg", "fedadam"])
-@pytest.mark.parametrize("message", [2, 5, 7])
-def test_a_run_that_is_cut_off_ends_like_an_undisturbed_one(
-    tmp_path: Path, tiny_sample: Path, strategy: str, message: int
-) -> None:
-    """In round 1, at the beginning of stage 2, and in the last round."""
-    changes = {"strategy": strategy, "augmentation": "crop-flip"}
-    expected = outcome_of(_run(tmp_path / "undisturbed", tiny_sample, **changes))
-    with pytest.raises(CutOffError):
-        _run(tmp_path / "cut", tiny_sample, handler=cut_off_in(message), resume="auto", **changes)
-    assert outcome_of(_run(tmp_path / "cut", tiny_sample, resume="auto", **changes)) == expected
-
-
-def test_with_privacy_since_the_servers_steps_use_its_own_images(tmp_path: Path, tiny_sample: Path) -> None:
-    args = "noise-multiplier=0.1 clipping-norm=5.0"
-    assert len(rounds_of(_run(tmp_path, tiny_sample, privacy="client-fixed", privacy_args=args))) == 4
-
-
-def test_compiling_is_refused(tmp_path: Path, tiny_sample: Path) -> None:
-    with pytest.raises(ConfigError, match="'compile' is true, but 'method' is 'xiao', which looks inside the network"):
-        _run(tmp_path, tiny_sample, compile=True)
-
-
-def test_two_classes(tmp_path: Path, tiny_sample: Path) -> None:
-    files = ("noisy_label_kv.txt", "clean_label_kv.txt", "true_label_kv.txt")
-    halved = dict.fromkeys(files, lambda key, label: label % 2)
-    root = _relabelled(tiny_sample, tmp_path / "release", halved, classes=2)
-    for line in rounds_of(_run(tmp_path, root, fraction_train=1.0)):
-        assert line["failed-partitions"] == []
-        assert np.isfinite(line["test-loss"])
-
-
-def test_labels_that_are_never_wrong(tmp_path: Path, tiny_sample: Path) -> None:
-    """Cm is all zeros."""
-    release = open_release(tiny_sample)
-    right = {
-        key.decode(): label
-        for name in ("clean_train", "clean_val")
-        for key, label in zip(release.split(name).keys, release.split(name).labels, strict=True)
-    }
-    root = _relabelled(
-        tiny_sample, tmp_path / "release", {"noisy_label_kv.txt": lambda key, label: right.get(key, label)}
-    )
-    assert not np.array(_prepared(root).tell(0)["confusion"]).any()
-    assert all(np.isfinite(line["train-loss"]) for line in rounds_of(_run(tmp_path, root)))
-
-
-def test_a_run_starts_from_another_methods_weights_and_the_other_way_round(tmp_path: Path, tiny_sample: Path) -> None:
-    plain = _run(tmp_path / "plain", tiny_sample, method="ce", method_args="", num_server_rounds=1)
-    headed = _run(tmp_path / "headed", tiny_sample, num_server_rounds=1, pretrained=str(plain / "model.safetensors"))
-    again = _run(
-        tmp_path / "again", tiny_sample, method="ce", method_args="", num_server_rounds=1,
-        pretrained=str(headed / "model.safetensors"),
-    )  # fmt: skip
-    assert len(rounds_of(again)) == 1
