@@ -14,7 +14,6 @@ from learning.method import Batch, Seen, Visit
 from learning.mixup import Mix
 from methods import dividemix
 from methods.dividemix import DivideMix, again_and_again, clean, sharpened
-from methods.prior import distance_from_prior
 from task import Compute
 from tests.batches_of import ZB, Y, Z, batch_of, visit_of
 
@@ -152,26 +151,6 @@ def test_its_gradient_is_that_of_fixed_targets() -> None:
     ratio = (1 / 3) / P.mean(dim=0)
     prior = -P * (ratio - (P * ratio).sum(dim=1, keepdim=True)) / 2
     torch.testing.assert_close(logits.grad, (P - targets) / 2 + prior, rtol=0, atol=1e-6)
-
-
-def test_the_distance_from_the_prior() -> None:
-    uniform = torch.full((3,), 1 / 3, dtype=torch.float64)
-    _close(distance_from_prior(Z.log_softmax(dim=1), uniform), 0.131060)
-    assert distance_from_prior(Z.log_softmax(dim=1), P.mean(dim=0)).item() == pytest.approx(0)
-    certain = (1000 * torch.eye(3)[[0, 0]]).requires_grad_()
-    distance = distance_from_prior(certain.log_softmax(dim=1), torch.tensor([0.5, 0.5, 0.0]))
-    distance.backward()
-    assert distance.item() == pytest.approx(500, rel=0.01)
-    assert certain.grad is not None
-    assert torch.isfinite(certain.grad).all()
-
-
-def test_the_prior_of_the_clients_own_labels() -> None:
-    visit = visit_of(torch.tensor([0, 0, 0, 2]))
-    DivideMix(prior="given").begin(visit)
-    assert visit.scratch["prior"].tolist() == [0.75, 0, 0.25]
-    DivideMix().begin(visit)
-    assert visit.scratch["prior"].tolist() == pytest.approx([1 / 3] * 3)
 
 
 def test_warm_up_by_hand() -> None:
