@@ -124,9 +124,10 @@ def test_a_round_is_kept_although_the_next_one_cannot_be_sent(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_sample: Path
 ) -> None:
     """Round 3 is sent before round 2 is evaluated and written down."""
-    send = Exchange.send
+    send, tried = Exchange.send, list[int]()
 
     def stops(self: Exchange, server_round: int, arrays: Any) -> Any:
+        tried.append(server_round)
         if server_round == 3:
             raise RunStoppedError("round 3: too few clients.")
         return send(self, server_round, arrays)
@@ -136,6 +137,7 @@ def test_a_round_is_kept_although_the_next_one_cannot_be_sent(
         patched.setattr(Exchange, "send", stops)
         with pytest.raises(RunStoppedError, match="too few clients"):
             run_in_process(tmp_path, **settings)
+    assert tried == [1, 2, 3]  # and not once more: who waited for clients in vain need not wait again
     assert [line["round"] for line in rounds_of(tmp_path / "run")] == [1, 2]
     assert (tmp_path / "run" / "checkpoints" / "round-00002.safetensors").exists()
     run_in_process(tmp_path, resume="auto", **settings)
