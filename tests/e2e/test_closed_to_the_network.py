@@ -58,10 +58,10 @@ def test_no_port_of_a_simulation_is_open_to_other_machines(hosts: Hosts, tmp_pat
     assert begun.returncode == 0, begun.stdout + begun.stderr
     wait_for(lambda: any((tmp_path / "run" / "checkpoints").glob("round-*")))
 
-    listening = hosts.run("link", ["ss", "-ltnpH"], tmp_path).stdout.splitlines()
+    # The round that started from nothing is written before Ray's actors need have started: none is overlooked.
+    wait_for(lambda: all(name in _owners(hosts, tmp_path) for name in (*RAY, "flower-superlink")))
+    listening = _listening(hosts, tmp_path)
     ports = sorted({line.split()[3].rpartition(":")[2] for line in listening})
-    owners = " ".join(map(_command_of, listening))
-    assert all(name in owners for name in (*RAY, "flower-superlink")), owners  # so that none is overlooked
 
     assert _reached(hosts, "site-1", hosts.address, ports, tmp_path) == []
     assert len(_reached(hosts, "link", "127.0.0.1", ports, tmp_path)) == len(ports)
@@ -82,10 +82,18 @@ def _reached(hosts: Hosts, name: str, address: str, ports: list[str], cwd: Path)
     return hosts.run(name, [*script, *(f"{address} {port}" for port in ports)], cwd).stdout.splitlines()
 
 
-def _command_of(line: str) -> str:
-    (pid,) = re.findall(r"pid=(\d+)", line)[:1]
-    return _command(int(pid))
+def _listening(hosts: Hosts, cwd: Path) -> list[str]:
+    """A line of `ss` for each socket that listens."""
+    return hosts.run("link", ["ss", "-ltnpH"], cwd).stdout.splitlines()
+
+
+def _owners(hosts: Hosts, cwd: Path) -> str:
+    """The command lines of all processes that listen."""
+    pids = {int(pid) for line in _listening(hosts, cwd) for pid in re.findall(r"pid=(\d+)", line)}
+    return " ".join(map(_command, sorted(pids)))
 
 
 def _command(pid: int) -> str:
-    return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    """The command line of a process, as it calls itself now; empty once it has ended."""
+    path = Path(f"/proc/{pid}/cmdline")
+    return path.read_text().replace("\0", " ") if path.exists() else ""
