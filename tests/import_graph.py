@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 # From the bottom up: a package may import those before it. A new package needs a place here.
 LAYERS = (
     "data", "deploy", "config", "models", "task", "messages", "simulation", "learning", "methods", "client_app",
-    "server_app", "probe", "benchmarks",
+    "server_app", "runs", "experiments", "probe", "benchmarks",
 )  # fmt: skip
 OUTSIDE = frozenset({"tests", "docs", "custom"})  # may import all; none of the app imports them by name
 
