@@ -180,14 +180,14 @@ def test_clients_that_do_not_fit_end_the_run_in_one_sentence(
 
 
 def test_the_notebook_preset_runs_at_224_pixels(superlink: SuperLink, tmp_path: Path) -> None:
-    """One round as published, on a small sample of large images, with weights from a file instead of a download."""
+    """One round of two epochs, on a small sample of large images, with weights from a file instead of a download."""
     weights = tmp_path / "resnet50.pth"
     torch.save(build_model("resnet50", 1000, seed=1).state_dict(), weights)
     release = tmp_path / "release"
     draw_sample(release, train=128, clean_train=4, val=4, test=20, image_size=224, seed=2)
     config = pairs(
         preset="notebook", data_dir=release, output_dir=tmp_path, run_name="notebook",
-        num_server_rounds=1, pretrained=weights,
+        num_server_rounds=1, local_epochs=2, pretrained=weights,
     )  # fmt: skip
     outcome = superlink.run(ROOT, "--federation-config", f"num-supernodes=2 {ONE_CPU}", "-c", config)
     assert outcome.status == "finished:completed", outcome.log

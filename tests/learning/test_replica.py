@@ -26,9 +26,9 @@ def test_one_replica_is_kept_until_another_is_needed() -> None:
 def test_a_compiled_model_trains_like_the_plain_one() -> None:
     images = torch.randint(0, 256, (8, 32, 32, 3), dtype=torch.uint8, generator=derived_generator(1, "images"))
     labels = torch.arange(8) % 5
-    config = RunConfig(model="resnet18", image_size=32, batch_size=4, learning_rate=0.001)
-    plain = copy.deepcopy(kept_replica("resnet18", 5, CPU.device, False).model)
-    compiled = kept_replica("resnet18", 5, CPU.device, True)
+    config = RunConfig(model="cnn", image_size=32, batch_size=4, learning_rate=0.001)
+    plain = copy.deepcopy(kept_replica("cnn", 5, CPU.device, False).model)
+    compiled = kept_replica("cnn", 5, CPU.device, True)
     assert compiled.model.state_dict().keys() == plain.state_dict().keys()
     reports = [
         train_locally(model, images, labels, CE(), config, CPU, derived_generator(1, "t"))
