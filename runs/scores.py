@@ -1,0 +1,210 @@
+"""What a run reached, as one number for each column of a table.
+
+Accuracies are on clean test, in percent. In three of them clean test chooses nothing: that of the last round, the mean
+of the last rounds, and that of the round with the best validation accuracy. ``best-on-test`` is of the round that clean
+test itself picked.
+"""
+
+import math
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+from runs.run import Run
+
+MOST_LAST, LAST_SHARE = 10, 4  # see `last_rounds`
+DTYPE_BYTES = {
+    "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2, "I8": 1,
+    "U8": 1, "BOOL": 1,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Column:
+    """A number of each run.
+
+    Attributes:
+        key: As it is named after ``--columns``.
+        title: As it is shown.
+        unit: ``%``, ``s``, ...; empty for plain numbers.
+        digits: After the decimal point.
+        picked_on_test: Whether clean test itself decided which round it shows: not an estimate of anything.
+    """
+
+    key: str
+    title: str
+    unit: str = ""
+    digits: int = 2
+    picked_on_test: bool = False
+
+
+COLUMNS = {
+    column.key: column
+    for column in (
+        Column("last", "last round", "%"),
+        Column("last10", "mean of the last 10 rounds", "%"),  # `runs.table` names another number where there are fewer
+        Column("picked", "round picked on validation", "%"),
+        Column("best-on-test", "best round (picked on test)", "%", picked_on_test=True),
+        Column("macro-f1", "macro F1, last round", "%"),
+        Column("worst-class", "recall of the worst class, last round", "%"),
+        Column("last-loss", "loss, last round", "nats", 3),
+        Column("corrected-label-accuracy", "corrected labels that are right", "%"),
+        Column("suspects-precision", "precision of suspected images", "%"),
+        Column("suspects-recall", "recall of suspected images", "%"),
+        Column("noisy-clients-precision", "precision of noisy clients", "%"),
+        Column("noisy-clients-recall", "recall of noisy clients", "%"),
+        Column("seconds", "wall time", "s", 0),
+        Column("minutes", "wall time", "min", 1),
+        Column("images", "images seen in training", "", 0),
+        Column("bytes", "models sent and returned in training", "B", 0),
+        Column("rounds", "rounds", "", 0),
+        Column("rounds-to-target", "rounds to the target", "", 1),
+    )
+}
+DEFAULT = ("last", "last10", "picked", "best-on-test")
+TARGET = "rounds-to-target"  # the only column that a complete run may miss although it was asked for rightly
+
+
+def scores(run: Run, target: float | None = None) -> dict[str, float]:
+    """All that is known of a run, by the column's key; what is unknown or not finite is missing.
+
+    Args:
+        run: Complete, or the numbers are those of its rounds so far.
+        target: Share of clean test, 0 to 1, for ``rounds-to-target``.
+    """
+    found = {**_accuracies(run), **_of_last_round(run), **_judgements(run), **_costs(run)}
+    reached = None if target is None else rounds_to(run, target)
+    if reached is not None:
+        found[TARGET] = reached
+    return {key: float(value) for key, value in found.items() if value is not None and math.isfinite(value)}
+
+
+def last_rounds(run: Run) -> int:
+    """How many rounds ``last10`` looks at: ten, or the last quarter, rounded up, of runs of fewer than 37.
+
+    It depends on the rounds that were asked for alone, so that all runs with the same `num-server-rounds` are treated
+    alike, whether or not a rule stopped them early.
+    """
+    return min(MOST_LAST, math.ceil((run.asked or run.done) / LAST_SHARE))
+
+
+def rounds_to(run: Run, target: float) -> int | None:
+    """The first evaluated round with at least this accuracy on clean test; None if there is none."""
+    return next((int(line["round"]) for line in run.evaluated if line["test-accuracy"] >= target), None)
+
+
+def images_seen(run: Run) -> float | None:
+    """Images that went through a training step, over all rounds; None if a round does not say."""
+    return _sum(run, "images-seen")
+
+
+def picked_round(run: Run) -> dict[str, Any] | None:
+    """The line of the round with the best accuracy on validation, the first on ties; None without validation."""
+    lines = [line for line in run.evaluated if _number(line, "val-accuracy") is not None]
+    return max(lines, key=lambda line: float(line["val-accuracy"]), default=None)
+
+
+def _accuracies(run: Run) -> dict[str, float]:
+    evaluated = run.evaluated
+    if not evaluated:
+        return {}
+    accuracy = {int(line["round"]): 100 * float(line["test-accuracy"]) for line in evaluated}
+    last = max(accuracy)
+    window = [value for number, value in accuracy.items() if number > last - last_rounds(run)]
+    found = {"last": accuracy[last], "last10": math.fsum(window) / len(window), "best-on-test": max(accuracy.values())}
+    if picked := picked_round(run):
+        found["picked"] = accuracy[picked["round"]]
+    return found
+
+
+def _of_last_round(run: Run) -> dict[str, float | None]:
+    """Of the last round that was evaluated."""
+    if not run.evaluated:
+        return {}
+    line = run.evaluated[-1]
+    recalls = line.get("per-class-recall")
+    known = [value for value in recalls if _is_number(value)] if isinstance(recalls, list) else []
+    return {
+        "macro-f1": _percent(line, "macro-f1"),
+        "worst-class": 100 * min(known) if known else None,
+        "last-loss": _number(line, "test-loss"),
+    }
+
+
+def _judgements(run: Run) -> dict[str, float | None]:
+    """How well a method told right from wrong, in the last round that says so."""
+    keys = (
+        "corrected-label-accuracy", "suspects-precision", "suspects-recall", "noisy-clients-precision",
+        "noisy-clients-recall",
+    )  # fmt: skip
+    return {key: next(_percents(run, key), None) for key in keys}
+
+
+def _costs(run: Run) -> dict[str, float | None]:
+    seconds = _sum(run, "seconds")
+    return {
+        "seconds": seconds,
+        "minutes": None if seconds is None else seconds / 60,
+        "images": images_seen(run),
+        "bytes": _model_bytes(run),
+        "rounds": run.done or None,
+    }
+
+
+def _model_bytes(run: Run) -> float | None:
+    """Bytes of the global models that training messages carried, and of the models or updates that came back.
+
+    None where messages cannot be counted: clients that failed were asked a second time, and those that evaluate got the
+    model once more. What a method asks or tells besides, the roll call and Flower's own envelopes are not counted.
+    """
+    clients = [line.get("sampled-partitions") for line in run.rounds]
+    counted = all(isinstance(one, list) for one in clients) and clients
+    failed = any(line.get("failed-partitions") for line in run.rounds) or (run.folder / "failures.jsonl").exists()
+    payload = run.config.get("payload")
+    if not counted or failed or run.config.get("fraction-evaluate") != 0 or payload not in ("fp32", "fp16", "bf16"):
+        return None
+    one = _bytes_of_model(run, half=payload != "fp32")
+    return None if one is None else 2.0 * one * sum(len(sampled) for sampled in clients if isinstance(sampled, list))
+
+
+def _bytes_of_model(run: Run, *, half: bool) -> int | None:
+    """Of one model as it travels: in half precision float32 takes 2 bytes, all else what it does otherwise."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(run.folder / "model.safetensors", framework="np") as file:
+            slices = [file.get_slice(name) for name in file.keys()]  # noqa: SIM118
+            sizes: list[tuple[str, int]] = [(part.get_dtype(), math.prod(part.get_shape())) for part in slices]
+    except (OSError, SafetensorError):
+        return None
+    if any(kind not in DTYPE_BYTES for kind, _ in sizes):
+        return None
+    return sum(count * (2 if half and kind == "F32" else DTYPE_BYTES[kind]) for kind, count in sizes)
+
+
+def _sum(run: Run, key: str) -> float | None:
+    values = [_number(line, key) for line in run.rounds]
+    known = [value for value in values if value is not None]
+    return math.fsum(known) if known and len(known) == len(values) else None
+
+
+def _percents(run: Run, key: str) -> Iterator[float]:
+    """The last one first."""
+    for line in reversed(run.rounds):
+        if (value := _percent(line, key)) is not None:
+            yield value
+
+
+def _percent(line: dict[str, Any], key: str) -> float | None:
+    value = _number(line, key)
+    return None if value is None else 100 * value
+
+
+def _number(line: dict[str, Any], key: str) -> float | None:
+    value = line.get(key)
+    return float(value) if _is_number(value) else None
+
+
+def _is_number(value: Any) -> TypeGuard[int | float]:
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max  # neither NaN nor a whole number beyond it
