@@ -1,7 +1,5 @@
 """`python -m config`: what a run would do with its settings, without starting anything."""
 
-import tomllib
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -15,7 +13,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
 
 
 @app.callback()
@@ -45,10 +42,11 @@ def check(
     from config.federation import CLIENTS, problems_of_federation
     from config.known import METHODS
     from config.pairs import read_pairs
+    from config.resolve import app_defaults
 
     values, problems = read_pairs("-c", config or [])
     of_flower, unread = read_pairs("--federation-config", federation or [])
-    resolved, wrong = examine(values, _defaults())
+    resolved, wrong = examine(values, app_defaults())
     problems += [*wrong, *unread]
     if federation:
         problems += problems_of_federation(of_flower)
@@ -76,12 +74,6 @@ def _look_at_data(resolved: Any, clients: int | None, problems: list[str]) -> li
         problems.append(f"run config: 'num-clients' is {resolved.num_clients}, but there are {clients} clients.")
     problems += problems_of_data(resolved, clients)
     return ["No fault found." if clients else "No fault found; --clients also looks at what each client would hold."]
-
-
-def _defaults() -> dict[str, Any]:
-    """Those of pyproject.toml, which a user may have edited."""
-    config: dict[str, Any] = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["tool"]["flwr"]["app"]["config"]
-    return config
 
 
 def main() -> None:

@@ -14,6 +14,8 @@ from config.rules import closest
 from config.run_config import PRESETS, RunConfig
 from data.text import shown
 
+PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
+
 
 def resolve(
     overrides: Mapping[str, Any], defaults: Mapping[str, Any] | None = None, presets: Path = PRESETS
@@ -45,3 +47,9 @@ def fused_values(
             f"run config: 'preset' is {shown(name)}; it must be one of {known}{closest(name, available)}."
         )
     return {**fused, **tomllib.loads(available[name].read_text(encoding="utf-8")), **overrides}
+
+
+def app_defaults() -> dict[str, Any]:
+    """Those of pyproject.toml, which a user may have edited."""
+    config: dict[str, Any] = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["tool"]["flwr"]["app"]["config"]
+    return config

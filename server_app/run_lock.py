@@ -45,9 +45,9 @@ class RunLock:
             ConfigError: Another process holds it, or its file cannot be opened.
         """
         path = run_dir / FILE
-        file = _open(path)
-        if not _wait(file, path):
-            holder = _holder(file)
+        file = open_lock(path)
+        if not wait_for(file, path):
+            holder = holder_of(file)
             os.close(file)
             raise ConfigError(
                 f"run config: {run_dir} is in use by {holder}; wait until that run ends, or end that process, then"
@@ -61,12 +61,9 @@ class RunLock:
                 "%s was last in use by %s, which did not end by itself: make sure that it no longer runs, since not"
                 " every network file system passes locks on to other machines.",
                 run_dir,
-                _holder(file),
+                holder_of(file),
             )
-        about = {"host": socket.gethostname(), "pid": os.getpid(), "since": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}
-        with contextlib.suppress(OSError):  # on a full disk the lock holds without its holder's name
-            os.ftruncate(file, 0)
-            os.pwrite(file, json.dumps(about).encode() + b"\n", 0)
+        sign(file)
 
 
 def is_in_use(run_dir: Path) -> bool:
@@ -86,7 +83,12 @@ def is_in_use(run_dir: Path) -> bool:
     return False
 
 
-def _open(path: Path) -> int:
+def open_lock(path: Path) -> int:
+    """A descriptor of a lock's file, which this creates.
+
+    Raises:
+        ConfigError: It cannot be opened.
+    """
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
     except OSError as error:
@@ -95,9 +97,9 @@ def _open(path: Path) -> int:
         ) from None
 
 
-def _wait(file: int, path: Path) -> bool:
-    """Whether the lock is ours, or there are no locks on this file system."""
-    until = time.monotonic() + PATIENCE
+def wait_for(file: int, path: Path, patience: float = PATIENCE) -> bool:
+    """Whether the lock is ours after at most `patience` seconds, or there are no locks on this file system."""
+    until = time.monotonic() + patience
     while True:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -127,5 +129,14 @@ def _written(file: int) -> tuple[str, str]:
     return host, f"process {pid} on {host} since {since}"
 
 
-def _holder(file: int) -> str:
+def sign(file: int) -> None:
+    """Write down who holds the lock, for those who wait."""
+    about = {"host": socket.gethostname(), "pid": os.getpid(), "since": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}
+    with contextlib.suppress(OSError):  # on a full disk the lock holds without its holder's name
+        os.ftruncate(file, 0)
+        os.pwrite(file, json.dumps(about).encode() + b"\n", 0)
+
+
+def holder_of(file: int) -> str:
+    """The process that signed, in words."""
     return _written(file)[1] or "another process"
