@@ -10,6 +10,7 @@ from data.commands import LONGEST, run_command_line
 from data.errors import DataError
 from data.options import folder_to_write
 from data.text import one_line
+from experiments import table_command
 from experiments.errors import ExperimentError
 from runs.errors import RunsError
 
@@ -72,6 +73,9 @@ def run(
     typer.echo(said)
     if not all_done:
         raise typer.Exit(1)
+
+
+app.command(epilog=table_command.EXAMPLE)(table_command.table)
 
 
 def main() -> None:
