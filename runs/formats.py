@@ -14,6 +14,7 @@ from runs.averaging import seed_of
 from runs.cells import compared, difference, heading, interval, legend, value
 from runs.errors import RunsError
 from runs.notes import named
+from runs.scores import DEFAULT
 from runs.table import Column, Line, Section, Table
 
 WIDTH = 80  # of text; wider only where one column needs it
@@ -181,9 +182,8 @@ def as_csv(table: Table) -> str:
     writer = csv.writer(out)
     head = ["section", "line", "baseline", "seeds"]
     for column in table.columns:
-        picked = " (picked on test)" if column.picked_on_test and "picked on test" not in column.title else ""
-        title = f"{column.title}{picked}{f', {column.unit}' if column.unit else ''}"
-        head += [f"{title}: {part}" for part in CSV_PARTS]
+        of = "accuracy on clean test, " if column.key in DEFAULT else ""
+        head += [f"{of}{column.title}{f', {column.unit}' if column.unit else ''}: {part}" for part in CSV_PARTS]
     writer.writerow([*map(_cell, head), "note"])
     for section in table.sections:
         for line in section.lines:
@@ -231,11 +231,16 @@ def as_json(table: Table) -> str:
 def _line(line: Line) -> dict[str, Any]:
     stats = {}
     for key, stat in line.stats.items():
-        ends = interval(stat)
-        stats[key] = {**asdict(stat), "low": ends and ends[0], "high": ends and ends[1]}
-        stats[key] = {name: part if part is None or math.isfinite(part) else None for name, part in stats[key].items()}
+        low, high = interval(stat) or (None, None)
+        by_seed = {seed: _finite(number) for seed, number in stat.by_seed.items()}
+        numbers = {**asdict(stat), "low": low, "high": high}
+        stats[key] = {name: _finite(part) for name, part in numbers.items() if name != "by_seed"} | {"by-seed": by_seed}
     runs = [{"seed": seed_of(run), "folder": str(run.folder)} for run in line.runs]
     return {"label": line.label, "runs": runs, "stats": stats, "instead": line.instead, "note": line.note}
+
+
+def _finite(number: float | None) -> float | None:
+    return number if number is not None and math.isfinite(number) else None
 
 
 FORMATS: dict[str, Callable[[Table], str]] = {
