@@ -9,6 +9,7 @@ import typer
 
 from data.options import file_to_write
 from data.text import one_line
+from experiments.errors import ExperimentError
 
 if TYPE_CHECKING:
     from experiments.plan import Experiment, Row
@@ -48,10 +49,13 @@ def table(
     keys = [key.strip() for key in columns.split(",") if key.strip()]
     found = _table_of(experiment, keys, baseline, target)
     text = render(found, format)
-    if out:
-        replace_file(out.expanduser(), text.encode())
-    else:
+    if out is None:
         typer.echo(text, nl=False)
+    else:
+        try:
+            replace_file(out.expanduser(), text.encode())
+        except OSError as error:
+            raise ExperimentError(f"--out is {out}, which cannot be written: {error.strerror}.") from None
     for problem in found.problems:
         typer.echo(problem, err=True)
     if found.problems:
