@@ -34,7 +34,7 @@ def leave(experiment: Experiment, *names: str, record: dict[str, Any] | None = N
     """The folders of these rows."""
     for label, seed, accuracy in ROWS:
         if f"{label}-{seed}" in names:
-            config = {"method": label, "num-server-rounds": 4}
+            config: dict[str, Any] = {"method": label, "num-server-rounds": 4}
             rounds = [line(n + 1, accuracy, val_accuracy=accuracy) for n in range(lines)]
             run = made(name=f"{label}-{seed}", seed=seed, lines=rounds, config=config, record=record or {})
             write(run, experiment.folder / "runs" / run.name)
