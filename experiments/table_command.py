@@ -9,6 +9,7 @@ import typer
 
 from data.options import file_to_write
 from data.text import one_line
+from data.user_cache import below_home
 from experiments.errors import ExperimentError
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def table(
     from experiments.plan import load
     from runs.formats import render
 
-    experiment = load(folder.expanduser().absolute())
+    experiment = load(below_home(str(folder)).absolute())
     keys = [key.strip() for key in columns.split(",") if key.strip()]
     found = _table_of(experiment, keys, baseline, target)
     text = render(found, format)
