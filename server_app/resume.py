@@ -20,6 +20,7 @@ from server_app.early_stop import past_of, why_over
 from server_app.files import BEST, CHECKPOINTS, create_run_dir, output_folder, tidy
 from server_app.round_lines import METRICS, read_lines
 from server_app.run_lock import RunLock, is_in_use
+from server_app.run_record import read_record
 from server_app.set_aside import FOLDER as SET_ASIDE
 from server_app.set_aside import move_aside
 
@@ -291,5 +292,6 @@ def _check_config(config: RunConfig, checkpoint: Checkpoint) -> None:
 
 def _start(run_dir: Path, checkpoint: Checkpoint | None) -> Start:
     done = checkpoint.server_round if checkpoint else 0
-    known = {"run": checkpoint.run} if checkpoint else {}
+    begun = checkpoint or read_record(run_dir)
+    known = {"run": begun.run} if begun else {}
     return Start(run_dir.resolve(), checkpoint, read_lines(run_dir / "metrics.jsonl", done, METRICS).entries, **known)
