@@ -11,7 +11,13 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from config.combinations import problems_of_evaluation, problems_of_method, problems_of_privacy, problems_of_values
+from config.combinations import (
+    problems_of_evaluation,
+    problems_of_method,
+    problems_of_privacy,
+    problems_of_stopping,
+    problems_of_values,
+)
 from config.errors import ConfigError
 from config.hints import hint_about_key
 from config.known import METHODS, PRIVACY, STRATEGIES
@@ -100,6 +106,8 @@ def _problems_together(config: RunConfig, bad: frozenset[str]) -> Iterator[str]:
             yield problem
     if not {"evaluate-every", "num-server-rounds"} & wrong:
         yield from problems_of_evaluation(config)
+    if "val-split" not in wrong:  # a bad rule is 0 here, which ends nothing
+        yield from problems_of_stopping(config)
     yield from _problems_of_combination(config, wrong, args)
     for key, look in FILES.items():
         if key not in bad and (problem := look(config)):

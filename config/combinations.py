@@ -9,7 +9,7 @@ from config.run_config import RunConfig
 
 
 def check_combination(config: RunConfig, method: Any, strategy: Any) -> None:
-    """Check that the run's method goes with the rest of its config.
+    """Check that the run's method, and the rules that end it, go with the rest of its config.
 
     Args:
         config: The run's.
@@ -17,9 +17,9 @@ def check_combination(config: RunConfig, method: Any, strategy: Any) -> None:
         strategy: It, or what `config.known` says of it.
 
     Raises:
-        ConfigError: It does not; the sentence names the reason, and what would work.
+        ConfigError: They do not; the sentence names the reason, and what would work.
     """
-    for problem in problems_of_method(config, method, strategy):
+    for problem in (*problems_of_stopping(config), *problems_of_method(config, method, strategy)):
         raise ConfigError(problem)
 
 
@@ -92,6 +92,16 @@ def problems_of_evaluation(config: RunConfig) -> Iterator[str]:
             f"run config: 'evaluate-every' is {config.evaluate_every}, but 'num-server-rounds' is"
             f" {config.num_server_rounds}; it must be at most that, which evaluates in the last round alone."
         )
+
+
+def problems_of_stopping(config: RunConfig) -> Iterator[str]:
+    """A sentence for each rule that would have to look at clean test, which never decides anything."""
+    for key, value in (("patience", config.patience), ("target-accuracy", config.target_accuracy)):
+        if value and config.val_split == "none":
+            yield (
+                f"run config: '{key}' is {value:g}, but 'val-split' is none, and a run is ended by validation accuracy"
+                " alone, never by clean test; it must be 0, or 'val-split' another one."
+            )
 
 
 def problems_of_values(config: RunConfig, args: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:

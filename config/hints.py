@@ -15,6 +15,8 @@ OTHER_NAMES = {
     **dict.fromkeys(("wd", "decay"), "weight-decay"),
     **dict.fromkeys(("epochs", "num-epochs", "local-epoch"), "local-epochs"),
     **dict.fromkeys(("rounds", "num-rounds", "server-rounds"), "num-server-rounds"),
+    **dict.fromkeys(("early-stopping", "early-stop", "early-stopping-patience"), "patience"),
+    **dict.fromkeys(("target", "target-acc", "accuracy-target"), "target-accuracy"),
     **dict.fromkeys(("batch", "bs", "batchsize", "local-batch-size"), "batch-size"),
     **dict.fromkeys(("data", "dataset", "data-path", "root", "path"), "data-dir"),
     **dict.fromkeys(("output", "out", "log-dir", "save-dir"), "output-dir"),

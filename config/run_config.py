@@ -78,6 +78,11 @@ class RunConfig:
         replace(at_least(1), short="a whole number from 1 to `num-server-rounds`"),
         "evaluate the global model in rounds that are multiples of this, and in the last one",
     )
+    patience: int = _key("run", 0, at_least(0), "end after so many rounds without better validation accuracy; 0: never")
+    target_accuracy: float = _key("run", 0.0, interval(0, 1), "end once validation accuracy is this high; 0: never")
+    max_hours: float = _key(
+        "run", 0.0, interval(0, float("inf")), "end once the rounds, over all resumes, took so many hours; 0: never"
+    )
 
     data_dir: str = _key(
         "data",

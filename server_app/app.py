@@ -39,6 +39,7 @@ from server_app.grid import OrderedGrid, is_remote
 from server_app.guarded_half import GuardedHalf, server_half
 from server_app.members import check_number, known_members, roll_of
 from server_app.model_transport import Packing
+from server_app.recording import Recorder, data_of, recording
 from server_app.resume import Start, begin, check_data, check_network, find_start, open_named, saved_config
 from server_app.resume_record import record_resume, write_config
 from server_app.roll_call import call_roll, call_roll_again, introduce
@@ -54,11 +55,11 @@ from task import build_model, classifier, networks_of, pick_compute
 
 def run(grid: Grid, context: Context) -> None:
     """Run one federated training, whose settings `server_app.start` has checked."""
-    with RunLock() as lock:
-        _run(grid, context, lock)
+    with RunLock() as lock, recording() as recorder:
+        _run(grid, context, lock, recorder)
 
 
-def _run(grid: Grid, context: Context, lock: RunLock) -> None:
+def _run(grid: Grid, context: Context, lock: RunLock, recorder: Recorder) -> None:
     """The run, in whose folder no other process writes as long as `lock` is held."""
     set_by_user: dict[str, Any] = dict(grid.run.override_config)
     named = open_named(str(set_by_user.get("resume", "")), lock)
@@ -101,6 +102,7 @@ def _run(grid: Grid, context: Context, lock: RunLock) -> None:
     with writing(start.run_dir if start else output_folder(config)):
         resumed, start = start is not None, begin(config, start, lock)
         write_config(start.run_dir, recorded, flower_run)
+        recorder.begin(start, flower_run, data_of(release, config, lists), members)
         if resumed:
             record_resume(start, recorded, flower_run)
     run_dir = start.run_dir
@@ -130,7 +132,7 @@ def _run(grid: Grid, context: Context, lock: RunLock) -> None:
         FailureGate(config.min_reply_fraction),
         MetricsFile(run_dir / "metrics.jsonl", {"clients": len(members), "flower-run": flower_run}),
         Checkpoints(run_dir / CHECKPOINTS, recorded.to_flat(), roll_of(members), start.run, lists),
-        Progress(config.num_server_rounds, config.evaluate_every),
+        Progress(config.num_server_rounds, config.evaluate_every, config.max_hours),
         Tracking(run_dir, config),
         LatestModel(run_dir / "model.safetensors", release.class_names, config),
         Pictures(run_dir, release.class_names, title, config.preset),
@@ -141,12 +143,12 @@ def _run(grid: Grid, context: Context, lock: RunLock) -> None:
         history = replace(history, best=checkpoint.best, visits=checkpoint.visits, arrays=arrays)
     # In a simulation, the run's folder holds everything; real nodes keep their clients' state themselves.
     state_dir = config.state_dir or ("" if is_remote(grid) else str(run_dir / "state"))
-    with resumable(run_dir) as interrupted:
+    with resumable(run_dir) as recorder.interrupted:
         # A simulation gains nothing by packing, but half precision must have the same effect there as over a network.
         packing = Packing(config.payload) if is_remote(grid) or config.payload != "fp32" else None
         visit = {keys.RUN: start.run, keys.STATE_DIR: state_dir}
         ids = [member.node_id for member in members]
-        ordered = OrderedGrid(grid, ids, interrupted, packing=packing)
+        ordered = OrderedGrid(grid, ids, recorder.interrupted, packing=packing)
         exchange = Exchange(
             ordered,
             members,
@@ -162,7 +164,8 @@ def _run(grid: Grid, context: Context, lock: RunLock) -> None:
         )
         guarded = [Guarded(callback, run_dir) for callback in callbacks]
         training = ServerTraining(half, release, model, config, compute) if half.trains else None
-        RoundLoop(exchange, strategy, clean_sets, config, guarded, half, training).run(arrays, history)
+        loop = RoundLoop(exchange, strategy, clean_sets, config, guarded, half, training)
+        recorder.reason = loop.run(arrays, history)
     log(INFO, "Finished: metrics.jsonl, model.safetensors and pictures are in")
     log(INFO, "  %s", run_dir)
 

@@ -10,13 +10,14 @@ from flwr.common import log
 from config.paths import output_folder as output_folder
 from config.run_config import ConfigError, RunConfig
 from data.whole_files import leftovers, round_of
+from server_app.run_record import FILE as RUN_RECORD
 from server_app.set_aside import move_aside
 
 CHECKPOINTS = "checkpoints"
 BEST = "best.safetensors"  # in it, beside one file per round
 # What a run writes, and reads or replaces when it resumes.
 FILES = (
-    "config.toml", "metrics.jsonl", "failures.jsonl", "resumes.jsonl", "model.safetensors", "accuracy.png",
+    "config.toml", RUN_RECORD, "metrics.jsonl", "failures.jsonl", "resumes.jsonl", "model.safetensors", "accuracy.png",
     "confusion.png", "confusion.npz",
 )  # fmt: skip
 FOLDERS = (CHECKPOINTS, "state", "tensorboard")

@@ -16,27 +16,19 @@ from data.sealed import DamagedError
 from data.user_cache import below_home
 from data.whole_files import round_files, round_of, round_path
 from server_app.checkpoint_file import Checkpoint, load_checkpoint, save_checkpoint
+from server_app.early_stop import past_of, why_over
 from server_app.files import BEST, CHECKPOINTS, create_run_dir, output_folder, tidy
 from server_app.round_lines import METRICS, read_lines
 from server_app.run_lock import RunLock, is_in_use
+from server_app.run_record import read_record
 from server_app.set_aside import FOLDER as SET_ASIDE
 from server_app.set_aside import move_aside
 
 # Keys that may differ from the run that `auto` finds: where its own files are, and how long it trains.
-NOT_SEARCHED = frozenset(
-    {
-        "num-server-rounds",
-        "num-clients",
-        "resume",
-        "run-name",
-        "output-dir",
-        "cache-dir",
-        "cache-gib",
-        "state-dir",
-        "tracking",
-        "preset",
-    }
-)
+NOT_SEARCHED = frozenset({
+    "num-server-rounds", "patience", "target-accuracy", "max-hours", "num-clients", "resume", "run-name", "output-dir",
+    "cache-dir", "cache-gib", "state-dir", "tracking", "preset",
+})  # fmt: skip
 # Keys that may differ from the run that is resumed. Hashes in the checkpoint guard what `data-dir` holds; the other two
 # change no result as long as clients answer, and a run that is stuck because they do not needs other values.
 MAY_DIFFER = NOT_SEARCHED | {"data-dir", "min-reply-fraction", "round-timeout"}
@@ -239,12 +231,21 @@ def _newest_unfinished(config: RunConfig, lock: RunLock) -> Start | None:
         if checkpoint is None:
             saved = read_config(run_dir) if is_in_use(run_dir) else None
         else:
-            saved = checkpoint.config if checkpoint.server_round < config.num_server_rounds else None
+            saved = None if _is_over(run_dir, checkpoint, config) else checkpoint.config
         if saved is None or differences(saved, config).keys() - NOT_SEARCHED:
             continue
         lock.take(run_dir)
         return _start(run_dir, _first_usable(_candidates(run_dir)))
     return None
+
+
+def _is_over(run_dir: Path, checkpoint: Checkpoint, config: RunConfig) -> bool:
+    """Whether a run has no round left to train, by its number of rounds or by a rule."""
+    done = checkpoint.server_round
+    if done >= config.num_server_rounds:
+        return True
+    lines = read_lines(run_dir / "metrics.jsonl", done, METRICS).entries
+    return bool(why_over(past_of(done, lines, checkpoint.best), config))
 
 
 def _by_age(parent: Path) -> list[Path]:
@@ -291,5 +292,6 @@ def _check_config(config: RunConfig, checkpoint: Checkpoint) -> None:
 
 def _start(run_dir: Path, checkpoint: Checkpoint | None) -> Start:
     done = checkpoint.server_round if checkpoint else 0
-    known = {"run": checkpoint.run} if checkpoint else {}
+    begun = checkpoint or read_record(run_dir)
+    known = {"run": begun.run} if begun else {}
     return Start(run_dir.resolve(), checkpoint, read_lines(run_dir / "metrics.jsonl", done, METRICS).entries, **known)

@@ -3,9 +3,9 @@
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
-from logging import WARNING
+from logging import INFO, WARNING
 from operator import add
 from typing import Any
 
@@ -19,6 +19,7 @@ from messages import keys
 from methods.scores import image_scores
 from server_app.callbacks import Callback, History, RoundResult, RunState
 from server_app.clean_sets import CleanSet
+from server_app.early_stop import Past, why_over
 from server_app.exchange import Exchange, Sent
 from server_app.server_training import ServerTraining, check_finite
 from server_app.stopping import EXPECTED, RunStoppedError
@@ -47,7 +48,7 @@ class Times:
 
 
 class RoundLoop:
-    """Runs `config.num_server_rounds` rounds of any Flower strategy."""
+    """Runs the rounds of any Flower strategy: `config.num_server_rounds`, or fewer if a rule of the config ends it."""
 
     def __init__(
         self,
@@ -80,24 +81,30 @@ class RoundLoop:
         # Otherwise a strategy could not use evaluation results when it configures the next round.
         self._overlap = config.fraction_evaluate == 0
 
-    def run(self, arrays: ArrayRecord, history: History | None = None) -> None:
+    def run(self, arrays: ArrayRecord, history: History | None = None) -> str:
         """Train from `arrays`, after the rounds of `history`.
 
         Callbacks always get their `on_end`, so that finished rounds are kept. `arrays` and all global models but the
         last are emptied.
+
+        Returns:
+            Why the run ended before its last round, in a sentence; empty if it did not.
 
         Raises:
             RunStoppedError: A round had no usable reply, or a callback stopped the run.
         """
         history = history or History()
         self._exchange.visits = dict(history.visits)
+        past, last = history.past, self._config.num_server_rounds
+        over = why_over(past, self._config)
+        rounds = range(0) if over else range(history.last_round + 1, last + 1)
         for callback in self._callbacks:
             callback.on_start(history)
         with ending(self._callbacks):
             sent, done = None, time.perf_counter()
             if self._training and not history.last_round:
                 arrays = self._training.step(0, arrays)
-            for server_round in range(history.last_round + 1, self._config.num_server_rounds + 1):
+            for server_round in rounds:
                 sent = sent or self._exchange.send(server_round, arrays)
                 previous = arrays
                 arrays, metrics = self._aggregate(sent)
@@ -109,17 +116,34 @@ class RoundLoop:
                 of_method = self._half.metrics(server_round)
                 times = Times(done, aggregated, time.perf_counter())
                 # Clients train the next round while the server evaluates this one, unless `callbacks.failure_gate` may
-                # still stop the run.
-                early = self._overlap and not sent.tally.failures and server_round < self._config.num_server_rounds
+                # still stop the run, or only a better accuracy keeps it going. If it ends all the same, nobody waits
+                # for their replies, and no later visit builds on these.
+                early = self._overlap and not sent.tally.failures and server_round < last
+                early = early and not self._ends_unless_better(past, server_round, aggregated - done)
                 following, stopped = self._send_early(server_round + 1, arrays) if early else (None, None)
                 result = self._evaluate(sent, arrays, metrics, of_method, state, times)
                 sent, done = following, done + result.seconds
+                past = past.after(server_round, *_evaluated(result), result.seconds)
+                over = why_over(past, self._config)
+                reached = past.reached(self._config.target_accuracy)
+                result = replace(result, rounds_to_target=reached, ends=over)
                 for callback in self._callbacks:
                     callback.after_round(result)
+                if over:
+                    break
                 if stopped:
                     raise stopped
                 if previous is not arrays:
                     previous.clear()  # it is part of reference cycles, see `take_arrays`
+        if over:
+            log(INFO, "%s", over)
+        return over
+
+    def _ends_unless_better(self, past: Past, server_round: int, seconds: float) -> bool:
+        """Whether a round, which has taken so long, is the last if validation finds it no better than those before."""
+        return bool(
+            why_over(past.after(server_round, is_evaluated(server_round, self._config), None, seconds), self._config)
+        )
 
     def _send_early(self, server_round: int, arrays: ArrayRecord) -> tuple[Sent | None, Exception | None]:
         """Send a round while the one before it is not on disk yet; what stops it must not lose that one."""
@@ -198,6 +222,11 @@ class RoundLoop:
 def is_evaluated(server_round: int, config: RunConfig) -> bool:
     """Whether the model after a round is evaluated, on the server and on clients."""
     return server_round % config.evaluate_every == 0 or server_round == config.num_server_rounds
+
+
+def _evaluated(result: RoundResult) -> tuple[bool, float | None]:
+    """Whether a round was evaluated, and its accuracy on validation if it has one."""
+    return result.test is not None, result.validation.accuracy if result.validation else None
 
 
 def _mean_loss(reports: Sequence[Mapping[str, Any]]) -> float:

@@ -1,10 +1,12 @@
 """`run.json`: what a run was made of besides its config, when it ran, and how it ended."""
 
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from config.rules import is_encodable
 from data.whole_files import replace_file
 
 FILE = "run.json"
@@ -63,16 +65,14 @@ def read_record(run_dir: Path) -> RunRecord | None:
 
 
 def _is_sound(record: RunRecord) -> bool:
-    texts = (record.run, record.flower_run, record.started, record.ended, record.reason, record.held)
     maps = (record.versions, record.machine, record.data)
+    if not (isinstance(record.code, list) and all(isinstance(one, dict) for one in maps)):
+        return False
+    texts = [record.run, record.flower_run, record.started, record.ended, record.reason, record.held, *record.code]
+    texts += [text for one in maps for pair in one.items() for text in pair]
     return (
-        all(isinstance(text, str) for text in (*texts, *_values(record.code)))
+        all(isinstance(text, str) and is_encodable(text) for text in texts)
+        and re.fullmatch(r"[\w-]*", record.run) is not None  # it names a folder
         and record.how in ("", "finished", "stopped")
-        and isinstance(record.code, list)
-        and all(isinstance(one, dict) and all(isinstance(text, str) for text in one.values()) for one in maps)
         and type(record.clients) is int
     )
-
-
-def _values(found: Any) -> list[Any]:
-    return found if isinstance(found, list) else [found]

@@ -59,7 +59,7 @@ def in_words(path: Path, error: OSError | SafetensorError) -> str:
     return f"{path} cannot be written ({os.strerror(number)}); {REMEDIES[number]}"
 
 
-def _why(path: Path, error: Exception) -> str:
+def why_not_written(path: Path, error: Exception) -> str:
     """Why something that the run can do without is not written, whoever is to blame."""
     if isinstance(error, (OSError, SafetensorError)):
         with contextlib.suppress(OSError, SafetensorError):
@@ -107,7 +107,7 @@ class Guarded(Callback):
             yield
         except Exception as error:  # whatever a library that draws makes of a name, or lacks
             if not self._has_warned:
-                log(WARNING, "%s; the run does without it.", _why(self._path, error))
+                log(WARNING, "%s; the run does without it.", why_not_written(self._path, error))
             self._has_warned = True
 
 

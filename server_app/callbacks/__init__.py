@@ -8,6 +8,7 @@ import numpy as np
 from flwr.app import ArrayRecord
 
 from learning.evaluation import Evaluation
+from server_app.early_stop import Past, past_of
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,9 @@ class RoundResult:
         on_clients: Mean metrics of federated evaluation; empty without it.
         of_strategy: Metrics that the strategy adds to those of the clients, such as ``clipping-norm``.
         of_method: Metrics of the method: how well it judges images and clients, where the truth is known.
+        rounds_to_target: The first round in which validation accuracy reached `target-accuracy`; None before, and
+            without a target.
+        ends: Why the run ends after this round and not in its last one, in a sentence; empty if it goes on.
         state: For a checkpoint.
     """
 
@@ -70,6 +74,8 @@ class RoundResult:
     on_clients: dict[str, float] = field(default_factory=dict)
     of_strategy: dict[str, float] = field(default_factory=dict)
     of_method: dict[str, float] = field(default_factory=dict)
+    rounds_to_target: int | None = None
+    ends: str = ""
     state: RunState = field(default_factory=RunState)
     exchange_seconds: float = 0.0
     overlap_seconds: float = 0.0
@@ -93,6 +99,11 @@ class History:
     best: tuple[int, float] | None = None
     visits: dict[int, int] = field(default_factory=dict)
     arrays: ArrayRecord | None = None
+
+    @property
+    def past(self) -> Past:
+        """What decides whether the run is over."""
+        return past_of(self.last_round, self.metrics, self.best)
 
 
 class Callback:

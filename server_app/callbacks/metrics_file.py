@@ -38,6 +38,7 @@ def as_json(result: RoundResult) -> dict[str, Any]:
     values = {
         "round": result.server_round,
         **_quality(result.test, result.validation),
+        **({} if result.rounds_to_target is None else {"rounds-to-target": result.rounds_to_target}),
         "train-loss": result.train_loss,
         "num-examples": result.num_examples,
         "seconds": round(result.seconds, 3),

@@ -3,6 +3,7 @@
 A row has at most 68 characters, so that it fits into 80 columns behind what Flower puts before each line.
 """
 
+import math
 from logging import INFO
 
 from flwr.common import log
@@ -16,14 +17,20 @@ NONE = "-"  # in a round that is not evaluated
 class Progress(Callback):
     """Logs through Flower's logger."""
 
-    def __init__(self, num_rounds: int, evaluate_every: int = 1) -> None:
-        """Of `num_rounds`, those that are multiples of `evaluate_every` are evaluated, and the last."""
+    def __init__(self, num_rounds: int, evaluate_every: int = 1, max_hours: float = 0.0) -> None:
+        """Of `num_rounds`, those that are multiples of `evaluate_every` are evaluated, and the last; 0 hours: no limit.
+
+        The time left is that of all rounds, or until the limit: nobody knows what else will end a run.
+        """
         self._num_rounds = num_rounds
+        self._limit = 3600 * max_hours or math.inf
+        self._passed = 0.0
         self._recent = max(5, evaluate_every)  # rounds that predict the next ones
         self._best: tuple[float, int] | None = None
         self._durations: list[float] = []
 
     def on_start(self, history: History) -> None:
+        self._passed = history.past.seconds
         for line in history.metrics:
             self._note(line["test-accuracy"], line["round"])
         if history.last_round:
@@ -38,7 +45,9 @@ class Progress(Callback):
         self._durations.append(result.seconds)
         # The first round also starts actors and decodes images; later ones predict the rest better.
         recent = self._durations[1:][-self._recent :] or self._durations
+        self._passed += result.seconds
         left = (self._num_rounds - result.server_round) * sum(recent) / len(recent)
+        left = 0.0 if result.ends else min(left, max(0.0, self._limit - self._passed))
         width = len(str(self._num_rounds))
         row = self._row(
             f"{result.server_round}/{self._num_rounds}",

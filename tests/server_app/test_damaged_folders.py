@@ -34,9 +34,11 @@ from server_app.callbacks.pictures import Pictures
 from server_app.callbacks.progress import Progress
 from server_app.checkpoint_file import load_checkpoint
 from server_app.files import CHECKPOINTS
+from server_app.recording import Recorder
 from server_app.resume import Start, begin, find_start, open_named, saved_config
 from server_app.resume_record import record_resume, write_config
 from server_app.run_lock import RunLock
+from server_app.run_record import read_record
 from server_app.stopping import RunStoppedError
 from tests.fakes import run_in_process
 from tests.server_app.damage import damage, hashes, kinds, valid_lines
@@ -82,7 +84,7 @@ def finished(tiny_sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def test_the_folder_has_every_kind_of_file(finished: Path) -> None:
     names = {path.name for path in finished.rglob("*")}
     assert names >= {
-        ".lock", "config.toml", "metrics.jsonl", "failures.jsonl", "resumes.jsonl", "metrics.jsonl.1",
+        ".lock", "config.toml", "run.json", "metrics.jsonl", "failures.jsonl", "resumes.jsonl", "metrics.jsonl.1",
         "model.safetensors", "best.safetensors", "round-00004.safetensors", "client-00001", "accuracy.png",
         "tensorboard",
     }  # fmt: skip
@@ -165,6 +167,8 @@ def _resume_without_training(run_dir: Path, how: str, sample: Path) -> Start:
         start = find_start(config, lock, named)
         resumed, start = start is not None, begin(config, start, lock)
         write_config(start.run_dir, config, "1")
+        recorder = Recorder()
+        recorder.begin(start, "1", {}, [])
         if resumed:
             record_resume(start, config, "1")
         best = start.checkpoint.best if start.checkpoint else None
@@ -176,6 +180,10 @@ def _resume_without_training(run_dir: Path, how: str, sample: Path) -> Start:
             Pictures(start.run_dir, (), ""),
         ):
             callback.on_start(History(start.next_round - 1, start.metrics, best))
+        recorder.end("finished", "")
+        record = read_record(start.run_dir)
+        assert record is not None
+        assert (record.run, record.how) == (start.run, "finished")
         return start
 
 
