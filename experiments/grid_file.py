@@ -171,7 +171,7 @@ class _Reader:
         of_flower = self._table(f"{what}: 'federation'", table.get("federation", {}))
         rest = {key: one for key, one in table.items() if key not in (*RESERVED, "federation")}
         config = self._keys(what, rest)
-        name = known.get("name", ", ".join(map(name_of, (*config.values(), *of_flower.values()))))
+        name = known.get("name", ", ".join(map(name_of, (*rest.values(), *of_flower.values()))))
         if wrong or not self._is_name(what, name):
             return None
         return Choice(name, config, of_flower, known.get("reference", False), known.get("trials"))
