@@ -1,6 +1,7 @@
 """Grids, and folders of runs made by hand."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,3 +46,11 @@ def leave(experiment: Experiment, row: Row, rounds: int, seconds: float = 2.0, h
     ended = f"2026-01-01T00:{taken // 60:02}:{taken % 60:02}+00:00" if how else ""
     write_record(folder, RunRecord("a", "1", "2026-01-01T00:00:00+00:00", ended, how, code=["0" * 16], clients=4))
     return folder
+
+
+def does_all(experiment: Experiment, rows: Sequence[Row], jobs: int | None) -> dict[str, str]:
+    """In place of `experiments.engine.run_rows`: all rows that have no folder are done."""
+    for row in rows:
+        if not experiment.run_dir(row).exists():
+            leave(experiment, row, 3)
+    return {}

@@ -23,7 +23,7 @@ def faults(folder: Path, **changes: Any) -> list[str]:
     try:
         plan_of(path, folder / "out")
     except ExperimentError as error:
-        found = str(error).split("\n")
+        found = list(error.args)
     else:
         return []
     assert all(line.startswith(f"{path}: ") and is_a_sentence(line) for line in found), found

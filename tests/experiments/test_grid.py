@@ -174,10 +174,12 @@ def test_what_is_no_toml_is_one_sentence(text: str, tmp_path: Path) -> None:
 
 
 def test_what_is_no_file_is_one_sentence(tmp_path: Path) -> None:
-    for path in (tmp_path, tmp_path / "absent", tmp_path / ("x" * 300), tmp_path / "a\0b"):
+    no_file = "is no file; it must be a grid in TOML, see docs/experiments.md."
+    wrong = {tmp_path: no_file, tmp_path / "absent": no_file, tmp_path / "a\0b": no_file}
+    for path, why in {**wrong, tmp_path / ("x" * 300): "cannot be read: File name too long."}.items():
         with pytest.raises(ExperimentError) as error:
             read_grid(path)
-        assert str(error.value).endswith(".")
+        assert str(error.value) == f"{path} {why}"
 
 
 ANYTHING = st.recursive(
