@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from data.sample import draw_sample
 from experiments.checks import plan_of
 from experiments.errors import ExperimentError
 from experiments.estimate import in_words, seconds_left
@@ -13,6 +14,7 @@ from experiments.plan import Experiment, Plan, Row, save
 from experiments.state import state_of
 from server_app.run_lock import RunLock
 from tests.experiments.folders import GRID, leave, write_grid
+from tests.fakes import run_in_process
 from tests.odd_values import is_a_sentence
 
 
@@ -55,6 +57,16 @@ def test_the_state_is_what_the_folder_says(experiment: Experiment) -> None:
     experiment.failures = {stopped.name: "its server stopped"}
     assert state_of(experiment, stopped) == "failed"
     assert state_of(experiment, missing) == "missing"
+
+
+def test_a_real_run_is_done(tmp_path: Path) -> None:
+    draw_sample(tmp_path / "data", train=16, clean_train=2, val=2, test=2, image_size=16, seed=1)
+    base = {**GRID["base"], "data-dir": str(tmp_path / "data"), "batch-size": 2}
+    experiment = Experiment(tmp_path / "out", plan_of(write_grid(tmp_path, base=base), tmp_path / "out"))
+    row, other, *_ = experiment.plan.rows
+    run_in_process(experiment.folder / "runs", 4, **{**row.config, "run-name": row.name})
+    assert [state_of(experiment, one) for one in (row, other)] == ["done", "missing"]
+    assert seconds_left(experiment, [other], 1) is not None
 
 
 def test_a_run_that_a_rule_ended_is_done(experiment: Experiment) -> None:
