@@ -109,7 +109,7 @@ def write_pack(
     begun, rows = out.with_name(f"{out.name}.partial"), out.with_name(f"{out.name}.partial.rows")
     for path in (out, begun, rows):
         check_output(path)
-    identity = _identity(release, packing)
+    identity = identity_of(release, packing)
     try:
         if out.exists():
             _check_same(out, identity)
@@ -132,7 +132,7 @@ def write_pack(
     return True
 
 
-def _identity(release: Release, packing: Packing) -> bytes:
+def identity_of(release: Release, packing: Packing) -> bytes:
     """A hash of lists, labels and options, which must be the same to resume a partial pack."""
     seen = hashlib.sha256(repr((VERSION, packing, release.class_names)).encode())
     for name, array in release.index.to_tensors().items():

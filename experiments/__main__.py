@@ -63,8 +63,8 @@ def run(
             return
         experiment = start.do(grid, folder, jobs, again, lambda sentence: typer.echo(sentence, err=True))
     except ExperimentError as error:
-        for line in str(error).split("\n"):
-            typer.echo(f"python -m experiments: {one_line(line, LONGEST)}", err=True)
+        for sentence in error.args:
+            typer.echo(f"python -m experiments: {one_line(sentence, LONGEST)}", err=True)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         typer.echo("Stopped; the same command goes on.", err=True)

@@ -45,12 +45,12 @@ def plan_of(path: Path, out: Path) -> Plan:
         out: The experiment's folder, absolute; nothing is written.
 
     Raises:
-        ExperimentError: All that is wrong, a line each.
+        ExperimentError: All that is wrong, a sentence each.
     """
     grid, problems = read_grid(path)
     sound = not problems
     if grid.size > MOST_ROWS:
-        raise ExperimentError("\n".join(problems))
+        raise ExperimentError(*problems)
     problems += [f"{path}: {problem}" for problem in doubly_set(grid)]
     looked = _look_at_rows(replace(grid, seeds=grid.seeds or (1,)), out)
     problems += [f"{path}: {problem}" for problem in _by_rows(looked)]
@@ -62,7 +62,7 @@ def plan_of(path: Path, out: Path) -> Plan:
         rows, found = _marked(looked, code)
         problems += [f"{path}: {problem}" for problem in found]
     if problems:
-        raise ExperimentError("\n".join(problems))
+        raise ExperimentError(*problems)
     return Plan(grid.title, tuple(rows), grid.baseline, code, grid.keep)
 
 

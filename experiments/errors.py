@@ -2,4 +2,7 @@
 
 
 class ExperimentError(ValueError):
-    """The experiment cannot be run as described; the message is one sentence, or one for each fault."""
+    """The experiment cannot be run as described; each of its `args` is one sentence."""
+
+    def __str__(self) -> str:
+        return " ".join(map(str, self.args))

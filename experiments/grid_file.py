@@ -44,14 +44,16 @@ def read_grid(path: Path) -> tuple[Grid, list[str]]:
         ExperimentError: It cannot be read, or is no TOML.
     """
     try:
-        if not path.is_file():
-            raise ExperimentError(f"{path} is no file; it must be a grid in TOML, see docs/experiments.md.")
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes() if path.is_file() else None
     except OSError as error:
         raise ExperimentError(f"{path} cannot be read: {error.strerror}.") from None
+    if content is None:
+        raise ExperimentError(f"{path} is no file; it must be a grid in TOML, see docs/experiments.md.")
+    try:
+        values = tomllib.loads(content.decode())
     except UnicodeDecodeError:
         raise ExperimentError(f"{path} is no text in UTF-8; it must be a grid in TOML.") from None
-    except (tomllib.TOMLDecodeError, ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ExperimentError(f"{path} is no TOML: {one_line(str(error))}.") from None
     reader = _Reader()
     grid = reader.grid(values, path.stem)
@@ -171,7 +173,7 @@ class _Reader:
         of_flower = self._table(f"{what}: 'federation'", table.get("federation", {}))
         rest = {key: one for key, one in table.items() if key not in (*RESERVED, "federation")}
         config = self._keys(what, rest)
-        name = known.get("name", ", ".join(map(name_of, (*config.values(), *of_flower.values()))))
+        name = known.get("name", ", ".join(map(name_of, (*rest.values(), *of_flower.values()))))
         if wrong or not self._is_name(what, name):
             return None
         return Choice(name, config, of_flower, known.get("reference", False), known.get("trials"))

@@ -11,8 +11,10 @@ import numpy as np
 from config.named import parse_args
 from config.rules import is_absolute
 from config.run_config import RunConfig
-from data.release import open_release
+from data.pack_writer import Packing, identity_of
+from data.release import Release, open_release
 from data.sample import sample_folder
+from data.stores.pack import PackStore
 from experiments.plan import Row
 from runs.run import PLACES
 
@@ -83,11 +85,18 @@ def _slug(text: str, most: int) -> str:
 def _digest_of_release(root: Path) -> str:
     release = open_release(root)
     index = release.index
-    facts = [release.class_names, index.counts, getattr(release.store, "decoded_size", 0)]
+    facts = [release.class_names, index.counts, _changed_images(release)]
     digest = hashlib.sha256(json.dumps(facts).encode() + b"\n" + b"\n".join(index.keys.tolist()))
     for labels in (index.noisy, index.clean, index.true):
         digest.update(np.ascontiguousarray(labels, dtype="<i2").tobytes())
     return digest.hexdigest()
+
+
+def _changed_images(release: Release) -> str:
+    """What tells a pack whose images are not the files that it was made from; empty for all others."""
+    if not isinstance(release.store, PackStore) or release.store.identity == identity_of(release, Packing()).hex():
+        return ""
+    return release.store.identity
 
 
 def _files_in(config: RunConfig) -> Iterator[tuple[str, Path]]:

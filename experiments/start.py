@@ -31,7 +31,7 @@ def do(grid: Path, folder: Path, jobs: int | None, again: bool, say: Say) -> Exp
         say: Is told what happens.
 
     Raises:
-        ExperimentError: All that is wrong with the grid or the folder, a line each; then nothing was started.
+        ExperimentError: All that is wrong with the grid or the folder, a sentence each; then nothing was started.
     """
     from experiments.engine import run_rows
 

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,10 +18,12 @@ import client_app.corrected_labels
 import config.__main__
 import data.__main__
 import deploy.__main__
+import experiments.__main__
 import probe.__main__
 import probe.session
 from data.sample import draw_sample
 from probe.errors import NoRoomError
+from tests.experiments.folders import does_all, write_grid
 from tests.odd_values import is_a_sentence
 
 MODULES: dict[str, Any] = {
@@ -29,6 +32,7 @@ MODULES: dict[str, Any] = {
     "probe": probe.__main__,
     "config": config.__main__,
     "client_app.corrected_labels": client_app.corrected_labels,
+    "experiments": experiments.__main__,
 }
 # By command, what works; {new} is a name that is free.
 WORKS: dict[str, dict[str, str]] = {
@@ -48,6 +52,7 @@ WORKS: dict[str, dict[str, str]] = {
     "probe": {},
     "config check": {},
     "client_app.corrected_labels": {"folder": "release", "out": "{new}"},
+    "experiments run": {"grid": "a grid.toml", "out": "{new}"},
 }  # fmt: skip
 NUMBERS = ("", "x", "-1", "0", "1", "2", "1.5", "nan", "inf", "1e308", "1e400", "9" * 30, "9" * 5000, "true", "\udcff")
 TEXTS = (
@@ -85,6 +90,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "photos" / name).mkdir(parents=True)
         for number in range(4):
             Image.new("RGB", (16, 16), (20 * number, 0, 0)).save(folder / "photos" / name / f"{number}.png")
+    write_grid(folder, seeds=[1])
     words = ["init", str(folder / "keys"), "--superlink-host", "fl.example.org", "--nodes", "1"]
     typer.main.get_command(deploy.__main__.app).main(words, standalone_mode=False)
     return folder
@@ -109,6 +115,7 @@ def test_odd_values_end_in_words(
 
     monkeypatch.chdir(place)
     monkeypatch.setattr(probe.session, "_needs", no_room)
+    monkeypatch.setitem(sys.modules, "experiments.engine", SimpleNamespace(run_rows=does_all))
     numeric = parameter.type.name.split()[0] in ("integer", "float")
     for number, value in enumerate(NUMBERS if numeric else TEXTS):
         line = _line(words, {**WORKS[words], str(parameter.name): value}, f"new-{parameter.name}-{number}")
@@ -131,6 +138,7 @@ def test_odd_values_end_in_words(
 def test_what_works_works(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Or the test above would see one refusal, of something else, everywhere."""
     monkeypatch.chdir(place)
+    monkeypatch.setitem(sys.modules, "experiments.engine", SimpleNamespace(run_rows=does_all))
     for words, values in WORKS.items():
         if words in ("probe", "client_app.corrected_labels"):  # need a machine, and a run
             continue
