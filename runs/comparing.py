@@ -55,16 +55,8 @@ def names_of(runs: Sequence[Run]) -> list[str]:
 
 
 def warnings_of(runs: Sequence[Run]) -> list[str]:
-    """Why these runs cannot be compared, a sentence each."""
-    names = names_of(runs)
-    found = [
-        f"{name} is {run.status} after {rounds(run)} rounds."
-        for name, run in zip(names, runs, strict=True)
-        if run.status != "finished"
-    ]
-    for name, run in zip(names[1:], runs[1:], strict=True):
-        found += [f"{names[0]} and {name}: {one}" for one in differences(runs[0], run)]
-    return found
+    """Why the runs cannot be compared with the first one, a sentence each."""
+    return list(dict.fromkeys(sentence for run in runs[1:] for sentence in differences(runs[0], run)))
 
 
 def _as_json(run: Run) -> dict[str, Any]:
@@ -84,8 +76,8 @@ def _print(
     for name, run in zip(names, runs, strict=True):
         rows.append([name, rounds(run), *(in_percent(shares(run)[key]) for key in SHOWN)])
     print_table(["accuracy", "rounds", *SHOWN.values()], rows, right=["rounds", *SHOWN.values()])
-    for warning in warnings:
-        say(f"Not comparable: {warning}")
+    if warnings:
+        say("\n".join(["", "They cannot be compared as they are:", *(f"- {one}" for one in warnings)]))
 
 
 def _text(value: Value | None) -> str:

@@ -49,7 +49,7 @@ def list_runs(folder: Path, by: By, reverse: bool, as_json: bool) -> None:
     if listed:
         _print(listed)
     else:
-        say(f"There are no runs in {folder} yet.")
+        say(f"There are no runs in {folder}.")
     for note in _notes(folder, listed):
         say(note)
 

@@ -56,9 +56,9 @@ def _table(
     stacks = [[top, *(one for one in columns if below.get(one) == top)] for top in columns if top not in below]
     height = max(map(len, stacks))
     for stack in stacks:
-        title = "\n".join(stack + [""] * (height - len(stack)))
+        lines = [label(one, LONGEST_NAME) for one in stack] + [""] * (height - len(stack))
         align: Literal["right", "left"] = "right" if stack[0] in right else "left"
-        table.add_column(title, overflow="fold", justify=align, no_wrap=stack[0] in (*right, *whole))
+        table.add_column(Text("\n".join(lines)), overflow="fold", justify=align, no_wrap=stack[0] in (*right, *whole))
     for row in rows:
         table.add_row(*(_cell([row[one] for one in stack]) for stack in stacks))
     return table

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from config.run_config import ConfigError, RunConfig, Value
+from data.whole_files import round_of
 from runs.errors import RunsError
-from server_app.files import CHECKPOINTS
+from server_app.files import BEST, CHECKPOINTS
 from server_app.round_lines import METRICS, read_lines
 from server_app.run_lock import FILE as LOCK
 from server_app.run_lock import is_in_use
@@ -23,6 +24,8 @@ from server_app.run_record import RunRecord, read_record
 Status = Literal["running", "finished", "stopped", "interrupted"]
 FIRST_LINE = re.compile(r"# Flower's run \S+, code ([0-9a-f]+),")
 NAMED_BY_TIME = re.compile(r"(\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d)(_\d+)?")  # as `create_run_dir` does
+DEFAULTS = RunConfig().to_flat()
+NEW = (CHECKPOINTS, BEST, "metrics.jsonl", "state")  # what is in a folder without a config.toml
 EXPERIMENT, ROWS = "experiment.json", "runs"  # an experiment's folder has both: `experiments.plan`
 
 
@@ -97,13 +100,16 @@ class Run:
 
     @cached_property
     def changed(self) -> datetime:
-        """When a file of its folder was last written, in UTC; checkpoints and what is in other folders do not count."""
-        times = [0.0]
-        with contextlib.suppress(OSError), os.scandir(self.folder) as entries:
-            for entry in entries:
+        """When a file of its folder was last written, in UTC; what is in other folders, such as checkpoints, does not
+        count. Of a run without files, when its folder was.
+        """
+        times, own = [], 0.0
+        with contextlib.suppress(OSError):
+            own = self.folder.stat().st_mtime
+            for entry in os.scandir(self.folder):
                 if entry.name != LOCK and entry.is_file(follow_symlinks=False):
                     times.append(entry.stat(follow_symlinks=False).st_mtime)
-        return datetime.fromtimestamp(max(times), UTC)
+        return datetime.fromtimestamp(max(times, default=own), UTC)
 
     @cached_property
     def code(self) -> str:
@@ -119,8 +125,9 @@ def read_run(folder: Path) -> Run:
     Raises:
         RunsError: It is none.
     """
+    none = f"{folder} is no run: it must be a folder with the config.toml, metrics.jsonl or checkpoints of one."
     if not is_run(folder):
-        raise RunsError(f"{folder} is no run: it must be a folder with a config.toml or metrics.jsonl.")
+        raise RunsError(none)
     config, problems = _read_config(folder / "config.toml")
     in_use = is_in_use(folder)
     lines: list[dict[str, Any]] = []
@@ -131,7 +138,10 @@ def read_run(folder: Path) -> Run:
             problems.append(f"metrics.jsonl: {found.damaged} damaged lines are left out.")
     except ConfigError:
         problems.append("metrics.jsonl cannot be read.")
-    return Run(folder.absolute(), config, lines, read_record(folder), in_use, tuple(problems))
+    run = Run(folder.absolute(), config, lines, read_record(folder), in_use, tuple(problems))
+    if not _is_ours(run):
+        raise RunsError(none)
+    return run
 
 
 def is_run(folder: Path) -> bool:
@@ -142,6 +152,30 @@ def is_run(folder: Path) -> bool:
         )
     except (OSError, ValueError):
         return False
+
+
+def _is_ours(run: Run) -> bool:
+    """Whether this app wrote the folder: others have a config.toml or checkpoints, too, and removal asks.
+
+    A run that has just begun has nothing but its checkpoints. What may not be read counts as ours.
+    """
+    if run.config or run.rounds or run.record or run.code:
+        return True
+    try:
+        (run.folder / "config.toml").open("rb").close()
+    except FileNotFoundError:
+        found = {path.name for folder in (run.folder, run.folder / CHECKPOINTS) for path in _in(folder)}
+        return all(name in NEW or name.startswith(".") or round_of(name) for name in found)
+    except OSError:
+        return True
+    return False
+
+
+def _in(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []
 
 
 def find_runs(parent: Path) -> Iterator[Run]:
@@ -156,7 +190,8 @@ def find_runs(parent: Path) -> Iterator[Run]:
         if folder.name.startswith(".") or not folder.is_dir():
             continue
         if is_run(folder):
-            yield read_run(folder)
+            with contextlib.suppress(RunsError):
+                yield read_run(folder)
         elif not os.access(folder, os.X_OK):
             yield Run(folder.absolute(), {}, [], None, False, ("The folder cannot be read.",))
 
@@ -193,7 +228,6 @@ def _read_config(path: Path) -> tuple[dict[str, Value], list[str]]:
 
     Rules are not checked: a value that this version no longer takes is still what the run had.
     """
-    defaults = RunConfig().to_flat()
     try:
         text = path.read_text(encoding="utf-8")
         values = tomllib.loads(text)
@@ -201,11 +235,11 @@ def _read_config(path: Path) -> tuple[dict[str, Value], list[str]]:
         return {}, ["config.toml is missing."]
     except (OSError, ValueError, RecursionError):
         return {}, ["config.toml is damaged or cannot be read."]
-    known = {key: value for key, value in values.items() if key in defaults}
-    if not known or not text.endswith("\n") or not all(_fits(value, defaults[key]) for key, value in known.items()):
+    known = {key: value for key, value in values.items() if key in DEFAULTS}
+    if not known or not text.endswith("\n") or not all(_fits(value, DEFAULTS[key]) for key, value in known.items()):
         return {}, ["config.toml is damaged."]
-    config = {**defaults, **known}
-    return {key: float(value) if type(defaults[key]) is float else value for key, value in config.items()}, []
+    config = {**DEFAULTS, **known}
+    return {key: float(value) if type(DEFAULTS[key]) is float else value for key, value in config.items()}, []
 
 
 def _fits(value: Any, default: Value) -> bool:

@@ -10,11 +10,14 @@ from typing import Any
 from config.check import with_strategy
 from config.run_config import ConfigError, RunConfig, Value
 from data.text import label, one_line
+from data.whole_files import round_files
 from runs.listing import Listed, about
 from runs.places import bytes_on_disk
-from runs.printing import UNKNOWN, counted, in_bytes, in_minutes, print_facts, print_json, say
+from runs.printing import LONGEST_NAME, UNENDING, counted, in_bytes, in_minutes, print_facts, print_json, say
+from runs.protocol import clients
 from runs.run import Run, time_of
 from runs.scores import last_rounds, picked_round, scores
+from server_app.files import BEST, CHECKPOINTS
 from server_app.round_lines import FAILURES, read_lines
 from server_app.stopping import resume_command
 
@@ -41,7 +44,7 @@ def everything(run: Run) -> dict[str, Any]:
         **about(Listed(run, bytes_on_disk(run.folder))),
         "scores": {**shares(run), "picked-round": picked["round"] if picked else None},
         "settings": settings(run),
-        "clients": (record.clients if record else 0) or run.config.get("num-clients") or None,
+        "clients": clients(run) or None,
         "data": record.data if record else {},
         "held": record.held if record else "",
         "code": run.code.split("+") if run.code else [],
@@ -116,8 +119,9 @@ def _files(folder: Path) -> list[dict[str, Any]]:
 
 
 def _resume_command(run: Run) -> str:
-    """Empty if the run is complete, or still runs."""
-    if run.status in ("finished", "running"):
+    """Empty if the run is complete, still runs, or has no checkpoint."""
+    folder = run.folder / CHECKPOINTS
+    if run.status in ("finished", "running") or not (round_files(folder) or (folder / BEST).exists()):
         return ""
     return resume_command(run.folder).replace(" -c ", f"{_federation(run)} -c ", 1)
 
@@ -131,29 +135,31 @@ def _repeat_command(run: Run) -> str:
 
 def _federation(run: Run) -> str:
     """Flower's own settings, which no file of the run has; empty if the number of clients is unknown."""
-    clients = run.config.get("num-clients") or (run.record.clients if run.record else 0)
-    return f' --federation-config "num-supernodes={clients} client-resources-num-cpus=1"' if clients else ""
+    count = clients(run)
+    return f' --federation-config "num-supernodes={count} client-resources-num-cpus=1"' if count else ""
 
 
 def _facts(run: Run, known: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """The same for people, a name and a text each; what is empty is left out."""
-    yield "run", run.name
-    yield "folder", str(run.folder)
+    yield "run", label(run.name, LONGEST_NAME)
+    yield "folder", label(str(run.folder), UNENDING)
     yield "status", run.status + (f": {one_line(run.reason, 500)}" if run.reason else "")
     yield "time", _times(run)
     yield "rounds", f"{run.done:,} of {run.asked or '?'}"
     yield "accuracy", "\n".join(_accuracies(run, known["scores"]))
     facts = {
         "settings": "\n".join(f"{key} = {_toml(value)}" for key, value in known["settings"].items()),
-        "clients": str(known["clients"] or UNKNOWN),
+        "clients": str(known["clients"] or ""),
         "data": _pairs(known["data"]),
-        "labels held": run.record.held if run.record else "",
-        "code": " then ".join(known["code"]),
+        "labels held": label(known["held"]),
+        "code": " then ".join(map(label, known["code"])),
         "versions": _pairs(known["versions"]),
         "machine": _pairs(known["machine"]),
         "failures": ", ".join(f"client {client}: {count}" for client, count in known["failures"].items()),
         "resumed": "\n".join(map(_resume, known["resumes"])),
-        "files": "\n".join(f"{in_bytes(one['bytes']):>9}  {one['name']}" for one in known["files"]),
+        "files": "\n".join(
+            f"{in_bytes(one['bytes']):>9}  {label(one['name'], LONGEST_NAME)}" for one in known["files"]
+        ),
         "on disk": in_bytes(known["bytes"]),
         "damaged": "\n".join(run.problems),
     }
@@ -192,7 +198,7 @@ def _resume(entry: dict[str, Any]) -> str:
 
 
 def _pairs(values: dict[str, str]) -> str:
-    return "\n".join(f"{name}: {value}" for name, value in values.items() if value)
+    return "\n".join(f"{label(name)}: {label(value, LONGEST_NAME)}" for name, value in values.items() if value)
 
 
 def _toml(value: Value) -> str:
