@@ -24,14 +24,14 @@ BENCHMARKS = [
     for path in sorted((ROOT / "benchmarks").rglob("*.py"))
     if "run_command(main, __doc__)" in path.read_text(encoding="utf-8")
 ]
-COMMANDS = ["data", "deploy", "probe", "config", "client_app.corrected_labels", *BENCHMARKS]
+COMMANDS = ["data", "deploy", "probe", "config", "runs", "client_app.corrected_labels", *BENCHMARKS]
 # Paths that are read; every other one is written, and must refuse what is no file or no folder.
 READ = {
     "data import DIR", "data match DIR", "data show DIR", "data check DIR", "data pack DIR", "data partition DIR",
     "client_app.corrected_labels DIR", "client_app.corrected_labels --base", "benchmarks.data --lists",
     "benchmarks.client.start --checkout",
 }  # fmt: skip
-AT_ONCE = [*COMMANDS[:5], "benchmarks.gpu"]  # their help is shown without what takes seconds to import
+AT_ONCE = [*COMMANDS[:6], "benchmarks.gpu"]  # their help is shown without what takes seconds to import
 HELP = """
 import runpy, sys
 module, *sys.argv[1:] = sys.argv[1:]
@@ -131,7 +131,7 @@ def test_nothing_is_written_over_what_is_no_file(name: str, tmp_path: Path) -> N
 WRITING = [
     ["data", "sample", "--out"], ["data", "partition", "absent", "--clients", "2", "--out"],
     ["data", "show", "absent", "--plot"], ["client_app.corrected_labels", "absent"], ["deploy", "rotate"],
-    ["benchmarks.gpu", "--out"],
+    ["runs", "compare", "absent", "--plot"], ["benchmarks.gpu", "--out"],
 ]  # fmt: skip
 
 

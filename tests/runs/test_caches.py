@@ -10,7 +10,7 @@ from client_app.client_state import DEFAULT
 from data.images.shared_files import SharedFiles
 from data.sample import sample_folder
 from data.user_cache import cache_folder
-from runs import caches, removing
+from runs import caches
 from server_app.run_lock import RunLock
 from tests.runs.folders import Said, write_run
 
@@ -68,7 +68,7 @@ def test_clearing_one_leaves_the_others(
         return {one["name"]: one["bytes"] for one in runs("caches", "--json").json if one["name"] != name}
 
     before = others()
-    monkeypatch.setattr(removing.typer, "confirm", lambda question: False)
+    monkeypatch.setattr("typer.confirm", lambda question: False)
     assert runs("caches", "--clear", name).out.endswith("Nothing was removed.\n")
     assert len(runs("caches", "--json").json) == 6
     said = runs("caches", "--clear", name, "--yes")

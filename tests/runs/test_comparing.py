@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from config.run_config import Value
 from runs.curves import draw_curves
 from tests.runs.folders import Said, write_run
 
@@ -15,7 +16,13 @@ RECORD = {"how": "finished", "clients": 10, "data": {"clean_test": "a", "train":
 @pytest.fixture
 def pair(tmp_path: Path) -> tuple[Path, Path]:
     base = write_run(tmp_path / "base", [0.25, 0.5], {"output-dir": "/a", "tracking": "none"}, RECORD)
-    changed = {"method": "elr", "learning-rate": 0.02, "drop-last": False, "output-dir": "/b", "tracking": "trackio"}
+    changed: dict[str, Value] = {
+        "method": "elr",
+        "learning-rate": 0.02,
+        "drop-last": False,
+        "output-dir": "/b",
+        "tracking": "trackio",
+    }
     return base, write_run(tmp_path / "other", [0.75, 0.625], changed, RECORD)
 
 

@@ -17,7 +17,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runs import removing
 from runs.errors import RunsError
 from runs.removing import age, between_steps, delete
 from server_app import run_lock
@@ -32,7 +31,7 @@ UNFINISHED: dict[str, Any] = {"num-server-rounds": 9}
 def answers(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """What the user will answer, one after another."""
     left: list[bool] = []
-    monkeypatch.setattr(removing.typer, "confirm", lambda question: left.pop(0))
+    monkeypatch.setattr("typer.confirm", lambda question: left.pop(0))
     return left
 
 
@@ -139,7 +138,7 @@ def test_a_run_in_use_stays_also_if_it_was_resumed_after_the_question(
             lock.take(first)
             return True
 
-        monkeypatch.setattr(removing.typer, "confirm", resumed)
+        monkeypatch.setattr("typer.confirm", resumed)
         said = runs("remove", first, second)
         assert said.code == 1
         assert f"a stays: {first} is in use by process {os.getpid()}" in said.err
@@ -209,7 +208,6 @@ def test_nothing_named_is_one_sentence(runs: Callable[..., Said], tmp_path: Path
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from runs import removing
 calls = 0
 unlink = os.unlink
 def counted(*words, **more):
@@ -249,7 +247,6 @@ def test_a_kill_leaves_a_run_or_none_and_the_next_removal_tidies_up(
 SLOW = """
 import shutil, sys, time
 from pathlib import Path
-from runs import removing
 rmtree = shutil.rmtree
 def slow(path):
     print("deleting", flush=True)

@@ -7,6 +7,7 @@ import sys
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ from tests.runs.folders import names, write_run
 
 
 def test_a_real_run_is_finished_and_a_killed_one_is_interrupted(tiny_sample: Path, tmp_path: Path) -> None:
-    small = {"data_dir": str(tiny_sample), "model": "cnn", "image_size": 16, "num_server_rounds": 2}
+    small: dict[str, Any] = {"data_dir": str(tiny_sample), "model": "cnn", "image_size": 16, "num_server_rounds": 2}
     done = read_run(run_in_process(tmp_path, run_name="done", **small))
     with pytest.raises(CutOffError):
         run_in_process(tmp_path, run_name="killed", handler=cut_off_in(3), **small)

@@ -4,6 +4,7 @@ import json
 import shlex
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -134,7 +135,7 @@ def test_damage_is_shown_and_nothing_ends_in_a_traceback(tmp_path: Path, runs: C
 
 
 def test_a_real_run(tiny_sample: Path, tmp_path: Path, runs: Callable[..., Said]) -> None:
-    small = {"data_dir": str(tiny_sample), "model": "cnn", "image_size": 16, "num_server_rounds": 2}
+    small: dict[str, Any] = {"data_dir": str(tiny_sample), "model": "cnn", "image_size": 16, "num_server_rounds": 2}
     folder = run_in_process(tmp_path, method="elr", **small)
     found = runs("show", folder, "--json").json
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
