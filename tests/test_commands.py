@@ -24,14 +24,16 @@ BENCHMARKS = [
     for path in sorted((ROOT / "benchmarks").rglob("*.py"))
     if "run_command(main, __doc__)" in path.read_text(encoding="utf-8")
 ]
-COMMANDS = ["data", "deploy", "probe", "config", "client_app.corrected_labels", "experiments", *BENCHMARKS]
+COMMANDS = [
+    "data", "deploy", "probe", "config", "runs", "client_app.corrected_labels", "experiments", *BENCHMARKS,
+]  # fmt: skip
 # Paths that are read; every other one is written, and must refuse what is no file or no folder.
 READ = {
     "data import DIR", "data match DIR", "data show DIR", "data check DIR", "data pack DIR", "data partition DIR",
     "client_app.corrected_labels DIR", "client_app.corrected_labels --base", "benchmarks.data --lists",
     "benchmarks.client.start --checkout", "experiments run GRID",
 }  # fmt: skip
-AT_ONCE = [*COMMANDS[:6], "benchmarks.gpu"]  # their help is shown without what takes seconds to import
+AT_ONCE = [*COMMANDS[:7], "benchmarks.gpu"]  # their help is shown without what takes seconds to import
 HELP = """
 import runpy, sys
 module, *sys.argv[1:] = sys.argv[1:]
@@ -132,6 +134,7 @@ WRITING = [
     ["data", "sample", "--out"], ["data", "partition", "absent", "--clients", "2", "--out"],
     ["data", "show", "absent", "--plot"], ["client_app.corrected_labels", "absent"], ["deploy", "rotate"],
     ["benchmarks.gpu", "--out"], ["experiments", "run", "absent", "--out"],
+    ["runs", "compare", "absent", "--plot"],
 ]  # fmt: skip
 
 

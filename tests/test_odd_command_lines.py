@@ -21,20 +21,23 @@ import deploy.__main__
 import experiments.__main__
 import probe.__main__
 import probe.session
+import runs.__main__
 from data.sample import draw_sample
 from probe.errors import NoRoomError
 from tests.experiments.folders import does_all, write_grid
 from tests.odd_values import is_a_sentence
+from tests.runs.folders import write_run
 
 MODULES: dict[str, Any] = {
     "data": data.__main__,
     "deploy": deploy.__main__,
     "probe": probe.__main__,
     "config": config.__main__,
+    "runs": runs.__main__,
     "client_app.corrected_labels": client_app.corrected_labels,
     "experiments": experiments.__main__,
 }
-# By command, what works; {new} is a name that is free.
+# By command, what works; {new} is a name that is free, and + stands between several values.
 WORKS: dict[str, dict[str, str]] = {
     "data sample": {
         "out": "{new}", "train": "1", "clean_train": "1", "val": "1", "test": "1", "image_size": "16", "seed": "1",
@@ -51,6 +54,11 @@ WORKS: dict[str, dict[str, str]] = {
     "deploy renew": {"folder": "keys"},
     "probe": {},
     "config check": {},
+    "runs list": {"folder": "runs"},
+    "runs show": {"run": "runs/a"},
+    "runs compare": {"runs": "runs/a+runs/b"},
+    "runs remove": {"runs": "runs/a"},
+    "runs caches": {},
     "client_app.corrected_labels": {"folder": "release", "out": "{new}"},
     "experiments run": {"grid": "a grid.toml", "out": "{new}"},
 }  # fmt: skip
@@ -86,6 +94,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     draw_sample(folder / "renamed", train=6, clean_train=2, val=2, test=2, image_size=16, seed=1)
     for path in (folder / "renamed" / "images").rglob("*.jpg"):
         path.rename(path.with_suffix(".JPG"))
+    for name in ("a", "b"):
+        write_run(folder / "runs" / name)
     for name in ("cats", "dogs"):
         (folder / "photos" / name).mkdir(parents=True)
         for number in range(4):
@@ -102,7 +112,7 @@ def _line(words: str, values: dict[str, str], new: str) -> list[str]:
         if (value := values.get(str(parameter.name))) is not None:
             value = new if value == "{new}" else value
             is_option = parameter.param_type_name == "option"
-            line += [f"{max(parameter.opts, key=len)}={value}"] if is_option else [value]
+            line += [f"{max(parameter.opts, key=len)}={value}"] if is_option else value.split("+")
     return line
 
 
@@ -116,6 +126,7 @@ def test_odd_values_end_in_words(
     monkeypatch.chdir(place)
     monkeypatch.setattr(probe.session, "_needs", no_room)
     monkeypatch.setitem(sys.modules, "experiments.engine", SimpleNamespace(run_rows=does_all))
+    monkeypatch.setattr("typer.confirm", lambda question: False)
     numeric = parameter.type.name.split()[0] in ("integer", "float")
     for number, value in enumerate(NUMBERS if numeric else TEXTS):
         line = _line(words, {**WORKS[words], str(parameter.name): value}, f"new-{parameter.name}-{number}")
@@ -139,6 +150,7 @@ def test_what_works_works(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Or the test above would see one refusal, of something else, everywhere."""
     monkeypatch.chdir(place)
     monkeypatch.setitem(sys.modules, "experiments.engine", SimpleNamespace(run_rows=does_all))
+    monkeypatch.setattr("typer.confirm", lambda question: False)
     for words, values in WORKS.items():
         if words in ("probe", "client_app.corrected_labels"):  # need a machine, and a run
             continue

@@ -102,6 +102,14 @@ class SharedFiles:
                 raise
         return kept
 
+    def clear(self) -> None:
+        """Delete every file that no process has mapped or is filling, and all notes."""
+        with self._ledger() as ledger:
+            for path in sorted(self.folder.iterdir()):
+                if path.suffix in (PIXELS, FILLING, NOTE, CHECKED, RUN):
+                    _deleted(path)
+            ledger.truncate(0)  # whoever needs space counts anew
+
     def _begin(self) -> None:
         """Before this process uses anything, find out when its run began; if that is now, keep to the bound."""
         if self._began:
