@@ -13,6 +13,7 @@ TRACKERS = {  # server_app.callbacks.tracking
     "tensorboard": "files in the run's folder",
     "wandb": "Weights & Biases",
     "trackio": "Hugging Face's",
+    "mlflow": "a database in the run's folder, or your server",
 }
 TRAIN_SPLITS = {  # data.release
     "noisy": "noisy train",

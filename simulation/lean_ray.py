@@ -1,8 +1,8 @@
 """Starts a Ray of this machine alone, with no more processes than its actors need.
 
 Left to itself, Ray 2.55 also starts a worker for each CPU before anybody asks for one, which it throws away because
-actors get another environment; an autoscaler, although no machine can be added; a dashboard without pages, which
-reports usage to Ray's makers; and a process that reads what actors print.
+actors get another environment; an autoscaler, although no machine can be added; a dashboard without pages; and a
+process that reads what actors print.
 """
 
 import importlib

@@ -1,4 +1,10 @@
-"""What methods are compared on: the synthetic sample, the same images under their true labels, and scanned digits."""
+"""Makes what methods are compared on: drawn garments, the same images under their true labels, and scanned digits.
+
+    python -m benchmarks.methods.data
+
+All of it goes to ~/.cache/clothing1m-fl/benchmarks/methods, where the grids beside this file look for it, with the
+transition matrices that forward is told. What is there already stays.
+"""
 
 import hashlib
 import json
@@ -10,10 +16,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from benchmarks.tools.command import run_command
+from data.errors import DataError
 from data.import_folder import Shares, import_folder
 from data.layout.finding import CATEGORIES, CLEAN_LABELS, LIST_FILES, NOISY_LABELS, TRUE_LABELS
 from data.layout.writer import complete_or_absent
 from data.sample import VERSION, SampleSize, draw_sample
+from data.user_cache import below_home
+from data.whole_files import replace_file
 
 # As few as let cross-entropy learn all labels by heart in a dozen rounds; clean val and clean train are not used.
 SIZE = SampleSize(train=2000, clean_train=100, val=100, test=1400, image_size=32, seed=1)
@@ -22,17 +32,55 @@ DIGITS = Shares(clean_train=0.01, val=0.01, test=0.2)
 DIGITS_SIDE = 32  # pixels, as stored; scanned at 8
 
 
-def release_of(name: str, folder: Path) -> Path:
-    """The release `name` below `folder`, which is made unless it is there: ``sample``, ``truth`` or ``digits``."""
-    if name == "digits":
-        return digits(folder)
-    released, truth = sample_and_truth(folder)
-    return released if name == "sample" else truth
+PLACE = "~/.cache/clothing1m-fl/benchmarks/methods"  # as the grids have it, whatever XDG_CACHE_HOME is
+# By grid: what makes its labels wrong, how many classes there are, and the share of the wrong labels. With
+# client-dependent noise, 0.4 of the clients have 0.5 to 0.8 of theirs wrong.
+TRANSITIONS = {
+    "mixed": ("symmetric", 14, 0.26),
+    "digits-symmetric": ("symmetric", 10, 0.4),
+    "digits-pairflip": ("pairflip", 10, 0.4),
+}
 
 
-def identity_of(name: str) -> object:
-    """What decides which images and labels the release `name` has, for JSON."""
-    return [name, asdict(DIGITS), DIGITS_SIDE] if name == "digits" else [name, VERSION, asdict(SIZE)]
+def make(folder: Path) -> list[Path]:
+    """Make all that is missing in `folder`; returns what the grids name.
+
+    Releases have a hash of what they were made of in their names, and a link without it.
+
+    Raises:
+        DataError: Something else is where a link belongs.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    releases = dict(zip(("sample", "truth"), sample_and_truth(folder), strict=True)) | {"digits": digits(folder)}
+    for name, release in releases.items():
+        link_to(release, folder / name)
+    for name, noise in TRANSITIONS.items():
+        replace_file(folder / f"transition-{name}.txt", _as_text(transition_of(*noise)))
+    return [*(folder / name for name in releases), *(folder / f"transition-{name}.txt" for name in TRANSITIONS)]
+
+
+def link_to(release: Path, link: Path) -> None:
+    """Replace the link, or make it.
+
+    Raises:
+        DataError: It is no link.
+    """
+    if os.path.lexists(link) and not link.is_symlink():
+        raise DataError(f"{link} is in the way; it must be a link to {release.name}, so move it away.")
+    new = link.with_name(f"{link.name}.{os.getpid()}")
+    new.symlink_to(release.name)
+    new.replace(link)
+
+
+def transition_of(noise: str, classes: int, wrong: float) -> np.ndarray:
+    """(C, C) float64 P(given label | true class) of synthetic noise, averaged over clients."""
+    keep = np.eye(classes)
+    others = (1 - keep) / (classes - 1) if noise == "symmetric" else np.roll(keep, -1, axis=1)
+    return (1 - wrong) * keep + wrong * others
+
+
+def _as_text(matrix: np.ndarray) -> bytes:
+    return "".join(" ".join(f"{value:.18e}" for value in row) + "\n" for row in matrix).encode()
 
 
 def sample_and_truth(folder: Path, size: SampleSize = SIZE) -> tuple[Path, Path]:
@@ -52,7 +100,7 @@ def sample_and_truth(folder: Path, size: SampleSize = SIZE) -> tuple[Path, Path]
 
 def digits(folder: Path) -> Path:
     """The digits that scikit-learn ships (UCI, 8 x 8 pixels, 17 greys), dark on light, as imported from image files."""
-    mark = hashlib.sha256(json.dumps(identity_of("digits")).encode()).hexdigest()[:8]
+    mark = hashlib.sha256(json.dumps(["digits", asdict(DIGITS), DIGITS_SIDE]).encode()).hexdigest()[:8]
     out = folder / f"digits-{mark}"
     if not out.is_dir():
         with tempfile.TemporaryDirectory() as temporary:
@@ -93,3 +141,12 @@ def write_truth(sample: Path, out: Path) -> None:
 
 def _lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8").splitlines()
+
+
+def main() -> None:
+    for path in make(below_home(PLACE)):
+        print(path)
+
+
+if __name__ == "__main__":
+    run_command(main, __doc__)

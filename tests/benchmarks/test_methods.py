@@ -1,7 +1,7 @@
-"""The methods' benchmark without its runs: the tables' numbers, which rows are missing, the truth beside the sample."""
+"""The methods' grids: what their rows are, the data that they name, and what visits cost."""
 
 import json
-import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,119 +11,98 @@ from flwr.app import Context, Message
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from benchmarks.methods import __main__ as methods
 from benchmarks.methods import cost as method_cost
-from benchmarks.methods import settings as method_settings
-from benchmarks.methods.data import digits, sample_and_truth
-from benchmarks.methods.rows import COLUMNS, Cost, Row, append, beyond, markdown, read, table
+from benchmarks.methods import data as method_data
+from benchmarks.methods.cost import GRIDS
+from benchmarks.methods.data import TRANSITIONS, digits, link_to, sample_and_truth, transition_of
 from benchmarks.tools.in_process import SMALL
 from client_app.app import app as client_app
 from config import choices
+from config.check import examine
+from config.named import parse_args
+from config.resolve import app_defaults
 from config.run_config import RunConfig, Value
+from data.errors import DataError
 from data.noise.synthetic import corrupt
 from data.release import open_release
 from data.sample import SampleSize
+from experiments.grid import Grid, combinations, doubly_set
+from experiments.grid_file import read_grid
+from experiments.plan import Row
 from methods import build_method
 
 
-def _row(method: str, seed: int, last: float, best: float = 0.0, setting: str = "iid") -> Row:
-    """A run whose last five rounds have mean `last`, after a round at `best`."""
-    accuracy = [best or last, last - 2, last + 2, last, last - 1, last + 1]
-    return Row(setting, method, seed, method_settings.mark_of(setting, method), accuracy, 50.0)
+def _grids() -> Iterator[tuple[str, Grid]]:
+    for path in GRIDS:
+        grid, problems = read_grid(path)
+        assert not problems
+        yield path.stem, grid
 
 
-def test_the_table_compares_seed_by_seed() -> None:
-    rows = [_row("ce", 1, 60.0, best=70.0), _row("ce", 2, 64.0, best=68.0), _row("gce", 1, 70.0), _row("gce", 2, 72.0)]
-    base, gce = table(rows, {"gce": 1.25}, ["ceiling", "ce", "sce", "gce"])
-    # ce: mean 62, deviation of 60 and 64 is 2 sqrt 2; its best is the mean of 70 and 68
-    assert base == ("ce", 62.0, pytest.approx(2 * math.sqrt(2)), 69.0, None, None, "", 2, None)
-    # gce: differences 10 and 8, mean 9, deviation sqrt 2; best of a run is 2 above its last mean
-    assert gce == ("gce", 71.0, pytest.approx(math.sqrt(2)), 73.0, 9.0, pytest.approx(math.sqrt(2)), "yes", 2, 1.25)
+def _rows(name: str, seed: int = 1) -> dict[str, Row]:
+    """A grid's rows with a seed, by label."""
+    rows = [one.row for one in combinations(dict(_grids())[name]) if one.row.seed == seed]
+    return {row.label: row for row in rows}
 
 
-def test_only_seeds_that_both_have_are_compared() -> None:
-    rows = [_row("ce", 1, 60.0), _row("ce", 2, 64.0), _row("gce", 2, 65.0), _row("gce", 3, 90.0)]
-    line = dict(zip(COLUMNS, table(rows, {}, ["ce", "gce"])[1], strict=True))
-    assert line["minus ce, points"] == 1.0
-    assert line["sd of that"] is None
-    assert line["more than the spread"] == ""
+def test_there_are_four_grids_of_three_seeds_each_compared_with_cross_entropy() -> None:
+    grids = dict(_grids())
+    assert [*grids] == ["digits-pairflip", "digits-symmetric", "iid", "mixed"]
+    assert {name: grid.size for name, grid in grids.items()} == dict.fromkeys(grids, 54) | {"iid": 57}
+    for grid in grids.values():
+        assert (grid.baseline, grid.seeds, grid.keep) == ("ce", (1, 2, 3), "results")
+        assert not doubly_set(grid)
 
 
-def test_a_row_without_a_base_has_no_difference() -> None:
-    assert table([_row("gce", 1, 65.0)], {}, ["ce", "gce"]) == [("gce", 65.0, None, 67.0, None, None, "", 1, None)]
+@pytest.mark.parametrize("name", [path.stem for path in GRIDS])
+def test_every_row_is_a_run_that_the_app_accepts(name: str, tmp_path: Path) -> None:
+    for row in _rows(name).values():
+        assert str(row.config["data-dir"]).startswith(f"{method_data.PLACE}/")
+        values = {**row.config, "data-dir": str(tmp_path)}
+        if "transition='~" in str(values.get("method-args", "")):
+            assert f"{method_data.PLACE}/transition-{name}.txt" in str(values["method-args"])
+            values["method-args"] = f"transition='{tmp_path}'"
+        config, problems = examine(values, app_defaults())
+        assert problems == []
+        build_method(config)
+        assert SMALL.keys() <= row.config.keys()  # or what visits cost would be measured with other settings
 
 
-@pytest.mark.parametrize(
-    ("difference", "spreads", "answer"),
-    [
-        (3.0, [1.0, 2.9, 0.5], "yes"),
-        (3.0, [1.0, 3.0, 0.5], "no"),
-        (-3.0, [1.0, 2.0, 0.5], "yes, below"),
-        (3.0, [1.0, None, 0.5], ""),
-        (None, [1.0, 1.0, 1.0], ""),
-    ],
-)
-def test_more_than_the_spread_is_more_than_each_of_them(
-    difference: float | None, spreads: list[float | None], answer: str
-) -> None:
-    assert beyond(difference, spreads) == answer
+def test_every_method_has_a_row_in_every_grid_but_xiao() -> None:
+    for name, _ in _grids():
+        found = {str(row.config["method"]) for row in _rows(name).values()}
+        assert found == set(choices.METHODS) - ({"xiao"} if name != "iid" else set())
 
 
-def test_rows_that_are_there_are_not_run_again(tmp_path: Path) -> None:
-    results = tmp_path / "deep" / "rows.jsonl"
-    assert read(results) == ([], [])
-    assert methods.missing([], ["iid"], ["ce", "gce"], [1, 2]) == [
-        ("iid", "ce", 1), ("iid", "gce", 1), ("iid", "ce", 2), ("iid", "gce", 2),
-    ]  # fmt: skip
-    append(results, _row("ce", 1, 60.0))
-    append(results, Row("iid", "gce", 2, "00000000", [1.0], 1.0))  # of other settings
-    append(results, Cost("iid", "gce", "00000000", [1.0, 1.5]))
-    rows, costs = read(results)
-    assert rows[0] == _row("ce", 1, 60.0)
-    assert costs == [Cost("iid", "gce", "00000000", [1.0, 1.5])]
-    assert methods.missing(rows, ["iid"], ["ce", "gce"], [1, 2]) == [
-        ("iid", "gce", 1), ("iid", "ce", 2), ("iid", "gce", 2),
-    ]  # fmt: skip
-
-
-def test_a_line_that_a_kill_cut_off_costs_its_own_row_alone(tmp_path: Path) -> None:
-    results = tmp_path / "rows.jsonl"
-    append(results, _row("ce", 1, 60.0))
-    append(results, _row("ce", 2, 61.0))
-    results.write_bytes(results.read_bytes()[:-20])
-    append(results, _row("ce", 3, 62.0))
-    assert [row.seed for row in read(results)[0]] == [1, 3]
-
-
-def test_a_mark_follows_what_is_set_and_not_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings, names = method_settings.SETTINGS, method_settings.METHODS
-    marks = {(setting, name): method_settings.mark_of(setting, name) for setting in settings for name in names}
-    assert len(set(marks.values())) == len(marks)
-    monkeypatch.setitem(method_settings.METHODS, "gce", method_settings.MethodSpec("gce", "q=0.5"))
-    changed = {key for key, mark in marks.items() if method_settings.mark_of(*key) != mark}
-    assert changed == {(setting, "gce") for setting in settings}
-
-
-def test_the_ceiling_has_no_noise_and_is_otherwise_the_same() -> None:
-    for setting in method_settings.SETTINGS:
-        noisy, clean = (method_settings.config_of(setting, name, 3) for name in ("ce", "ceiling"))
-        assert {key: noisy[key] for key in noisy if clean.get(key) != noisy[key]} == dict(
-            method_settings.SETTINGS[setting].noise
-        )
+def test_the_ceiling_alone_has_no_noise_and_is_otherwise_like_cross_entropy() -> None:
+    for name, _ in _grids():
+        rows = _rows(name, seed=3)
+        assert [row.label for row in rows.values() if row.reference] == ["ceiling"]
+        noisy, clean = (RunConfig.from_flat(rows[label].config).to_flat() for label in ("ce", "ceiling"))
+        differing = {key for key in noisy if noisy[key] != clean[key]}
+        assert differing == ({"data-dir"} if name == "iid" else {"label-noise", "label-noise-args"})
+        assert (clean["label-noise"], clean["label-noise-args"]) == ("none", "")
         assert noisy["seed"] == 3
 
 
-def test_a_forget_rate_is_the_setting_s_share_of_wrong_labels() -> None:
-    args = [method_settings.config_of(setting, "co-teaching", 1)["method-args"] for setting in method_settings.SETTINGS]
-    assert args == [f"forget-rate={rate}" for rate in (0.395, 0.26, 0.4, 0.4)]
+def test_a_forget_rate_is_the_grid_s_share_of_wrong_labels() -> None:
+    rates = {name: _rows(name)["co-teaching"].config["method-args"] for name, _ in _grids()}
+    shares = {"iid": 0.395, **{name: wrong for name, (_, _, wrong) in TRANSITIONS.items()}}
+    assert rates == {name: f"forget-rate={share:g}" for name, share in shares.items()}
+    for name, share in shares.items():
+        assert f"noise-rate={share:g}" in str(_rows(name)["selfie"].config["method-args"])
 
 
-def test_the_matrix_of_a_setting_is_that_of_its_noise() -> None:
-    for setting in ("mixed", "digits-symmetric", "digits-pairflip"):
-        place = method_settings.SETTINGS[setting]
-        matrix = method_settings.transition_of(setting)
-        true = np.repeat(np.arange(len(matrix), dtype=np.int32), 1000)
-        given = corrupt(true, str(place.noise["label-noise"]), len(matrix), 0, 10, 1, rate=place.wrong)
+def test_the_matrix_of_a_grid_is_that_of_its_noise() -> None:
+    for name, (noise, classes, wrong) in TRANSITIONS.items():
+        row = _rows(name)["ce"].config
+        assert row["label-noise"] == noise
+        args = parse_args("label-noise-args", str(row["label-noise-args"]))
+        share = args["rate"] if "rate" in args else args["noisy_share"] * (args["min_rate"] + args["max_rate"]) / 2
+        assert share == pytest.approx(wrong)
+        matrix = transition_of(noise, classes, wrong)
+        true = np.repeat(np.arange(classes, dtype=np.int32), 1000)
+        given = corrupt(true, noise, classes, 0, 10, 1, rate=wrong)
         shares = np.zeros(matrix.shape)
         np.add.at(shares, (true, given), 1 / 1000)
         np.testing.assert_allclose(shares, matrix, atol=0.05)
@@ -131,36 +110,34 @@ def test_the_matrix_of_a_setting_is_that_of_its_noise() -> None:
         np.testing.assert_array_equal(shares > 0, matrix > 0)
 
 
-@pytest.mark.parametrize(
-    ("setting", "method"),
-    [(setting, method) for setting in method_settings.SETTINGS for method in method_settings.rows_of(setting)],
-)
-def test_every_row_is_a_run_that_the_app_accepts(setting: str, method: str, tmp_path: Path) -> None:
-    config = method_settings.config_of(setting, method, 1)
-    config["method-args"] = str(config["method-args"]).replace(method_settings.MATRIX, str(tmp_path))
-    build_method(RunConfig.from_flat(config))
-    assert SMALL.keys() <= config.keys()  # or a run in one process would differ from one through Flower
+def test_what_the_grids_name_is_made_once_and_renewed_by_its_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def drawn(folder: Path) -> tuple[Path, Path]:
+        pair = folder / f"sample-{version}", folder / f"truth-{version}"
+        for release in pair:
+            release.mkdir(exist_ok=True)
+        return pair
+
+    monkeypatch.setattr(method_data, "sample_and_truth", drawn)
+    monkeypatch.setattr(method_data, "digits", lambda folder: drawn(folder)[0])
+    wanted = {str(row.config["data-dir"]) for name, _ in _grids() for row in _rows(name).values()}
+    version = 1
+    made = method_data.make(tmp_path / "deep")
+    assert {f"{method_data.PLACE}/{path.name}" for path in made} >= wanted
+    assert (tmp_path / "deep" / "truth").resolve().name == "truth-1"
+    for name, noise in TRANSITIONS.items():
+        found = np.loadtxt(tmp_path / "deep" / f"transition-{name}.txt")
+        np.testing.assert_array_equal(found, transition_of(*noise))
+    version = 2
+    assert method_data.make(tmp_path / "deep") == made
+    assert (tmp_path / "deep" / "truth").resolve().name == "truth-2"
 
 
-def test_every_method_has_a_row() -> None:
-    assert {spec.method for spec in method_settings.METHODS.values()} == set(choices.METHODS)
-
-
-def test_a_section_shows_rows_and_costs_of_today_s_settings_alone(tmp_path: Path) -> None:
-    results = tmp_path / "rows.jsonl"
-    for entry in (
-        _row("ce", 1, 60.0), _row("ce", 2, 62.0), _row("gce", 1, 70.0), _row("gce", 2, 71.0), _row("gce", 3, 99.0),
-        Row("iid", "sce", 1, "00000000", [50.0], 1.0), _row("sce", 1, 55.0, setting="mixed"),
-        Cost("iid", "gce", method_settings.mark_of("iid", "gce"), [9.0]),
-        Cost("iid", "gce", method_settings.mark_of("iid", "gce"), [1.0, 1.2, 1.5]),
-    ):  # fmt: skip
-        append(results, entry)
-    lines = methods.section("iid", list(method_settings.METHODS), [1, 2], results).splitlines()
-    assert lines[-2:] == [
-        "| ce | 61.0 | 1.4 | 63.0 |  |  |  | 2 |  |",
-        "| gce | 70.5 | 0.7 | 72.5 | +9.5 | 0.7 | yes | 2 | 1.20 |",
-    ]
-    assert lines[-4:-2] == markdown([]).splitlines()
+def test_a_folder_where_a_link_belongs_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "sample").mkdir()
+    with pytest.raises(DataError, match=r"sample is in the way; it must be a link to sample-1, so move it away\.$"):
+        link_to(tmp_path / "sample-1", tmp_path / "sample")
 
 
 def test_the_truth_is_the_same_images_under_what_they_show(tmp_path: Path) -> None:
@@ -182,7 +159,6 @@ def test_digits_are_the_ones_that_scikit_learn_ships(tmp_path: Path) -> None:
     release = open_release(digits(tmp_path))
     train, test = release.split("noisy_train"), release.split("clean_test")
     assert (len(train.labels), len(test.labels)) == (1398, 359)
-    assert method_settings.SETTINGS["digits-symmetric"].images == "1,398 images, 359 for test"
     np.testing.assert_array_equal(train.labels, train.true)
     with Image.open(release.root / bytes(test.keys[0]).decode()) as image:
         seen = np.asarray(image.convert("L").resize((8, 8), Image.Resampling.BOX)).astype(float)
@@ -224,3 +200,28 @@ def test_every_visit_but_the_first_is_paired_with_one_of_plain_cross_entropy(
         ("own", "label-smoothing=0.1"), ("plain", ""),
     ]  # fmt: skip
     assert [entry[2] for entry in seen[::2]] == [entry[2] for entry in seen[1::2]]  # of the same client
+
+
+def test_costs_are_those_of_a_grid_s_rows_in_their_second_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[tuple[str, int]] = []
+
+    def ratios(config: dict[str, Value], clients: int) -> list[float]:
+        seen.append((str(config["method-args"]), clients))
+        return [1.5, 1.0, 1.2]
+
+    grid = tmp_path / "mine.toml"
+    text = next(path for path in GRIDS if path.stem == "mixed").read_text(encoding="utf-8")
+    grid.write_text(text.replace(method_data.PLACE, str(tmp_path)), encoding="utf-8")
+    monkeypatch.setattr(method_cost, "ratios", ratios)
+    with pytest.raises(DataError, match=r"truth is missing; run `python -m benchmarks\.methods\.data` first\.$"):
+        method_cost.main([grid], ["elr"])
+    (tmp_path / "truth").mkdir()
+    method_cost.main([grid], ["fednoro", "elr"])
+    assert seen == [("beta=0.7 strength=3.0", 20), ("warm-up-rounds=1", 20)]
+    assert "mine, fednoro: 1.20" in capsys.readouterr().err
+    with pytest.raises(DataError, match=r"nowhere\.toml is no file"):
+        method_cost.main([tmp_path / "nowhere.toml"])
+    with pytest.raises(DataError, match=r"--method is xiao; .*mine\.toml has ceiling, ce, sce, "):
+        method_cost.main([grid], ["xiao"])

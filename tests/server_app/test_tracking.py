@@ -1,26 +1,30 @@
 """Trackers: what they receive, also after a resume, and that they cannot stop a run."""
 
 import logging
+import re
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
 
 from config.run_config import ConfigError, RunConfig
+from server_app.callbacks import History, tracker_names, tracking
+from server_app.callbacks.tracker_names import tracked_name
 from server_app.callbacks.tracking import check_tracking
 from tests.fakes import rounds_of, run_in_process
 
 
-def _scalars(run_dir: Path) -> set[str]:
-    """What has a single number in every line of metrics.jsonl."""
+def _scalars(run_dir: Path) -> dict[str, list[float]]:
+    """By its name in trackers, what has a single number in every line of metrics.jsonl, round by round."""
     lines = rounds_of(run_dir)
     found = {key for key in lines[0] if all(isinstance(line[key], (int, float)) for line in lines)}
-    found.discard("clients")  # of the run, not of a round
-    assert {"round", "test-accuracy", "val-loss", "macro-f1", "train-loss", "seconds"} <= found
-    return found
+    found -= {"round", "clients"}  # the step, and what is of the run
+    assert {"test-accuracy", "val-loss", "macro-f1", "train-loss", "seconds"} <= found
+    return {tracked_name(key): [line[key] for line in lines] for key in found}
 
 
 @pytest.fixture(params=["wandb", "trackio"])
@@ -46,9 +50,9 @@ def test_a_run_and_its_resume_share_one_record(tmp_path: Path, tiny_sample: Path
     assert first.get("id") == ("run" if tracker.__name__ == "wandb" else None)
     assert first["config"]["num-server-rounds"] == 1
     assert [step for step, _ in tracker.logged] == [1, 2]
-    for (_, metrics), line in zip(tracker.logged, rounds_of(run_dir), strict=True):
-        assert set(metrics) == _scalars(run_dir)
-        assert all(metrics[key] == line[key] for key in metrics)
+    found = _scalars(run_dir)
+    for number, (_, metrics) in enumerate(tracker.logged):
+        assert metrics == {name: values[number] for name, values in found.items()}
 
 
 @pytest.mark.parametrize("broken", ["init", "log", "finish"])
@@ -94,8 +98,8 @@ def test_tensorboard_has_each_round_once_after_a_resume(tmp_path: Path, tiny_sam
     run_in_process(tmp_path, num_server_rounds=3, resume=str(run_dir), **values)
     read = EventAccumulator(str(run_dir / "tensorboard"))
     read.Reload()
-    assert set(read.Tags()["scalars"]) == _scalars(run_dir)
-    events = read.Scalars("test-loss")
+    assert set(read.Tags()["scalars"]) == set(_scalars(run_dir))
+    events = read.Scalars("test/loss")
     assert [event.step for event in events] == [1, 2, 3]
     assert [event.value for event in events] == pytest.approx([line["test-loss"] for line in rounds_of(run_dir)])
 
@@ -113,4 +117,110 @@ def test_a_round_that_is_not_evaluated_has_no_accuracy(tmp_path: Path, tiny_samp
     values: dict[str, Any] = {"data_dir": str(tiny_sample), "tracking": tracker.__name__, "evaluate_every": 2}
     run_in_process(tmp_path, num_server_rounds=2, **values)
     (_, first), (_, second) = tracker.logged
-    assert second.keys() - first.keys() == {"test-accuracy", "test-loss", "val-accuracy", "val-loss", "macro-f1"}
+    assert second.keys() - first.keys() == {"test/accuracy", "test/loss", "test/macro-f1", "val/accuracy", "val/loss"}
+
+
+def _mlflow_runs(uri: str) -> tuple[Any, list[Any]]:
+    """A client, and the runs of the experiment."""
+    client = mlflow.MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name(tracking.PROJECT)
+    assert experiment is not None
+    return client, list(client.search_runs([experiment.experiment_id]))
+
+
+@pytest.fixture
+def quiet_mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.mark.usefixtures("quiet_mlflow")
+def test_mlflow_has_a_run_and_its_resume_in_one_record(tmp_path: Path, tiny_sample: Path) -> None:
+    runs = tmp_path / "odd %41? runs"
+    values: dict[str, Any] = {"data_dir": str(tiny_sample), "tracking": "mlflow"}
+    run_dir = run_in_process(runs, num_server_rounds=1, **values)
+    client, (first,) = _mlflow_runs(tracking.database(run_dir / "mlflow.db"))
+    assert first.info.run_id == (run_dir / "mlflow-run-id").read_text().strip()
+    assert (first.info.run_name, first.info.status) == ("run", "FINISHED")
+    assert first.data.params["num-server-rounds"] == "1"
+    assert first.data.params.keys() == RunConfig().to_flat().keys()
+    run_in_process(runs, num_server_rounds=2, resume=str(run_dir), **values)
+    _, (second,) = _mlflow_runs(tracking.database(run_dir / "mlflow.db"))
+    assert second.info.run_id == first.info.run_id
+    assert second.info.status == "FINISHED"
+    assert second.data.params == first.data.params
+    found = _scalars(run_dir)
+    assert second.data.metrics.keys() == found.keys()
+    for name, numbers in found.items():
+        history = client.get_metric_history(second.info.run_id, name)
+        assert [entry.step for entry in history] == [1, 2]
+        assert [entry.value for entry in history] == pytest.approx(numbers)
+
+
+@pytest.mark.usefixtures("quiet_mlflow")
+def test_mlflow_goes_where_its_own_variable_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri := tracking.database(tmp_path / "own.db"))
+    (run_dir := tmp_path / "runs" / "one").mkdir(parents=True)
+    (run_dir / "mlflow-run-id").write_text("of another store\n")
+    config = RunConfig(num_server_rounds=3, method_args="x" * 7000)
+    record = tracking.MLflow(run_dir, config, 1)
+    record.log({"other/odd (100 %)": 1.5}, 2)
+    record.finish(complete=False)
+    client, (found,) = _mlflow_runs(uri)
+    assert found.info.status == "KILLED"
+    assert found.data.metrics == {"other/odd _100 __": 1.5}
+    assert found.data.params["method-args"] == "x" * 6000
+    client.delete_run(found.info.run_id)
+    assert not (run_dir / "mlflow.db").exists()
+    tracking.MLflow(run_dir, config, 4).finish(complete=True)
+    _, (other,) = _mlflow_runs(uri)
+    assert other.info.run_id != found.info.run_id
+    assert other.info.status == "FINISHED"
+
+
+@pytest.mark.usefixtures("quiet_mlflow")
+def test_a_database_that_a_kill_left_half_made_is_made_again(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_text("half")
+    tracking.MLflow(tmp_path, RunConfig(), 1).finish(complete=True)
+    assert len(_mlflow_runs(tracking.database(tmp_path / "mlflow.db"))[1]) == 1
+
+
+def test_every_key_of_the_page_is_sent_under_the_name_that_the_page_says() -> None:
+    text = Path(__file__).parents[2].joinpath("docs", "metrics.md").read_text(encoding="utf-8")
+    rows = [line.strip().strip("|").split(" | ") for line in text.splitlines() if line.startswith("| `")]
+    said: dict[str, str] = {}
+    for keys, names, *_ in rows:
+        found, sent = (re.findall(r"`([^`]+)`", cell) for cell in (keys, names))
+        assert len(sent) in (0, len(found)), keys
+        said.update(zip(found, sent or [""] * len(found), strict=True))
+    assert {key: name for key, name in said.items() if name} == tracker_names.NAMES
+    # lists, tables, texts, what is of the run, and the step
+    assert {key for key, name in said.items() if not name} == {
+        "round", "per-class-recall", "confusion-matrix", "sampled-partitions", "failed-partitions", "clients",
+        "flower-run",
+    }  # fmt: skip
+    assert len(set(said.values()) - {""}) == len(tracker_names.NAMES)
+
+
+def test_metrics_of_your_own_have_a_group() -> None:
+    line = {"round": 3, "mine": 1, "a/b": 2.0, "test-loss": None, "per-class-recall": [1.0], "macro-f1": 0.5}
+    assert tracker_names.tracked(line) == {"other/mine": 1, "a/b": 2.0, "test/macro-f1": 0.5}
+
+
+@pytest.mark.parametrize(("done", "complete"), [(0, False), (1, False), (2, True)])
+def test_a_tracker_hears_whether_the_last_round_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done: int, complete: bool
+) -> None:
+    heard: list[bool] = []
+
+    class Hears:
+        def log(self, metrics: Mapping[str, float], step: int) -> None: ...
+
+        def finish(self, complete: bool) -> None:
+            heard.append(complete)
+
+    monkeypatch.setitem(tracking.TRACKERS, "wandb", lambda run_dir, config, next_round: Hears())
+    resumed = tracking.Tracking(tmp_path, RunConfig(tracking="wandb", num_server_rounds=2))
+    resumed.on_start(History(last_round=done))
+    resumed.on_end()
+    assert heard == [complete]
