@@ -3,18 +3,17 @@
 import re
 import shlex
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Protocol
 
 import tomli_w
 
 from data.text import one_line
 from experiments.plan import LOGS, Experiment, Row
+from experiments.state import run_of
 from experiments.superlink import SuperLink
-from runs.errors import RunsError
-from runs.run import Run, read_run
 
 LET_GO_SECONDS = 30.0  # a run says that it has ended shortly before its process has
 HOME = "flower"  # of Flower, in the experiment's folder
@@ -71,18 +70,22 @@ class FlowerLink:
         variables = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
         log = experiment.folder / LOGS / "superlink.log"
         self._superlink = SuperLink(experiment.folder / HOME, log, variables, experiment.lock)
-        self.simulations, self.interrupt, self.stop = (
-            self._superlink.simulations, self._superlink.interrupt, self._superlink.stop
-        )  # fmt: skip
+        self.simulations, self.stop = self._superlink.simulations, self._superlink.stop
+        self._interrupted = False
 
     @property
     def is_alive(self) -> bool:
         return self._superlink.is_alive
 
+    def interrupt(self) -> None:
+        """Ask all rows to end, which log how to resume."""
+        self._interrupted = True
+        self._superlink.interrupt()
+
     def do(self, row: Row) -> Outcome:
         """Start a row, or resume it, and wait until it has ended."""
         folder, log = self._experiment.run_dir(row), self._experiment.log(row)
-        if is_finished(folder):  # the SuperLink had died before it could say so
+        if is_finished(self._experiment, row):  # the SuperLink had died before it could say so
             return Outcome()
         log.parent.mkdir(parents=True, exist_ok=True)
         config = log.with_suffix(".toml")
@@ -94,9 +97,11 @@ class FlowerLink:
             output.flush()
             begin = log.stat().st_size
             run_id = self._superlink.run(config, row.federation, output)
+        if self._interrupted:
+            return Outcome("it was interrupted", cut_off=True)
         status = self._status(run_id)
         said = log.read_bytes()[begin:].decode(errors="replace")
-        return judged(status, folder, said)
+        return judged(status, said, lambda: is_finished(self._experiment, row))
 
     def _status(self, run_id: int | None) -> str:
         """What Flower says in the end: the stream may have ended before the run, or the SuperLink with it."""
@@ -112,36 +117,29 @@ class FlowerLink:
         return ""
 
 
-def judged(status: str, folder: Path, said: str) -> Outcome:
+def judged(status: str, said: str, finished: Callable[[], bool]) -> Outcome:
     """What became of a row.
 
     Args:
         status: What Flower says; ``refused`` if it did not take the run, empty if it does not answer.
-        folder: The run's.
         said: What this start has added to the log.
+        finished: Whether the run's folder says that it has finished.
     """
     if not status:
         return Outcome("Flower's SuperLink ended", cut_off=True)
     if status == COMPLETED:
-        return Outcome() if is_finished(folder) else Outcome(f"it has completed, but {folder} is not a finished run")
+        return Outcome() if finished() else Outcome("Flower says that it has completed, but its folder does not")
     if found := reason_in(said, certain=status != REFUSED):
         return Outcome(found)
     return Outcome("its process was killed", cut_off=True)
 
 
-def is_finished(folder: Path) -> bool:
-    """Whether a run has finished; waits for the last moment of one whose process still ends."""
+def is_finished(experiment: Experiment, row: Row) -> bool:
+    """Whether a row's run has finished; waits for the last moment of one whose process still ends."""
     until = time.monotonic() + LET_GO_SECONDS
-    while (run := _run_in(folder)) and run.status == "running" and time.monotonic() < until:
+    while (run := run_of(experiment, row)) and run.status == "running" and time.monotonic() < until:
         time.sleep(LOOK_SECONDS)
     return run is not None and run.status == "finished"
-
-
-def _run_in(folder: Path) -> Run | None:
-    try:
-        return read_run(folder)
-    except RunsError:
-        return None
 
 
 def reason_in(said: str, certain: bool) -> str:

@@ -16,13 +16,15 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from data.text import label
+from data.text import label, one_line
+from experiments.estimate import in_words
 from experiments.plan import Row
-from server_app.resume import read_config
 from server_app.round_lines import METRICS, read_lines
 
+LONGEST = 1000  # characters of a sentence
 RECENT = 5  # rounds whose mean time is expected of those that are left
-LABEL, SETTING = 40, 30  # characters
+GAP = "  "
+LEAST = 12  # characters of a name, however narrow the terminal
 
 
 @dataclass
@@ -32,18 +34,18 @@ class Progress:
     Attributes:
         row: Which.
         run_dir: Its run's folder, which need not exist yet.
+        asked: Rounds that it is to train.
         began: When it was started this time, as `time.monotonic` says.
         rounds: The lines of its metrics.jsonl.
         first: How many of them are from earlier starts.
-        asked: Rounds that it is to train; 0 until its config.toml is there.
     """
 
     row: Row
     run_dir: Path
+    asked: int
     began: float = field(default_factory=time.monotonic)
     rounds: list[dict[str, Any]] = field(default_factory=list)
     first: int = 0
-    asked: int = 0
     _size: int = 0
 
     def __post_init__(self) -> None:
@@ -57,8 +59,6 @@ class Progress:
             size = path.stat().st_size
         except OSError:
             return
-        if not self.asked:
-            self.asked = int((read_config(self.run_dir) or {}).get("num-server-rounds", 0))
         if size != self._size:
             self._size, self.rounds = size, read_lines(path, 10**9, METRICS).entries
 
@@ -127,35 +127,36 @@ class Screen:
 
     def say(self, sentence: str) -> None:
         """A line that stays, with the time of day."""
-        self._console.print(Text(f"{time.strftime('%H:%M:%S')}  {sentence}"), soft_wrap=True)
+        self._console.print(Text(f"{time.strftime('%H:%M:%S')}  {one_line(sentence, LONGEST)}"), soft_wrap=True)
 
     def show(self, running: Sequence[Progress]) -> None:
         """Draw the running rows anew; without a terminal nothing."""
         if self._console.is_terminal:
-            self._live.update(drawn(running, self.counts), refresh=True)
+            self._live.update(drawn(running, self.counts, self._console.width), refresh=True)
 
 
-def drawn(running: Sequence[Progress], counts: Counts) -> Group:
-    """A line for each running row, and one for the whole."""
-    table = Table.grid(padding=(0, 2))
-    for column in range(7):
-        table.add_column(justify="left" if column < 2 else "right", no_wrap=True)
-    for one in running:
-        accuracy = "" if one.accuracy is None else f"{100 * one.accuracy:.1f} %"
-        pace = "starting" if one.round_seconds is None else f"{one.round_seconds:.1f} s a round"
-        left = "" if one.seconds_left is None else f"{in_words(one.seconds_left)} left"
-        name, setting = label(one.row.label, LABEL), label(one.row.setting, SETTING)
-        cells = (
-            name,
-            setting,
-            f"seed {one.row.seed}",
-            f"round {one.done}" + (f"/{one.asked}" if one.asked else ""),
-            accuracy,
-            pace,
-            left,
-        )
-        table.add_row(*map(Text, cells))
+def drawn(running: Sequence[Progress], counts: Counts, width: int) -> Group:
+    """A line for each running row, and one for the whole; names are cut so that the numbers fit into `width`."""
+    numbers = [_numbers(one) for one in running]
+    room = width - sum(max(map(len, column)) + len(GAP) for column in zip(*numbers, strict=True))
+    table = Table.grid(padding=(0, len(GAP), 0, 0))
+    for column in range(5):
+        table.add_column(justify="right" if column else "left", no_wrap=True)
+    for one, cells in zip(running, numbers, strict=True):
+        table.add_row(*map(Text, (label(name_of(one.row), max(room, LEAST)), *cells)))
     return Group(table, Text(summary(running, counts)))
+
+
+def _numbers(one: Progress) -> tuple[str, str, str, str]:
+    accuracy = "" if one.accuracy is None else f"{100 * one.accuracy:.1f} %"
+    pace = "starting" if one.round_seconds is None else f"{one.round_seconds:.1f} s a round"
+    left = "" if one.seconds_left is None else f"{in_words(one.seconds_left)} left"
+    return f"round {one.done}/{one.asked}", accuracy, pace, left
+
+
+def name_of(row: Row) -> str:
+    """A row for people."""
+    return ", ".join([*(text for text in (row.label, row.setting) if text), f"seed {row.seed}"])
 
 
 def summary(running: Sequence[Progress], counts: Counts) -> str:
@@ -180,11 +181,3 @@ def seconds_left(running: Sequence[Progress], counts: Counts) -> float | None:
     whole = mean(expected)
     work = sum(known) + whole * (counts.waiting + len(rest) - len(known))
     return max([work / max(1, min(counts.at_once, len(running) + counts.waiting)), *known])
-
-
-def in_words(seconds: float) -> str:
-    """A time, as exact as an estimate deserves."""
-    for length, unit in ((86_400, "days"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} s"

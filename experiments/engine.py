@@ -22,10 +22,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
 
-from data.text import label
 from experiments.attempt import HOME, FlowerLink, Link, Outcome
-from experiments.display import Counts, Progress, Screen
+from experiments.display import Counts, Progress, Screen, name_of
 from experiments.errors import ExperimentError
+from experiments.estimate import rounds_of
 from experiments.memory import Usage, has_room
 from experiments.plan import Experiment, Row, save
 from simulation.capacity import memory_bytes
@@ -143,9 +143,9 @@ class Scheduler:
         self.counts.waiting -= 1
         if self._experiment.failures.pop(row.name, None) is not None:
             save(self._experiment)
-        progress = Progress(row, self._experiment.run_dir(row))
+        progress = Progress(row, self._experiment.run_dir(row), rounds_of(row))
         resumed = f", resumed after round {progress.done}" if progress.done else ""
-        self._screen.say(f"{_name(row)}: started{resumed}")
+        self._screen.say(f"{name_of(row)}: started{resumed}")
         self._running[pool.submit(self._do, row)] = progress
 
     def _do(self, row: Row) -> Outcome:
@@ -172,11 +172,11 @@ class Scheduler:
             self.counts.failed += 1
             self._failures[row.name] = self._experiment.failures[row.name] = outcome.reason
             save(self._experiment)
-            self._screen.say(f"{_name(row)}: failed: {outcome.reason} (log: {self._experiment.log(row)})")
+            self._screen.say(f"{name_of(row)}: failed: {outcome.reason} (log: {self._experiment.log(row)})")
             return
         self.counts.done += 1
         accuracy = "" if progress.accuracy is None else f", {100 * progress.accuracy:.2f} %"
-        self._screen.say(f"{_name(row)}: done in {took:.0f} s{accuracy} after {progress.done} rounds")
+        self._screen.say(f"{name_of(row)}: done in {took:.0f} s{accuracy} after {progress.done} rounds")
         if self._experiment.plan.keep == "results":
             drop_large(progress.run_dir)
 
@@ -275,10 +275,6 @@ def _signals(stop: threading.Event) -> Iterator[list[int]]:
     finally:
         for number, handler in known.items():
             signal.signal(number, handler)
-
-
-def _name(row: Row) -> str:
-    return ", ".join([*(label(text) for text in (row.label, row.setting) if text), f"seed {row.seed}"])
 
 
 def _how_to_go_on(counts: Counts) -> str:

@@ -21,7 +21,7 @@ import sys
 import time
 from types import FrameType
 
-from experiments.processes import SIMULATION, below, command_of
+from experiments.processes import below, is_simulation
 
 SUBREAPER, WITH_PARENT = 36, 1  # PR_SET_CHILD_SUBREAPER and PR_SET_PDEATHSIG of prctl(2)
 LAST_WORDS_SECONDS = 8.0  # Flower gives a simulation five
@@ -64,7 +64,7 @@ def _reap(ended: dict[int, int]) -> None:
 
 def _end_all(ended: dict[int, int]) -> None:
     """Simulations may say their last words; then all are killed, and again those that they had just started."""
-    simulations = [pid for pid in below(os.getpid()) if SIMULATION in command_of(pid)]
+    simulations = [pid for pid in below(os.getpid()) if is_simulation(pid)]
     _signal(simulations, signal.SIGTERM)
     until = time.monotonic() + LAST_WORDS_SECONDS
     while set(simulations) & set(below(os.getpid())) and time.monotonic() < until:
@@ -72,8 +72,9 @@ def _end_all(ended: dict[int, int]) -> None:
         _reap(ended)
     while left := below(os.getpid()):
         _signal(left, signal.SIGKILL)
-        _reap(ended)
         time.sleep(LOOK_SECONDS / 10)
+        _reap(ended)
+    _reap(ended)
 
 
 def _signal(pids: list[int], number: int) -> None:

@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 
 PROC = Path("/proc")
-SIMULATION = "flwr-simulation"  # the command of a run
 Process = tuple[int, int]  # its id, and its start in clock ticks, since ids are reused
 
 
@@ -34,7 +33,7 @@ class Descendants:
 
 
 def living() -> dict[Process, int]:
-    """All processes, each with its parent's id; those that have ended but whose parent has not heard are among them."""
+    """All processes, each with its parent's id."""
     found: dict[Process, int] = {}
     for name in os.listdir(PROC):  # noqa: PTH208 (iterdir builds a Path for each name)
         if name.isdecimal() and (status := status_of(int(name))):
@@ -54,13 +53,13 @@ def below(root: int) -> list[int]:
 
 
 def status_of(pid: int) -> tuple[int, int] | None:
-    """Parent and start of a process; None if it has ended."""
+    """Parent and start of a process; None if it has ended, even if its parent has not asked how."""
     try:
         text = (PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
     fields = text.rpartition(")")[2].split()  # the name before may hold blanks and brackets; proc(5)
-    return int(fields[1]), int(fields[19])
+    return None if fields[0] == "Z" else (int(fields[1]), int(fields[19]))
 
 
 def pss_of(pid: int) -> int:
@@ -74,7 +73,16 @@ def pss_of(pid: int) -> int:
 
 def command_of(pid: int) -> str:
     """Command line of a process; empty if it has ended."""
+    return " ".join(_words(pid)).strip()
+
+
+def is_simulation(pid: int) -> bool:
+    """Whether a process is a run of Flower's: a script, which Python runs."""
+    return any(Path(word).name == "flwr-simulation" for word in _words(pid)[:2])
+
+
+def _words(pid: int) -> list[str]:
     try:
-        return (PROC / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        return (PROC / str(pid) / "cmdline").read_bytes().decode(errors="replace").split("\0")
     except OSError:
-        return ""
+        return []

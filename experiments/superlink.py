@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 from config.run_config import Value
 from data.text import one_line
 from experiments.errors import ExperimentError
-from experiments.processes import SIMULATION, below, command_of
+from experiments.processes import below, is_simulation
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = Path(sys.executable).parent
@@ -78,7 +78,7 @@ class SuperLink:
 
     def simulations(self) -> list[int]:
         """Process ids of the runs that are running."""
-        return [pid for pid in below(self.keeper.pid) if SIMULATION in command_of(pid)]
+        return [pid for pid in below(self.keeper.pid) if is_simulation(pid)]
 
     def command(self, config: Path, federation: Mapping[str, Value]) -> list[str]:
         """The command of `run`: its config is a TOML file, which holds any text."""
