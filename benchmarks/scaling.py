@@ -33,7 +33,7 @@ import typer
 
 from benchmarks.data.repeated import write_repeated
 from benchmarks.tools.command import run_command
-from benchmarks.tools.memory import Descendants, PeakMemory
+from benchmarks.tools.memory import PeakMemory
 from benchmarks.tools.processes import arrivals, deployment, pairs
 from benchmarks.tools.report import report
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.tools.memory import Descendants, PeakMemory, pss_of
+from benchmarks.tools.memory import PeakMemory
+from experiments.processes import Descendants, pss_of
 
 MIB = 1 << 20
 # Each takes what its first argument says, reports, and waits until its input ends.
@@ -84,7 +85,7 @@ def test_a_process_keeps_its_name_when_its_peak_comes_as_it_ends(monkeypatch: py
     """Those that share its pages end first, so that its share grows, and a process that ends has no command line."""
     with _process(HOLD, "50", "--name=last") as pid:
         with PeakMemory(Descendants(pid), seconds=60.0) as memory:
-            monkeypatch.setattr("benchmarks.tools.memory._command", lambda pid: "")
+            monkeypatch.setattr("benchmarks.tools.memory.command_of", lambda pid: "")
             monkeypatch.setattr("benchmarks.tools.memory.pss_of", lambda pid: 70 * MIB)
         assert memory.peak_of("--name=last") == 70 * MIB
 
