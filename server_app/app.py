@@ -99,10 +99,11 @@ def _run(grid: Grid, context: Context, lock: RunLock, recorder: Recorder) -> Non
     check_needs(config, strategy, len(members), model)
     recorded = replace(config, num_clients=len(members))
     flower_run = str(grid.run.run_id)
+    data = data_of(release, config, lists)
     with writing(start.run_dir if start else output_folder(config)):
         resumed, start = start is not None, begin(config, start, lock)
         write_config(start.run_dir, recorded, flower_run)
-        recorder.begin(start, flower_run, data_of(release, config, lists), members)
+        recorder.begin(start, flower_run, data, members)
         if resumed:
             record_resume(start, recorded, flower_run)
     run_dir = start.run_dir

@@ -100,7 +100,7 @@ def recording() -> Iterator[Recorder]:
 
 def data_of(release: Release, config: RunConfig, lists: Mapping[str, str]) -> dict[str, str]:
     """The digests of what the server reads, and of the list that clients hold, if the server has it as well."""
-    with contextlib.suppress(DataError):
+    with contextlib.suppress(DataError, OSError):
         return {**lists, "train": training_split(release, config.train_split).digest}
     return dict(lists)
 
