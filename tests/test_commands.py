@@ -31,7 +31,8 @@ COMMANDS = [
 READ = {
     "data import DIR", "data match DIR", "data show DIR", "data check DIR", "data pack DIR", "data partition DIR",
     "client_app.corrected_labels DIR", "client_app.corrected_labels --base", "benchmarks.data --lists",
-    "benchmarks.client.start --checkout", "experiments run GRID", "benchmarks.methods.cost --grid",
+    "benchmarks.client.start --checkout", "experiments run GRID", "experiments table DIR",
+    "benchmarks.methods.cost --grid",
 }  # fmt: skip
 AT_ONCE = [*COMMANDS[:7], "benchmarks.gpu"]  # their help is shown without what takes seconds to import
 HELP = """

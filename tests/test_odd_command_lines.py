@@ -23,6 +23,7 @@ import probe.__main__
 import probe.session
 import runs.__main__
 from data.sample import draw_sample
+from experiments.plan import Experiment, Plan, Row, save
 from probe.errors import NoRoomError
 from tests.experiments.folders import does_all, write_grid
 from tests.odd_values import is_a_sentence
@@ -61,6 +62,7 @@ WORKS: dict[str, dict[str, str]] = {
     "runs caches": {},
     "client_app.corrected_labels": {"folder": "release", "out": "{new}"},
     "experiments run": {"grid": "a grid.toml", "out": "{new}"},
+    "experiments table": {"folder": "experiment"},
 }  # fmt: skip
 NUMBERS = ("", "x", "-1", "0", "1", "2", "1.5", "nan", "inf", "1e308", "1e400", "9" * 30, "9" * 5000, "true", "\udcff")
 TEXTS = (
@@ -101,6 +103,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number in range(4):
             Image.new("RGB", (16, 16), (20 * number, 0, 0)).save(folder / "photos" / name / f"{number}.png")
     write_grid(folder, seeds=[1])
+    (folder / "experiment").mkdir()
+    save(Experiment(folder / "experiment", Plan("x", (Row("a", "ce", "", 1, {}, {}, "0" * 8),))))
     words = ["init", str(folder / "keys"), "--superlink-host", "fl.example.org", "--nodes", "1"]
     typer.main.get_command(deploy.__main__.app).main(words, standalone_mode=False)
     return folder

@@ -119,6 +119,7 @@ def test_other_seeds_hold_other_images() -> None:
 def test_sites_with_lists_of_their_own_are_known_by_what_they_hold() -> None:
     alone = {"data": {"clean_test": "7e57"}}
     assert differences(made(record=alone), b(record=alone)) == []
+    assert differences(made(), b(record=alone)) == []
     assert differences(made(record=alone), b(record={**alone, "held": "x"})) == [
         "The split of images between clients differs: held-1 in run, x in b.",
         "The list of training images is unknown for run and for b.",
@@ -155,6 +156,8 @@ def test_equal_rules_make_equal_budgets() -> None:
     assert "images seen in training differs: 200 in run, 700 in b." in differences(first, b(lines=long))[0]
     other = differences(first, b(lines=long, config={**PATIENT, "patience": 4}, record=STOPPED))
     assert other == ["The number of images seen in training differs: 200 in run, 700 in b."]
+    longer = b(lines=long, config={**PATIENT, "num-server-rounds": 50}, record=STOPPED)
+    assert differences(first, longer) == other
 
 
 def test_equal_rules_need_equal_rounds() -> None:

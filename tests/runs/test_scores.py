@@ -81,13 +81,18 @@ def test_of_the_last_evaluated_round() -> None:
 
 def test_judgements_are_of_the_last_round_that_has_them() -> None:
     judged = {"corrected_label_accuracy": 0.75, "suspects_precision": 0.5, "suspects_recall": 0.25}
-    found = scores(made(lines=[line(1, 0.5, noisy_clients_precision=1.0), line(2, 0.5, **judged), line(3, 0.5)]))
+    found = scores(
+        made(
+            lines=[line(1, 0.5, noisy_clients_precision=1.0, suspects_recall=1.0), line(2, 0.5, **judged), line(3, 0.5)]
+        )
+    )
     assert [found[key] for key in ("corrected-label-accuracy", "suspects-precision", "suspects-recall")] == [75, 50, 25]
     assert found["noisy-clients-precision"] == 100
     assert "noisy-clients-recall" not in found
 
 
 def test_costs() -> None:
+    assert "images" not in scores(made(lines=[line(1, 0.5), line(2, 0.5, images_seen=None)]))
     found = scores(made([0.5, 0.6, 0.7]))
     assert (found["seconds"], found["minutes"], found["images"], found["rounds"]) == (6, 0.1, 300, 3)
 
