@@ -1,5 +1,6 @@
 """How long the rows that are left will take, by what rows have taken so far."""
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
@@ -9,6 +10,8 @@ from config.resolve import app_defaults, fused_values
 from experiments.plan import Experiment, Row
 from experiments.state import run_of
 from runs.run import Run
+
+CALLED = re.compile(r"^# (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d): flwr run ", re.MULTILINE)
 
 
 def seconds_left(experiment: Experiment, rows: Sequence[Row], jobs: int) -> float | None:
@@ -21,8 +24,9 @@ def seconds_left(experiment: Experiment, rows: Sequence[Row], jobs: int) -> floa
     paces = _paces(experiment, runs)
     if not paces:
         return None
-    overall = fmean(seconds for found in paces.values() for seconds in found)
-    starts = [seconds for run in runs.values() if (seconds := _start_of(run)) is not None]
+    overall = fmean(seconds for each in paces.values() for seconds in each)
+    found = [_start_of(experiment, row, runs[row.name]) for row in experiment.plan.rows if row.name in runs]
+    starts = [seconds for seconds in found if seconds is not None]
     start = fmean(starts) if starts else 0.0
     each = []
     for row in rows:
@@ -51,16 +55,27 @@ def _seconds_of(run: Run) -> list[float]:
     return [line["seconds"] for line in run.rounds if isinstance(line.get("seconds"), int | float)]
 
 
-def _start_of(run: Run) -> float | None:
+def _start_of(experiment: Experiment, row: Row, run: Run) -> float | None:
     """Seconds of a run beside its rounds; None if it has not ended, or was resumed, which may have been days later."""
     record = run.record
     if record is None or run.status != "finished" or (run.folder / "resumes.jsonl").exists():
         return None
     try:
-        whole = datetime.fromisoformat(record.ended) - datetime.fromisoformat(record.started)
+        begun = _first_start(experiment, row) or datetime.fromisoformat(record.started)
+        whole = datetime.fromisoformat(record.ended) - begun
     except (ValueError, TypeError):
         return None
     return max(0.0, whole.total_seconds() - sum(_seconds_of(run)))
+
+
+def _first_start(experiment: Experiment, row: Row) -> datetime | None:
+    """When `flwr run` was called, as its log says, which is some time before the run begins; None if it does not."""
+    try:
+        with experiment.log(row).open(encoding="utf-8", errors="replace") as file:
+            found = CALLED.search(file.read(500))
+    except OSError:
+        return None
+    return datetime.fromisoformat(found[1]).astimezone() if found else None
 
 
 def in_words(seconds: float) -> str:

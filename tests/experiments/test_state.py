@@ -1,7 +1,9 @@
 """How far rows are, what a changed grid makes of a folder, and how long the rest takes."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,7 +66,8 @@ def test_a_real_run_is_done(tmp_path: Path) -> None:
     base = {**GRID["base"], "data-dir": str(tmp_path / "data"), "batch-size": 2}
     experiment = Experiment(tmp_path / "out", plan_of(write_grid(tmp_path, base=base), tmp_path / "out"))
     row, other, *_ = experiment.plan.rows
-    run_in_process(experiment.folder / "runs", 4, **{**row.config, "run-name": row.name})
+    config: dict[str, Any] = {**row.config, "run-name": row.name}
+    run_in_process(experiment.folder / "runs", 4, **config)
     assert [state_of(experiment, one) for one in (row, other)] == ["done", "missing"]
     assert seconds_left(experiment, [other], 1) is not None
 
@@ -186,6 +189,17 @@ def test_the_time_that_is_left(experiment: Experiment) -> None:
     # Three rows of ce; elr has two rounds of this row and three of the other three; all start.
     assert seconds_left(experiment, rest, 1) == 3 * 16 + (10 + 2 * 8) + 3 * (10 + 3 * 8)
     assert seconds_left(experiment, [], 4) == 0
+
+
+def test_a_start_begins_with_its_command(experiment: Experiment) -> None:
+    leave(experiment, experiment.plan.rows[0], 3, seconds=2)  # begins at 00:00:00 UTC
+    log = experiment.log(experiment.plan.rows[0])
+    log.parent.mkdir()
+    called = datetime(2025, 12, 31, 23, 59, 30, tzinfo=UTC).astimezone()
+    log.write_text(f"\n# {called:%Y-%m-%d %H:%M:%S}: flwr run /app own --stream\nUsing SuperLink: own\n")
+    assert seconds_left(experiment, experiment.plan.rows[1:2], 1) == 30 + 10 + 3 * 2
+    log.write_text("# 2025-13-31 23:59:30: flwr run /app\n")
+    assert seconds_left(experiment, experiment.plan.rows[1:2], 1) == 3 * 2
 
 
 def test_a_label_without_rounds_takes_as_long_as_the_mean_round(experiment: Experiment) -> None:
