@@ -36,6 +36,7 @@ from benchmarks.tools.command import run_command
 from benchmarks.tools.memory import PeakMemory
 from benchmarks.tools.processes import arrivals, deployment, pairs
 from benchmarks.tools.report import report
+from experiments.processes import Descendants
 
 ROOT = Path(__file__).parents[1]
 ACTORS = 2

@@ -21,6 +21,7 @@ from data.text import one_line
 from server_app.callbacks import Callback, History, RoundResult
 from server_app.callbacks.metrics_file import as_json
 from server_app.callbacks.tracker_names import tracked
+from server_app.early_stop import why_over
 
 PROJECT = "clothing1m-fl"
 
@@ -31,7 +32,7 @@ class Tracker(Protocol):
     def log(self, metrics: Mapping[str, float], step: int) -> None: ...
 
     def finish(self, complete: bool) -> None:
-        """Called at the end; a run that is not `complete` was stopped before its last round."""
+        """Called at the end; a run is `complete` after its last round, and if a rule of its config has ended it."""
 
 
 class TensorBoard:
@@ -158,15 +159,15 @@ class Tracking(Callback):
     def __init__(self, run_dir: Path, config: RunConfig) -> None:
         self._run_dir, self._config = run_dir, config
         self._tracker: Tracker | None = None
-        self._last_round = 0
+        self._complete = False
 
     def on_start(self, history: History) -> None:
-        self._last_round = history.last_round
+        self._complete = self._is_last(history.last_round) or bool(why_over(history.past, self._config))
         with self._never_failing():
             self._tracker = TRACKERS[self._config.tracking](self._run_dir, self._config, history.last_round + 1)
 
     def after_round(self, result: RoundResult) -> None:
-        self._last_round = result.server_round
+        self._complete = self._is_last(result.server_round) or bool(result.ends)
         with self._never_failing():
             if self._tracker:
                 self._tracker.log(tracked(as_json(result)), result.server_round)
@@ -174,7 +175,10 @@ class Tracking(Callback):
     def on_end(self) -> None:
         with self._never_failing():
             if self._tracker:
-                self._tracker.finish(self._last_round >= self._config.num_server_rounds)
+                self._tracker.finish(self._complete)
+
+    def _is_last(self, server_round: int) -> bool:
+        return server_round >= self._config.num_server_rounds
 
     @contextlib.contextmanager
     def _never_failing(self) -> Iterator[None]:

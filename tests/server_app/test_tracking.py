@@ -224,3 +224,18 @@ def test_a_tracker_hears_whether_the_last_round_is_done(
     resumed.on_start(History(last_round=done))
     resumed.on_end()
     assert heard == [complete]
+    line = {"round": 1, "test-accuracy": 0.5, "val-accuracy": 0.6, "seconds": 1.0}
+    reached = tracking.Tracking(tmp_path, RunConfig(tracking="wandb", num_server_rounds=2, target_accuracy=0.6))
+    reached.on_start(History(last_round=1, metrics=[line]))
+    reached.on_end()
+    assert heard == [complete, True]
+
+
+def test_a_run_that_a_rule_ends_is_complete(tmp_path: Path, tiny_sample: Path, tracker: Any) -> None:
+    heard: list[bool] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tracking.WandbLike, "finish", lambda self, complete: heard.append(complete))
+        values: dict[str, Any] = {"data_dir": str(tiny_sample), "tracking": tracker.__name__}
+        run_dir = run_in_process(tmp_path, num_server_rounds=3, target_accuracy=0.001, **values)
+    assert len(rounds_of(run_dir)) < 3
+    assert heard == [True]
