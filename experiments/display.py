@@ -24,7 +24,7 @@ from server_app.round_lines import METRICS, read_lines
 LONGEST = 1000  # characters of a sentence
 RECENT = 5  # rounds whose mean time is expected of those that are left
 GAP = "  "
-LEAST = 12  # characters of a name, however narrow the terminal
+LEAST = 12  # columns of a name, however narrow the terminal
 
 
 @dataclass
@@ -143,7 +143,9 @@ def drawn(running: Sequence[Progress], counts: Counts, width: int) -> Group:
     for column in range(5):
         table.add_column(justify="right" if column else "left", no_wrap=True)
     for one, cells in zip(running, numbers, strict=True):
-        table.add_row(*map(Text, (label(name_of(one.row), max(room, LEAST)), *cells)))
+        name = Text(label(name_of(one.row), LONGEST))
+        name.truncate(max(room, LEAST), overflow="ellipsis")  # in columns, of which some characters take two
+        table.add_row(name, *map(Text, cells))
     return Group(table, Text(summary(running, counts)))
 
 
