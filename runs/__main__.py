@@ -10,6 +10,7 @@ from data.errors import DataError
 from data.options import picture_to_write
 from runs.columns import By
 from runs.errors import RunsError
+from runs.report.command import EXAMPLE, report
 
 app = typer.Typer(
     help="The folders that runs leave behind.",
@@ -115,6 +116,9 @@ def caches(
         clear_cache(clear, yes)
     else:
         list_caches(as_json)
+
+
+app.command(epilog=EXAMPLE)(report)
 
 
 def main() -> None:

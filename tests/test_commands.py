@@ -135,7 +135,7 @@ WRITING = [
     ["data", "sample", "--out"], ["data", "partition", "absent", "--clients", "2", "--out"],
     ["data", "show", "absent", "--plot"], ["client_app.corrected_labels", "absent"], ["deploy", "rotate"],
     ["benchmarks.gpu", "--out"], ["experiments", "run", "absent", "--out"],
-    ["runs", "compare", "absent", "--plot"],
+    ["runs", "compare", "absent", "--plot"], ["runs", "report", "absent", "--out"],
 ]  # fmt: skip
 
 

@@ -60,6 +60,7 @@ WORKS: dict[str, dict[str, str]] = {
     "runs compare": {"runs": "runs/a+runs/b"},
     "runs remove": {"runs": "runs/a"},
     "runs caches": {},
+    "runs report": {"runs": "runs/a", "out": "{new}"},
     "client_app.corrected_labels": {"folder": "release", "out": "{new}"},
     "experiments run": {"grid": "a grid.toml", "out": "{new}"},
     "experiments table": {"folder": "experiment"},
