@@ -54,7 +54,7 @@ def run_rows(experiment: Experiment, rows: Sequence[Row], jobs: int | None) -> d
         SystemExit: Ctrl-C, SIGTERM or SIGHUP, with the status 128 and the signal's number. What runs has been ended.
     """
     every = experiment.plan.rows
-    at_once = jobs or max(1, len(os.sched_getaffinity(0)) // max(map(cores_of, every), default=1))
+    at_once = jobs or side_by_side(every)
     set_cores = [cores_of(row) for row in every if CORES in row.federation]
     threads = min(set_cores, default=None)
     shutil.rmtree(experiment.folder / HOME, ignore_errors=True)  # of a start that was killed
@@ -66,6 +66,11 @@ def run_rows(experiment: Experiment, rows: Sequence[Row], jobs: int | None) -> d
         print(_how_to_go_on(scheduler.counts), file=sys.stderr)
         raise SystemExit(128 + caught[0])
     return failures
+
+
+def side_by_side(rows: Sequence[Row]) -> int:
+    """How many of these have cores at a time, unless `jobs` says otherwise."""
+    return max(1, len(os.sched_getaffinity(0)) // max(map(cores_of, rows), default=1))
 
 
 def cores_of(row: Row) -> int:

@@ -9,6 +9,7 @@ from rich.cells import cell_len
 
 from data.text import label, one_line
 from experiments.checks import clients_of, plan_of
+from experiments.engine import run_rows, side_by_side
 from experiments.estimate import in_words, seconds_left
 from experiments.folder import last_start, next_start, no_longer_there, write_down
 from experiments.lock import locked
@@ -33,8 +34,6 @@ def do(grid: Path, folder: Path, jobs: int | None, again: bool, say: Say) -> Exp
     Raises:
         ExperimentError: All that is wrong with the grid or the folder, a sentence each; then nothing was started.
     """
-    from experiments.engine import run_rows
-
     plan = plan_of(grid, folder)
     last_start(folder)  # refuses a folder of something else before a lock is written into it
     folder.mkdir(parents=True, exist_ok=True)
@@ -64,7 +63,8 @@ def dry(grid: Path, folder: Path, jobs: int | None, again: bool, as_json: bool) 
     experiment = next_start(folder, plan_of(grid, folder), last_start(folder), again)
     states = {row.name: state_of(experiment, row) for row in experiment.plan.rows}
     rows = [row for row in experiment.plan.rows if states[row.name] != "done"]
-    seconds = seconds_left(experiment, rows, jobs or 1)
+    at_once = jobs or side_by_side(experiment.plan.rows)
+    seconds = seconds_left(experiment, rows, at_once)
     if as_json:
         return _as_json(experiment, states, seconds)
     lines = [("label", "setting", "seed", "state", "would")]
@@ -73,7 +73,7 @@ def dry(grid: Path, folder: Path, jobs: int | None, again: bool, as_json: bool) 
         for row in experiment.plan.rows
     ]
     total = len(experiment.plan.rows)
-    return "\n".join([*_aligned(lines), "", _counted(total, total - len(rows)), *_time(rows, seconds, jobs)])
+    return "\n".join([*_aligned(lines), "", _counted(total, total - len(rows)), *_time(rows, seconds, at_once)])
 
 
 def conclusion(experiment: Experiment) -> tuple[str, bool]:
@@ -112,12 +112,12 @@ def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def _time(rows: Sequence[Row], seconds: float | None, jobs: int | None) -> list[str]:
+def _time(rows: Sequence[Row], seconds: float | None, at_once: int) -> list[str]:
     if not rows:
         return []
     if seconds is not None:
-        at_once = "one row after the other" if jobs in (None, 1) else f"{jobs} rows at a time"
-        return [f"About {in_words(seconds)} left, {at_once}."]
+        how = "one row after the other" if at_once == 1 else f"{at_once} rows at a time"
+        return [f"About {in_words(seconds)} left, {how}."]
     return [
         "How long that takes will be known after the first rounds. What fits on this machine, and how fast it trains:",
         _probe(rows[0]),

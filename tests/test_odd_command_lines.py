@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -130,7 +129,7 @@ def test_odd_values_end_in_words(
 
     monkeypatch.chdir(place)
     monkeypatch.setattr(probe.session, "_needs", no_room)
-    monkeypatch.setitem(sys.modules, "experiments.engine", SimpleNamespace(run_rows=does_all))
+    monkeypatch.setattr("experiments.start.run_rows", does_all)
     monkeypatch.setattr("typer.confirm", lambda question: False)
     numeric = parameter.type.name.split()[0] in ("integer", "float")
     for number, value in enumerate(NUMBERS if numeric else TEXTS):
@@ -154,7 +153,7 @@ def test_odd_values_end_in_words(
 def test_what_works_works(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Or the test above would see one refusal, of something else, everywhere."""
     monkeypatch.chdir(place)
-    monkeypatch.setitem(sys.modules, "experiments.engine", SimpleNamespace(run_rows=does_all))
+    monkeypatch.setattr("experiments.start.run_rows", does_all)
     monkeypatch.setattr("typer.confirm", lambda question: False)
     for words, values in WORKS.items():
         if words in ("probe", "client_app.corrected_labels"):  # need a machine, and a run

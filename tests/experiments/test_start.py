@@ -5,7 +5,6 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,7 +25,7 @@ def out(tmp_path: Path) -> Path:
 
 def call(monkeypatch: pytest.MonkeyPatch, *words: Any, engine: Engine | None = None) -> int:
     """The exit code of `python -m experiments run` with these words."""
-    monkeypatch.setitem(sys.modules, "experiments.engine", SimpleNamespace(run_rows=engine))
+    monkeypatch.setattr("experiments.start.run_rows", engine)
     monkeypatch.setattr(sys, "argv", ["experiments", "run", *map(str, words)])
     with pytest.raises(SystemExit) as end:
         main()
