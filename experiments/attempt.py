@@ -11,6 +11,7 @@ from typing import Protocol
 import tomli_w
 
 from data.text import one_line
+from experiments.app_copy import app_copy
 from experiments.plan import LOGS, Experiment, Row
 from experiments.state import run_of
 from experiments.superlink import SuperLink
@@ -64,9 +65,10 @@ class FlowerLink:
             threads: That each server computes with; None: as many as PyTorch likes.
 
         Raises:
-            ExperimentError: It did not start.
+            ExperimentError: It did not start, or the code has changed since the experiment was planned.
         """
         self._experiment = experiment
+        self._app = app_copy(experiment.folder, experiment.plan.code)
         variables = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
         log = experiment.folder / LOGS / "superlink.log"
         self._superlink = SuperLink(experiment.folder / HOME, log, variables, experiment.lock)
@@ -91,12 +93,12 @@ class FlowerLink:
         config = log.with_suffix(".toml")
         places = {"output-dir": str(folder.parent), "run-name": row.name, "resume": "auto"}
         config.write_text(tomli_w.dumps({**row.config, **places}), encoding="utf-8")
-        command = self._superlink.command(config, row.federation)
+        command = self._superlink.command(self._app, config, row.federation)
         with log.open("ab") as output:
             output.write(_heading(command).encode())
             output.flush()
             begin = log.stat().st_size
-            run_id = self._superlink.run(config, row.federation, output)
+            run_id = self._superlink.run(command, output)
         if self._interrupted:
             return Outcome("it was interrupted", cut_off=True)
         status = self._status(run_id)

@@ -80,19 +80,19 @@ class SuperLink:
         """Process ids of the runs that are running."""
         return [pid for pid in below(self.keeper.pid) if is_simulation(pid)]
 
-    def command(self, config: Path, federation: Mapping[str, Value]) -> list[str]:
-        """The command of `run`: its config is a TOML file, which holds any text."""
+    def command(self, app: Path, config: Path, federation: Mapping[str, Value]) -> list[str]:
+        """The command of a run: its config is a TOML file, which holds any text."""
         shares = ["--federation-config", pairs(federation)] if federation else []
-        return ["flwr", "run", str(ROOT), NAME, "--stream", *shares, "-c", str(config)]
+        return ["flwr", "run", str(app), NAME, "--stream", *shares, "-c", str(config)]
 
-    def run(self, config: Path, federation: Mapping[str, Value], output: BinaryIO) -> int | None:
+    def run(self, command: list[str], output: BinaryIO) -> int | None:
         """Do a run, and copy to `output` what it prints, without colours, until it ends.
 
         Returns:
             Flower's id of the run; None if it did not take it.
         """
         run_id = None
-        for line in self._printed(self.command(config, federation)):
+        for line in self._printed(command):
             output.write(COLOURS.sub(b"", line))
             output.flush()
             if run_id is None and (found := STARTED.search(line)):
