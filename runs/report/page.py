@@ -24,6 +24,7 @@ from runs.table import Line, Section, Table, table_of
 
 HERE = Path(__file__).parent
 EXTRA = ("jinja2", "plotly")
+SCRIPTS = ("page.js", "controls.js")
 # The page's own scripts run, by their hashes, and nothing is loaded. Plotly sets styles, and shows pixels as images.
 POLICY = (
     "default-src 'none'; script-src {}; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none';"
@@ -83,7 +84,7 @@ def render(material: Material, table: Table, title: str) -> str:
     sections = [section for section in (*tables, *_the_rest(table, material)) if section.lines]
     labels = list(dict.fromkeys(line.label for section in sections for line in section.lines))
     colours = {label: number for number, label in enumerate(labels)}
-    plotly, script = get_plotlyjs(), (HERE / "page.js").read_text(encoding="utf-8")
+    scripts = [get_plotlyjs(), *((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS)]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
@@ -92,9 +93,8 @@ def render(material: Material, table: Table, title: str) -> str:
     return environment.get_template("template.html").render(
         title=title,
         summary=summary(sections, table),
-        policy=POLICY.format(f"{_hash(plotly)} {_hash(script)}"),
-        plotly=plotly,
-        script=script,
+        policy=POLICY.format(" ".join(map(_hash, scripts))),
+        scripts=scripts,
         style=(HERE / "page.css").read_text(encoding="utf-8"),
         table=table,
         tables=tables,
