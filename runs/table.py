@@ -129,13 +129,20 @@ def _titled_column(column: Column, lengths: set[int], target: float | None) -> C
 
 
 def _sections(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
-    """Entries by title. Settings that are read alike, but have other data, get a number."""
+    """Entries by title. Settings that are read alike, but have other data, get a number.
+
+    A reference whose own setting nothing else has joins the others', if these have one.
+    """
     found: dict[tuple[str, ...], list[Entry]] = {}
     for entry in entries:
         found.setdefault((entry.setting,) if entry.setting else facts(entry.run), []).append(entry)
+    apart = {key for key, own in found.items() if all(entry.reference and not entry.setting for entry in own)}
+    if len(rest := found.keys() - apart) == 1:
+        found = {rest.pop(): list(entries)}
     titled: dict[str, list[Entry]] = {}
     for own in found.values():
-        title = name = own[0].setting or setting(own[0].run)
+        first = next((entry for entry in own if not entry.reference), own[0])
+        title = name = first.setting or setting(first.run)
         number = 1
         while name in titled:
             number += 1

@@ -111,9 +111,19 @@ def test_references_are_not_compared_and_no_problem() -> None:
     assert own.stats["last"].difference is None
     assert "The list of training images differs" in own.note
     assert table.problems == ()
-    alone = table_of([entry("ce", 1), entry("ceiling", 1, reference=True, **true)], baseline="ce")
-    assert alone.problems == ()
-    assert "no complete run of ce" in alone.sections[1].notes[0]
+
+
+def test_a_reference_stands_beside_what_it_is_a_reference_for() -> None:
+    true: dict[str, Any] = {"record": {"held": "x", "data": {**DATA, "train": "true"}}}
+    ceiling = entry("ceiling", 1, 0.9, reference=True, **true)
+    (section,) = table_of([ceiling, entry("ce", 1)], baseline="ce").sections
+    assert [line.label for line in section.lines] == ["ceiling", "ce"]
+    assert section.title == table_of([entry("ce", 1)]).sections[0].title
+    dealt = entry("ce", 1, config={"partition": "shards"}, record={"held": "y", "data": DATA})
+    of_which = table_of([entry("ce", 1), dealt, ceiling], baseline="ce")  # of two settings neither is its own
+    assert [[line.label for line in section.lines] for section in of_which.sections] == [["ce"], ["ce"], ["ceiling"]]
+    assert of_which.problems == ()
+    assert "no complete run of ce" in of_which.sections[2].notes[0]
 
 
 def test_seeds_in_common_are_needed() -> None:
