@@ -5,22 +5,20 @@ here, so that its memory does not count for what only starts processes.
 """
 
 import contextlib
-import json
 import os
 import re
 import signal
-import socket
 import subprocess
-import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-SCRIPTS = Path(sys.executable).parent
-START_SECONDS = 60
+from experiments.superlink import environment, free_port, is_healthy_in_time, pairs, runs_in, write_connection
+
+__all__ = ["Deployment", "arrivals", "deployment", "pairs"]
+
+LIST_SECONDS = 60
 STOP_SECONDS = 20
 
 
@@ -29,11 +27,10 @@ class Deployment:
 
     def __init__(self, home: Path) -> None:
         self._home = home
-        self._port = _free_port()
+        self._port = free_port()
         self._processes: list[subprocess.Popen[bytes]] = []
         home.mkdir(parents=True)
-        connection = f'[superlink.real]\naddress = "127.0.0.1:{self._port}"\ninsecure = true\n'
-        (home / "config.toml").write_text(f'[superlink]\ndefault = "real"\n{connection}', encoding="utf-8")
+        write_connection(home, "real", self._port)
 
     def start(self, node_configs: Sequence[str], node_environment: Mapping[str, str]) -> None:
         """A SuperLink, and a SuperNode for each of `node_configs`, which are as for ``--node-config``.
@@ -41,14 +38,14 @@ class Deployment:
         Without any it simulates, with as many nodes as a run's ``--federation-config`` says.
         """
         address = ["--host", "127.0.0.1", "--port", str(self._port)]
-        control = ["--control-api-address", f"127.0.0.1:{_free_port()}"]
+        control = ["--control-api-address", f"127.0.0.1:{free_port()}"]
         simulation = [] if node_configs else ["--simulation"]
         self._start("superlink", ["flower-superlink", "--insecure", *address, *control, *simulation])
         self._wait_until_healthy()
         for number, node_config in enumerate(node_configs):
             node = ["flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{self._port}"]
             self._start(
-                f"node-{number}", [*node, "--node-config", node_config, "--port", str(_free_port())], node_environment
+                f"node-{number}", [*node, "--node-config", node_config, "--port", str(free_port())], node_environment
             )
 
     @property
@@ -87,51 +84,34 @@ class Deployment:
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
-    def _start(self, name: str, command: list[str], environment: Mapping[str, str] | None = None) -> None:
+    def _start(self, name: str, command: list[str], more: Mapping[str, str] | None = None) -> None:
         home = self._home / name
         home.mkdir()
         with (home / "log").open("wb") as log:
             process = subprocess.Popen(
-                command, env={**self._environment(home), **(environment or {})}, cwd=home, stdout=log, stderr=log,
+                command, env={**os.environ, **environment(home), **(more or {})}, cwd=home, stdout=log, stderr=log,
                 start_new_session=True,
             )  # fmt: skip
         self._processes.append(process)
 
-    def _environment(self, home: Path) -> dict[str, str]:
-        return {
-            **os.environ,
-            "FLWR_HOME": str(home),
-            "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-            "FLWR_DISABLE_UPDATE_CHECK": "1",
-            "FLWR_TELEMETRY_ENABLED": "0",
-            "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",  # as `python -m deploy` sets it
-            "PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}",
-        }
-
     def _flwr(self, *arguments: str, timeout: float) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            ["flwr", *arguments], env=self._environment(self._home), cwd=self._home, capture_output=True, text=True,
-            timeout=timeout, check=False,
+            ["flwr", *arguments], env={**os.environ, **environment(self._home)}, cwd=self._home, timeout=timeout,
+            capture_output=True, text=True, check=False,
         )  # fmt: skip
 
     def _status(self) -> str:
         """Of the newest run; empty without one."""
-        listed = self._flwr("list", "real", "--format", "json", timeout=START_SECONDS)
+        listed = self._flwr("list", "real", "--format", "json", timeout=LIST_SECONDS)
         if "{" not in listed.stdout:
             raise RuntimeError(f"`flwr list` failed:\n{listed.stdout}{listed.stderr}")
-        runs = json.loads(listed.stdout[listed.stdout.index("{") :])["runs"]
-        return str(max(runs, key=lambda run: run["pending-at"])["status"]) if runs else ""
+        runs = runs_in(listed.stdout)
+        return str(runs[-1]["status"]) if runs else ""
 
     def _wait_until_healthy(self) -> None:
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline and self._processes[0].poll() is None:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/health", timeout=1):
-                    return
-            except OSError:
-                time.sleep(0.1)
-        log = (self._home / "superlink" / "log").read_text(encoding="utf-8", errors="replace")
-        raise RuntimeError(f"the SuperLink did not start:\n{log}")
+        if not is_healthy_in_time(self._port, self._processes[0]):
+            log = (self._home / "superlink" / "log").read_text(encoding="utf-8", errors="replace")
+            raise RuntimeError(f"the SuperLink did not start:\n{log}")
 
 
 @contextlib.contextmanager
@@ -167,20 +147,3 @@ def arrivals(path: Path) -> Iterator[list[tuple[float, str]]]:
         ended.set()
         watcher.join()
         look()
-
-
-def pairs(values: Mapping[str, Any]) -> str:
-    """Run-config pairs as `flwr run -c` takes them."""
-    return " ".join(f"{key}={_quoted(value)}" for key, value in values.items())
-
-
-def _quoted(value: Any) -> str:
-    if isinstance(value, (int, float)):
-        return f"{value}"
-    return f'"{value}"' if "'" in str(value) else f"'{value}'"
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])

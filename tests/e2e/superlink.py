@@ -1,23 +1,21 @@
 """SuperLinks and SuperNodes for one test: separate FLWR_HOME, separate ports, stopped by process id."""
 
-import contextlib
 import importlib.util
-import json
 import os
 import re
 import signal
-import socket
 import subprocess
-import sys
 import time
-import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-SCRIPTS = Path(sys.executable).parent
+from experiments import superlink
+from experiments.processes import below, command_of, status_of
+from experiments.superlink import free_port
+
 RUN_SECONDS = 1200
 T = TypeVar("T")
 
@@ -40,8 +38,7 @@ class SuperLink:
         self._connection = [] if simulation else ["real"]
         home.mkdir(parents=True, exist_ok=True)
         if not simulation:
-            connection = f'[superlink.real]\naddress = "127.0.0.1:{self._port}"\ninsecure = true\n'
-            (home / "config.toml").write_text(f'[superlink]\ndefault = "real"\n{connection}', encoding="utf-8")
+            superlink.write_connection(home, "real", self._port)
         command = ["flower-superlink", "--insecure", "--host", "127.0.0.1", "--port", str(self._port)]
         command += ["--isolation", "subprocess", "--database", str(home / "state.db")]
         command += ["--control-api-address", f"127.0.0.1:{free_port()}"]
@@ -98,7 +95,7 @@ class SuperLink:
         """How many of each of Ray's processes there are: programs and scripts of its package, and named workers."""
         spec = importlib.util.find_spec("ray")
         package = str(Path(spec.origin).parent) if spec and spec.origin else ""
-        words = [word for pid in self.find("ray") for word in _command_line(pid).split()[:3]]
+        words = [word for pid in self.find("ray") for word in command_of(pid).split()[:3]]
         files = [Path(word).name for word in words if word.startswith(package)]
         return Counter(files + [word.partition(".")[0] for word in words if word.startswith("ray::")])
 
@@ -116,8 +113,7 @@ class SuperLink:
 
     def _newest(self, cwd: Path) -> dict[str, Any]:
         listed = self._flwr("list", *self._connection, "--format", "json", cwd=cwd).stdout
-        runs: list[dict[str, Any]] = json.loads(listed[listed.index("{") :])["runs"]
-        return max(runs, key=lambda run: run["pending-at"])
+        return superlink.runs_in(listed)[-1]
 
     def _flwr(self, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -131,31 +127,15 @@ class SuperLink:
         )
 
     def _wait_until_healthy(self) -> None:
-        for _ in range(300):
-            if self._processes[0].poll() is not None:
-                break
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/health", timeout=1):
-                    return
-            except OSError:
-                time.sleep(0.1)
-        self.stop()
-        log = (self._home / "superlink.log").read_text(errors="replace")
-        raise RuntimeError(f"the SuperLink did not start:\n{log}")
+        if not superlink.is_healthy_in_time(self._port, self._processes[0]):
+            self.stop()
+            log = (self._home / "superlink.log").read_text(errors="replace")
+            raise RuntimeError(f"the SuperLink did not start:\n{log}")
 
 
 def flower_env(home: Path) -> dict[str, str]:
     """What Flower and Ray need to leave everything outside `home` alone."""
-    return {
-        "FLWR_HOME": str(home),
-        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "XDG_CACHE_HOME": str(home / "cache"),
-        "PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}",
-    }
+    return {**superlink.environment(home), "XDG_CACHE_HOME": str(home / "cache")}
 
 
 def wait_for(look: Callable[[], T | None], seconds: float = 120) -> T:
@@ -180,51 +160,14 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 def find_below(root: int, command: str) -> list[int]:
     """Ids of the processes that `root` started, directly or not, whose command line holds `command`; or its own."""
-    parents = dict(_processes())
-
-    def is_below(pid: int | None) -> bool:
-        while pid and pid != root:
-            pid = parents.get(pid)
-        return bool(pid)
-
-    return [pid for pid in parents if is_below(pid) and command in _command_line(pid)]
-
-
-def _processes() -> Iterator[tuple[int, int]]:
-    """Each process id and its parent's."""
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # it has just ended
-            yield int(path.parent.name), int(path.read_text().rpartition(")")[2].split()[1])
+    return [pid for pid in (root, *below(root)) if command in command_of(pid)]
 
 
 def has_ended(pid: int) -> bool:
     """Whether a process is gone, or a zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
-
-
-def _command_line(pid: int) -> str:
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
-    return ""
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    return status_of(pid) is None
 
 
 def pairs(**values: Any) -> str:
     """Run-config pairs as `flwr run -c` takes them."""
-    shown = {key.replace("_", "-"): value for key, value in values.items()}
-    return " ".join(
-        f"{key}={_quoted(value)}" if isinstance(value, (str, Path)) else f"{key}={str(value).lower()}"
-        for key, value in shown.items()
-    )
-
-
-def _quoted(value: str | Path) -> str:
-    return f'"{value}"' if "'" in str(value) else f"'{value}'"
+    return superlink.pairs({key.replace("_", "-"): value for key, value in values.items()})

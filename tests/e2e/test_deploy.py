@@ -15,7 +15,8 @@ import pytest
 from data.sample import draw_sample
 from deploy.folders import init
 from deploy.settings import Deployment
-from tests.e2e.superlink import SCRIPTS, free_port, pairs, wait_for
+from experiments.superlink import SCRIPTS, free_port
+from tests.e2e.superlink import pairs, wait_for
 from tests.fakes import rounds_of
 
 pytestmark = pytest.mark.e2e

@@ -25,9 +25,11 @@ from tests.import_graph import ROOT
 pytestmark = pytest.mark.e2e
 
 KILLS = 3
-SECONDS = (4.0, 30.0)  # after a start, in which a kill comes; it takes some ten to the first round
+PATIENCE = 600.0  # seconds
+ROUNDS = 3  # of each of the 12 rows
+SECONDS = 8.0  # in which a kill comes, after so many rounds in all as are drawn
 BASE: dict[str, Any] = {
-    "model": "cnn", "image-size": 16, "batch-size": 8, "precision": "fp32", "num-server-rounds": 3,
+    "model": "cnn", "image-size": 16, "batch-size": 8, "precision": "fp32", "num-server-rounds": ROUNDS,
     "fraction-train": 0.5, "val-split": "none",
 }  # fmt: skip
 METHODS = ("ce", "elr", "co-teaching")
@@ -92,11 +94,12 @@ def test_a_grid_that_is_killed_at_random_moments_ends_like_an_undisturbed_one(
     grid: Path, tmp_path: Path, undisturbed: Any
 ) -> None:
     out = tmp_path / "experiment"
-    moments = np.random.default_rng([3, *b"experiments"])
+    random = np.random.default_rng([3, *b"experiments"])
     before: Start | None = None
-    for _ in range(KILLS):
+    for rounds in sorted(random.integers(0, 12 * ROUNDS * 2 // 3, KILLS)):
         start = Start(grid, out, "--jobs", "2")
-        time.sleep(moments.uniform(*SECONDS))
+        wait_for(lambda least=rounds: _rounds(out) >= least, PATIENCE)  # type: ignore[misc]
+        time.sleep(random.uniform(0, SECONDS))
         start.end(signal.SIGKILL)
         if before:
             assert not before.left()  # this start has waited for that
@@ -117,10 +120,15 @@ def test_a_grid_that_is_killed_at_random_moments_ends_like_an_undisturbed_one(
 
 def _kill_the_superlink(start: Start, out: Path) -> None:
     """While a row that this start has begun trains."""
-    known = {path: path.stat().st_size for path in out.glob("runs/*/metrics.jsonl")}
-    wait_for(lambda: any(path.stat().st_size > known.get(path, 0) for path in out.glob("runs/*/metrics.jsonl")))
+    before = _rounds(out)
+    wait_for(lambda: _rounds(out) > before, PATIENCE)
     (superlink,) = (pid for pid in start.left() if "bin/flower-superlink " in command_of(pid) + " " and _is_it(pid))
     os.kill(superlink, signal.SIGKILL)
+
+
+def _rounds(out: Path) -> int:
+    """That all rows together have trained."""
+    return sum(path.read_bytes().count(b"\n") for path in out.glob("runs/*/metrics.jsonl"))
 
 
 def _is_it(pid: int) -> bool:
@@ -134,7 +142,9 @@ def test_a_grid_that_is_interrupted_says_how_to_go_on(
 ) -> None:
     out = tmp_path / "experiment"
     start = Start(grid, out)
-    (log,) = wait_for(lambda: [path for path in out.glob("logs/*.log") if "If this run is cut" in path.read_text()])
+    (log,) = wait_for(
+        lambda: [path for path in out.glob("logs/*.log") if "If this run is cut" in path.read_text()], PATIENCE
+    )
     said = start.end(number)
     assert start.process.returncode == status, said
     assert "start the same command again" in said

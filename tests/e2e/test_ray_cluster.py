@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from data.sample import draw_sample
-from tests.e2e.superlink import SCRIPTS, SuperLink, end, find_below, free_port, pairs, wait_for
+from experiments.superlink import SCRIPTS, free_port
+from tests.e2e.superlink import SuperLink, end, find_below, pairs, wait_for
 from tests.fakes import outcome_of, run_in_process
 
 pytestmark = pytest.mark.e2e
