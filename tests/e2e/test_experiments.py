@@ -18,6 +18,10 @@ from benchmarks.tools.memory import marked
 from data.sample import draw_sample
 from experiments.plan import Experiment, load
 from experiments.processes import command_of
+from runs.entries import Entry
+from runs.formats import render
+from runs.run import read_run
+from runs.table import table_of
 from tests.e2e.superlink import wait_for
 from tests.fakes import outcome_of, run_in_process
 from tests.import_graph import ROOT
@@ -43,6 +47,7 @@ def grid(tmp_path_factory: pytest.TempPathFactory) -> Path:
     noises = [{"name": f"{noise} [b]", "label-noise": noise, "label-noise-args": "rate=0.4"} for noise in NOISES]
     values = {
         "seeds": [1, 2],
+        "baseline": "ce",
         "base": {**BASE, "data-dir": str(folder / "release")},
         "axes": {"method": list(METHODS), "noise": noises},
         "federation": {"num-supernodes": 4, "client-resources-num-cpus": 1, "init-args-num-cpus": 1},
@@ -61,7 +66,7 @@ class Start:
         command = [sys.executable, "-m", "experiments", "run", str(grid), "--out", str(out), *arguments]
         self.process = subprocess.Popen(
             command, cwd=ROOT, env={**os.environ, name: value}, text=True, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stderr=subprocess.STDOUT, preexec_fn=_hear_ctrl_c,
         )  # fmt: skip
 
     def left(self) -> list[int]:
@@ -76,6 +81,11 @@ class Start:
     def said(self) -> str:
         said, _ = self.process.communicate(timeout=900)
         return said
+
+
+def _hear_ctrl_c() -> None:
+    """Tests that a shell runs in the background were told to ignore it, and so would all that they start."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
@@ -116,6 +126,12 @@ def test_a_grid_that_is_killed_at_random_moments_ends_like_an_undisturbed_one(
     assert experiment.failures == {}
     for row in experiment.plan.rows:
         assert outcome_of(experiment.run_dir(row)) == undisturbed(experiment, row.name), row.name
+    done = [Entry(row.label, read_run(tmp_path / row.name / "run"), row.setting) for row in experiment.plan.rows]
+    command = [sys.executable, "-m", "experiments", "table", str(out), "--format", "csv"]
+    table = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (table.returncode, table.stderr) == (0, "")
+    assert table.stdout.splitlines() == render(table_of(done, baseline="ce"), "csv").splitlines()
+    assert table.stdout.count("\n") > len(METHODS) * len(NOISES)
 
 
 def _kill_the_superlink(start: Start, out: Path) -> None:
