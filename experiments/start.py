@@ -9,7 +9,7 @@ from rich.cells import cell_len
 
 from data.text import label, one_line
 from experiments.checks import clients_of, plan_of
-from experiments.engine import run_rows, side_by_side
+from experiments.engine import drop_large, run_rows, side_by_side
 from experiments.estimate import in_words, seconds_left
 from experiments.folder import last_start, next_start, no_longer_there, write_down
 from experiments.lock import locked
@@ -44,7 +44,7 @@ def do(grid: Path, folder: Path, jobs: int | None, again: bool, say: Say) -> Exp
         write_down(experiment, grid)
         if gone := no_longer_there(last, experiment):
             say(f"No longer in the grid, but still in {folder / RUNS}: {_listed([row.name for row in gone])}.")
-        rows = [row for row in experiment.plan.rows if state_of(experiment, row) != "done"]
+        rows = _not_done(experiment)
         say(_counted(len(experiment.plan.rows), len(experiment.plan.rows) - len(rows)))
         if rows:
             failures = experiment.failures | run_rows(experiment, rows, jobs)
@@ -74,6 +74,17 @@ def dry(grid: Path, folder: Path, jobs: int | None, again: bool, as_json: bool) 
     ]
     total = len(experiment.plan.rows)
     return "\n".join([*_aligned(lines), "", _counted(total, total - len(rows)), *_time(rows, seconds, at_once)])
+
+
+def _not_done(experiment: Experiment) -> list[Row]:
+    """The rows that are left. Those that are done lose what `keep` does not want: a killed start may have left it."""
+    left = []
+    for row in experiment.plan.rows:
+        if state_of(experiment, row) != "done":
+            left.append(row)
+        elif experiment.plan.keep == "results":
+            drop_large(experiment.run_dir(row))
+    return left
 
 
 def conclusion(experiment: Experiment) -> tuple[str, bool]:

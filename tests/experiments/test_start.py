@@ -202,3 +202,21 @@ def test_ctrl_c_says_how_to_go_on(
 def test_a_probe_that_must_be_quoted() -> None:
     row = Row("", "", "", 1, {"method-args": "name='$x'"}, {}, "")
     assert start._probe(row) == """python -m probe --clients 2 -c 'method-args="name='"'"'$x'"'"'"'"""
+
+
+def test_what_a_killed_start_left_of_rows_that_are_done_goes(
+    tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = write_grid(tmp_path, keep="results", seeds=[1])
+    experiment = Experiment(out, plan_of(grid, out))
+    out.mkdir()
+    save(experiment)
+    done, begun, *_ = experiment.plan.rows
+    for row, how in ((done, "finished"), (begun, "")):
+        leave(experiment, row, 3, how=how)
+        (experiment.run_dir(row) / "checkpoints").mkdir()
+        (experiment.run_dir(row) / "model.safetensors").touch()
+    call(monkeypatch, grid, "--out", out, engine=lambda *_: {})
+    names = [sorted(path.name for path in experiment.run_dir(row).iterdir()) for row in (done, begun)]
+    rest = ["config.toml", "metrics.jsonl", "run.json"]
+    assert names == [rest, ["checkpoints", *rest[:2], "model.safetensors", rest[2]]]
