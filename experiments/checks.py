@@ -1,12 +1,13 @@
 """All that is wrong with a grid, said before its first row starts; and the plan that it is if nothing is."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from config.check import examine
 from config.check_data import is_quick, problems_of_data
+from config.errors import ConfigError
 from config.federation import CLIENTS, RULES, problems_of_federation
 from config.resolve import app_defaults
 from config.rules import closest
@@ -19,6 +20,7 @@ from experiments.grid_file import read_grid
 from experiments.identity import Contents, mark_of, name_of
 from experiments.plan import RUNS, Plan, Row
 from messages.fingerprint import code_fingerprint
+from methods import build_method
 
 # Keys that the check of the data does not look at: rows that differ in these alone are looked at once.
 NOT_OF_DATA = frozenset({"method", "method-args", "learning-rate", "strategy", "pretrained", "num-server-rounds"})
@@ -75,10 +77,12 @@ def clients_of(row: Row) -> int:
 def _look_at_rows(grid: Grid, out: Path) -> list[_Looked]:
     defaults = app_defaults()
     of_data: dict[object, list[str]] = {}
+    of_classes: dict[object, list[str]] = {}
     looked = []
     for one in combinations(grid):
         config, problems = examine({**one.row.config, "output-dir": str(out / RUNS)}, defaults)
         problems += _problems_of_flower(one.row.federation)
+        problems = problems or _problems_of_classes(config, of_classes)
         if not problems:
             problems = _problems_of_data(config, clients_of(one.row), of_data)
         labelled = replace(one.row, label=one.row.label or config.method)
@@ -88,6 +92,30 @@ def _look_at_rows(grid: Grid, out: Path) -> list[_Looked]:
 
 def _problems_of_flower(federation: Mapping[str, Any]) -> list[str]:
     return [text.replace("--federation-config", "[federation]") for text in problems_of_federation(dict(federation))]
+
+
+def _problems_of_classes(config: RunConfig, known: dict[object, list[str]]) -> list[str]:
+    """What is wrong with classes of the user's own and their parameters; each is imported and made once."""
+    found = []
+    if ":" in config.method:
+        key = ("method", config.method, config.method_args, config.augmentation)
+        found += _said_by(lambda: build_method(config), key, known)
+    if ":" in config.strategy:
+        from server_app.strategy import build_strategy  # Flower, which takes seconds
+
+        key = ("strategy", config.strategy, config.strategy_args)
+        found += _said_by(lambda: build_strategy(config), key, known)
+    return found
+
+
+def _said_by(build: Callable[[], object], key: object, known: dict[object, list[str]]) -> list[str]:
+    if key not in known:
+        try:
+            build()
+            known[key] = []
+        except ConfigError as error:
+            known[key] = [str(error)]
+    return known[key]
 
 
 def _problems_of_data(config: RunConfig, clients: int, known: dict[object, list[str]]) -> list[str]:

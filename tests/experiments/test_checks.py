@@ -91,6 +91,25 @@ def test_the_data_are_looked_at(tmp_path: Path) -> None:
     assert one == "run config: 'num-clients' is 5, but 'num-supernodes' is 4; they must be equal."
 
 
+def test_classes_of_ones_own_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = (
+        "from methods.ce import CE\nfrom server_app.strategies.fedavg import StreamingFedAvg\nclass Mine(CE): ...\n"
+    )
+    (tmp_path / "a_file_of_mine.py").write_text(source + "class Ours(StreamingFedAvg): ...\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    method = [
+        "ce", "a_file_of_mine:Mine", "a_file_of_mine:Meine",
+        {"name": "mixed", "method": "a_file_of_mine:Mine", "method-args": "mixup=-1"},
+    ]  # fmt: skip
+    axes = {"method": method, "strategy": ["a_file_of_mine:Ours", "a_file_of_mine:Unser"]}
+    strategy, name, value = faults(tmp_path, axes=axes, baseline=None)
+    assert strategy.startswith("strategy 'a_file_of_mine:Unser': run config: 'strategy' is 'a_file_of_mine:Unser'; ")
+    assert name.startswith("method 'a_file_of_mine:Meine': run config: 'method' is 'a_file_of_mine:Meine'; 'Meine' ")
+    assert value.startswith("method 'mixed': run config: ")
+    axes = {"method": method[:2], "strategy": ["a_file_of_mine:Ours"]}
+    assert not faults(tmp_path, axes=axes, baseline=None)
+
+
 def test_damaged_data_are_a_fault(tmp_path: Path) -> None:
     draw_sample(tmp_path / "data", train=12, clean_train=2, val=2, test=2, image_size=16, seed=1)
     (tmp_path / "data" / "noisy_label_kv.txt").write_text("x\n")
