@@ -38,6 +38,7 @@ class Progress:
         began: When it was started this time, as `time.monotonic` says.
         rounds: The lines of its metrics.jsonl.
         first: How many of them are from earlier starts.
+        starting: Seconds that this start took before its first round; 0 until that has ended.
     """
 
     row: Row
@@ -46,6 +47,7 @@ class Progress:
     began: float = field(default_factory=time.monotonic)
     rounds: list[dict[str, Any]] = field(default_factory=list)
     first: int = 0
+    starting: float = 0.0
     _size: int = 0
 
     def __post_init__(self) -> None:
@@ -60,7 +62,10 @@ class Progress:
         except OSError:
             return
         if size != self._size:
-            self._size, self.rounds = size, read_lines(path, 10**9, METRICS).entries
+            before, self._size, self.rounds = self.has_trained, size, read_lines(path, 10**9, METRICS).entries
+            if self.has_trained and not before:
+                trained = sum(filter(None, map(_seconds_of, self.rounds[self.first :])))
+                self.starting = max(0.0, time.monotonic() - self.began - trained)
 
     @property
     def has_trained(self) -> bool:
@@ -80,12 +85,17 @@ class Progress:
     @property
     def round_seconds(self) -> float | None:
         """Mean of the latest rounds."""
-        seconds = [line.get("seconds") for line in self.rounds[-RECENT:]]
-        return mean(found) if (found := [each for each in seconds if isinstance(each, (int, float))]) else None
+        found = [seconds for line in self.rounds[-RECENT:] if (seconds := _seconds_of(line)) is not None]
+        return mean(found) if found else None
 
     @property
     def seconds_left(self) -> float | None:
         return None if self.round_seconds is None else self.round_seconds * max(0, self.asked - self.done)
+
+
+def _seconds_of(line: dict[str, Any]) -> float | None:
+    seconds = line.get("seconds")
+    return seconds if isinstance(seconds, (int, float)) else None
 
 
 @dataclass
@@ -177,7 +187,7 @@ def seconds_left(running: Sequence[Progress], counts: Counts) -> float | None:
     """
     rest = [one.seconds_left for one in running]
     known = [each for each in rest if each is not None]
-    lasting = [one.round_seconds * one.asked for one in running if one.round_seconds is not None]
+    lasting = [one.starting + one.round_seconds * one.asked for one in running if one.round_seconds is not None]
     if not (expected := counts.took or lasting):
         return None
     whole = mean(expected)

@@ -138,7 +138,7 @@ class Scheduler:
         if len(self._running) >= self.counts.at_once:
             return False
         if not self._knows_memory:
-            self.counts.wait = "the next one starts when it is known how much memory a row takes"
+            self.counts.wait = "the next one starts after a round of the first"
         elif not has_room(self._free(), self._usage.most, list(self._usage.now.values())):
             self.counts.wait = f"the next one waits for {self._usage.most / 2**30:.1f} GiB of memory"
         return not self.counts.wait
@@ -181,7 +181,9 @@ class Scheduler:
             return
         self.counts.done += 1
         accuracy = "" if progress.accuracy is None else f", {100 * progress.accuracy:.2f} %"
-        self._screen.say(f"{name_of(row)}: done in {took:.0f} s{accuracy} after {progress.done} rounds")
+        self._screen.say(
+            f"{name_of(row)}: done in {took:.0f} s{accuracy} after {progress.done} round{'s' * (progress.done != 1)}"
+        )
         if self._experiment.plan.keep == "results":
             drop_large(progress.run_dir)
 
@@ -284,6 +286,6 @@ def _signals(stop: threading.Event) -> Iterator[list[int]]:
 
 def _how_to_go_on(counts: Counts) -> str:
     return (
-        f"Stopped with {counts.done} rows done. Those that were running keep their finished rounds; to go on, start the"
+        f"Stopped with {counts.done} row{'s' * (counts.done != 1)} done. Those that were running keep their finished rounds; to go on, start the"
         " same command again."
     )

@@ -68,6 +68,21 @@ def test_what_is_left_goes_by_rows_that_ended(tmp_path: Path) -> None:
     assert seconds_left([], Counts(waiting=3)) is None
 
 
+def test_rows_that_wait_take_as_long_to_start_as_those_that_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = progress(tmp_path, 4)
+    monkeypatch.setattr("time.monotonic", lambda: one.began + 50.0)
+    progress(tmp_path, 6)
+    one.look()  # two rounds of 10 s since the start, which was 50 s ago
+    monkeypatch.undo()
+    assert one.starting == pytest.approx(30)
+    assert seconds_left([one], Counts(waiting=1)) == pytest.approx(8 * 10 + 30 + 14 * 10)
+    progress(tmp_path, 7)
+    one.look()
+    assert one.starting == pytest.approx(30)
+
+
 def test_why_the_next_one_waits_is_said(tmp_path: Path) -> None:
     assert summary([], Counts(waiting=1, wait="the next one waits")).endswith("1 waiting; the next one waits")
 
