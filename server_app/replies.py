@@ -27,6 +27,7 @@ from server_app.model_check import ModelCheck
 from server_app.stopping import RunStoppedError
 
 HEADLINE = 300  # characters of a reason in the log; failures.jsonl has more
+PLACE = re.compile(r'File "(?:[^"]*/)?([^"/]+)", line (\d+)')  # in a traceback: the file's name and the line
 
 
 @dataclass
@@ -139,6 +140,15 @@ def words_of(reply: Message) -> tuple[str, str]:
     where = introduction[1] or "" if introduction else ""
     words = reason[introduction.end() :] if introduction else reason
     return where, words if words.endswith((".", "!", "?", "]")) or " | " in words else f"{words}."
+
+
+def in_a_sentence(reason: str) -> str:
+    """Why a reply was left out, with no more of a traceback than where it ends."""
+    headline, _, rest = reason.partition(" | ")
+    if not (places := PLACE.findall(rest)):
+        return reason
+    file, line = places[-1]
+    return f"{headline.rstrip('.')} ({file}, line {line}); failures.jsonl has the traceback."
 
 
 def problem_of_records(

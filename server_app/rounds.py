@@ -21,6 +21,7 @@ from server_app.callbacks import Callback, History, RoundResult, RunState
 from server_app.clean_sets import CleanSet
 from server_app.early_stop import Past, why_over
 from server_app.exchange import Exchange, Sent
+from server_app.replies import in_a_sentence
 from server_app.server_training import ServerTraining, check_finite
 from server_app.stopping import EXPECTED, RunStoppedError
 from server_app.strategy import state_of
@@ -155,7 +156,7 @@ class RoundLoop:
     def _aggregate(self, sent: Sent) -> tuple[ArrayRecord, MetricRecord]:
         averaged, metrics = self._strategy.aggregate_train(sent.server_round, self._exchange.train_replies(sent))
         if averaged is None:
-            first = next(iter(sent.tally.failures.values()), "no client was sampled.")
+            first = in_a_sentence(next(iter(sent.tally.failures.values()), "no client was sampled."))
             raise RunStoppedError(
                 f"round {sent.server_round}: none of {len(sent.messages)} clients gave a usable reply; {first}"
             )

@@ -20,7 +20,7 @@ from methods import build_method
 from server_app.expected import Expected
 from server_app.members import Member
 from server_app.model_check import ModelCheck
-from server_app.replies import Replies
+from server_app.replies import Replies, in_a_sentence
 from server_app.strategies.fedavg import StreamingFedAvg
 from tests.fakes import instruction, record
 
@@ -195,6 +195,17 @@ def test_the_words_of_a_client_are_cut() -> None:
 
 def _longer(factor: float) -> Callable[[RecordDict], Any]:
     return _array("weight", WEIGHT + np.float32(factor))
+
+
+def test_of_a_traceback_a_sentence_keeps_where_it_ends() -> None:
+    frames = (
+        'File "/flower/apps/x/client_app/app.py", line 52, in answer | f() | File "/x/custom/mine.py", line 6, in f'
+    )
+    assert in_a_sentence(f"client 1: ValueError: no loss | {frames} | ValueError: no loss") == (
+        "client 1: ValueError: no loss (mine.py, line 6); failures.jsonl has the traceback."
+    )
+    for reason in ("client 1: no reply in time.", "client 1: 'seed' is -1. | 'lr' is 0."):
+        assert in_a_sentence(reason) == reason
 
 
 def test_updates_above_the_limit_are_left_out() -> None:
