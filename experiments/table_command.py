@@ -69,13 +69,16 @@ def _table_of(experiment: "Experiment", columns: list[str], baseline: str, targe
     from runs.table import table_of
 
     entries, missing = [], []
+    failures = dict(experiment.failures)
     for row in experiment.plan.rows:
         if run := run_of(experiment, row):
+            if run.reason:  # which the table says where it leaves the run out
+                failures.pop(row.name, None)
             entries.append(Entry(row.label, run, row.setting, row.reference, row.trials))
         else:
             missing.append(row)
     base = baseline or experiment.plan.baseline
-    notes = list(_notes(experiment, missing))
+    notes = list(_notes(replace(experiment, failures=failures), missing))
     if base not in {entry.label for entry in entries} and base in {row.label for row in missing}:
         notes.append(f"No row of {one_line(base)} is there yet, so that nothing is compared with it.")
         base = ""

@@ -91,6 +91,20 @@ def test_rows_that_are_not_done_are_notes(experiment: Experiment, table: Any) ->
     assert found["sections"][0]["lines"][1]["stats"]["last"]["difference"] == pytest.approx(5)
 
 
+def test_a_row_that_failed_is_said_once(experiment: Experiment, table: Any) -> None:
+    leave(experiment, "ce-1", record={"how": "stopped", "reason": "No client answered."}, lines=2)
+    leave(experiment, "ce-2", record={"how": ""}, lines=2)
+    experiment.failures = {"ce-1": "No client answered.", "ce-2": "it was started 3 times and cut off each time"}
+    save(experiment)
+    found = json.loads(table("--format", "json")[1])
+    said = [*found["sections"][0]["notes"], *found["notes"]]
+    assert [note for note in said if "ce" in note and "Not there" not in note] == [
+        "Left out: ce, seed 1 (ce-1), stopped after round 2 of 4: No client answered.",
+        "Left out: ce, seed 2 (ce-2), interrupted after round 2 of 4.",
+        "Failed: ce, 40 %, seed 2: it was started 3 times and cut off each time.",
+    ]
+
+
 def test_nothing_is_there(table: Any) -> None:
     code, out, err = table()
     assert (code, err) == (0, [])
