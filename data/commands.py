@@ -2,8 +2,11 @@
 
 import sys
 from collections.abc import Callable
+from inspect import cleandoc
+from typing import Any
 
 import typer
+import typer.main
 
 from data.text import one_line
 
@@ -18,10 +21,19 @@ def run_command_line(app: typer.Typer, name: str, expected: tuple[type[Exception
         name: What its user typed, for the sentence.
         expected: What its code raises deliberately, with one sentence each.
     """
-    sentence = not_readable(sys.argv[1:]) or ending_in_words(lambda: app(prog_name=name), expected)
+    command = with_flowing_help(typer.main.get_command(app))
+    sentence = not_readable(sys.argv[1:]) or ending_in_words(lambda: command(prog_name=name), expected)
     if sentence:
         typer.echo(f"{name}: {one_line(sentence, LONGEST)}", err=True)
         raise SystemExit(1)
+
+
+def with_flowing_help(command: Any) -> Any:
+    """A command of Typer's, its parts as well, whose help fills any terminal: Typer keeps docstrings' line ends."""
+    command.help = "\n\n".join(" ".join(lines.split()) for lines in cleandoc(command.help or "").split("\n\n"))
+    for part in getattr(command, "commands", {}).values():
+        with_flowing_help(part)
+    return command
 
 
 def not_readable(arguments: list[str]) -> str | None:

@@ -286,6 +286,6 @@ def _signals(stop: threading.Event) -> Iterator[list[int]]:
 
 def _how_to_go_on(counts: Counts) -> str:
     return (
-        f"Stopped with {counts.done} row{'s' * (counts.done != 1)} done. Those that were running keep their finished rounds; to go on, start the"
-        " same command again."
+        f"Stopped with {counts.done} row{'s' * (counts.done != 1)} done. Those that were running keep their finished"
+        " rounds; to go on, start the same command again."
     )
