@@ -1,12 +1,14 @@
 """How commands show things: tables that fit the terminal and are whole in a pipe, JSON, sizes and times."""
 
 import json
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Literal
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -30,38 +32,49 @@ def print_table(
     Args:
         columns: Titles.
         rows: A text for each column; whoever wrote it, it is shown as it is.
-        right: Titles of columns of numbers, which stay on one line.
+        right: Titles of columns of numbers, which stay on one line; in a terminal that is too narrow, their titles do not.
         whole: Titles of other columns that do.
         below: In a terminal that is too narrow, the column whose cells go below those of another one.
     """
     cells = [dict(zip(columns, row, strict=True)) for row in rows]
     console = Console(highlight=False)
-    table = _table(columns, cells, right, whole, {})
+    table = _table(columns, cells, right, whole)
     if (
         console.is_terminal
         and console.measure(table, options=console.options.update(width=UNENDING)).maximum > console.width
     ):
-        table = _table(columns, cells, right, whole, below)
+        table = _table(columns, cells, right, whole, below, narrow=True)
     _print(table)
 
 
 def _table(
     columns: Sequence[str],
-    rows: Iterable[Mapping[str, str]],
+    rows: Sequence[Mapping[str, str]],
     right: Sequence[str],
     whole: Sequence[str],
-    below: Mapping[str, str],
+    below: Mapping[str, str] = MappingProxyType({}),
+    narrow: bool = False,
 ) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     stacks = [[top, *(one for one in columns if below.get(one) == top)] for top in columns if top not in below]
-    height = max(map(len, stacks))
-    for stack in stacks:
-        lines = [label(one, LONGEST_NAME) for one in stack] + [""] * (height - len(stack))
+    titles = [[line for one in stack for line in _title(one, rows, narrow and one in right)] for stack in stacks]
+    height = max(map(len, titles))
+    for stack, title in zip(stacks, titles, strict=True):
+        lines = title + [""] * (height - len(title))
         align: Literal["right", "left"] = "right" if stack[0] in right else "left"
         table.add_column(Text("\n".join(lines)), overflow="fold", justify=align, no_wrap=stack[0] in (*right, *whole))
     for row in rows:
         table.add_row(*(_cell([row[one] for one in stack]) for stack in stacks))
     return table
+
+
+def _title(column: str, rows: Sequence[Mapping[str, str]], narrow: bool) -> list[str]:
+    """Its lines; if it is to be narrow, no longer than the column's cells or the title's longest word."""
+    title = label(column, LONGEST_NAME)
+    if not narrow:
+        return [title]
+    width = max(map(cell_len, [*title.split(), *(row[column] for row in rows)]))
+    return textwrap.wrap(title, width, break_long_words=False)
 
 
 def _cell(lines: Sequence[str]) -> Text:

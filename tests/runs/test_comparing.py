@@ -48,6 +48,21 @@ def test_people_see_a_table_of_each(pair: tuple[Path, Path], runs: Callable[...,
     assert not any("compared" in row for row in rows)
 
 
+def test_a_narrow_terminal_keeps_the_names(
+    pair: tuple[Path, Path], tmp_path: Path, runs: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    third = write_run(tmp_path / "third-of-a-longer-name", [0.5, 0.5], {}, RECORD)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")  # rich takes the pipe for a terminal
+    monkeypatch.setenv("NO_COLOR", "1")
+    lines = "".join(part.split("m", 1)[-1] for part in runs("compare", *pair, third).out.split("\x1b[")).splitlines()
+    assert any(
+        line.startswith("third-of-a-longer-name") and line.split()[1:4] == ["2/2", "50.0", "%"] for line in lines
+    )
+    assert max(map(len, lines)) <= 80
+    assert {"validation", "(picked", "test)", "rounds,"} <= {word for line in lines for word in line.split()}
+
+
 def test_what_cannot_be_compared_is_said(pair: tuple[Path, Path], tmp_path: Path, runs: Callable[..., Said]) -> None:
     record = {**RECORD, "how": "", "code": ["other"]}
     third = write_run(tmp_path / "third", [0.5], {"partition": "shards", "num-server-rounds": 9}, record)
