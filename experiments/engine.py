@@ -156,9 +156,11 @@ class Scheduler:
     def _do(self, row: Row) -> Outcome:
         """Start a row until it is complete, fails, or has been cut off too often."""
         outcome = Outcome("it was not started", cut_off=True)
-        for _ in range(STARTS):
+        for start in range(STARTS):
             if self.stop.is_set():
                 return outcome
+            if start:
+                self._screen.say(f"{name_of(row)}: started again: {outcome.reason}")
             try:
                 outcome = self._links.get().do(row)
             except (ExperimentError, OSError) as error:

@@ -115,12 +115,13 @@ def test_a_row_that_fails_is_written_down_and_the_others_go_on(experiment: Exper
 
 def test_a_row_that_is_cut_off_is_started_again_but_not_for_ever(experiment: Experiment) -> None:
     link = FakeLink({"row-1": [CUT] * (STARTS - 1), "row-2": [CUT] * STARTS, "row-3": [CUT, FAILED]})
-    one, _ = scheduler(experiment, link)
+    one, said = scheduler(experiment, link)
     assert one.run() == {
         "row-2": f"it was started {STARTS} times and cut off each time: {CUT.reason}",
         "row-3": FAILED.reason,
     }
     assert Counter(link.starts) == {"row-1": STARTS, "row-2": STARTS, "row-3": 2, "row-4": 1}
+    assert f"ce, seed 3: started again: {CUT.reason}\n" in said.getvalue()
 
 
 def test_a_superlink_that_died_is_started_again(experiment: Experiment) -> None:
