@@ -32,7 +32,7 @@ def print_table(
     Args:
         columns: Titles.
         rows: A text for each column; whoever wrote it, it is shown as it is.
-        right: Titles of columns of numbers, which stay on one line; in a terminal that is too narrow, their titles do not.
+        right: Titles of columns of numbers, which stay on one line; the titles do so where there is room.
         whole: Titles of other columns that do.
         below: In a terminal that is too narrow, the column whose cells go below those of another one.
     """
