@@ -98,13 +98,13 @@ def _problems_of_classes(config: RunConfig, known: dict[object, list[str]]) -> l
     """What is wrong with classes of the user's own and their parameters; each is imported and made once."""
     found = []
     if ":" in config.method:
-        key = ("method", config.method, config.method_args, config.augmentation)
-        found += _said_by(lambda: build_method(config), key, known)
+        found += _said_by(
+            lambda: build_method(config), ("method", config.method, config.method_args, config.augmentation), known
+        )
     if ":" in config.strategy:
         from server_app.strategy import build_strategy  # Flower, which takes seconds
 
-        key = ("strategy", config.strategy, config.strategy_args)
-        found += _said_by(lambda: build_strategy(config), key, known)
+        found += _said_by(lambda: build_strategy(config), ("strategy", config.strategy, config.strategy_args), known)
     return found
 
 
