@@ -240,7 +240,7 @@ def _read_config(path: Path) -> tuple[dict[str, Value], list[str]]:
         return {}, ["config.toml is damaged or cannot be read."]
     known = {key: value for key, value in values.items() if key in DEFAULTS}
     if (
-        not ALWAYS <= known.keys()
+        not known.keys() >= ALWAYS
         or not text.endswith("\n")
         or not all(_fits(value, DEFAULTS[key]) for key, value in known.items())
     ):
