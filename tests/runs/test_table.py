@@ -296,3 +296,15 @@ def test_seeds_whose_best_round_other_lists_picked_are_not_averaged() -> None:
         "ce: ce-3 is not averaged with ce-1: The list that picks the best round differs: clean_val (7a1) in ce-1,"
         " clean_val (07e7) in ce-3.",
     )
+
+
+def test_of_groups_of_one_size_that_with_the_newest_run_is_averaged() -> None:
+    """Its oldest run may be the oldest of all."""
+    ages = {"first": (1, 9), "second": (2, 8)}
+    rates = {"first": 0.1, "second": 0.2}
+    runs = [
+        entry("ce", seed, name=f"{group}-{seed}", config={"learning-rate": rates[group]}, record={"started": f"{age}"})
+        for group, own in ages.items()
+        for seed, age in enumerate(own, start=1)
+    ]
+    assert [run.name for run in lines_of(table_of(runs))["ce"].runs] == ["first-1", "first-2"]
