@@ -10,6 +10,7 @@ from messages.fingerprint import code_fingerprint
 
 ROOT = Path(__file__).parents[1]
 FOLDER = "code"  # in an experiment's
+DEFAULTS = "pyproject.toml"  # has those of the run config
 
 
 def app_copy(folder: Path, code: str, root: Path = ROOT) -> Path:
@@ -40,6 +41,22 @@ def app_copy(folder: Path, code: str, root: Path = ROOT) -> Path:
             shutil.rmtree(copy)
         new.rename(copy)
     return copy
+
+
+def drop_outdated(folder: Path, root: Path = ROOT) -> None:
+    """Remove the copy of an earlier start if the defaults in pyproject.toml are others now; fingerprints leave it out.
+
+    Args:
+        folder: The experiment's; nothing runs in it.
+        root: The checkout.
+    """
+    copy = folder / FOLDER
+    if copy.is_dir() and not copy.is_symlink() and not _same(copy / DEFAULTS, root / DEFAULTS):
+        shutil.rmtree(copy)
+
+
+def _same(left: Path, right: Path) -> bool:
+    return left.is_file() and left.read_bytes() == right.read_bytes()
 
 
 def bundled(root: Path) -> list[str]:

@@ -1,15 +1,18 @@
 """An experiment's folder between two starts: what the last one left, and what becomes of it under the grid of today."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
+from config.rules import NAME
 from experiments.checks import clients_of
 from experiments.errors import ExperimentError
 from experiments.plan import FILE, LOGS, RUNS, Experiment, Plan, Row, load, save
 
 GRID = "grid.toml"  # a copy of the grid
+MARKED = re.compile(r"[^.].*-([0-9a-f]{8})")  # the folder of a row, as `identity.name_of` calls it
 
 
 def last_start(folder: Path) -> Experiment | None:
@@ -41,17 +44,23 @@ def next_start(folder: Path, plan: Plan, last: Experiment | None, again: bool) -
     Raises:
         ExperimentError: There are such rows, and not `again`.
     """
+    begun = [row for row in last.plan.rows if last.run_dir(row).exists()] if last else []
+    names = _names_by_mark(folder / RUNS) | {row.mark: row.name for row in begun}
+    plan = replace(plan, rows=tuple(replace(row, name=names.get(row.mark, row.name)) for row in plan.rows))
     if last is None:
         return Experiment(folder, plan)
-    begun = [row for row in last.plan.rows if last.run_dir(row).exists()]
-    names = {row.mark: row.name for row in begun}  # a row that is only called otherwise keeps its folder
-    plan = replace(plan, rows=tuple(replace(row, name=names.get(row.mark, row.name)) for row in plan.rows))
     marks = {_given(row): row.mark for row in plan.rows}
     changed = [row for row in begun if marks.get(_given(row), row.mark) != row.mark]
     if changed and not again:
         raise ExperimentError(_refusal(folder, last.plan, plan, len(changed)))
     kept = {row.name for row in plan.rows}
     return Experiment(folder, plan, {name: why for name, why in last.failures.items() if name in kept})
+
+
+def _names_by_mark(runs: Path) -> dict[str, str]:
+    """Names of the rows that have a folder: one that is only called otherwise now keeps it, whichever start made it."""
+    names = sorted(path.name for path in runs.iterdir() if path.is_dir()) if runs.is_dir() else []
+    return {found[1]: name for name in names if (found := MARKED.fullmatch(name)) and NAME.holds(name)}
 
 
 def no_longer_there(last: Experiment | None, experiment: Experiment) -> list[Row]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.cells import cell_len
 
 from data.text import label, one_line
+from experiments.app_copy import drop_outdated
 from experiments.checks import clients_of, plan_of
 from experiments.engine import drop_large, run_rows, side_by_side
 from experiments.estimate import in_words, seconds_left
@@ -47,6 +48,7 @@ def do(grid: Path, folder: Path, jobs: int | None, again: bool, say: Say) -> Exp
         rows = _not_done(experiment)
         say(_counted(len(experiment.plan.rows), len(experiment.plan.rows) - len(rows)))
         if rows:
+            drop_outdated(folder)
             failures = experiment.failures | run_rows(experiment, rows, jobs)
             left = {row.name for row in rows if state_of(experiment, row) != "done"}
             experiment.failures = {name: reason for name, reason in failures.items() if name in left}

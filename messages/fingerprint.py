@@ -12,10 +12,10 @@ PACKAGES = (
 
 
 def code_files(root: Path = ROOT) -> list[Path]:
-    """The app's Python files and presets below `root`, in a fixed order."""
+    """The app's Python files and presets below `root`, in a fixed order; not what else lies in a checkout."""
     files = [path for package in PACKAGES for path in (root / package).rglob("*") if path.suffix in (".py", ".toml")]
     files = [path for path in files if _is_carried(path.relative_to(root))]
-    files += root.glob("*.py")
+    files += [path for path in (root / "task.py",) if path.is_file()]
     return sorted(files, key=lambda path: path.relative_to(root).as_posix())
 
 

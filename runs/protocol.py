@@ -68,7 +68,19 @@ def differences(a: Run, b: Run) -> list[str]:
 def why_not_averaged(a: Run, b: Run) -> list[str]:
     """Why two runs are not the same experiment with two seeds, a sentence each; none if they are."""
     unknown = _unknown_settings(a, b)
-    return [*(unknown or [*_keys(a, b), *_clients(a, b)]), *_data(a, b), *_code(a, b)]
+    same = unknown or [*_keys(a, b), *_clients(a, b)]
+    return [*same, *(() if same else _selection(a, b)), *_data(a, b), *_code(a, b)]
+
+
+def why_no_result(run: Run) -> str:
+    """Why a run that has finished counts for nothing, in a sentence; empty if it counts."""
+    last = run.done if ended_early(run) else run.asked
+    lost = last - len(run.rounds)
+    if not run.evaluated:
+        return f"{name_of(run)} is left out: its metrics.jsonl holds no round that was evaluated."
+    if not run.config or lost <= 0:
+        return ""
+    return f"{name_of(run)} is left out: its metrics.jsonl lacks {lost:,} of {last:,} rounds."
 
 
 def progress(run: Run) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from config.run_config import ConfigError, RunConfig, Value
-from data.whole_files import round_of
+from data.whole_files import TEMPORARY, round_of
 from runs.errors import RunsError
 from server_app.files import BEST, CHECKPOINTS
 from server_app.round_lines import METRICS, read_lines
@@ -26,6 +26,9 @@ FIRST_LINE = re.compile(r"# Flower's run \S+, code ([0-9a-f]+),")
 NAMED_BY_TIME = re.compile(r"(\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d)(_\d+)?")  # as `create_run_dir` does
 DEFAULTS = RunConfig().to_flat()
 NEW = (CHECKPOINTS, BEST, "metrics.jsonl", "state")  # what is in a folder without a config.toml
+ALWAYS = frozenset(
+    {"num-server-rounds", "model", "partition", "seed"}
+)  # a config.toml without them is another's, or cut
 EXPERIMENT, ROWS = "experiment.json", "runs"  # an experiment's folder has both: `experiments.plan`
 
 
@@ -165,7 +168,7 @@ def _is_ours(run: Run) -> bool:
         (run.folder / "config.toml").open("rb").close()
     except FileNotFoundError:
         found = {path.name for folder in (run.folder, run.folder / CHECKPOINTS) for path in _in(folder)}
-        return all(name in NEW or name.startswith(".") or round_of(name) for name in found)
+        return all(name in NEW or name == LOCK or TEMPORARY.fullmatch(name) or round_of(name) for name in found)
     except OSError:
         return True
     return False
@@ -236,7 +239,11 @@ def _read_config(path: Path) -> tuple[dict[str, Value], list[str]]:
     except (OSError, ValueError, RecursionError):
         return {}, ["config.toml is damaged or cannot be read."]
     known = {key: value for key, value in values.items() if key in DEFAULTS}
-    if not known or not text.endswith("\n") or not all(_fits(value, DEFAULTS[key]) for key, value in known.items()):
+    if (
+        not known.keys() >= ALWAYS
+        or not text.endswith("\n")
+        or not all(_fits(value, DEFAULTS[key]) for key, value in known.items())
+    ):
         return {}, ["config.toml is damaged."]
     config = {**DEFAULTS, **known}
     return {key: float(value) if type(DEFAULTS[key]) is float else value for key, value in config.items()}, []

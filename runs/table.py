@@ -9,7 +9,7 @@ from runs.averaging import averaged, seed_of
 from runs.entries import Entry
 from runs.errors import RunsError
 from runs.notes import named, notes_on
-from runs.protocol import differences, facts, name_of, setting
+from runs.protocol import differences, facts, name_of, setting, why_no_result
 from runs.run import Run
 from runs.scores import COLUMNS, DEFAULT, TARGET, last_rounds, scores
 from runs.scores import Column as Column
@@ -179,7 +179,9 @@ class _Builder:
         """
         runs: dict[str, list[Run]] = {}
         for entry in self._entries:
-            if entry.run.status == "finished":
+            if entry.run.status == "finished" and (why := why_no_result(entry.run)):
+                self._add(f"{named(entry.label)}: {why}")
+            elif entry.run.status == "finished":
                 runs.setdefault(entry.label, []).append(entry.run)
         kept = {label: self._averaged(label, own) for label, own in runs.items()}
         base = kept.get(self._baseline)

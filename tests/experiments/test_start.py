@@ -140,6 +140,36 @@ def test_a_smaller_grid_names_what_it_lost(
     assert capsys.readouterr().err == "8 rows, 8 of them done.\n"
 
 
+@pytest.mark.parametrize("damaged", [False, True])
+def test_rows_with_another_name_are_found_again(
+    damaged: bool, tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After a grid that did not have them, or without the file that named them."""
+    axes = {"method": [{"name": "first", "method": "ce"}, "elr"]}
+    assert call(monkeypatch, write_grid(tmp_path, axes=axes, baseline=None), "--out", out, engine=does_all) == 0
+    axes["method"][0]["name"] = "later"  # type: ignore[index]
+    if damaged:
+        (out / "experiment.json").unlink()
+    else:
+        less = write_grid(tmp_path, axes={"method": ["elr"]}, baseline=None)
+        assert call(monkeypatch, less, "--out", out, engine=does_all) == 0
+    capsys.readouterr()
+    assert call(monkeypatch, write_grid(tmp_path, axes=axes, baseline=None), "--out", out, engine=does_all) == 0
+    assert capsys.readouterr().err == "4 rows, 4 of them done.\n"
+    assert [row.name[:6] for row in load(out).plan.rows if row.label == "later"] == ["first-", "first-"]
+
+
+def test_other_defaults_reach_the_copy_that_rows_run_from(
+    tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = write_grid(tmp_path)
+    (out / "code").mkdir(parents=True)
+    (out / "grid.toml").touch()
+    (out / "code" / "pyproject.toml").write_text("# of the last start\n", encoding="utf-8")
+    assert call(monkeypatch, grid, "--out", out, engine=does_all) == 0
+    assert not (out / "code").exists()
+
+
 def test_changed_code_needs_a_word(
     tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

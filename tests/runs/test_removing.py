@@ -208,6 +208,7 @@ def test_nothing_named_is_one_sentence(runs: Callable[..., Said], tmp_path: Path
 KILLED = """
 import os, signal, sys
 from pathlib import Path
+from runs import removing
 calls = 0
 unlink = os.unlink
 def counted(*words, **more):

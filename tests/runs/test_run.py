@@ -122,6 +122,10 @@ def test_what_is_no_run(tmp_path: Path) -> None:
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "other/checkpoints/epoch-1.pt").touch()
     (tmp_path / "site/config.toml").write_text('title = "a page"\n')
+    (tmp_path / "a project/checkpoints").mkdir(parents=True)
+    (tmp_path / "a project/.git").mkdir()
+    (tmp_path / "my settings").mkdir()
+    (tmp_path / "my settings/config.toml").write_text('method = "elr"\nseed = 3\n')  # for `flwr run . -c`
     (tmp_path / "file").touch()
     write_run(tmp_path / ".removed")
     for path in tmp_path.iterdir():

@@ -262,3 +262,49 @@ def test_what_is_not_there_is_refused(asked: dict[str, Any], sentence: str) -> N
 
 def test_a_table_of_nothing() -> None:
     assert table_of([]) == Table((), ())
+
+
+def test_a_finished_run_that_has_lost_rounds_is_no_result() -> None:
+    """Its last line may be of an earlier round, and its images are fewer than it saw."""
+    lines = [line(number, 0.9) for number in (1, 2, 3)]
+    cut = Entry("gce", made(name="cut", lines=lines, config={**GCE, "num-server-rounds": 4}))
+    table = table_of([entry("ce", 1), cut], baseline="ce")
+    assert [*lines_of(table)] == ["ce"]
+    assert table.problems == ("gce: cut is left out: its metrics.jsonl lacks 1 of 4 rounds.",)
+    gap = Entry("gce", made(name="gap", lines=[line(1, 0.9), line(3, 0.9)], config={**GCE, "num-server-rounds": 3}))
+    empty = Entry("gce", made(name="empty", lines=[], config=GCE))
+    unevaluated = Entry("gce", made([None], name="unevaluated", config=GCE))
+    table = table_of([entry("ce", 1), gap, empty, unevaluated], baseline="ce")
+    assert [*lines_of(table)] == ["ce"]
+    assert [problem.partition(" is left out: its metrics.jsonl ")[::2] for problem in table.problems] == [
+        ("gce: gap", "lacks 1 of 3 rounds."),
+        ("gce: empty", "holds no round that was evaluated."),
+        ("gce: unevaluated", "holds no round that was evaluated."),
+    ]
+
+
+def test_a_run_that_a_rule_ended_has_lost_nothing() -> None:
+    early = made([0.5] * 3, config={"num-server-rounds": 9}, record={"reason": "Stopped after round 3 of 9: x."})
+    assert table_of([Entry("ce", early)]).problems == ()
+
+
+def test_seeds_whose_best_round_other_lists_picked_are_not_averaged() -> None:
+    other = {**DATA, "clean_val": "07e7"}
+    table = table_of([entry("ce", 1), entry("ce", 2), entry("ce", 3, record={"data": other})])
+    assert [run.name for run in lines_of(table)["ce"].runs] == ["ce-1", "ce-2"]
+    assert table.problems == (
+        "ce: ce-3 is not averaged with ce-1: The list that picks the best round differs: clean_val (7a1) in ce-1,"
+        " clean_val (07e7) in ce-3.",
+    )
+
+
+def test_of_groups_of_one_size_that_with_the_newest_run_is_averaged() -> None:
+    """Its oldest run may be the oldest of all."""
+    ages = {"first": (1, 9), "second": (2, 8)}
+    rates = {"first": 0.1, "second": 0.2}
+    runs = [
+        entry("ce", seed, name=f"{group}-{seed}", config={"learning-rate": rates[group]}, record={"started": f"{age}"})
+        for group, own in ages.items()
+        for seed, age in enumerate(own, start=1)
+    ]
+    assert [run.name for run in lines_of(table_of(runs))["ce"].runs] == ["first-1", "first-2"]
