@@ -26,7 +26,7 @@ class Row:
         seed: Of the run.
         config: Run-config keys as the grid gives them, with the seed; without name, place and `resume`.
         federation: Flower's keys of a simulation, see `config.federation`.
-        mark: 8 hex digits over all that decides its result: the resolved config, the number of clients, the content of
+        mark: 12 hex digits over all that decides its result: the resolved config, the number of clients, the content of
             its lists, the code.
         reference: See `runs.entries.Entry`.
         trials: See `runs.entries.Entry`.

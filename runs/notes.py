@@ -8,6 +8,8 @@ from runs.entries import Entry
 from runs.protocol import ended_early, name_of, progress
 from runs.run import Run
 
+HARDWARE = ("cpu", "gpu")  # of `RunRecord.machine`
+
 
 def named(line: str) -> str:
     """A line's label for people; an experiment without axes has one without a name."""
@@ -24,6 +26,7 @@ def notes_on(entries: Sequence[Entry], lines: Mapping[str, Mapping[int, Run]]) -
     yield from _unfinished(entries)
     yield from _stopped(lines)
     yield from _tuning(entries, lines)
+    yield from _environments(run for runs in lines.values() for run in runs.values())
 
 
 def _unfinished(entries: Iterable[Entry]) -> Iterator[str]:
@@ -60,6 +63,17 @@ def _tuning(entries: Iterable[Entry], lines: Iterable[str]) -> Iterator[str]:
         return
     words = (f"{named(line)}: {' or '.join(sorted(map(_count, counts)))}" for line, counts in tried.items())
     yield f"Tuning budgets differ (settings tried): {'; '.join(words)}."
+
+
+def _environments(runs: Iterable[Run]) -> Iterator[str]:
+    """Versions and processors that differ: no other data or budget, but numbers may be others in their last digits."""
+    found: dict[str, set[str]] = {}
+    for record in (run.record for run in runs if run.record):
+        for name, value in {**record.versions, **{key: record.machine.get(key, "") for key in HARDWARE}}.items():
+            found.setdefault(name, set()).add(value or "none")
+    words = [f"{name} ({one_line('; '.join(sorted(values)))})" for name, values in found.items() if len(values) > 1]
+    if words:
+        yield f"Not all runs had the same {', '.join(words)}: numbers may differ a little for that reason alone."
 
 
 def _count(trials: int | None) -> str:

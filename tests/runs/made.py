@@ -5,10 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from config.run_config import RunConfig, Value
+from runs.entries import Entry
 from runs.run import Run
+from runs.table import Line, Table
 from server_app.run_record import RunRecord
 
 DATA = {"clean_test": "7e57", "clean_val": "7a1", "train": "77a1"}
+GCE = {"method": "gce"}
 
 
 def line(number: int, test: float | None, **more: Any) -> dict[str, Any]:
@@ -49,3 +52,16 @@ def made(
 def without_record(run: Run) -> Run:
     """As earlier versions left it."""
     return Run(run.folder, run.config, run.rounds, None, in_use=False)
+
+
+def entry(label: str, seed: int, accuracy: float = 0.5, trials: int | None = None, **more: Any) -> Entry:
+    """A run of four rounds that all reach `accuracy`."""
+    about = {name: more.pop(name) for name in ("setting", "reference") if name in more}
+    config = {**({} if label == "ce" else GCE), **more.pop("config", {})}
+    run = made([accuracy] * 4, name=more.pop("name", f"{label}-{seed}"), seed=seed, config=config, **more)
+    return Entry(label, run, trials=trials, **about)
+
+
+def lines_of(table: Table) -> dict[str, Line]:
+    assert len(table.sections) == 1
+    return {line.label: line for line in table.sections[0].lines}

@@ -9,25 +9,9 @@ from hypothesis import strategies as st
 
 from runs.entries import Entry
 from runs.errors import RunsError
-from runs.table import Line, Table, table_of
+from runs.table import Table, table_of
 from tests.odd_values import is_a_sentence
-from tests.runs.made import DATA, line, made, without_record
-
-GCE = {"method": "gce"}
-
-
-def entry(label: str, seed: int, accuracy: float = 0.5, trials: int | None = None, **more: Any) -> Entry:
-    """A run of four rounds that all reach `accuracy`."""
-    about = {name: more.pop(name) for name in ("setting", "reference") if name in more}
-    config = {**({} if label == "ce" else GCE), **more.pop("config", {})}
-    run = made([accuracy] * 4, name=more.pop("name", f"{label}-{seed}"), seed=seed, config=config, **more)
-    return Entry(label, run, trials=trials, **about)
-
-
-def lines_of(table: Table) -> dict[str, Line]:
-    assert len(table.sections) == 1
-    return {line.label: line for line in table.sections[0].lines}
-
+from tests.runs.made import DATA, GCE, entry, line, lines_of, made
 
 THREE = [entry("ce", 1, 0.50), entry("ce", 2, 0.52), entry("gce", 1, 0.55), entry("gce", 2, 0.58), entry("gce", 3, 0.7)]
 
@@ -132,23 +116,6 @@ def test_seeds_in_common_are_needed() -> None:
     assert len(table.problems) == 1
 
 
-def test_runs_that_differ_are_listed_and_not_averaged() -> None:
-    runs = [entry("ce", 1), entry("ce", 2), entry("ce", 3, 0.9, record={"code": ["new"]})]
-    table = table_of(runs)
-    assert lines_of(table)["ce"].stats["last"].mean == pytest.approx(50)
-    assert lines_of(table)["ce"].stats["last"].seeds == 2
-    said = "ce: ce-3 is not averaged with ce-1: The code differs: c0de in ce-1, new in ce-3."
-    assert table.problems == (said,)
-    assert table.sections[0].notes == (said,)
-
-
-def test_a_seed_that_ran_twice_counts_once() -> None:
-    later = {"started": "2026-02-01T00:00:00+00:00"}
-    table = table_of([entry("ce", 1, 0.5), entry("ce", 1, 0.7, name="again", record=later)])
-    assert lines_of(table)["ce"].stats["last"].by_seed == pytest.approx({1: 70})
-    assert table.problems == ("ce: ce-1 is left out: again is the same experiment with the same seed.",)
-
-
 def test_unfinished_runs_are_named_and_left_out() -> None:
     stopped = entry("ce", 2, record={"how": "stopped", "reason": "No client answered."})
     killed = entry("ce", 3, record={"how": ""}, config={"num-server-rounds": 9})
@@ -167,13 +134,6 @@ def test_a_part_without_complete_runs_has_no_lines_and_no_problem() -> None:
     assert table.problems == ()
 
 
-def test_runs_of_earlier_versions_are_not_averaged() -> None:
-    runs = [Entry("ce", without_record(made([0.5] * 4, name=f"old-{seed}", seed=seed))) for seed in (1, 2)]
-    table = table_of(runs)
-    assert lines_of(table)["ce"].stats["last"].seeds == 1
-    assert "The code is unknown for old-2 and for old-1." in table.problems[0]
-
-
 def test_data_of_one_name_is_told_apart() -> None:
     other = entry("ce", 1, name="other", record={"data": {**DATA, "clean_test": "x"}})
     table = table_of([entry("ce", 1), other])
@@ -181,31 +141,6 @@ def test_data_of_one_name_is_told_apart() -> None:
         "labels as released, iid, 10 clients",
         "labels as released, iid, 10 clients (other data, 2)",
     ]
-
-
-@pytest.mark.parametrize(
-    ("trials", "notes"),
-    [
-        ((1, 1), ("Tuning: 1 setting tried for each line.",)),
-        ((3, 3), ("Tuning: 3 settings tried for each line.",)),
-        ((1, 5), ("Tuning budgets differ (settings tried): ce: 1; gce: 5.",)),
-        ((1, None), ("Tuning budgets differ (settings tried): ce: 1; gce: unknown.",)),
-        ((None, None), ()),
-    ],
-)
-def test_tuning_budgets(trials: tuple[int | None, int | None], notes: tuple[str, ...]) -> None:
-    table = table_of([entry("ce", 1, trials=trials[0]), entry("gce", 1, trials=trials[1])])
-    assert table.sections[0].notes == notes
-    assert table.problems == ()
-
-
-def test_rounds_that_rules_left_out_are_named() -> None:
-    rule = {"num-server-rounds": 40, "patience": 2}
-    record = {"reason": "Stopped after round 4 of 40: no better validation accuracy for 2 rounds ('patience')."}
-    runs = [entry(label, 1, config=rule, record=record) for label in ("ce", "gce")]
-    table = table_of(runs, baseline="ce")
-    assert table.sections[0].notes == ("Stopping rules ended runs early, so rounds differ: ce: 4 of 40; gce: 4 of 40.",)
-    assert lines_of(table)["gce"].stats["last"].difference == pytest.approx(0)
 
 
 def test_a_target_that_some_did_not_reach_is_not_averaged() -> None:
@@ -286,25 +221,3 @@ def test_a_finished_run_that_has_lost_rounds_is_no_result() -> None:
 def test_a_run_that_a_rule_ended_has_lost_nothing() -> None:
     early = made([0.5] * 3, config={"num-server-rounds": 9}, record={"reason": "Stopped after round 3 of 9: x."})
     assert table_of([Entry("ce", early)]).problems == ()
-
-
-def test_seeds_whose_best_round_other_lists_picked_are_not_averaged() -> None:
-    other = {**DATA, "clean_val": "07e7"}
-    table = table_of([entry("ce", 1), entry("ce", 2), entry("ce", 3, record={"data": other})])
-    assert [run.name for run in lines_of(table)["ce"].runs] == ["ce-1", "ce-2"]
-    assert table.problems == (
-        "ce: ce-3 is not averaged with ce-1: The list that picks the best round differs: clean_val (7a1) in ce-1,"
-        " clean_val (07e7) in ce-3.",
-    )
-
-
-def test_of_groups_of_one_size_that_with_the_newest_run_is_averaged() -> None:
-    """Its oldest run may be the oldest of all."""
-    ages = {"first": (1, 9), "second": (2, 8)}
-    rates = {"first": 0.1, "second": 0.2}
-    runs = [
-        entry("ce", seed, name=f"{group}-{seed}", config={"learning-rate": rates[group]}, record={"started": f"{age}"})
-        for group, own in ages.items()
-        for seed, age in enumerate(own, start=1)
-    ]
-    assert [run.name for run in lines_of(table_of(runs))["ce"].runs] == ["first-1", "first-2"]
