@@ -4,15 +4,9 @@ from typing import Annotated, Any
 
 import typer
 
-from data.commands import run_command_line
+from data.commands import run_command_line, several_commands
 
-app = typer.Typer(
-    help="The settings of a run.",
-    epilog="Example: python -m config check -c \"preset='notebook' lr=0.1\" --clients 100",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+app = several_commands("The settings of a run.", "python -m config check -c \"preset='notebook' lr=0.1\" --clients 100")
 
 
 @app.callback()

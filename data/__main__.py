@@ -9,7 +9,7 @@ import typer
 
 from data.arguments import parse_pairs
 from data.check import begin_check
-from data.commands import run_command_line
+from data.commands import run_command_line, several_commands
 from data.errors import DataError
 from data.import_folder import LEFT_OUT, Shares, import_folder
 from data.match import match_names
@@ -28,13 +28,7 @@ from data.text import one_line
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-app = typer.Typer(
-    help="Clothing1M on disk.",
-    epilog="Example: python -m data sample --out ~/sample",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+app = several_commands("Clothing1M on disk.", "python -m data sample --out ~/sample")
 DEFAULT = SampleSize()
 MOST_IMAGES = 100_000_000
 Out = Annotated[

@@ -13,6 +13,22 @@ from data.text import one_line
 LONGEST = 2000  # characters of a sentence
 
 
+def several_commands(about: str, example: str) -> typer.Typer:
+    """A command line of several commands, each of which is added by ``@app.command``.
+
+    Args:
+        about: What they are for.
+        example: A line that works.
+    """
+    return typer.Typer(
+        help=about,
+        epilog=f"Example: {example}",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+
+
 def run_command_line(app: typer.Typer, name: str, expected: tuple[type[Exception], ...]) -> None:
     """Parse the command line and do what it says; exit code 1 with a sentence if that cannot be.
 

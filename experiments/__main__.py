@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from config.errors import ConfigError
-from data.commands import LONGEST, run_command_line
+from data.commands import LONGEST, run_command_line, several_commands
 from data.errors import DataError
 from data.options import folder_to_write
 from data.text import one_line
@@ -14,12 +14,8 @@ from experiments import table_command
 from experiments.errors import ExperimentError
 from runs.errors import RunsError
 
-app = typer.Typer(
-    help="Many runs from one file, and the table of them.",
-    epilog="Example: python -m experiments run grid.toml --out ~/experiments/first",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
+app = several_commands(
+    "Many runs from one file, and the table of them.", "python -m experiments run grid.toml --out ~/experiments/first"
 )
 
 

@@ -5,20 +5,14 @@ from typing import Annotated
 
 import typer
 
-from data.commands import run_command_line
+from data.commands import run_command_line, several_commands
 from data.errors import DataError
 from data.options import picture_to_write
 from runs.columns import By
 from runs.errors import RunsError
 from runs.report.command import EXAMPLE, report
 
-app = typer.Typer(
-    help="The folders that runs leave behind.",
-    epilog="Example: python -m runs list --sort accuracy",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+app = several_commands("The folders that runs leave behind.", "python -m runs list --sort accuracy")
 # What arguments are stands in each docstring: flwr needs a Typer that loses their help with Click 8.5.
 Json = Annotated[bool, typer.Option("--json", help="For scripts: JSON, whose keys docs/runs.md explains.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
