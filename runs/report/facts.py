@@ -95,9 +95,12 @@ def summary(sections: Sequence[Section], table: Table) -> list[str]:
 
 
 def _highest(table: Table) -> str:
-    """Which lines have the highest first column, in settings that compare several."""
+    """Which lines have the highest first column, in settings that compare several; those that may not be do not win."""
     column = next((one for one in table.columns if not one.picked_on_test), None)
-    compared = [[line for line in section.lines if column and column.key in line.stats] for section in table.sections]
+    compared = [
+        [line for line in section.lines if column and column.key in line.stats and not line.note]
+        for section in table.sections
+    ]
     compared = [lines for lines in compared if len(lines) > 1]
     if column is None or not compared:
         return ""

@@ -77,7 +77,7 @@ def test_every_method_has_a_row_in_every_grid_but_xiao() -> None:
 def test_the_ceiling_alone_has_no_noise_and_is_otherwise_like_cross_entropy() -> None:
     for name, _ in _grids():
         rows = _rows(name, seed=3)
-        assert [row.label for row in rows.values() if row.reference] == ["ceiling"]
+        assert [row.label for row in rows.values() if row.reference] == ["ceiling", "dividemix"]
         noisy, clean = (RunConfig.from_flat(rows[label].config).to_flat() for label in ("ce", "ceiling"))
         differing = {key for key in noisy if noisy[key] != clean[key]}
         assert differing == ({"data-dir"} if name == "iid" else {"label-noise", "label-noise-args"})

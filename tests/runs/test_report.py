@@ -148,6 +148,11 @@ def test_the_summary_counts_and_names_the_highest() -> None:
     said = summary(table.sections, table)
     assert said[0] == "4 runs of 1 round: ce and elr, in 1 setting, with 2 seeds."
     assert said[1].startswith("Highest mean of “last round”: elr, 56.25 ± 8.84 %.")
+    other_data = made([0.9], config={"method": "ceiling", "label-noise": "pairflip"})
+    entries = [*entries_of(runs), Entry("ceiling", other_data, reference=True)]
+    beside = table_of(entries, baseline="ce")
+    assert "ceiling" in [line.label for line in beside.sections[0].lines]
+    assert summary(beside.sections, beside)[1].startswith("Highest mean of “last round”: elr, 56.25 ± 8.84 %.")
     assert summary(table.sections[:0], Table((), ())) == ["0 runs of 0 rounds: nothing, in 0 settings, with 0 seeds."]
 
 
