@@ -9,10 +9,11 @@ from pathlib import Path
 from config.rules import NAME
 from experiments.checks import clients_of
 from experiments.errors import ExperimentError
+from experiments.identity import DIGITS
 from experiments.plan import FILE, LOGS, RUNS, Experiment, Plan, Row, load, save
 
 GRID = "grid.toml"  # a copy of the grid
-MARKED = re.compile(r"[^.].*-([0-9a-f]{8})")  # the folder of a row, as `identity.name_of` calls it
+MARKED = re.compile(rf"[^.].*-([0-9a-f]{{{DIGITS}}})")  # the folder of a row, as `identity.name_of` calls it
 
 
 def last_start(folder: Path) -> Experiment | None:

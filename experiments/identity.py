@@ -18,6 +18,7 @@ from data.stores.pack import PackStore
 from experiments.plan import Row
 from runs.run import PLACES
 
+DIGITS = 12  # of a mark
 LABEL_BYTES, SETTING_BYTES = 36, 30  # of a name, which then has at most 101
 ARGS = ("partition-args", "method-args", "strategy-args")
 
@@ -52,7 +53,7 @@ class Contents:
 
 
 def mark_of(config: RunConfig, clients: int, contents: Contents, code: str) -> str:
-    """12 hex digits over all that decides a run's result.
+    """`DIGITS` hex digits over all that decides a run's result.
 
     Args:
         config: Resolved.
@@ -67,7 +68,7 @@ def mark_of(config: RunConfig, clients: int, contents: Contents, code: str) -> s
     if config.partition == "file":
         del flat["partition-args"]  # the file's place alone
     facts = [flat, clients, contents.of_data(config.data_dir), contents.of_files(config), code]
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:DIGITS]
 
 
 def name_of(row: Row) -> str:
