@@ -28,13 +28,13 @@ from experiments.errors import ExperimentError
 from experiments.estimate import rounds_of
 from experiments.memory import Usage, has_room
 from experiments.plan import Experiment, Row, save
+from runs.removing import LARGE
 from simulation.capacity import memory_bytes
 
 STARTS = 3  # of a row that is cut off
 CORES = "init-args-num-cpus"
 LOOK_SECONDS = 0.5
 MEMORY_SECONDS = 2.0  # between two looks at the memory of all processes, which takes some milliseconds for each
-LARGE = ("checkpoints", "state", "model.safetensors")  # what `keep = "results"` does without
 ENDING_SECONDS = 12.0  # Flower gives a simulation five
 
 

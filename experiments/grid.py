@@ -9,21 +9,9 @@ from config.federation import CLIENTS
 from config.run_config import Value
 from data.text import shown
 from experiments.plan import Row
+from runs.protocol import OF_A_SETTING
 
 MOST_ROWS = 10_000
-# Keys that say which images and labels there are and who holds them. An axis that sets no others makes settings.
-OF_A_SETTING = frozenset(
-    {
-        "data-dir",
-        "train-split",
-        "label-noise",
-        "label-noise-args",
-        "partition",
-        "partition-args",
-        "bad-images",
-        "num-clients",
-    }
-)
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from config.rules import NAME
 from config.run_config import Value
 from data.whole_files import replace_file
 from experiments.errors import ExperimentError
+from runs.run import EXPERIMENT, ROWS
 
-FILE = "experiment.json"
-RUNS = "runs"  # the folder of run folders in an experiment's
+FILE, RUNS = EXPERIMENT, ROWS
 LOGS = "logs"  # what `flwr run` printed for each row
 
 

@@ -18,6 +18,11 @@ RULES = ("num-server-rounds", "patience", "target-accuracy")  # may end a run, a
 # Settings that runs of one line may differ in: seeds are what is averaged over; digests say whether the data is the
 # same wherever it lies, and how many clients there were is known.
 MAY_DIFFER = frozenset({"seed", "data-dir", "num-clients"})
+# Keys that say which images and labels there are and who holds them: they tell settings apart, not lines.
+OF_A_SETTING = frozenset(
+    {"data-dir", "train-split", "label-noise", "label-noise-args", "partition", "partition-args", "bad-images"}
+    | {"num-clients"}
+)
 UNKNOWN = ""
 
 

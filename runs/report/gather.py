@@ -11,13 +11,8 @@ from runs.errors import RunsError
 from runs.experiment_file import ExperimentRuns, read_experiment
 from runs.places import run_named
 from runs.printing import counted
+from runs.protocol import OF_A_SETTING
 from runs.run import EXPERIMENT, Run, comparable_config
-
-# Keys that decide data and partition: they tell settings apart, not lines.
-OF_SETTING = frozenset(
-    {"data-dir", "train-split", "bad-images", "partition", "partition-args", "label-noise", "label-noise-args"}
-    | {"num-clients"}
-)
 
 
 @dataclass(frozen=True)
@@ -77,7 +72,7 @@ def _problems(experiment: ExperimentRuns) -> Iterator[str]:
 def entries_of(runs: Sequence[Run]) -> list[Entry]:
     """Runs as entries; a label is the method, and each other key that differs and is no setting."""
     configs = [
-        {key: value for key, value in comparable_config(run).items() if key not in OF_SETTING | {"seed"}}
+        {key: value for key, value in comparable_config(run).items() if key not in OF_A_SETTING | {"seed"}}
         for run in runs
     ]
     differing = differing_keys(configs)
