@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from experiments.checks import plan_of
-from experiments.grid import OF_A_SETTING
 from experiments.grid_file import KNOWN, NOT_HERE, RESERVED, TABLES
+from runs.protocol import OF_A_SETTING
 
 PAGE = (Path(__file__).parents[2] / "docs" / "experiments.md").read_text(encoding="utf-8")
 EXAMPLE = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
