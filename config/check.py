@@ -20,7 +20,7 @@ from config.combinations import (
 )
 from config.errors import ConfigError
 from config.hints import hint_about_key
-from config.known import METHODS, PRIVACY, STRATEGIES
+from config.known import LR_SCHEDULES, METHODS, OPTIMIZERS, PRIVACY, STRATEGIES, TRAINABLES
 from config.named import kebab, parse_args, unknown
 from config.own_class import module_and_class
 from config.parameters import KnownStrategy, Parameter, fits
@@ -31,6 +31,15 @@ from config.run_config import RunConfig, no_such_key, problem_of
 from data.errors import DataError
 from data.text import one_line, shown
 
+# Keys that name something with parameters, and what is known of those.
+NAMED: dict[str, Mapping[str, Any]] = {
+    "method": METHODS,
+    "strategy": STRATEGIES,
+    "privacy": PRIVACY,
+    "trainable": TRAINABLES,
+    "optimizer": OPTIMIZERS,
+    "lr-schedule": LR_SCHEDULES,
+}
 AUTO = "auto"  # a value of `strategy`
 KEYS = tuple(RunConfig().to_flat())
 CODE = Path(__file__).parents[1]
@@ -95,7 +104,8 @@ def _problems_together(config: RunConfig, bad: frozenset[str]) -> Iterator[str]:
     args: dict[str, dict[str, Any]] = {}
     config = with_strategy(config)
     wrong = set(bad)
-    for key, name in (("method", config.method), ("strategy", config.strategy), ("privacy", config.privacy)):
+    for key in NAMED:
+        name = getattr(config, key.replace("-", "_"))
         if key not in bad and f"{key}-args" not in bad:
             found = list(_problems_of_args(config, key, name, args))
             if found:
@@ -116,7 +126,7 @@ def _problems_together(config: RunConfig, bad: frozenset[str]) -> Iterator[str]:
 
 def _problems_of_args(config: RunConfig, key: str, name: str, into: dict[str, dict[str, Any]]) -> Iterator[str]:
     """What is wrong with the pairs of ``<key>-args``, which go `into` a table; not of a class of the user's."""
-    text = getattr(config, f"{key}_args")
+    text = getattr(config, f"{key.replace('-', '_')}_args")
     into[f"{key}-args"] = {}
     try:
         given = parse_args(f"{key}-args", text)
@@ -144,10 +154,8 @@ def _problems_of_args(config: RunConfig, key: str, name: str, into: dict[str, di
 
 
 def _parameters(key: str, name: str) -> Mapping[str, Parameter] | None:
-    if key == "privacy":
-        return PRIVACY.get(name)
-    table: Mapping[str, Any] = METHODS if key == "method" else STRATEGIES
-    return table[name].parameters if name in table else None
+    known = NAMED[key].get(name)
+    return getattr(known, "parameters", known)
 
 
 def _problems_of_combination(config: RunConfig, wrong: set[str], args: dict[str, dict[str, Any]]) -> Iterator[str]:

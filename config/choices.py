@@ -65,9 +65,26 @@ MODELS = {  # models
     "resnet34": "21 million",
     "resnet50": "24 million",
 }
+TRAINABLES = {  # learning.trainable
+    "all": "",
+    "head": "the last layer alone, on frozen features",
+    "lora": "the last layer, and low-rank adapters in the frozen rest",
+}
+BATCHNORMS = {  # learning.batchnorm
+    "average": "averaged like weights",
+    "local": "each client trains with its own, as in FedBN",
+    "frozen": "the statistics of the initial weights, for good",
+}
 NORMALIZATIONS = {  # task
     "imagenet": "what torchvision's pretrained weights expect",
     "clothing1m": "the dataset's own",
+}
+OPTIMIZERS = {"sgd": "", "adamw": ""}  # learning.optimizer
+LR_SCHEDULES = {  # learning.schedule
+    "constant": "",
+    "cosine": "half a cosine, down to `final`",
+    "step": "times `gamma` after every so many rounds",
+    "linear": "a straight line, down to `final`",
 }
 AUGMENTATIONS = {  # learning.augmentation
     "none": "",

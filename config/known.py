@@ -1,4 +1,4 @@
-"""Methods, strategies and kinds of privacy, as their classes describe them.
+"""Methods, strategies and other choices with parameters, as their classes describe them.
 
 `python -m server_app.known --write` writes this file, as does `make docs`; a test compares it with the classes.
 """
@@ -6,7 +6,7 @@
 from math import nan
 
 from config.parameters import KnownMethod, KnownStrategy, Parameter
-from config.rules import TRANSITION, at_least, interval, one_of, rounds_or_share, true_or_false
+from config.rules import TARGETS, TRANSITION, at_least, interval, one_of, rounds_or_share, true_or_false
 
 METHODS = {
     "ce": KnownMethod(
@@ -376,5 +376,38 @@ PRIVACY: dict[str, dict[str, Parameter]] = {
         "target_clipped_quantile": Parameter(0.5, interval(0, 1)),
         "clip_norm_lr": Parameter(0.2, interval(0, open_low=True)),
         "clipped_count_stddev": Parameter(0.0, interval(0)),
+    },
+}
+TRAINABLES: dict[str, dict[str, Parameter]] = {
+    "all": {},
+    "head": {},
+    "lora": {
+        "rank": Parameter(8, at_least(1, 1024)),
+        "alpha": Parameter(16.0, interval(0, open_low=True)),
+        "targets": Parameter("auto", TARGETS),
+        "freeze_a": Parameter(False, true_or_false()),
+    },
+}
+OPTIMIZERS: dict[str, dict[str, Parameter]] = {
+    "sgd": {
+        "nesterov": Parameter(False, true_or_false()),
+    },
+    "adamw": {
+        "beta1": Parameter(0.9, interval(0, 1, open_high=True)),
+        "beta2": Parameter(0.999, interval(0, 1, open_high=True)),
+        "eps": Parameter(1e-08, interval(0, open_low=True)),
+    },
+}
+LR_SCHEDULES: dict[str, dict[str, Parameter]] = {
+    "constant": {},
+    "cosine": {
+        "final": Parameter(0.0, interval(0, 1)),
+    },
+    "step": {
+        "every": Parameter(10, at_least(1)),
+        "gamma": Parameter(0.1, interval(0, 1, open_low=True)),
+    },
+    "linear": {
+        "final": Parameter(0.0, interval(0, 1)),
     },
 }

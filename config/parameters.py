@@ -8,7 +8,7 @@ from typing import Any
 from config.rules import Rule
 
 
-def parameter(default: float | str, rule: Rule) -> Any:
+def parameter(default: bool | float | str, rule: Rule) -> Any:
     """A field that `method-args`, `strategy-args` or `privacy-args` may set."""
     return dataclasses.field(default=default, metadata={"rule": rule})
 
@@ -45,7 +45,7 @@ def check_parameters(owner: Any) -> None:
 class Parameter:
     """One parameter; a `default` that is not a number (NaN) stands for one that must be set."""
 
-    default: float | str
+    default: bool | float | str
     rule: Rule
 
 

@@ -167,3 +167,8 @@ TRANSITION = Rule(
     lambda value: value in ("estimate", "clothing1m") or is_absolute(value),
     source="TRANSITION",
 )
+TARGETS = Rule(
+    "auto, or names of layers separated by commas, with * for any characters",
+    lambda value: re.fullmatch(r"[\w.*]+(,[\w.*]+)*", value) is not None,
+    source="TARGETS",
+)

@@ -214,6 +214,24 @@ class RunConfig:
     pretrained: str = _key(
         "model", "none", WEIGHTS, "initial weights ([docs/running.md](running.md#pretrained-weights))"
     )
+    trainable: str = _key(
+        "model",
+        "all",
+        choice(choices.TRAINABLES),
+        "which weights train, and travel ([docs/models.md](models.md#heads-and-adapters))",
+    )
+    trainable_args: str = _key(
+        "model",
+        "",
+        text("lora: `rank`, `alpha`, `targets`, `freeze-a`"),
+        "parameters of `trainable`, for instance `rank=8`",
+    )
+    batchnorm: str = _key(
+        "model",
+        "average",
+        choice(choices.BATCHNORMS),
+        "BatchNorm's weights and statistics ([docs/models.md](models.md#batchnorm))",
+    )
     image_size: int = _key(
         "model",
         48,
@@ -233,13 +251,42 @@ class RunConfig:
     local_epochs: int = _key("training", 1, at_least(1), "how often a client goes through its images in one visit")
     batch_size: int = _key("training", 16, at_least(1), "images in each training step")
     drop_last: bool = _key("training", True, true_or_false(), "leave out an epoch's incomplete last batch")
+    optimizer: str = _key(
+        "training", "sgd", choice(choices.OPTIMIZERS), "how clients step; its memory starts from zero in each visit"
+    )
+    optimizer_args: str = _key(
+        "training",
+        "",
+        text("sgd: `nesterov`; adamw: `beta1`, `beta2`, `eps`"),
+        "parameters of the optimizer, for instance `nesterov=true`",
+    )
     learning_rate: float = _key(
-        "training", 0.004, interval(0, float("inf"), open_low=True), "learning rate of SGD, the same in every step"
+        "training", 0.004, interval(0, float("inf"), open_low=True), "learning rate, the same in every step of a round"
+    )
+    lr_schedule: str = _key(
+        "training", "constant", choice(choices.LR_SCHEDULES), "how the learning rate falls over the run's rounds"
+    )
+    lr_schedule_args: str = _key(
+        "training",
+        "",
+        text("cosine, linear: `final`; step: `every`, `gamma`"),
+        "parameters of the schedule, for instance `every=10 gamma=0.1`",
+    )
+    lr_warm_up: int = _key(
+        "training", 0, at_least(0), "rounds in which the learning rate first climbs to its full height; 0: none"
+    )
+    gradient_clipping: float = _key(
+        "training", 0.0, interval(0, float("inf")), "length to which the gradient of a step is shortened; 0: never"
     )
     momentum: float = _key(
         "training", 0.9, interval(0, 1, open_high=True), "momentum of SGD, which starts from zero in each visit"
     )
-    weight_decay: float = _key("training", 5e-4, interval(0, float("inf")), "weight decay of SGD")
+    weight_decay: float = _key(
+        "training",
+        5e-4,
+        interval(0, float("inf")),
+        "weight decay: of SGD a part of the gradient, of AdamW decoupled from it",
+    )
 
     precision: str = _key(
         "machine",

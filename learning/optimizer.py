@@ -6,11 +6,50 @@ there each parameter is handed to it as the run of memory that it is. A GPU's ke
 host is spared the work.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.sgd import sgd
+
+from config.parameters import check_parameters, parameter
+from config.rules import interval, true_or_false
+
+
+@dataclass(frozen=True)
+class SGDArgs:
+    """What `optimizer-args` may say of SGD.
+
+    Attributes:
+        nesterov: Nesterov's momentum (Sutskever et al., ICML 2013), as in `torch.optim.SGD`.
+    """
+
+    nesterov: bool = parameter(False, true_or_false())
+
+    def __post_init__(self) -> None:
+        check_parameters(self)
+
+
+@dataclass(frozen=True)
+class AdamWArgs:
+    """What `optimizer-args` may say of AdamW (Loshchilov and Hutter, ICLR 2019); defaults are `torch.optim.AdamW`'s.
+
+    Attributes:
+        beta1: Decay of the mean of gradients.
+        beta2: Decay of the mean of their squares.
+        eps: Added to the root of the latter.
+    """
+
+    beta1: float = parameter(0.9, interval(0, 1, open_high=True))
+    beta2: float = parameter(0.999, interval(0, 1, open_high=True))
+    eps: float = parameter(1e-8, interval(0, open_low=True))
+
+    def __post_init__(self) -> None:
+        check_parameters(self)
+
+
+OPTIMIZERS = {"sgd": SGDArgs, "adamw": AdamWArgs}
 
 # On the CPU the fused kernel rounds as the plain one does, except at the end of a tensor whose length is not a multiple
 # of its vectors: there it multiplies and adds in one rounding. Such tensors, biases of the last layer, go to the plain
@@ -82,17 +121,17 @@ class LocalSGD:
 
     def take_gradients(self) -> None:
         """Hand the model's gradients over, in place; after `backward`, before anything that reads or scales them."""
-        for parameter, run in zip(self._parameters, self._runs, strict=True):
-            gradient = parameter.grad
-            if gradient is not None and gradient.stride() != parameter.stride():
-                gradient = parameter.grad = torch.empty_like(parameter).copy_(gradient)
+        for weight, run in zip(self._parameters, self._runs, strict=True):
+            gradient = weight.grad
+            if gradient is not None and gradient.stride() != weight.stride():
+                gradient = weight.grad = torch.empty_like(weight).copy_(gradient)
             if self._in_runs:
                 run.grad = None if gradient is None else gradient.as_strided(run.shape, (1,))
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop all gradients; best right after a step, so that they are gone when the next batch needs memory."""
-        for parameter, run in zip(self._parameters, self._runs, strict=True):
-            parameter.grad = run.grad = None
+        for weight, run in zip(self._parameters, self._runs, strict=True):
+            weight.grad = run.grad = None
 
 
 def _run_of_memory(value: Tensor) -> Tensor:

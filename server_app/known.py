@@ -1,4 +1,4 @@
-"""Writes `config/known.py`: what the config knows of methods, strategies and privacy, taken from their classes.
+"""Writes `config/known.py`: what the config knows of methods, strategies and other choices with parameters.
 
     python -m server_app.known --write   after a change of a parameter, or of what a class says of itself
     python -m server_app.known --check   exit 1 if the file differs
@@ -16,12 +16,21 @@ from typing import Any
 
 from config.parameters import KnownMethod, KnownStrategy
 from config.rules import Rule
+from learning.optimizer import OPTIMIZERS
+from learning.schedule import SCHEDULES
+from learning.trainable import TRAINABLES
 from methods import METHODS
 from server_app.privacy.clipping_norms import PRIVACY
 from server_app.strategies import STRATEGIES
 
+OTHERS: dict[str, Mapping[str, Any]] = {
+    "PRIVACY": PRIVACY,
+    "TRAINABLES": TRAINABLES,
+    "OPTIMIZERS": OPTIMIZERS,
+    "LR_SCHEDULES": SCHEDULES,
+}
 FILE = Path(__file__).parents[1] / "config" / "known.py"
-HEAD = '''"""Methods, strategies and kinds of privacy, as their classes describe them.
+HEAD = '''"""Methods, strategies and other choices with parameters, as their classes describe them.
 
 `python -m server_app.known --write` writes this file, as does `make docs`; a test compares it with the classes.
 """
@@ -36,15 +45,9 @@ def text() -> str:
     """The file as it must be."""
     methods = _table("METHODS", METHODS, KnownMethod)
     strategies = _table("STRATEGIES", STRATEGIES, KnownStrategy)
-    privacy = ["PRIVACY: dict[str, dict[str, Parameter]] = {"]
-    for name, made in PRIVACY.items():
-        privacy += (
-            [f"    {_quoted(name)}: {{", *_parameters(made, " " * 8), "    },"]
-            if _fields(made)
-            else [f"    {_quoted(name)}: {{}},"]
-        )
-    body = "\n".join([*methods, *strategies, *privacy, "}", ""])
-    known = ("TRANSITION", "at_least", "interval", "one_of", "rounds_or_share", "true_or_false")
+    others = [line for name, table in OTHERS.items() for line in _parameters_of(name, table)]
+    body = "\n".join([*methods, *strategies, *others, ""])
+    known = ("TARGETS", "TRANSITION", "at_least", "interval", "one_of", "rounds_or_share", "true_or_false")
     rules = [name for name in known if name in body]
     return f"{HEAD}{', '.join(rules)}\n\n{body}"
 
@@ -61,6 +64,15 @@ def _table(name: str, classes: Mapping[str, Callable[..., Any]], known: type) ->
         ]
         lines += [f"    {_quoted(key)}: {known.__name__}(", "        {", *_parameters(cls, " " * 12), "        },"]
         lines += [*facts, "    ),"]
+    return [*lines, "}"]
+
+
+def _parameters_of(name: str, table: Mapping[str, Any]) -> list[str]:
+    """A table of what has nothing to know but parameters."""
+    lines = [f"{name}: dict[str, dict[str, Parameter]] = {{"]
+    for key, made in table.items():
+        fields = _parameters(made, " " * 8)
+        lines += [f"    {_quoted(key)}: {{", *fields, "    },"] if fields else [f"    {_quoted(key)}: {{}},"]
     return [*lines, "}"]
 
 

@@ -1,0 +1,113 @@
+"""The learning rate of each round: a schedule over the run's rounds, after a climb if `lr-warm-up` asks for one.
+
+A round's rate holds for all steps of all its visits. The numbers are those of PyTorch's schedulers stepped once a
+round, bit for bit: they multiply the rate of the round before, so that rounding adds up, and the same happens here.
+Nothing of PyTorch is imported: the server reports rates before it trains anything.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from config.named import build_named
+from config.parameters import check_parameters, parameter
+from config.rules import at_least, interval
+from config.run_config import RunConfig
+
+FINAL = interval(0, 1)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A rate for each of the rounds that follow the climb; the defaults are those of a constant one."""
+
+    def __post_init__(self) -> None:
+        check_parameters(self)
+
+    def next(self, rate: float, base: float, number: int, rounds: int) -> float:
+        """The rate after `number` rounds.
+
+        Args:
+            rate: Of the round before.
+            base: Of the first round.
+            number: From 1 to ``rounds - 1``.
+            rounds: Over which the schedule runs.
+        """
+        return rate
+
+
+@dataclass(frozen=True)
+class Cosine(Schedule):
+    """``final + (1 - final) (1 + cos(pi t / T)) / 2`` of the base rate (Loshchilov and Hutter, ICLR 2017).
+
+    As `torch.optim.lr_scheduler.CosineAnnealingLR` with T rounds: the last round is one step above ``final``.
+
+    Attributes:
+        final: The share of the base rate towards which it falls.
+    """
+
+    final: float = parameter(0.0, FINAL)
+
+    def next(self, rate: float, base: float, number: int, rounds: int) -> float:
+        least = self.final * base
+        turn = (1 + math.cos(math.pi * number / rounds)) / (1 + math.cos(math.pi * (number - 1) / rounds))
+        return turn * (rate - least) + least
+
+
+@dataclass(frozen=True)
+class Step(Schedule):
+    """Times `gamma` after every `every` rounds, as `torch.optim.lr_scheduler.StepLR`."""
+
+    every: int = parameter(10, at_least(1))
+    gamma: float = parameter(0.1, interval(0, 1, open_low=True))
+
+    def next(self, rate: float, base: float, number: int, rounds: int) -> float:
+        return rate if number % self.every else rate * self.gamma
+
+
+@dataclass(frozen=True)
+class Linear(Schedule):
+    """A straight line from the base rate to ``final`` of it, as `torch.optim.lr_scheduler.LinearLR` over T rounds."""
+
+    final: float = parameter(0.0, FINAL)
+
+    def next(self, rate: float, base: float, number: int, rounds: int) -> float:
+        return _along_a_line(rate, 1.0, self.final, number, rounds)
+
+
+SCHEDULES: dict[str, Callable[..., Schedule]] = {
+    "constant": Schedule,
+    "cosine": Cosine,
+    "step": Step,
+    "linear": Linear,
+}
+
+
+def rates(config: RunConfig) -> list[float]:
+    """The learning rate of each of the run's rounds, the first one's first.
+
+    In W rounds of warm-up, round r has r / (W + 1) of the full rate, and the first round of the schedule all of it.
+
+    Raises:
+        ConfigError: The schedule refuses its parameters.
+    """
+    schedule: Schedule = build_named("lr-schedule", SCHEDULES, config.lr_schedule, config.lr_schedule_args)
+    base, warm_up = config.learning_rate, config.lr_warm_up
+    found: list[float] = []
+    for number in range(min(warm_up, config.num_server_rounds)):
+        start = 1 / (warm_up + 1)
+        found.append(_along_a_line(found[-1], start, 1.0, number, warm_up) if number else base * start)
+    rounds = config.num_server_rounds - warm_up
+    for number in range(max(0, rounds)):
+        found.append(schedule.next(found[-1], base, number, rounds) if number else base)
+    return found
+
+
+def rate_of(config: RunConfig, server_round: int) -> float:
+    """The learning rate of a round, from 1; of round 0, before the first, that of the first."""
+    return rates(config)[max(0, server_round - 1)]
+
+
+def _along_a_line(rate: float, start: float, end: float, number: int, rounds: int) -> float:
+    """The next rate on a line from a share of the base rate to another, given the one before."""
+    return rate * (1.0 + (end - start) / (rounds * start + (number - 1) * (end - start)))
