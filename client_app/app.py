@@ -13,9 +13,11 @@ from flwr.common.constant import ErrorCode
 
 from client_app import local_data, model_transport
 from client_app.client_state import ClientState
+from client_app.own_batchnorm import own_state, take_own
 from config.combinations import problem_of_single_images
 from config.run_config import ConfigError, RunConfig
 from data.errors import BadImageError, DataError
+from data.release import Split
 from data.text import one_line
 from learning.allocator import keep_freed_memory
 from learning.evaluation import evaluate
@@ -23,7 +25,8 @@ from learning.images import Images
 from learning.inference import Inference
 from learning.method import Told
 from learning.method_rules import MethodError
-from learning.replica import check_compiler, kept_replica
+from learning.network import NetworkSpec
+from learning.replica import Replica, check_compiler, kept_replica
 from learning.training import train_locally
 from messages import keys
 from messages.fingerprint import running_code
@@ -95,6 +98,7 @@ def query(message: Message, context: Context) -> Message:
     local_data.look_at_images(site, config)
     bad = local_data.bad_images(site, config)
     names = local_data.class_names(site)
+    frozen = _replica(config, context, site, pick_compute(config.precision)).frozen if config.trainable != "all" else ""
     facts = MetricRecord(
         {
             keys.PARTITION_ID: site.partition_id,
@@ -113,6 +117,7 @@ def query(message: Message, context: Context) -> Message:
             keys.FINGERPRINT: running_code(),
             keys.DEAL: local_data.deal_digest(site, config),
             keys.FIRST_BAD: one_line(bad[0], keys.LONGEST_SENTENCE) if bad else "",
+            keys.FROZEN: frozen,
             keys.MACHINE: machine(),
         }
     )
@@ -134,16 +139,15 @@ def train(message: Message, context: Context) -> Message:
     if compute.device.type == "cpu":
         keep_freed_memory()
     method = build_method(config)
-    replica = kept_replica(
-        config.model, len(local_data.class_names(site)), compute.device, config.compile, method.networks, method.heads
-    )
+    replica = _replica(config, context, site, compute)
     sent_arrays = message.content.array_records[keys.ARRAYS]
     model_transport.load(replica.model, unpack(sent_arrays))
     number = _client_number(sent, context, site)
-    about_visit = message.content.config_records.get(keys.VISIT, ConfigRecord())
-    last_round = cast(int, about_visit.get(keys.LAST_ROUND, 0))
-    client_state = ClientState.of(about_visit, str(context.node_config.get(keys.STATE_DIR, "")), number, split.digest)
-    found = client_state.load(last_round) if method.remembers and last_round else None
+    client_state, last_round = _state(message, context, site, split)
+    own_batchnorm = config.batchnorm == "local"
+    remembers = method.remembers or own_batchnorm
+    found = client_state.load(last_round) if remembers and last_round else None
+    take_own(replica.model, found)
     # On a CPU, decoding would only take the cores of training.
     with local_data.visited_pixels(site, split, config, beside=compute.device.type != "cpu") as pixels:
         report = train_locally(
@@ -174,8 +178,9 @@ def train(message: Message, context: Context) -> Message:
             **counts(method, visit, split.true),
         }
     )
-    if method.remembers:
-        client_state.save(server_round, visit.state, split.keys, visit.given, visit.corrected)
+    if remembers:
+        state = {**visit.state, **(own_state(replica.model) if own_batchnorm else {})}
+        client_state.save(server_round, state, split.keys, visit.given, visit.corrected)
         metrics[keys.STATE_LOST] = int(last_round > 0 and not (found and found.exact))
     metrics[keys.VISIT_SECONDS] = time.perf_counter() - started
     clipping_norm = sent.get(keys.CLIPPING_NORM)
@@ -202,7 +207,7 @@ def class_losses(message: Message, context: Context) -> Message:
     split = local_data.training_data(site, config)
     compute = pick_compute(config.precision, config.autotune)
     classes = len(local_data.class_names(site))
-    model = _global_model(message, config, classes, compute)
+    model = _global_model(message, context, config, site, compute)
     images = Images(local_data.training_pixels(site, split, config), compute.device)
     logits = Inference(images, config.image_size, compute, config.normalization).on_all(model).cpu()
     labels = torch.from_numpy(split.labels.astype(np.int64))
@@ -225,7 +230,10 @@ def evaluate_locally(message: Message, context: Context) -> Message:
     config, site = _read(message, context)
     split = local_data.evaluation_data(site, config)
     compute = pick_compute(config.precision, config.autotune)
-    model = _global_model(message, config, len(local_data.class_names(site)), compute)
+    model = _global_model(message, context, config, site, compute)
+    if config.batchnorm == "local":
+        client_state, last_round = _state(message, context, site, local_data.training_data(site, config))
+        take_own(model, client_state.load(last_round) if last_round else None)
     images = local_data.pixels(site, split, config.image_size, config)
     result = evaluate(model, images, split.labels, compute, config.normalization)
     metrics = MetricRecord(
@@ -238,10 +246,26 @@ def evaluate_locally(message: Message, context: Context) -> Message:
     return Message(RecordDict({keys.METRICS: metrics}), reply_to=message)
 
 
-def _global_model(message: Message, config: RunConfig, classes: int, compute: Compute) -> torch.nn.Module:
+def _state(message: Message, context: Context, site: local_data.Site, split: Split) -> tuple[ClientState, int]:
+    """This client's state for the images of `split`, and the round of its last good reply; 0: none yet."""
+    about = message.content.config_records.get(keys.VISIT, ConfigRecord())
+    number = _client_number(message.content.config_records[keys.CONFIG], context, site)
+    own_folder = str(context.node_config.get(keys.STATE_DIR, ""))
+    return ClientState.of(about, own_folder, number, split.digest), cast(int, about.get(keys.LAST_ROUND, 0))
+
+
+def _replica(config: RunConfig, context: Context, site: local_data.Site, compute: Compute) -> Replica:
+    """This process's model; weights that do not travel are read where the run or this node's `pretrained` says."""
+    spec = NetworkSpec.of(config, build_method(config), len(local_data.class_names(site)))
+    own = str(context.node_config.get(keys.PRETRAINED, ""))
+    return kept_replica(spec.to_be_filled(own), compute.device, config.compile)
+
+
+def _global_model(
+    message: Message, context: Context, config: RunConfig, site: local_data.Site, compute: Compute
+) -> torch.nn.Module:
     """This process's replica, with the weights that came with a message."""
-    method = build_method(config)
-    model = kept_replica(config.model, classes, compute.device, config.compile, method.networks, method.heads).model
+    model = _replica(config, context, site, compute).model
     model_transport.load(model, unpack(message.content.array_records[keys.ARRAYS]))
     return model
 

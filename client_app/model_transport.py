@@ -10,6 +10,7 @@ from flwr.app import ArrayRecord, Message
 from torch import nn
 
 from config.run_config import ConfigError
+from learning.shared_state import shared_state
 from messages.arrays import as_array
 from messages.clipping import clip_update
 from messages.keys import METHOD_ARRAYS
@@ -22,7 +23,7 @@ def load(model: nn.Module, received: Mapping[str, np.ndarray]) -> None:
     Raises:
         ValueError: Its names or shapes are not those of `model`.
     """
-    state = model.state_dict()
+    state = shared_state(model)
     if state.keys() != received.keys():
         names = ", ".join(sorted(state.keys() ^ received.keys())[:3])
         raise ValueError(f"the global model and this client's do not have the same weights: {names}, ...")
@@ -37,11 +38,11 @@ def load(model: nn.Module, received: Mapping[str, np.ndarray]) -> None:
 
 
 def state_of(model: nn.Module) -> dict[str, np.ndarray]:
-    """A model's whole state by name; without a copy if it is on the CPU.
+    """What travels of a model, by name; without a copy if it is on the CPU.
 
     A GPU puts channels-last weights into rows, in which they travel, faster than a CPU afterwards.
     """
-    state = model.state_dict().items()
+    state = shared_state(model).items()
     return {name: (value if value.device.type == "cpu" else value.contiguous().cpu()).numpy() for name, value in state}
 
 

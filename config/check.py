@@ -14,6 +14,7 @@ from typing import Any
 from config.combinations import (
     problems_of_evaluation,
     problems_of_method,
+    problems_of_model,
     problems_of_privacy,
     problems_of_stopping,
     problems_of_values,
@@ -116,6 +117,8 @@ def _problems_together(config: RunConfig, bad: frozenset[str]) -> Iterator[str]:
             yield problem
     if not {"evaluate-every", "num-server-rounds"} & wrong:
         yield from problems_of_evaluation(config)
+    if not {"trainable", "batchnorm"} & wrong:
+        yield from problems_of_model(config)
     if "val-split" not in wrong:  # a bad rule is 0 here, which ends nothing
         yield from problems_of_stopping(config)
     yield from _problems_of_combination(config, wrong, args)

@@ -70,7 +70,7 @@ TRAINABLES = {  # learning.trainable
     "head": "the last layer alone, on frozen features",
     "lora": "the last layer, and low-rank adapters in the frozen rest",
 }
-BATCHNORMS = {  # learning.batchnorm
+BATCHNORMS = {  # learning.network
     "average": "averaged like weights",
     "local": "each client trains with its own, as in FedBN",
     "frozen": "the statistics of the initial weights, for good",

@@ -78,10 +78,24 @@ def problems_of_privacy(config: RunConfig, strategy: Any) -> Iterator[str]:
             f"run config: '{key}' is {getattr(config, key.replace('-', '_')):g}, but 'privacy' is {config.privacy!r},"
             " which limits every update by clipping it, and whose guarantee covers no refusals; it must be 0."
         )
+    if config.batchnorm == "local":
+        yield (
+            f"run config: 'batchnorm' is 'local', but 'privacy' is {config.privacy!r}, whose noise does not reach"
+            " BatchNorm's weights, which clients then send beside the others; it must be average or frozen."
+        )
     if config.privacy.startswith("client-") and config.payload != "fp32":
         yield (
             f"run config: 'payload' is {config.payload!r}, but 'privacy' is {config.privacy!r}, where clients clip"
             " before they send: rounding could make updates longer than the norm. It must be fp32."
+        )
+
+
+def problems_of_model(config: RunConfig) -> Iterator[str]:
+    """A sentence for each pair of keys of the model that do not go together."""
+    if config.trainable != "all" and config.batchnorm == "local":
+        yield (
+            f"run config: 'batchnorm' is 'local', but 'trainable' is {config.trainable!r}, which freezes all of"
+            " BatchNorm; it must be average or frozen, which are the same there."
         )
 
 

@@ -9,31 +9,40 @@ import torch
 from torch import nn
 
 from config.run_config import ConfigError
+from learning.network import NetworkSpec, build
 from learning.optimizer import LocalSGD
-from task import Heads, build_model, networks_of
+from learning.shared_state import frozen_digest
+from task import networks_of
 
 
 @dataclass(frozen=True)
 class Replica:
-    """A model on a device, and the SGD that trains it."""
+    """A model on a device, and what trains it.
+
+    Attributes:
+        model: Its shared weights are overwritten by each visit.
+        optimizer: The model's.
+        frozen: Hash of what does not travel, see `learning.shared_state.frozen_digest`.
+    """
 
     model: nn.Module
     optimizer: LocalSGD
+    frozen: str
 
 
 @lru_cache(maxsize=1)
-def kept_replica(
-    name: str, num_classes: int, device: torch.device, compiled: bool, networks: int = 1, heads: Heads = ()
-) -> Replica:
+def kept_replica(spec: NetworkSpec, device: torch.device, compiled: bool) -> Replica:
     """This process's model; only one, since the next visit overwrites all that a visit leaves in it.
 
     A compiled model is compiled at its first batch. Its parameters keep their names and memory.
     """
-    model = build_model(name, num_classes, seed=0, networks=networks, heads=heads).to(device)
+    model = build(spec)
+    frozen = frozen_digest(model)
+    model = model.to(device)
     if compiled:
         for network in networks_of(model):
             network.compile(dynamic=False)
-    return Replica(model, LocalSGD(model))
+    return Replica(model, LocalSGD(model), frozen)
 
 
 def check_compiler() -> None:

@@ -22,6 +22,9 @@ PROXIMAL_MU = "proximal-mu"  # Flower's: weight of FedProx's term
 CLIPPING_NORM = "clipping-norm"  # C, if the client has to clip its update
 SITES = "sites"  # ids of nodes with folders of their own, as text, in partition order
 
+# In a node's config, where its own folders may be named as well.
+PRETRAINED = "pretrained"  # a file with the initial weights
+
 # In `VISIT`.
 RUN = "run"  # the run's identity, which a resumed run keeps
 STATE_DIR = "state-dir"  # where clients keep their state; empty: each in its own place
@@ -55,6 +58,7 @@ DATA = "data"  # hash of the client's keys and labels
 FINGERPRINT = "fingerprint"  # hash of the code
 DEAL = "deal"  # hash of the training list and who holds which part of it; empty for a site
 FIRST_BAD = "first-bad-image"  # a sentence about the first image that cannot be read; empty if all can
+FROZEN = "frozen-weights"  # hash of the network's weights that do not travel; empty if all do
 MACHINE = "machine"  # name, in a simulation on several machines; else empty
 LONGEST_SENTENCE = 400  # characters of the one about an image, or of a refusal
 CPUS, GPUS = "cpus", "gpus"  # the client's share, in a simulation only

@@ -23,6 +23,7 @@ from learning.evaluation import evaluate, evaluation_batch
 from learning.images import Images
 from learning.inference import Inference
 from learning.method import Method, Told, Visit
+from learning.network import NetworkSpec, build
 from learning.own_network import keep_own
 from learning.replica import kept_replica
 from learning.training import train_locally
@@ -32,7 +33,7 @@ from methods.two_stages import BEGAN, NOISY, STAGE
 from methods.xiao import CONFUSION
 from simulation.capacity import Share
 from simulation.share import has_room, hold_to, out_of_memory
-from task import Compute, build_model, classifier, networks_of, pick_compute
+from task import Compute, classifier, networks_of, pick_compute
 
 CLASSES = 14
 WARM_UP_STEPS = 2
@@ -47,6 +48,11 @@ def peak_rss() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def network_spec(config: RunConfig) -> NetworkSpec:
+    """The run's network, with fresh weights: which ones takes neither time nor memory."""
+    return replace(NetworkSpec.of(config, build_method(config), CLASSES), seed=0, pretrained="none")
+
+
 def client_work(config: RunConfig, steps: int, images: int) -> Work:
     """Training of `steps` batches by the client's own loop, out of `images` of one client, after a warm-up."""
     config = replace(config, local_epochs=1, drop_last=True)
@@ -55,7 +61,7 @@ def client_work(config: RunConfig, steps: int, images: int) -> Work:
     if compute.device.type == "cpu":
         keep_freed_memory()
     method = build_method(config)
-    ours = kept_replica(config.model, CLASSES, compute.device, config.compile, method.networks, method.heads)
+    ours = kept_replica(network_spec(config), compute.device, config.compile)
     count, side = steps * config.batch_size, stored_size(config.augmentation, config.image_size)
     pixels = torch.randint(256, (count, side, side, 3), generator=generator, dtype=torch.uint8)
     size = pixels[0].nbytes  # of one image
@@ -111,8 +117,7 @@ def tables(method: Method, images: int, model: nn.Module, config: RunConfig, com
 def server_work(config: RunConfig) -> Work:
     """Evaluation of one batch."""
     compute = pick_compute(config.precision, config.autotune)
-    method = build_method(config)
-    model = build_model(config.model, CLASSES, seed=0, networks=method.networks, heads=method.heads).to(compute.device)
+    model = build(network_spec(config)).to(compute.device)
     count = evaluation_batch(config.image_size, compute.device)
     images = np.zeros((count, config.image_size, config.image_size, 3), dtype=np.uint8)
 

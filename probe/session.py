@@ -16,7 +16,10 @@ from data.arguments import parse_pairs
 from data.release import open_release, training_split
 from data.sample import SampleSize
 from data.user_cache import below_home
-from methods import build_method, with_own_strategy
+from learning.network import build
+from learning.shared_state import shared_state
+from methods import with_own_strategy
+from probe.client import network_spec
 from probe.concurrent import Trial, gpu_total, try_clients, try_server
 from probe.errors import NoRoomError
 from probe.recommendation import (
@@ -32,7 +35,6 @@ from probe.recommendation import (
 )
 from server_app.strategy import make_strategy, sampled_clients
 from simulation.capacity import GIB, memory_bytes
-from task import build_model
 
 STEPS = {"cpu": 10, "cuda": 50}
 # What processes of a run hold in addition, as measured on whole runs (docs/decisions/simulation.md, "The probe"):
@@ -123,9 +125,7 @@ def probe(texts: list[str], clients: int, steps: int | None) -> None:
 
 
 def _needs(config: RunConfig, hardware: Hardware) -> Needs:
-    method = build_method(config)
-    model = build_model(config.model, 14, seed=0, networks=method.networks, heads=method.heads)
-    model_bytes = sum(value.nbytes for value in model.state_dict().values())
+    model_bytes = sum(value.nbytes for value in shared_state(build(network_spec(config))).values())
     server = try_server(config, share_of_each(1, hardware, Needs(0, 0)))
     return Needs(
         RAY_BYTES + server.peak + SERVER_MODELS * model_bytes, RAY_BYTES + CLIENT_MODELS * model_bytes, server.gpu

@@ -17,7 +17,8 @@ from config.resolve import resolve
 from config.run_config import RunConfig
 from data.release import Release, open_release
 from data.sample import default_sample
-from learning.pretrained import load_pretrained
+from learning.network import NetworkSpec, build, check_batchnorm
+from learning.shared_state import batchnorm_names, frozen_digest, shared_state
 from messages import keys
 from methods import build_method, with_own_strategy
 from server_app.bad_images import left_out
@@ -48,9 +49,10 @@ from server_app.run_lock import RunLock
 from server_app.server_training import ServerTraining
 from server_app.startup_log import gather, log_resources, log_run, roll_table, warn_of_learning_rate, warn_of_weights
 from server_app.stopping import resumable
+from server_app.strategies.parameters_only import keep_apart
 from server_app.strategy import check_needs, check_privacy, make_strategy, restore, sampled_clients
 from server_app.writing import Guarded, writing
-from task import build_model, classifier, networks_of, pick_compute
+from task import classifier, networks_of, pick_compute
 
 
 def run(grid: Grid, context: Context) -> None:
@@ -81,22 +83,25 @@ def _run(grid: Grid, context: Context, lock: RunLock, recorder: Recorder) -> Non
     half = GuardedHalf(own_half, config.method)
     half.prepare(config, release)
     lists = data_digests(release, config, own_half)
-    model = build_model(config.model, len(release.class_names), config.seed, method.networks, method.heads)
     checkpoint = start.checkpoint if start else None
+    spec = NetworkSpec.of(config, method, len(release.class_names))
+    model = build(spec.to_be_filled() if checkpoint else spec)
+    check_batchnorm(config, model)
+    frozen = frozen_digest(model)
     if checkpoint:
         check_network(checkpoint, model)
-    else:
-        load_pretrained(model, config.model, config.pretrained)
 
     least = getattr(strategy, "min_available_nodes", 1)
     if checkpoint and is_remote(grid):
-        members = call_roll_again(grid, config, release.class_names, least, known_members(checkpoint.roll))
+        members = call_roll_again(grid, config, release.class_names, least, known_members(checkpoint.roll), frozen)
     else:
-        members = call_roll(grid, config, release.class_names, least)
+        members = call_roll(grid, config, release.class_names, least, frozen)
     if checkpoint:
         check_data(checkpoint, roll_of(members), lists)
     check_number(config, len(members), "connect as many")
     check_needs(config, strategy, len(members), model)
+    if config.batchnorm == "local":
+        keep_apart(strategy, batchnorm_names(model))
     recorded = replace(config, num_clients=len(members))
     flower_run = str(grid.run.run_id)
     data = data_of(release, config, lists)
@@ -119,7 +124,7 @@ def _run(grid: Grid, context: Context, lock: RunLock, recorder: Recorder) -> Non
         for line in cache_lines(config, release, members, sampled):
             log(INFO, "%s", line)
 
-    arrays = checkpoint.arrays() if checkpoint else ArrayRecord(model.state_dict())
+    arrays = checkpoint.arrays() if checkpoint else ArrayRecord(shared_state(model))
     if checkpoint:
         restore(strategy, checkpoint)
         half.load_state(checkpoint.method)
@@ -132,10 +137,10 @@ def _run(grid: Grid, context: Context, lock: RunLock, recorder: Recorder) -> Non
         failures,
         FailureGate(config.min_reply_fraction),
         MetricsFile(run_dir / "metrics.jsonl", {"clients": len(members), "flower-run": flower_run}),
-        Checkpoints(run_dir / CHECKPOINTS, recorded.to_flat(), roll_of(members), start.run, lists),
+        Checkpoints(run_dir / CHECKPOINTS, recorded.to_flat(), roll_of(members), start.run, lists, frozen),
         Progress(config.num_server_rounds, config.evaluate_every, config.max_hours),
         Tracking(run_dir, config),
-        LatestModel(run_dir / "model.safetensors", release.class_names, config),
+        LatestModel(run_dir / "model.safetensors", release.class_names, config, model),
         Pictures(run_dir, release.class_names, title, config.preset),
         Contributions(len(members)),
     ]
@@ -161,7 +166,7 @@ def _run(grid: Grid, context: Context, lock: RunLock, recorder: Recorder) -> Non
             visit=visit,
             on_failure=failures.record,
             own_clients=not is_remote(grid),
-            introduce=partial(introduce, grid, config, release.class_names) if is_remote(grid) else None,
+            introduce=partial(introduce, grid, config, release.class_names, frozen) if is_remote(grid) else None,
         )
         guarded = [Guarded(callback, run_dir) for callback in callbacks]
         training = ServerTraining(half, release, model, config, compute) if half.trains else None

@@ -1,9 +1,9 @@
 """One file with everything a run needs to resume after a round: safetensors, plain data, one checksum over all of it.
 
-Tensors ``model/<name>`` are the global model; ``strategy/<name>`` and ``method/<name>`` are what the strategy and the
-method's server half keep between rounds. The facts beside them hold the round, the run config, who took part and when
-last, which lists the server evaluates on, and the best round so far. What a method keeps about single images stays on
-the clients. No pickle is ever loaded.
+Tensors ``model/<name>`` are what travels of the global model; ``strategy/<name>`` and ``method/<name>`` are what the
+strategy and the method's server half keep between rounds. The facts beside them hold the round, the run config, who
+took part and when last, which lists the server evaluates on, and the best round so far. What a method keeps about
+single images stays on the clients. No pickle is ever loaded.
 """
 
 import re
@@ -35,6 +35,7 @@ class Checkpoint:
         visits: By partition, the round of its last good reply.
         run: The run's identity, under which clients keep their state.
         lists: Digests of what the server reads of its data, by name; empty in files of earlier versions.
+        frozen: Hash of the network's weights that do not travel; empty if all do.
     """
 
     server_round: int
@@ -47,6 +48,7 @@ class Checkpoint:
     visits: dict[int, int] = field(default_factory=dict)
     run: str = ""
     lists: dict[str, str] = field(default_factory=dict)
+    frozen: str = ""
 
     def arrays(self) -> ArrayRecord:
         """The global model as Flower carries it."""
@@ -66,6 +68,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "visits": sorted(checkpoint.visits.items()),
         "run": checkpoint.run,
         "lists": checkpoint.lists,
+        "frozen": checkpoint.frozen,
     }
     write_sealed(path, FORMAT, facts, arrays)
 
@@ -77,7 +80,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         DamagedError: It is missing, truncated, modified, or not a checkpoint.
     """
     facts, arrays = read_sealed(path, FORMAT)
-    facts = {"lists": {}, **facts}
+    facts = {"lists": {}, "frozen": "", **facts}
     for name, holds in FACTS.items():
         if name not in facts or not holds(facts[name]):
             raise DamagedError(f"is incomplete: its '{name}' is {str(facts.get(name, 'missing'))[:40]!r}")
@@ -96,6 +99,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         dict(facts["visits"]),
         facts["run"],
         facts["lists"],
+        facts["frozen"],
     )
 
 
@@ -125,4 +129,5 @@ FACTS: dict[str, Callable[[Any], bool]] = {
     ),
     "run": lambda value: isinstance(value, str) and re.fullmatch(r"[\w-]*", value) is not None,  # it names a folder
     "lists": lambda value: _maps(value, str),
+    "frozen": lambda value: isinstance(value, str),
 }

@@ -18,6 +18,7 @@ from data.images.pixels import Pixels
 from data.release import Release, Split
 from learning.evaluation import Evaluation, evaluate
 from learning.server_half import ServerHalf
+from learning.shared_state import load_shared
 from learning.sound_images import advising, sound_images
 from task import Compute
 
@@ -41,7 +42,7 @@ class CleanSet:
         return len(self._labels)
 
     def evaluate(self, arrays: ArrayRecord) -> Evaluation:
-        self._model.load_state_dict(arrays.to_torch_state_dict())
+        load_shared(self._model, arrays.to_torch_state_dict())
         return evaluate(self._model, self._images, self._labels, self._compute, self._normalization)
 
 

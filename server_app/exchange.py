@@ -170,6 +170,10 @@ class Exchange:
             messages = list(self._strategy.configure_evaluate(server_round, arrays, config, self._grid))
         if not messages:
             return {}
+        if self._config.batchnorm == "local":  # each client evaluates with its own, which its last visit left
+            for message in messages:
+                member = self._attendance.members[message.metadata.dst_node_id]
+                message.content = self._of_this_client(message, member)
         members = self._members(message.metadata.dst_node_id for message in messages)
         expected = {node_id: self._expected.in_evaluation(member) for node_id, member in members.items()}
         tally = self._tally(server_round, members, expected)
@@ -265,15 +269,19 @@ class Exchange:
     def _address(self, message: Message) -> Records:
         """Add what only this client gets, since strategies share one content; what its reply must hold."""
         member = self._attendance.members[message.metadata.dst_node_id]
-        content = RecordDict(dict(message.content))
-        last_round = self.visits.get(member.partition_id, 0)
-        content[keys.VISIT] = ConfigRecord({**self._visit, keys.LAST_ROUND: last_round})
+        content = self._of_this_client(message, member)
         if told := self._half.tell(member.partition_id):
             content[keys.METHOD] = ConfigRecord({**told})
         if arrays := self._half.tell_arrays(member.partition_id):
             content[keys.METHOD_ARRAYS] = ArrayRecord({name: as_array(value) for name, value in arrays.items()})
         message.content = content
         return self._expected.in_training(member, told)
+
+    def _of_this_client(self, message: Message, member: Member) -> RecordDict:
+        """A message's content, and which visit of this client was its last one."""
+        last_round = self.visits.get(member.partition_id, 0)
+        visit = ConfigRecord({**self._visit, keys.LAST_ROUND: last_round})
+        return RecordDict({**dict(message.content), keys.VISIT: visit})
 
     def _beside(self, message: Message) -> Beside:
         """The arrays of the method that the reply to an addressed message must hold."""

@@ -47,6 +47,7 @@ def in_roll_call(classes: int) -> Records:
             keys.FINGERPRINT: Text(),
             keys.DEAL: Text(),
             keys.FIRST_BAD: Text(longest=keys.LONGEST_SENTENCE + LONGEST),
+            keys.FROZEN: Text(),
             keys.MACHINE: Text(),
             keys.CPUS: Number(0, 1e6, needed=False),
             keys.GPUS: Number(0, 1e6, needed=False),
@@ -87,7 +88,7 @@ class Expected:
             keys.VISIT_SECONDS: SECONDS,
             **reported_counts(self.method, member.num_examples),
         }
-        if self.method.remembers:
+        if self.method.remembers or self.config.batchnorm == "local":
             schema[keys.STATE_LOST] = FLAG
         if self.config.privacy.startswith("client-"):
             schema[keys.NORM_BIT] = FLAG

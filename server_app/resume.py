@@ -15,6 +15,7 @@ from config.run_config import ConfigError, RunConfig
 from data.sealed import DamagedError
 from data.user_cache import below_home
 from data.whole_files import round_files, round_of, round_path
+from learning.shared_state import frozen_digest, shared_state
 from server_app.checkpoint_file import Checkpoint, load_checkpoint, save_checkpoint
 from server_app.early_stop import past_of, why_over
 from server_app.files import BEST, CHECKPOINTS, create_run_dir, output_folder, tidy
@@ -193,12 +194,12 @@ def check_data(checkpoint: Checkpoint, roll: str, lists: Mapping[str, str]) -> N
 
 
 def check_network(checkpoint: Checkpoint, model: nn.Module) -> None:
-    """Check that a checkpoint's model has the tensors of `model`.
+    """Check that a checkpoint's model has the tensors that travel of `model`, and belongs to those that do not.
 
     Raises:
         ConfigError: It is another network.
     """
-    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    shapes = {name: tuple(value.shape) for name, value in shared_state(model).items()}
     saved = {name: value.shape for name, value in checkpoint.model.items()}
     for name in sorted(shapes.keys() | saved.keys()):
         if shapes.get(name) != saved.get(name):
@@ -206,6 +207,11 @@ def check_network(checkpoint: Checkpoint, model: nn.Module) -> None:
                 "run config: 'resume' found a checkpoint of another network than the config describes: in 'model',"
                 f" {name!r} has the shape {shapes.get(name)}, there {saved.get(name)}."
             )
+    if checkpoint.frozen != frozen_digest(model):
+        raise ConfigError(
+            "run config: 'resume' continues a run whose weights that do not train were other ones; 'pretrained' must"
+            " name the file that it was when that run began."
+        )
 
 
 def _of_that_name(run_dir: Path, lock: RunLock) -> Start | None:

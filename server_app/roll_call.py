@@ -28,7 +28,9 @@ START_SECONDS = 24 * 3600.0  # to wait for the first nodes if the run sets no `r
 AGAIN_SECONDS = 600.0  # the same for a run that is resumed, which some of them may have left for good
 
 
-def call_roll(grid: Grid, config: RunConfig, class_names: tuple[str, ...], min_nodes: int) -> list[Member]:
+def call_roll(
+    grid: Grid, config: RunConfig, class_names: tuple[str, ...], min_nodes: int, frozen: str = ""
+) -> list[Member]:
     """Query all connected nodes, and return the members of a new run in partition order.
 
     A node that refuses the config or its data, runs other code, has other classes, answers late or nonsense is left
@@ -39,6 +41,7 @@ def call_roll(grid: Grid, config: RunConfig, class_names: tuple[str, ...], min_n
         config: Sent along, so that each client checks it against its own data.
         class_names: The server's, which every client must share.
         min_nodes: Wait until at least this many nodes are connected; as many must take part.
+        frozen: Hash of the network's weights that do not travel, which every client must have as well.
 
     Raises:
         RunStoppedError: Too few nodes can take part, or what they hold does not fit together.
@@ -49,7 +52,7 @@ def call_roll(grid: Grid, config: RunConfig, class_names: tuple[str, ...], min_n
             f"{len(node_ids)} nodes are connected, and 'min-available-nodes' in 'strategy-args' is {min_nodes}; connect"
             " more, or allow more time with 'round-timeout', then start the run again."
         )
-    members, counts, left_out = _query(grid, config, class_names, node_ids)
+    members, counts, left_out = _query(grid, config, class_names, node_ids, frozen)
     if len(members) < max(1, min_nodes):
         raise RunStoppedError(_first(left_out, f"{len(members)} of {len(node_ids)} nodes can take part"))
     try:
@@ -63,7 +66,7 @@ def call_roll(grid: Grid, config: RunConfig, class_names: tuple[str, ...], min_n
 
 
 def call_roll_again(
-    grid: Grid, config: RunConfig, class_names: tuple[str, ...], min_nodes: int, known: list[Member]
+    grid: Grid, config: RunConfig, class_names: tuple[str, ...], min_nodes: int, known: list[Member], frozen: str = ""
 ) -> list[Member]:
     """The same for a run that is resumed: the members `known` keep their numbers, and some of them may be away.
 
@@ -71,7 +74,7 @@ def call_roll_again(
         RunStoppedError: None of them can take part.
     """
     node_ids = _wait_for_nodes(grid, min(min_nodes, len(known)), config.round_timeout or AGAIN_SECONDS)
-    present, _, left_out = _query(grid, config, class_names, node_ids)
+    present, _, left_out = _query(grid, config, class_names, node_ids, frozen)
     members, strangers = in_their_places(present, known)
     left_out += [f"{one.name} does not hold what a client of this run held." for one in strangers]
     if len(strangers) == len(present):
@@ -81,20 +84,22 @@ def call_roll_again(
 
 
 def _query(
-    grid: Grid, config: RunConfig, class_names: tuple[str, ...], node_ids: list[int]
+    grid: Grid, config: RunConfig, class_names: tuple[str, ...], node_ids: list[int], frozen: str
 ) -> tuple[list[Member], dict[int, int], list[str]]:
     """The nodes that can take part, by node id the number of partitions each has named, and why others cannot."""
     replies = _answers(OrderedGrid(grid, node_ids), roll_call_messages(node_ids, config), config.round_timeout or None)
-    members, counts, left_out = judge(replies, node_ids, class_names)
+    members, counts, left_out = judge(replies, node_ids, class_names, frozen)
     members, others = _of_one_kind(members)
     return members, counts, left_out + others
 
 
-def introduce(grid: Grid, config: RunConfig, class_names: tuple[str, ...], node_ids: list[int]) -> list[Member]:
+def introduce(
+    grid: Grid, config: RunConfig, class_names: tuple[str, ...], frozen: str, node_ids: list[int]
+) -> list[Member]:
     """A roll call of nodes that came later; those that cannot take part are left out, as in `call_roll`."""
     timeout = min(config.round_timeout or LATE_SECONDS, LATE_SECONDS)
     replies = OrderedGrid(grid, node_ids).send_and_receive(roll_call_messages(node_ids, config), timeout=timeout)
-    members, _, left_out = judge(list(replies), node_ids, class_names)
+    members, _, left_out = judge(list(replies), node_ids, class_names, frozen)
     _log_left_out(left_out)
     return members
 
@@ -110,7 +115,7 @@ def roll_call_messages(node_ids: list[int], config: RunConfig) -> list[Message]:
 
 
 def judge(
-    replies: list[Message], node_ids: list[int], class_names: tuple[str, ...]
+    replies: list[Message], node_ids: list[int], class_names: tuple[str, ...], frozen: str = ""
 ) -> tuple[list[Member], dict[int, int], list[str]]:
     """Tell the answers that fit from the others.
 
@@ -118,6 +123,7 @@ def judge(
         replies: At most one of each node.
         node_ids: Who was asked.
         class_names: The server's.
+        frozen: Hash of the server's weights that do not travel.
 
     Returns:
         The members, by node id the number of partitions that each has named, and for each other node one sentence.
@@ -135,7 +141,8 @@ def judge(
         else:
             member = _member(reply)
             count = int(reply.content.metric_records[keys.FACTS][keys.NUM_PARTITIONS])  # type: ignore[arg-type]
-            if problem := _misfit(member, count, reply.content.config_records[keys.ABOUT], class_names):
+            about = reply.content.config_records[keys.ABOUT]
+            if problem := _misfit(member, count, about, class_names, frozen):
                 left_out.append(f"{member.name} {problem}.")
             else:
                 members.append(member)
@@ -199,7 +206,7 @@ def _member(reply: Message) -> Member:
     )
 
 
-def _misfit(member: Member, count: int, about: Any, class_names: tuple[str, ...]) -> str | None:
+def _misfit(member: Member, count: int, about: Any, class_names: tuple[str, ...], frozen: str) -> str | None:
     """Why a well-formed answer with so many partitions does not fit this server, or itself; None if it does."""
     if about[keys.FINGERPRINT] != running_code():
         return (
@@ -209,6 +216,12 @@ def _misfit(member: Member, count: int, about: Any, class_names: tuple[str, ...]
     if tuple(about[keys.CLASS_NAMES]) != class_names:
         its, ours = (one_line(", ".join(names)) for names in (about[keys.CLASS_NAMES], class_names))
         return f"has the classes {its}, but the server has {ours}"
+    if about[keys.FROZEN] != frozen:
+        its, ours = (one or "none" for one in (shown(about[keys.FROZEN]), frozen))
+        return (
+            f"has other frozen weights ({its}) than the server ({ours}); 'pretrained', of the run or of the node, must"
+            " name the same file"
+        )
     if member.partition_id >= count:
         return f"has a 'partition-id' of {member.partition_id}, but 'num-partitions' is {count}"
     if member.histogram.sum() != member.num_examples:

@@ -15,6 +15,7 @@ from data.release import Release
 from learning.augmentation import stored_size
 from learning.images import Images
 from learning.server_half import OwnList, ServerHalf, Workbench
+from learning.shared_state import load_shared, shared_state
 from messages.arrays import all_finite, as_numpy
 from server_app.clean_sets import load_list
 from server_app.stopping import RunStoppedError
@@ -51,13 +52,13 @@ class ServerTraining:
         """
         check_finite(arrays, server_round, FROM_CLIENTS)  # else training would be blamed
         began = time.perf_counter()
-        self._model.load_state_dict(arrays.to_torch_state_dict())
+        load_shared(self._model, arrays.to_torch_state_dict())
         arrays.clear()  # it is part of reference cycles, see `take_arrays`
         try:
             self._half.train(server_round, self._model, self._workbench)
         except FloatingPointError as error:
             raise RunStoppedError(f"{_when(server_round)}: training on the server: {error}.") from None
-        trained = ArrayRecord(self._model.state_dict())
+        trained = ArrayRecord(shared_state(self._model))
         check_finite(trained, server_round, "after training on the server; a smaller 'learning-rate' may help")
         if not server_round:
             log(INFO, "The server has trained for %.0f s; round 1 begins.", time.perf_counter() - began)

@@ -15,6 +15,7 @@ from config.named import build_named
 from config.run_config import ConfigError, RunConfig
 from learning.method import Method
 from learning.server_half import ServerHalf
+from learning.shared_state import shared_state
 from server_app.checkpoint_file import Checkpoint
 from server_app.privacy.private_strategy import Private, with_privacy
 from server_app.strategies import STRATEGIES, Sized, Stateful
@@ -102,7 +103,7 @@ def check_needs(config: RunConfig, strategy: Strategy, clients: int, model: nn.M
         strategy.check(sampled)
     if not (strategy.holds_all_replies or config.max_update_ratio):
         return
-    size = sum(value.nbytes for value in model.state_dict().values())
+    size = sum(value.nbytes for value in shared_state(model).values())
     needed = strategy.peak_bytes(size, sampled) + (0 if strategy.holds_all_replies else sampled * size)
     who = config.strategy if strategy.holds_all_replies else "max-update-ratio"
     log(INFO, "%s holds all %d replies of a round in memory: about %d MiB.", who, sampled, needed / MIB)

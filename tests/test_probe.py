@@ -303,6 +303,7 @@ def test_second_networks_are_measured() -> None:
     kept_replica.cache_clear()
     images, _ = client.client_work(config, steps=2, images=8)()
     assert images == 8
-    assert len(networks_of(kept_replica("cnn", 14, torch.device("cpu"), False, 2, ()).model)) == 2
+    spec = client.network_spec(config)
+    assert len(networks_of(kept_replica(spec, torch.device("cpu"), False).model)) == 2
     assert kept_replica.cache_info().misses == 1  # the one that was measured
     kept_replica.cache_clear()

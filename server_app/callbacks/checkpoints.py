@@ -30,12 +30,14 @@ class Checkpoints(Callback):
         roll: str,
         run: str = "",
         lists: Mapping[str, str] | None = None,
+        frozen: str = "",
     ) -> None:
         self._folder = folder
         self._config = dict(config)
         self._roll = roll
         self._run = run
         self._lists = dict(lists or {})
+        self._frozen = frozen
         self._best: tuple[int, float] | None = None
 
     def on_start(self, history: History) -> None:
@@ -83,6 +85,7 @@ class Checkpoints(Callback):
                 visits=result.state.visits,
                 run=self._run,
                 lists=self._lists,
+                frozen=self._frozen,
             ),
         )
         if is_best:

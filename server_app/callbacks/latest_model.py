@@ -4,11 +4,12 @@ import json
 from pathlib import Path
 
 import safetensors.torch
-import torch
 from flwr.app import ArrayRecord
+from torch import nn
 
 from config.run_config import RunConfig
 from data.whole_files import replace_file
+from learning.shared_state import load_shared, plain_state
 from server_app.callbacks import History, OccasionalCallback, RoundResult
 
 
@@ -17,9 +18,21 @@ class LatestModel(OccasionalCallback):
 
     writes = "model.safetensors"
 
-    def __init__(self, path: Path, class_names: tuple[str, ...], config: RunConfig) -> None:
+    def __init__(
+        self, path: Path, class_names: tuple[str, ...], config: RunConfig, model: nn.Module | None = None
+    ) -> None:
+        """Set up the file.
+
+        Args:
+            path: Of the file.
+            class_names: In the order of the outputs.
+            config: The run's.
+            model: Overwritten with each global model, to write whole networks, with adapters merged; None: what
+                travels is all there is.
+        """
         super().__init__()
         self._path = path
+        self._model = model
         self._metadata = {
             "class-names": json.dumps(class_names, ensure_ascii=False),
             "model": config.model,
@@ -38,8 +51,9 @@ class LatestModel(OccasionalCallback):
 
     def _save(self, server_round: int, arrays: ArrayRecord) -> None:
         metadata = {**self._metadata, "round": str(server_round)}
-        replace_file(self._path, safetensors.torch.save(_contiguous(arrays), metadata=metadata))
-
-
-def _contiguous(arrays: ArrayRecord) -> dict[str, torch.Tensor]:
-    return {key: value.contiguous() for key, value in arrays.to_torch_state_dict().items()}
+        state = dict(arrays.to_torch_state_dict())
+        if self._model is not None:
+            load_shared(self._model, state)
+            state = plain_state(self._model)
+        whole = {name: value.contiguous().cpu() for name, value in state.items()}
+        replace_file(self._path, safetensors.torch.save(whole, metadata=metadata))

@@ -16,6 +16,7 @@ from config.run_config import RunConfig
 from data.images import loading as decoding
 from data.images.decode import decode as real_decode
 from learning import replica
+from learning.network import NetworkSpec, build
 from learning.optimizer import LocalSGD
 from learning.training import train_locally
 from messages.payload import pack, unpack
@@ -103,11 +104,11 @@ def test_a_process_builds_one_model_and_decodes_each_image_once(
     built: list[str] = []
     optimizers: list[LocalSGD] = []
     decoded: Counter[bytes] = Counter()
-    build, decode, init = build_model, real_decode, LocalSGD.__init__
+    decode, init = real_decode, LocalSGD.__init__
 
-    def counted_build(name: str, *args: Any, **kwargs: Any) -> Any:
-        built.append(name)
-        return build(name, *args, **kwargs)
+    def counted_build(spec: NetworkSpec) -> Any:
+        built.append(spec.model)
+        return build(spec)
 
     def counted_decode(data: bytes) -> Any:
         decoded[data] += 1
@@ -117,7 +118,7 @@ def test_a_process_builds_one_model_and_decodes_each_image_once(
         optimizers.append(self)
         init(self, model)
 
-    monkeypatch.setattr(replica, "build_model", counted_build)
+    monkeypatch.setattr(replica, "build", counted_build)
     monkeypatch.setattr(decoding, "decode", counted_decode)
     monkeypatch.setattr(LocalSGD, "__init__", counted_init)
     keeping: list[int] = []

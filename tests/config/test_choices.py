@@ -10,7 +10,11 @@ from data.noise.synthetic import NOISES
 from data.partition.schemes import PARTITIONS
 from data.release import TRAIN_SPLITS
 from learning.augmentation import AUGMENTATIONS
+from learning.network import BATCHNORMS
+from learning.optimizer import OPTIMIZERS
+from learning.schedule import SCHEDULES
 from learning.sound_images import LEAVES_OUT
+from learning.trainable import TRAINABLES
 from messages.payload import PAYLOADS
 from methods import METHODS
 from models import MODELS
@@ -21,17 +25,21 @@ from task import NORMALIZATIONS, PRECISIONS
 
 IMPLEMENTED: dict[str, Iterable[str]] = {
     "AUGMENTATIONS": AUGMENTATIONS,
+    "BATCHNORMS": BATCHNORMS,
     "BAD_IMAGES": LEAVES_OUT,
     "LABEL_NOISES": NOISES,
+    "LR_SCHEDULES": SCHEDULES,
     "METHODS": METHODS,
     "MODELS": MODELS,
     "NORMALIZATIONS": NORMALIZATIONS,
+    "OPTIMIZERS": OPTIMIZERS,
     "PARTITIONS": [*PARTITIONS, "file"],
     "PAYLOADS": PAYLOADS,
     "PRECISIONS": PRECISIONS,
     "PRIVACY": PRIVACY,
     "STRATEGIES": STRATEGIES,
     "TRACKERS": TRACKERS,
+    "TRAINABLES": TRAINABLES,
     "TRAIN_SPLITS": TRAIN_SPLITS,
 }
 LISTED = {name: value for name, value in vars(choices).items() if name.isupper()}

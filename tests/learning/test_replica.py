@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from config.run_config import ConfigError, RunConfig
+from learning.network import NetworkSpec
 from learning.replica import check_compiler, kept_replica
 from learning.training import train_locally
 from methods.ce import CE
@@ -16,10 +17,11 @@ CPU = Compute(torch.device("cpu"), torch.float32)
 
 
 def test_one_replica_is_kept_until_another_is_needed() -> None:
-    first = kept_replica("resnet18", 5, CPU.device, False)
-    assert kept_replica("resnet18", 5, CPU.device, False) is first
-    assert kept_replica("resnet18", 6, CPU.device, False).model.fc.out_features == 6  # type: ignore[union-attr]
-    assert kept_replica("resnet18", 5, CPU.device, False) is not first
+    five, six = NetworkSpec("resnet18", 5), NetworkSpec("resnet18", 6)
+    first = kept_replica(five, CPU.device, False)
+    assert kept_replica(five, CPU.device, False) is first
+    assert kept_replica(six, CPU.device, False).model.fc.out_features == 6  # type: ignore[union-attr]
+    assert kept_replica(five, CPU.device, False) is not first
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler")
@@ -27,8 +29,8 @@ def test_a_compiled_model_trains_like_the_plain_one() -> None:
     images = torch.randint(0, 256, (8, 32, 32, 3), dtype=torch.uint8, generator=derived_generator(1, "images"))
     labels = torch.arange(8) % 5
     config = RunConfig(model="cnn", image_size=32, batch_size=4, learning_rate=0.001)
-    plain = copy.deepcopy(kept_replica("cnn", 5, CPU.device, False).model)
-    compiled = kept_replica("cnn", 5, CPU.device, True)
+    plain = copy.deepcopy(kept_replica(NetworkSpec("cnn", 5), CPU.device, False).model)
+    compiled = kept_replica(NetworkSpec("cnn", 5), CPU.device, True)
     assert compiled.model.state_dict().keys() == plain.state_dict().keys()
     reports = [
         train_locally(model, images, labels, CE(), config, CPU, derived_generator(1, "t"))

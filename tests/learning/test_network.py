@@ -1,0 +1,241 @@
+"""What trains and travels of a network: shared and frozen parts, heads, adapters, BatchNorm."""
+
+import copy
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from config.run_config import ConfigError, RunConfig
+from learning.frozen import freeze_statistics, keep_evaluating
+from learning.lora import Adapter, insert_adapters
+from learning.network import NetworkSpec, build, check_batchnorm
+from learning.shared_state import batchnorm_names, frozen_digest, load_shared, plain_state, shared_state
+from learning.training import train_locally
+from methods.ce import CE
+from task import HEADS, Compute, build_model, derived_generator
+
+CPU = Compute(torch.device("cpu"), torch.float32)
+IMAGES = torch.randint(0, 256, (12, 16, 16, 3), dtype=torch.uint8, generator=derived_generator(1, "images"))
+LABELS = torch.arange(12) % 5
+CONFIG = RunConfig(model="cnn", image_size=16, batch_size=4, learning_rate=0.05)
+
+
+def train(model: nn.Module, config: RunConfig = CONFIG) -> dict[str, Tensor]:
+    """The model's tensors before one visit; it is trained in place."""
+    before = copy.deepcopy(model.state_dict())
+    train_locally(model, IMAGES, LABELS, CE(), config, CPU, derived_generator(1, "t"))
+    return before
+
+
+def changed(model: nn.Module, before: dict[str, Tensor]) -> set[str]:
+    return {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+
+
+class Block(nn.Module):
+    """Attention with a joint projection, a depthwise and a plain convolution, and two linear layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(3, 3, 3, padding=1, groups=3)
+        self.mix = nn.Conv2d(3, 8, 3, padding=1)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.fc1 = nn.Linear(8, 6)
+        self.register_buffer("constant", torch.arange(6.0))
+        self.fc = nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.mix(self.depthwise(x)).flatten(2).transpose(1, 2)
+        tokens = self.attention(tokens, tokens, tokens, need_weights=False)[0]
+        return self.fc(self.fc1(tokens.mean(dim=1)) + self.constant)
+
+
+@pytest.fixture
+def block() -> Iterator[Block]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        yield Block()
+
+
+@pytest.mark.parametrize("networks", [1, 2])
+def test_all_of_it_travels_if_all_trains(networks: int) -> None:
+    spec = NetworkSpec("resnet18", 5, networks, (("types", 3),), image_size=32)
+    model = build(spec)
+    assert list(shared_state(model)) == list(model.state_dict())
+    assert frozen_digest(model) == ""
+    plain = build_model("resnet18", 5, 0, networks, (("types", 3),))
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in plain.state_dict().items())
+
+
+def test_constants_of_an_architecture_do_not_travel(block: Block) -> None:
+    assert shared_state(block).keys() == block.state_dict().keys() - {"constant"}
+    assert plain_state(block).keys() == block.state_dict().keys()
+
+
+def test_only_the_head_trains_and_travels() -> None:
+    model = build(NetworkSpec("cnn", 5, trainable="head", heads=(("types", 3),)))
+    names = {"fc.weight", "fc.bias", f"{HEADS}.types.weight", f"{HEADS}.types.bias"}
+    assert set(shared_state(model)) == names
+    before = train(model)
+    assert changed(model, before) == {"fc.weight", "fc.bias"}  # no loss of ce reaches the further head
+    assert not any(module.training for module in model.modules())
+
+
+def test_head_on_two_networks() -> None:
+    model = build(NetworkSpec("cnn", 5, 2, trainable="head"))
+    assert set(shared_state(model)) == {f"networks.{n}.fc.{part}" for n in (0, 1) for part in ("weight", "bias")}
+
+
+def test_the_frozen_rest_has_a_hash_of_its_own() -> None:
+    spec = NetworkSpec("cnn", 5, trainable="head", seed=3)
+    model, same = build(spec), build(spec)
+    assert frozen_digest(model) == frozen_digest(same) != ""
+    with torch.no_grad():
+        same.fc.weight.add_(1)  # type: ignore[operator, union-attr]
+        assert frozen_digest(model) == frozen_digest(same)
+        same.bn1.running_mean.add_(1e-6)  # type: ignore[operator, union-attr]
+    assert frozen_digest(model) != frozen_digest(same)
+    assert frozen_digest(build(NetworkSpec("cnn", 5, trainable="head", seed=4))) != frozen_digest(model)
+
+
+def test_what_arrives_fills_a_copy_of_the_same_kind() -> None:
+    one, other = (build(NetworkSpec("cnn", 5, seed=seed, trainable="lora")) for seed in (1, 2))
+    load_shared(other, shared_state(one))
+    assert all(torch.equal(value, shared_state(other)[name]) for name, value in shared_state(one).items())
+    with pytest.raises(ValueError, match="another network"):
+        load_shared(build(NetworkSpec("cnn", 5)), shared_state(one))
+
+
+def test_an_adapter_is_the_product_of_two_matrices() -> None:
+    weight = torch.zeros(2, 3)
+    adapter = Adapter(weight, 1, 4.0, derived_generator(1, "a"))
+    with torch.no_grad():
+        adapter.a.copy_(torch.tensor([[1.0, 2.0, 3.0]]))
+        adapter.b.copy_(torch.tensor([[10.0], [20.0]]))
+    assert adapter(weight).tolist() == [[40.0, 80.0, 120.0], [80.0, 160.0, 240.0]]  # alpha / rank = 4
+
+
+def test_adapters_start_without_effect_and_merge_into_plain_weights(block: Block) -> None:
+    inputs = torch.randn(2, 3, 4, 4, generator=derived_generator(1, "inputs"))
+    expected, names = block.eval()(inputs), block.state_dict().keys()
+    adapters = insert_adapters(block, 2, 8.0, "*", derived_generator(1, "a"))
+    torch.testing.assert_close(block(inputs), expected, rtol=0, atol=0)
+    assert [tuple(one.a.shape) for one in adapters] == [(2, 9), (2, 27), (2, 8), (2, 8), (2, 8)]
+    bound = adapters[0].a.abs().max()
+    assert 0.1 < bound <= 9**-0.5
+    with torch.no_grad():
+        for one in adapters:
+            one.b.normal_(generator=derived_generator(2, "b"))
+    moved = block(inputs)
+    assert not torch.allclose(moved, expected)
+    plain = plain_state(block)
+    assert plain.keys() == names
+    fresh = Block()
+    fresh.load_state_dict(plain)
+    torch.testing.assert_close(fresh.eval()(inputs), moved, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("targets", "paths"),
+    [
+        ("auto", ["attention"]),
+        ("fc1", ["fc1"]),
+        ("attention*", ["attention", "attention.out_proj"]),
+        ("fc1,mix", ["mix", "fc1"]),
+        ("*", ["depthwise", "mix", "attention", "attention.out_proj", "fc1"]),
+    ],
+)
+def test_targets(block: Block, targets: str, paths: list[str]) -> None:
+    insert_adapters(block, 2, 8.0, targets, derived_generator(1, "a"))
+    found = [name.partition(".parametrizations")[0] for name in block.state_dict() if name.endswith(".0.a")]
+    assert sorted(found) == sorted(paths)
+
+
+def test_targets_that_fit_nothing_are_refused(block: Block) -> None:
+    with pytest.raises(ConfigError, match=r"no layer is called 'block\*'; they must be auto, or names of layers such"):
+        insert_adapters(block, 2, 8.0, "fc1,block*", derived_generator(1, "a"))
+
+
+def test_without_attention_all_but_depthwise_layers_have_adapters() -> None:
+    model = build(NetworkSpec("cnn", 5, trainable="lora", trainable_args="rank=4 alpha=4"))
+    shapes = {name: tuple(value.shape) for name, value in shared_state(model).items()}
+    assert shapes == {
+        "conv1.parametrizations.weight.0.a": (4, 27),
+        "conv1.parametrizations.weight.0.b": (16, 4),
+        "conv2.parametrizations.weight.0.a": (4, 144),
+        "conv2.parametrizations.weight.0.b": (32, 4),
+        "conv3.parametrizations.weight.0.a": (4, 288),
+        "conv3.parametrizations.weight.0.b": (64, 4),
+        "fc.weight": (5, 64),
+        "fc.bias": (5,),
+    }
+    before = train(model)
+    assert changed(model, before) == set(shapes)
+    assert not model.bn1.training  # type: ignore[union-attr]
+    assert model.training
+
+
+def test_a_that_does_not_train_does_not_travel() -> None:
+    spec = NetworkSpec("cnn", 5, trainable="lora", trainable_args="freeze-a=true", seed=1)
+    model = build(spec)
+    assert {name.rpartition(".")[2] for name in shared_state(model)} == {"b", "weight", "bias"}
+    before = train(model)
+    assert changed(model, before) == set(shared_state(model))
+    other = build(NetworkSpec("cnn", 5, trainable="lora", trainable_args="freeze-a=true", seed=2))
+    assert frozen_digest(other) != frozen_digest(model)
+
+
+def test_a_rank_is_no_larger_than_the_weights_own() -> None:
+    model = build(NetworkSpec("cnn", 5, trainable="lora", trainable_args="rank=1024 targets='conv1'"))
+    assert shared_state(model)["conv1.parametrizations.weight.0.a"].shape == (16, 27)
+
+
+def test_copies_keep_what_is_frozen() -> None:
+    model = build(NetworkSpec("cnn", 5, trainable="lora"))
+    same = copy.deepcopy(model).train()
+    assert not same.bn1.training  # type: ignore[union-attr]
+    assert shared_state(same).keys() == shared_state(model).keys()
+    inputs = torch.randn(2, 3, 16, 16, generator=derived_generator(1, "inputs"))
+    assert torch.equal(same(inputs), model.train()(inputs))
+
+
+def test_frozen_statistics_stay_and_weights_train() -> None:
+    model = build(NetworkSpec("cnn", 5, batchnorm="frozen"))
+    assert list(shared_state(model)) == list(model.state_dict())
+    before = train(model)
+    names = batchnorm_names(model)
+    weights = {name for name in names if name.endswith((".weight", ".bias"))}
+    assert changed(model, before) & names == weights
+    assert names - weights == {
+        f"bn{n}.{what}" for n in (1, 2, 3) for what in ("running_mean", "running_var", "num_batches_tracked")
+    }
+
+
+def test_modules_that_evaluate_for_good_stay_of_their_class() -> None:
+    layer = nn.BatchNorm2d(3)
+    keep_evaluating(layer)
+    keep_evaluating(layer)
+    assert isinstance(layer, nn.BatchNorm2d)
+    assert type(layer).__name__ == "BatchNorm2d"
+    assert not layer.train().training
+    freeze_statistics(network := nn.Sequential(nn.BatchNorm1d(2), nn.Dropout()))
+    assert [module.training for module in network.train()] == [False, True]
+
+
+def test_batchnorm_is_refused_where_there_is_none(block: Block) -> None:
+    check_batchnorm(RunConfig(batchnorm="average"), block)
+    with pytest.raises(
+        ConfigError, match="'batchnorm' is 'local', but a resnet50 has no BatchNorm; it must be average"
+    ):
+        check_batchnorm(RunConfig(batchnorm="local"), block)
+    check_batchnorm(RunConfig(batchnorm="local"), build(NetworkSpec("cnn", 5)))
+
+
+def test_weights_to_come_need_no_initial_ones() -> None:
+    config = RunConfig(model="cnn", pretrained="/weights.pt", seed=7)
+    spec = NetworkSpec.of(config, CE(), 5)
+    assert spec.to_be_filled("/elsewhere.pt") == NetworkSpec("cnn", 5, image_size=48)
+    frozen = NetworkSpec.of(RunConfig(model="cnn", pretrained="/weights.pt", seed=7, trainable="head"), CE(), 5)
+    assert frozen.to_be_filled() == frozen
+    assert frozen.to_be_filled("/elsewhere.pt").pretrained == "/elsewhere.pt"
