@@ -217,7 +217,7 @@ def _misfit(member: Member, count: int, about: Any, class_names: tuple[str, ...]
         its, ours = (one_line(", ".join(names)) for names in (about[keys.CLASS_NAMES], class_names))
         return f"has the classes {its}, but the server has {ours}"
     if about[keys.FROZEN] != frozen:
-        its, ours = (one or "none" for one in (shown(about[keys.FROZEN]), frozen))
+        its, ours = (one_line(one) or "none" for one in (str(about[keys.FROZEN]), frozen))
         return (
             f"has other frozen weights ({its}) than the server ({ours}); 'pretrained', of the run or of the node, must"
             " name the same file"
