@@ -1,8 +1,6 @@
 """The messages of a run's rounds: what goes to each client, and which of its replies count."""
 
-import contextlib
 import math
-import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +24,7 @@ from server_app.members import Member
 from server_app.model_check import ModelCheck
 from server_app.replies import Replies
 from server_app.stopping import RunStoppedError
-from server_app.strategy import sampled_clients
+from server_app.strategy import sampled_clients, sampling_from
 from server_app.traffic import RoundTraffic, Traffic
 from task import derived_seed
 
@@ -36,17 +34,6 @@ UNUSUAL = (
 )
 OnFailure = Callable[[int, int, str], None]
 """Called with round, partition and reason."""
-
-
-@contextlib.contextmanager
-def sampling_from(seed: int) -> Iterator[None]:
-    """Flower's strategies sample clients with the global `random`: seed it, and restore its state afterwards."""
-    state = random.getstate()
-    random.seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(state)
 
 
 @dataclass(frozen=True)

@@ -139,6 +139,11 @@ def test_two_networks_take_twice_as_much(tmp_path: Path, tiny_sample: Path) -> N
     assert _bytes(_run(tmp_path, tiny_sample, method="co-teaching", num_server_rounds=1)) == [(4 * CNN, 4 * CNN)]
 
 
+def test_a_head_alone_is_all_that_travels_of_a_frozen_network(tmp_path: Path, tiny_sample: Path) -> None:
+    head = 4 * (14 * 64 + 14) + 2 * HEADER
+    assert _bytes(_run(tmp_path, tiny_sample, trainable="head", num_server_rounds=1)) == [(2 * head, 2 * head)]
+
+
 def test_half_precision_takes_half_as_much_but_for_counters(tmp_path: Path, tiny_sample: Path) -> None:
     for sent, received in _bytes(_run(tmp_path, tiny_sample, payload="bf16")):
         values = 2 * FLOATS + 8 * COUNTERS
