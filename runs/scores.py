@@ -14,10 +14,6 @@ from typing import Any, TypeGuard
 from runs.run import Run
 
 MOST_LAST, LAST_SHARE = 10, 4  # see `last_rounds`
-DTYPE_BYTES = {
-    "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2, "I8": 1,
-    "U8": 1, "BOOL": 1,
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -57,7 +53,8 @@ COLUMNS = {
         Column("seconds", "wall time", "s", 0),
         Column("minutes", "wall time", "min", 1),
         Column("images", "images seen in training", "", 0),
-        Column("bytes", "models sent and returned in training", "B", 0),
+        Column("bytes", "sent and returned in training", "B", 0),
+        Column("bytes-per-round", "sent and returned in training, per round", "B", 0),
         Column("rounds", "rounds", "", 0),
         Column("rounds-to-target", "rounds to the target", "", 1),
     )
@@ -142,45 +139,26 @@ def _judgements(run: Run) -> dict[str, float | None]:
 
 
 def _costs(run: Run) -> dict[str, float | None]:
-    seconds = _sum(run, "seconds")
+    seconds, travelled = _sum(run, "seconds"), _bytes(run)
     return {
         "seconds": seconds,
         "minutes": None if seconds is None else seconds / 60,
         "images": images_seen(run),
-        "bytes": _model_bytes(run),
+        "bytes": travelled,
+        "bytes-per-round": None if travelled is None else travelled / len(run.rounds),
         "rounds": run.done or None,
     }
 
 
-def _model_bytes(run: Run) -> float | None:
-    """Bytes of the global models that training messages carried, and of the models or updates that came back.
+def _bytes(run: Run) -> float | None:
+    """Bytes of arrays that training took: to clients, back from them, and with a method's questions.
 
-    None where messages cannot be counted: clients that failed were asked a second time, and those that evaluate got the
-    model once more. What a method asks or tells besides, the roll call and Flower's own envelopes are not counted.
+    None if a round does not say, as in folders of earlier versions.
     """
-    clients = [line.get("sampled-partitions") for line in run.rounds]
-    counted = all(isinstance(one, list) for one in clients) and clients
-    failed = any(line.get("failed-partitions") for line in run.rounds) or (run.folder / "failures.jsonl").exists()
-    payload = run.config.get("payload")
-    if not counted or failed or run.config.get("fraction-evaluate") != 0 or payload not in ("fp32", "fp16", "bf16"):
+    sent, received = _sum(run, "sent-bytes"), _sum(run, "received-bytes")
+    if sent is None or received is None:
         return None
-    one = _bytes_of_model(run, half=payload != "fp32")
-    return None if one is None else 2.0 * one * sum(len(sampled) for sampled in clients if isinstance(sampled, list))
-
-
-def _bytes_of_model(run: Run, *, half: bool) -> int | None:
-    """Of one model as it travels: in half precision float32 takes 2 bytes, all else what it does otherwise."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(run.folder / "model.safetensors", framework="np") as file:
-            slices = [file.get_slice(name) for name in file.keys()]  # noqa: SIM118
-            sizes: list[tuple[str, int]] = [(part.get_dtype(), math.prod(part.get_shape())) for part in slices]
-    except (OSError, SafetensorError):
-        return None
-    if any(kind not in DTYPE_BYTES for kind, _ in sizes):
-        return None
-    return sum(count * (2 if half and kind == "F32" else DTYPE_BYTES[kind]) for kind, count in sizes)
+    return sent + received + math.fsum(_number(line, "query-bytes") or 0.0 for line in run.rounds)
 
 
 def _sum(run: Run, key: str) -> float | None:

@@ -1,8 +1,6 @@
 """The messages of a run's rounds: what goes to each client, and which of its replies count."""
 
-import contextlib
 import math
-import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +24,8 @@ from server_app.members import Member
 from server_app.model_check import ModelCheck
 from server_app.replies import Replies
 from server_app.stopping import RunStoppedError
-from server_app.strategy import sampled_clients
+from server_app.strategy import sampled_clients, sampling_from
+from server_app.traffic import RoundTraffic, Traffic
 from task import derived_seed
 
 UNUSUAL = (
@@ -35,17 +34,6 @@ UNUSUAL = (
 )
 OnFailure = Callable[[int, int, str], None]
 """Called with round, partition and reason."""
-
-
-@contextlib.contextmanager
-def sampling_from(seed: int) -> Iterator[None]:
-    """Flower's strategies sample clients with the global `random`: seed it, and restore its state afterwards."""
-    state = random.getstate()
-    random.seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(state)
 
 
 @dataclass(frozen=True)
@@ -58,6 +46,7 @@ class Sent:
         replies: An iterator that waits for each reply.
         tally: Which of these replies were usable.
         models: Judges the models in them.
+        traffic: Bytes that travel for the round, those of replies once they have arrived.
         started: By `time.perf_counter`.
         deadline: When the round continues without late replies, by `time.monotonic`.
     """
@@ -67,6 +56,7 @@ class Sent:
     replies: Iterable[Message]
     tally: Replies
     models: ModelCheck
+    traffic: RoundTraffic
     started: float
     deadline: float
 
@@ -133,7 +123,8 @@ class Exchange:
         self._attendance.gather(server_round)
         started, limit = time.perf_counter(), self._config.round_timeout or None
         deadline = time.monotonic() + limit if limit else math.inf
-        self._half.before_round(server_round, arrays, partial(self._ask, server_round))
+        traffic = RoundTraffic()
+        self._half.before_round(server_round, arrays, partial(self._ask, server_round, traffic.questions))
         with (
             sampling_from(derived_seed(self._config.seed, "sampled clients", server_round)),
             self._attendance.sampling(self._choice(server_round)),
@@ -144,8 +135,8 @@ class Exchange:
         tally = self._tally(server_round, self._members(expected), expected, models)
         tally.shared = shared_metrics(expected.values())
         tally.beside = {message.metadata.dst_node_id: self._beside(message) for message in messages}
-        replies = self._grid.send_and_receive(messages, timeout=limit)
-        return Sent(server_round, messages, replies, tally, models, started, deadline)
+        replies = self._grid.send_and_receive(messages, timeout=limit, traffic=traffic.training)
+        return Sent(server_round, messages, replies, tally, models, traffic, started, deadline)
 
     def train_replies(self, sent: Sent) -> Iterator[Message]:
         """The usable replies of a round."""
@@ -160,8 +151,11 @@ class Exchange:
             for partition, norm in sent.models.unusual().items():
                 log(WARNING, UNUSUAL, sent.server_round, partition, norm, norm / sent.models.median)
 
-    def evaluate(self, server_round: int, arrays: ArrayRecord) -> dict[str, float]:
-        """Federated evaluation, if `fraction-evaluate` is above 0: weighted means over the sampled clients."""
+    def evaluate(self, server_round: int, arrays: ArrayRecord, traffic: Traffic) -> dict[str, float]:
+        """Federated evaluation, if `fraction-evaluate` is above 0: weighted means over the sampled clients.
+
+        `traffic` counts what it sends.
+        """
         with (
             sampling_from(derived_seed(self._config.seed, "evaluating clients", server_round)),
             self._attendance.sampling(),
@@ -178,7 +172,7 @@ class Exchange:
         expected = {node_id: self._expected.in_evaluation(member) for node_id, member in members.items()}
         tally = self._tally(server_round, members, expected)
         limit = self._config.round_timeout or None
-        replies = list(tally.good(self._grid.send_and_receive(messages, timeout=limit)))
+        replies = list(tally.good(self._grid.send_and_receive(messages, timeout=limit, traffic=traffic)))
         metrics = self._strategy.aggregate_evaluate(server_round, replies)
         return {key: float(value) for key, value in (metrics or {}).items()}  # type: ignore[arg-type]
 
@@ -203,7 +197,7 @@ class Exchange:
             )
         return choice
 
-    def _ask(self, server_round: int, action: str, arrays: ArrayRecord) -> dict[int, dict[str, Any]]:
+    def _ask(self, server_round: int, traffic: Traffic, action: str, arrays: ArrayRecord) -> dict[int, dict[str, Any]]:
         """Send the model to all connected clients, for an action of theirs; metrics of usable replies by partition."""
         content = RecordDict({keys.ARRAYS: arrays, keys.CONFIG: self._message_config()})
         connected = set(self._grid.get_node_ids())
@@ -212,7 +206,7 @@ class Exchange:
         expected = {node_id: self._expected.in_query(action, member) for node_id, member in members.items()}
         tally = self._tally(server_round, members, expected)
         limit = self._config.round_timeout or None
-        for _ in tally.good(self._grid.send_and_receive(messages, timeout=limit)):
+        for _ in tally.good(self._grid.send_and_receive(messages, timeout=limit, traffic=traffic)):
             pass
         return tally.metrics
 
@@ -230,7 +224,8 @@ class Exchange:
         left = sent.deadline - time.monotonic()
         if again and left > 0:
             log(INFO, "Retrying %d %s.", len(again), "client" if len(again) == 1 else "clients")
-            replies = self._grid.send_and_receive(again, timeout=left if left < math.inf else None)
+            limit = left if left < math.inf else None
+            replies = self._grid.send_and_receive(again, timeout=limit, traffic=sent.traffic.training)
             yield from tally.good(replies, [message.metadata.dst_node_id for message in again])
 
     def _reachable(self, messages: list[Message], lost: set[int], deadline: float) -> list[Message]:

@@ -19,6 +19,7 @@ from data.text import one_line, shown
 from server_app.model_transport import Packing
 from server_app.node_names import remember
 from server_app.stopping import RunStoppedError
+from server_app.traffic import Traffic
 
 POLL_SECONDS = 0.05, 0.25  # shortest and longest pause between two requests to a SuperLink
 LOCAL_POLL_SECONDS = 0.01, 0.01  # the same in a simulation, where a request takes 0.03 ms
@@ -123,11 +124,17 @@ class OrderedGrid(Grid):
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         return self._grid.pull_messages(message_ids)
 
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None, traffic: Traffic | None = None
+    ) -> Iterator[Message]:
         """Send at once, then yield replies in the order of `messages`.
 
-        With a `timeout` in seconds, replies that have not arrived by then are left out. For a node that is not
-        connected, or was restarted after it received the message, the reply is an error.
+        For a node that is not connected, or was restarted after it received the message, the reply is an error.
+
+        Args:
+            messages: To clients.
+            timeout: Seconds; replies that have not arrived by then are left out. None: no limit.
+            traffic: Counts what goes out and comes back.
 
         Raises:
             RunStoppedError: The SuperLink accepted no message.
@@ -141,10 +148,16 @@ class OrderedGrid(Grid):
             raise RunStoppedError(
                 "the SuperLink did not accept the messages; the cause is in the log above or in the SuperLink's own."
             )
-        return self._replies(list(zip(ids, messages, strict=True)), deadline, activations)
+        traffic = traffic or Traffic()
+        traffic.count_sent(message for message_id, message in zip(ids, outgoing, strict=True) if message_id)
+        return self._replies(list(zip(ids, messages, strict=True)), deadline, activations, traffic)
 
     def _replies(
-        self, sent: list[tuple[str | None, Message]], deadline: float | None, activations: dict[int, str]
+        self,
+        sent: list[tuple[str | None, Message]],
+        deadline: float | None,
+        activations: dict[int, str],
+        traffic: Traffic,
     ) -> Iterator[Message]:
         for message_id, message in sent:
             if not message_id:  # its node has left for good since it was sampled
@@ -153,7 +166,14 @@ class OrderedGrid(Grid):
             # One message at a time: early replies wait in the SuperLink, not in this process's memory.
             arrived = self._wait(message_id, message, deadline, activations)
             while arrived:
-                yield arrived.pop()
+                yield self._taken(arrived.pop(), message, traffic)
+
+    def _taken(self, reply: Message, message: Message, traffic: Traffic) -> Message:
+        """A reply that has arrived, counted as it travelled, then unpacked."""
+        traffic.count_received(reply)
+        if self._packing:
+            self._packing.unpack(reply, message)
+        return reply
 
     def _wait(
         self, message_id: str, message: Message, deadline: float | None, activations: dict[int, str]
@@ -181,8 +201,6 @@ class OrderedGrid(Grid):
             return [_failed(message, ErrorCode.NODE_UNAVAILABLE, OFFLINE if offline else error and error.reason)]
         if reply.has_error():
             return [_failed(message, reply.error.code, reply.error.reason)]
-        if self._packing:
-            self._packing.unpack(reply, message)
         return arrived
 
     def _pull(self, message_id: str, message: Message) -> list[Message]:

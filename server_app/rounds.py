@@ -187,7 +187,7 @@ class RoundLoop:
         if not quality or not math.isfinite(quality["test"].loss):
             check_finite(averaged, sent.server_round)
         if quality:
-            on_clients = self._exchange.evaluate(sent.server_round, averaged)
+            on_clients = self._exchange.evaluate(sent.server_round, averaged, sent.traffic.evaluation)
         ended = time.perf_counter()
         reports = sent.tally.metrics.values()
         seen = int(sum(values.get(keys.IMAGES_SEEN, 0) for values in reports))
@@ -214,6 +214,7 @@ class RoundLoop:
             },
             of_method={**of_method, **image_scores(reports)},
             state=state,
+            traffic=sent.traffic,
             exchange_seconds=times.ready - sent.started,
             overlap_seconds=max(0.0, times.before - sent.started),
             server_training_seconds=times.ready - times.aggregated if self._training else None,

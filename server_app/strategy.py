@@ -2,7 +2,9 @@
 restores its state from a checkpoint.
 """
 
-from collections.abc import Callable
+import contextlib
+import random
+from collections.abc import Callable, Iterator
 from functools import partial
 from logging import INFO, WARNING
 
@@ -120,6 +122,17 @@ def check_needs(config: RunConfig, strategy: Strategy, clients: int, model: nn.M
 def sampled_clients(strategy: Strategy, clients: int) -> int:
     """How many of the `clients` train in a round."""
     return max(int(clients * getattr(strategy, "fraction_train", 1.0)), getattr(strategy, "min_train_nodes", 1))
+
+
+@contextlib.contextmanager
+def sampling_from(seed: int) -> Iterator[None]:
+    """Flower's strategies sample clients with the global `random`: seed it, and restore its state afterwards."""
+    state = random.getstate()
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(state)
 
 
 def state_of(strategy: Strategy) -> Callable[[], dict[str, np.ndarray]]:

@@ -72,10 +72,18 @@ TIMES = (
     "flower-run", "exchange-seconds", "overlap-seconds", "server-training-seconds",
 )  # fmt: skip
 
+TRAFFIC = (
+    "sent-bytes",
+    "received-bytes",
+    "query-bytes",
+    "eval-bytes",
+)  # real nodes get packed models, and retries count
+
 
 def outcome_of(run_dir: Path) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
-    """What must not depend on kills, actors or the runtime: metrics other than times, and weights."""
-    rounds = [{key: value for key, value in entry.items() if key not in TIMES} for entry in rounds_of(run_dir)]
+    """What must not depend on kills, actors or the runtime: metrics other than times and traffic, and weights."""
+    left_out = {*TIMES, *TRAFFIC}
+    rounds = [{key: value for key, value in entry.items() if key not in left_out} for entry in rounds_of(run_dir)]
     weights = safetensors.numpy.load_file(run_dir / "model.safetensors")
     return rounds, {name: value.tobytes() for name, value in weights.items()}
 

@@ -9,6 +9,7 @@ from flwr.app import ArrayRecord
 
 from learning.evaluation import Evaluation
 from server_app.early_stop import Past, past_of
+from server_app.traffic import RoundTraffic
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class RoundResult:
             without a target.
         ends: Why the run ends after this round and not in its last one, in a sentence; empty if it goes on.
         state: For a checkpoint.
+        traffic: Bytes of arrays in the round's messages.
     """
 
     server_round: int
@@ -77,6 +79,7 @@ class RoundResult:
     rounds_to_target: int | None = None
     ends: str = ""
     state: RunState = field(default_factory=RunState)
+    traffic: RoundTraffic = field(default_factory=RoundTraffic)
     exchange_seconds: float = 0.0
     overlap_seconds: float = 0.0
     server_training_seconds: float | None = None

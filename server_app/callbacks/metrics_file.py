@@ -10,6 +10,7 @@ from data.confusion import MANY_CLASSES
 from learning.evaluation import Evaluation
 from server_app.callbacks import Callback, History, RoundResult
 from server_app.round_lines import METRICS, keep_lines
+from server_app.traffic import RoundTraffic
 
 
 class MetricsFile(Callback):
@@ -50,6 +51,7 @@ def as_json(result: RoundResult) -> dict[str, Any]:
         "evaluation-seconds": round(result.evaluation_seconds, 3),
         "images-seen": result.images_seen,
         "images-per-second": round(result.images_per_second, 2),
+        **_bytes(result.traffic),
         "sampled-partitions": result.sampled_partitions,
         "failed-partitions": sorted(result.failures),
     }
@@ -62,6 +64,16 @@ def as_json(result: RoundResult) -> dict[str, Any]:
 def _on_server(seconds: float | None) -> dict[str, float]:
     """What the server's own training took, if it trains."""
     return {} if seconds is None else {"server-training-seconds": round(seconds, 3)}
+
+
+def _bytes(traffic: RoundTraffic) -> dict[str, int]:
+    """Of training, and what else was sent, if there was anything."""
+    besides = {"query-bytes": traffic.questions.sent, "eval-bytes": traffic.evaluation.sent}
+    return {
+        "sent-bytes": traffic.training.sent,
+        "received-bytes": traffic.training.received,
+        **{key: count for key, count in besides.items() if count},
+    }
 
 
 def _quality(test: Evaluation | None, validation: Evaluation | None) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""Logs a table with one row per round and the time left: a progress bar would not survive Flower's log relay.
+"""Logs a table with one row per round and the time left: a progress bar would not survive Flower's log relay. What a
+round sends and receives is a line of its own, after the first round and whenever it changes.
 
 A row has at most 68 characters, so that it fits into 80 columns behind what Flower puts before each line.
 """
@@ -9,6 +10,7 @@ from logging import INFO
 from flwr.common import log
 
 from server_app.callbacks import Callback, History, RoundResult
+from server_app.traffic import in_words
 
 TITLED = 20  # rows between two headings
 NONE = "-"  # in a round that is not evaluated
@@ -28,6 +30,7 @@ class Progress(Callback):
         self._recent = max(5, evaluate_every)  # rounds that predict the next ones
         self._best: tuple[float, int] | None = None
         self._durations: list[float] = []
+        self._traffic = ""
 
     def on_start(self, history: History) -> None:
         self._passed = history.past.seconds
@@ -61,6 +64,16 @@ class Progress(Callback):
         if result.failures:
             failed, sampled = len(result.failures), len(result.sampled_partitions)
             log(INFO, "%d of %d clients gave no usable reply; failures.jsonl has the reasons.", failed, sampled)
+        self._say_traffic(result)
+
+    def _say_traffic(self, result: RoundResult) -> None:
+        """What travelled, unless it is what the last such line says, or differs because clients failed."""
+        clients, traffic = len(result.sampled_partitions), result.traffic.training
+        sent, received = in_words(traffic.sent), in_words(traffic.received)
+        said = f"sent {sent} to {clients} {'client' if clients == 1 else 'clients'} and received {received}"
+        if traffic.sent and said != self._traffic and not (self._traffic and result.failures):
+            self._traffic = said
+            log(INFO, "Round %d %s.", result.server_round, said)
 
     def _note(self, accuracy: float | None, server_round: int) -> None:
         """Remember the best accuracy and the first round that had it; a round without one was not evaluated."""

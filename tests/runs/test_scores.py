@@ -4,9 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
 from runs.scores import COLUMNS, DEFAULT, last_rounds, scores
 from tests.runs.made import line, made
@@ -105,33 +103,23 @@ def test_rounds_to_a_target() -> None:
     assert "rounds-to-target" not in scores(run, 0.71)
 
 
-@pytest.fixture
-def weights(tmp_path: Path) -> Path:
-    """A model of 6 float32 and one int64: 32 bytes, 20 in half precision."""
-    folder = tmp_path / "run"
-    folder.mkdir()
-    save_file({"a": np.zeros((2, 3), np.float32), "b": np.zeros((), np.int64)}, folder / "model.safetensors")
-    return tmp_path
+def test_bytes_of_training_there_and_back() -> None:
+    lines = [
+        line(1, 0.5, sent_bytes=200, received_bytes=100, eval_bytes=7000),
+        line(2, 0.5, sent_bytes=300, received_bytes=0, query_bytes=1000),
+    ]
+    found = scores(made(lines=lines))
+    assert (found["bytes"], found["bytes-per-round"]) == (1600, 800)
 
 
-@pytest.mark.parametrize(("payload", "model"), [("fp32", 32), ("bf16", 20), ("fp16", 20)])
-def test_bytes_of_models_there_and_back(weights: Path, payload: str, model: int) -> None:
-    lines = [line(1, 0.5), line(2, 0.5, sampled_partitions=[3, 4, 5])]
-    assert scores(made(lines=lines, folder=weights, config={"payload": payload}))["bytes"] == 2 * 5 * model
-
-
-def test_bytes_are_missing_where_they_are_not_known(weights: Path, tmp_path: Path) -> None:
-    known = made(folder=weights)
-    assert "bytes" in scores(known)
-    assert "bytes" not in scores(made(folder=weights, lines=[line(1, 0.5, failed_partitions=[1])]))
-    assert "bytes" not in scores(made(folder=weights, config={"fraction-evaluate": 0.5}))
-    assert "bytes" not in scores(made(folder=weights, lines=[{"round": 1, "test-accuracy": 0.5}]))
-    assert "bytes" not in scores(made(folder=tmp_path / "nowhere"))
-    (known.folder / "failures.jsonl").touch()  # a client that was asked again may have answered then
-    assert "bytes" not in scores(known)
-    (known.folder / "failures.jsonl").unlink()
-    (known.folder / "model.safetensors").write_bytes(b"damaged")
-    assert "bytes" not in scores(known)
+@pytest.mark.parametrize("missing", ["sent_bytes", "received_bytes"])
+@pytest.mark.parametrize("value", [None, "x", math.nan])
+def test_bytes_are_missing_if_a_round_does_not_say(missing: str, value: Any) -> None:
+    """As in folders of earlier versions."""
+    whole: dict[str, Any] = {"sent_bytes": 200, "received_bytes": 100}
+    lines = [line(1, 0.5, **whole), line(2, 0.5, **{**whole, missing: value})]
+    assert {"bytes", "bytes-per-round"}.isdisjoint(scores(made(lines=lines)))
+    assert {"bytes", "bytes-per-round"}.isdisjoint(scores(made()))
 
 
 def test_every_score_has_a_column_and_the_page_names_all() -> None:

@@ -16,6 +16,7 @@ from server_app.callbacks import History, OccasionalCallback, RoundResult
 from server_app.callbacks.metrics_file import MetricsFile, as_json
 from server_app.callbacks.pictures import Pictures, draw_accuracy, published_curve
 from server_app.callbacks.progress import Progress, clock
+from server_app.traffic import RoundTraffic, Traffic
 
 
 def _result(server_round: int, right: int = 3, classes: int = 2, seconds: float = 10.0) -> RoundResult:
@@ -112,6 +113,39 @@ def test_rounds_without_evaluation_have_a_row_and_predict_the_time_left(caplog: 
         "14/20    30.00%   30.00% ( 7)   1.500 ( 0.700)    45.0     1:30",  # six rounds of (6 * 10 + 45) / 7 seconds
         "15/20         -   30.00% ( 7)       - ( 0.700)    10.0     1:15",
     ]
+
+
+def test_the_log_says_what_travels_once_and_when_it_changes_unless_clients_failed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    logging.getLogger("flwr").propagate = True
+    progress = Progress(1000)
+    rounds = [
+        (10**6, 10**6, {0: "no"}), (2 * 10**6, 2 * 10**6, {}), (2 * 10**6, 2 * 10**6 + 99, {}),
+        (3 * 10**6, 10**6, {1: "no"}), (2 * 10**6, 2 * 10**6, {}), (377_603_000, 7, {}),
+    ]  # fmt: skip
+    with caplog.at_level("INFO"):
+        for number, (sent, received, failures) in enumerate(rounds, start=995):
+            traffic = RoundTraffic(Traffic(sent, received), questions=Traffic(sent=5), evaluation=Traffic(sent=number))
+            progress.after_round(replace(_result(number), traffic=traffic, failures=failures))
+        progress.after_round(replace(_result(1001), traffic=traffic, failures={}, sampled_partitions=[0]))
+    said = [message for message in caplog.messages if " sent " in message]
+    assert said == [
+        "Round 995 sent 1 MB to 2 clients and received 1 MB.",
+        "Round 996 sent 2 MB to 2 clients and received 2 MB.",
+        "Round 1000 sent 378 MB to 2 clients and received 7 B.",
+        "Round 1001 sent 378 MB to 1 client and received 7 B.",
+    ]
+    assert max(map(len, said)) <= 68
+
+
+def test_bytes_of_questions_and_evaluation_are_written_if_there_are_any() -> None:
+    keys = ("sent-bytes", "received-bytes", "query-bytes", "eval-bytes")
+    nothing = as_json(_result(1))
+    assert [nothing.get(key) for key in keys] == [0, 0, None, None]
+    assert not {"query-bytes", "eval-bytes"} & nothing.keys()
+    all_of_it = as_json(replace(_result(1), traffic=RoundTraffic(Traffic(1, 2), Traffic(3, 4), Traffic(5, 6))))
+    assert [all_of_it[key] for key in keys] == [1, 2, 3, 5]
 
 
 @pytest.mark.parametrize(("rounds", "every"), [(1, 1), (14, 1), (14, 5), (100, 1), (1000, 1), (1000, 300)])

@@ -15,6 +15,7 @@ from server_app.checkpoint_file import load_checkpoint
 from server_app.clean_sets import CleanSet
 from server_app.exchange import Exchange, Sent
 from server_app.stopping import RunStoppedError
+from server_app.traffic import Traffic
 from tests.fakes import CutOffError, cut_off_in, outcome_of, rounds_of, run_in_process
 
 ROUNDS, EVERY, EVALUATED = 7, 3, [3, 6, 7]
@@ -51,9 +52,9 @@ def test_a_multiple_and_the_last_round_are_evaluated_and_nothing_else_changes(
         on_server.append(arrays)
         return evaluate(self, arrays)
 
-    def asked(self: Exchange, server_round: int, arrays: ArrayRecord) -> Any:
+    def asked(self: Exchange, server_round: int, arrays: ArrayRecord, traffic: Traffic) -> Any:
         on_clients.append(server_round)
-        return ask(self, server_round, arrays)
+        return ask(self, server_round, arrays, traffic)
 
     always = run_in_process(tmp_path / "1", **_settings(tiny_sample, evaluate_every=1, fraction_evaluate=0.5))
     monkeypatch.setattr(CleanSet, "evaluate", evaluated)

@@ -8,9 +8,9 @@ import pytest
 from flwr.app import ConfigRecord, Context, Error, Message, MessageType, MetricRecord, RecordDict
 from flwr.common.constant import ErrorCode
 
-from server_app.exchange import sampling_from
 from server_app.grid import OrderedGrid
 from server_app.stopping import RunStoppedError
+from server_app.strategy import sampling_from
 from tests.fakes import InProcessGrid, partitions
 
 

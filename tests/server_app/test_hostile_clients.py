@@ -26,6 +26,7 @@ from server_app.members import Member
 from server_app.replies import problem_of_records
 from server_app.roll_call import call_roll, judge, roll_call_messages
 from server_app.strategy import make_strategy
+from server_app.traffic import Traffic
 from task import build_model
 from tests.fakes import InProcessGrid, outcome_of, partitions, run_in_process
 from tests.malformed import malformed
@@ -202,7 +203,7 @@ def test_queries_of_a_method_count_only_as_expected(tiny_sample: Path, caplog: p
     exchange = Exchange(ordered, members, make_strategy(config), config, half=build_method(config).on_server())
     arrays = ArrayRecord(build_model("cnn", CLASSES, 1).state_dict())
     for _ in range(REPLIES):
-        answers: Mapping[int, Any] = exchange._ask(1, "class_losses", arrays)
+        answers: Mapping[int, Any] = exchange._ask(1, Traffic(), "class_losses", arrays)
         assert sorted(answers) == [partition for partition in range(CLIENTS) if partition != LIAR]
     assert liar.sent == REPLIES == len([line for line in caplog.messages if "left out: client 2: " in line])
 
