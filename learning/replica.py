@@ -2,23 +2,30 @@
 
 import os
 import shutil
-from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 from torch import nn
 
-from config.run_config import ConfigError
-from learning.optimizer import LocalSGD
+from config.run_config import ConfigError, RunConfig
+from learning.optimizer import LocalOptimizer, make_optimizer
 from task import Heads, build_model, networks_of
 
 
-@dataclass(frozen=True)
 class Replica:
-    """A model on a device, and the SGD that trains it."""
+    """A model on a device, and the optimiser that trains it, which is made when a visit first needs it."""
 
-    model: nn.Module
-    optimizer: LocalSGD
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self._optimizers: dict[tuple[str, str], LocalOptimizer] = {}  # one at most
+
+    def optimizer(self, config: RunConfig) -> LocalOptimizer:
+        """The one that `optimizer` and `optimizer-args` ask for; another one takes its place, and its memory."""
+        chosen = config.optimizer, config.optimizer_args
+        if chosen not in self._optimizers:
+            self._optimizers.clear()
+            self._optimizers[chosen] = make_optimizer(config, self.model)
+        return self._optimizers[chosen]
 
 
 @lru_cache(maxsize=1)
@@ -33,7 +40,7 @@ def kept_replica(
     if compiled:
         for network in networks_of(model):
             network.compile(dynamic=False)
-    return Replica(model, LocalSGD(model))
+    return Replica(model)
 
 
 def check_compiler() -> None:
