@@ -1,7 +1,8 @@
 """AdamW (Loshchilov and Hutter, "Decoupled Weight Decay Regularization", ICLR 2019)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +39,12 @@ class LocalAdamW(LocalOptimizer):
 
     There PyTorch's own default is its plain kernel, from whose results the fused one differs. `momentum` is ignored:
     `beta1` is AdamW's. Weight decay shrinks all trained parameters, as PyTorch's default does.
+
+    Attributes:
+        function: What takes the steps.
     """
+
+    function: ClassVar[Callable[..., None]] = staticmethod(adamw)
 
     def __init__(self, model: nn.Module, in_runs: bool | None = None, args: AdamWArgs | None = None) -> None:
         super().__init__(model, in_runs)
@@ -57,7 +63,7 @@ class LocalAdamW(LocalOptimizer):
 
     def update(self, runs: list[Tensor], gradients: list[Tensor], **how: Any) -> None:
         memories = [self._memory[run] for run in runs]
-        adamw(
+        self.function(
             runs,
             gradients,
             [mean for mean, _, _ in memories],

@@ -55,6 +55,7 @@ class RoundResult:
             without a target.
         ends: Why the run ends after this round and not in its last one, in a sentence; empty if it goes on.
         state: For a checkpoint.
+        learning_rate: With which clients took the round's steps.
     """
 
     server_round: int
@@ -80,6 +81,7 @@ class RoundResult:
     exchange_seconds: float = 0.0
     overlap_seconds: float = 0.0
     server_training_seconds: float | None = None
+    learning_rate: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -63,11 +63,11 @@ def _pytorchs(config: RunConfig, **args: Any) -> list[float]:
 def test_rates_are_those_of_pytorchs_schedulers_bit_for_bit(
     schedule: str, rounds: int, warm_up: int, rate: float, final: float, every: int, gamma: float
 ) -> None:
-    args: dict[str, Any] = {"cosine": {"final": final}, "linear": {"final": final}, "step": {"every": every}}.get(
-        schedule, {}
-    )
-    if schedule == "step":
-        args["gamma"] = gamma
+    of_schedule: dict[str, dict[str, Any]] = {
+        "constant": {}, "cosine": {"final": final}, "linear": {"final": final},
+        "step": {"every": every, "gamma": gamma},
+    }  # fmt: skip
+    args = of_schedule[schedule]
     config = _config(schedule, rounds, min(warm_up, rounds - 1), rate, **args)
     found = rates(config)
     assert found == _pytorchs(config, **args)
