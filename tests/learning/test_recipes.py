@@ -14,8 +14,8 @@ from torchvision.ops import StochasticDepth
 
 from config.run_config import RunConfig
 from learning.draws import derived_draws
-from learning.optimizer import make_optimizer
-from learning.training import train_locally
+from learning.optimizer import LocalSGD, make_optimizer
+from learning.training import _step, train_locally
 from methods.ce import CE
 from task import Compute, build_model, derived_generator, derived_seed, to_input
 
@@ -173,6 +173,18 @@ def test_the_proximal_term_is_clipped_with_the_gradient() -> None:
         optimizer.step()
     for one, other in zip(model.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
+
+
+def test_what_is_clipped_is_not_scaled_for_half_precision() -> None:
+    """Of a loss 65,536 times as large, whose gradient (3, 4) has the length 5: as without a scale."""
+    for clipping, expected in ((2.5, [-1.5, -2.0]), (50.0, [-3.0, -4.0])):
+        model = nn.ParameterList([nn.Parameter(torch.zeros(2))])
+        optimizer = LocalSGD(model)
+        optimizer.begin(1.0, 0.0, 0.0)
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
+        scaler.scale((model[0] * torch.tensor([3.0, 4.0])).sum()).backward()
+        _step(scaler, optimizer, None, clipping)
+        assert model[0].tolist() == pytest.approx(expected, rel=1e-6)
 
 
 class Drawing(nn.Module):
