@@ -159,7 +159,7 @@ def train(message: Message, context: Context) -> Message:
             compute,
             derived_generator(config.seed, "local training", server_round, number + 1),
             proximal_mu=cast(float, sent.get(keys.PROXIMAL_MU, 0.0)),
-            optimizer=replica.optimizer,
+            optimizer=replica.optimizer(config),
             server_round=server_round,
             told=cast(dict[str, Told], dict(message.content.config_records.get(keys.METHOD, ConfigRecord()))),
             state=found.state if found else None,

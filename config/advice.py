@@ -13,9 +13,11 @@ def advice_on_learning_rate(config: RunConfig, method: Any, set_by_user: Contain
         config: The run's.
         method: It, or what `config.known` says of it.
         set_by_user: The keys that the user set; whoever sets a learning rate has chosen it.
+
+    Methods know rates of SGD alone.
     """
     suited = method.learning_rates.get(config.preset)
-    if suited is None or "learning-rate" in set_by_user or config.learning_rate == suited:
+    if config.optimizer != "sgd" or suited is None or "learning-rate" in set_by_user or config.learning_rate == suited:
         return []
     return [
         f"'method' is {config.method!r}, which suits a 'learning-rate' of {suited:g} with 'preset'"

@@ -15,6 +15,7 @@ from config.combinations import (
     problems_of_evaluation,
     problems_of_method,
     problems_of_model,
+    problems_of_optimizer,
     problems_of_privacy,
     problems_of_stopping,
     problems_of_values,
@@ -121,6 +122,8 @@ def _problems_together(config: RunConfig, bad: frozenset[str]) -> Iterator[str]:
         yield from problems_of_model(config)
     if "val-split" not in wrong:  # a bad rule is 0 here, which ends nothing
         yield from problems_of_stopping(config)
+    if not {"num-server-rounds", "strategy-args"} & wrong:
+        yield from problems_of_optimizer(config, args)
     yield from _problems_of_combination(config, wrong, args)
     for key, look in FILES.items():
         if key not in bad and (problem := look(config)):

@@ -118,6 +118,32 @@ def problems_of_stopping(config: RunConfig) -> Iterator[str]:
             )
 
 
+def problems_of_optimizer(config: RunConfig, args: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """A sentence for each reason why the steps of clients cannot be what the config asks for.
+
+    Args:
+        config: The run's.
+        args: By key, the parameters that it gives, with names as in Python.
+    """
+    if config.optimizer == "sgd" and args.get("optimizer-args", {}).get("nesterov") and not config.momentum:
+        yield (
+            f"run config: 'optimizer-args' is {config.optimizer_args!r}, but 'momentum' is 0; nesterov must be false,"
+            " or 'momentum' above 0."
+        )
+    if config.lr_warm_up >= config.num_server_rounds:
+        yield (
+            f"run config: 'lr-warm-up' is {config.lr_warm_up}, but 'num-server-rounds' is {config.num_server_rounds};"
+            " it must be below that, so that at least one round has the whole 'learning-rate'."
+        )
+    own_rate = "client_learning_rate" in args.get("strategy-args", {})
+    if config.strategy == "qfedavg" and config.optimizer != "sgd" and not own_rate:
+        yield (
+            f"run config: 'strategy' is 'qfedavg', which divides updates by the learning rate to get gradients, but"
+            f" 'optimizer' is {config.optimizer!r}, whose updates are no such multiples; it must be sgd, or"
+            " 'strategy-args' must set client-learning-rate."
+        )
+
+
 def problems_of_values(config: RunConfig, args: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     """A sentence for each pair of values that are right by themselves and do not go together.
 

@@ -1,18 +1,21 @@
 """What to say about keys that other programs have, and that this app calls otherwise."""
 
-from config.known import METHODS, STRATEGIES
+from collections.abc import Mapping
+from typing import Any
+
+from config.known import LR_SCHEDULES, METHODS, OPTIMIZERS, STRATEGIES
 from data.text import shown
 
-SGD = (
-    "clients train with SGD, whose keys are 'learning-rate', 'momentum' and 'weight-decay'; an adaptive step on the"
-    " server is strategy='fedadam'"
-)
 FEDERATION = 'the number of clients is Flower\'s: --federation-config "num-supernodes=10"'
 SHARES = "clients' shares of the machine are Flower's: --federation-config \"client-resources-num-cpus=1\""
 # By what users write, with '-' for '_': the key, or a sentence's end.
 OTHER_NAMES = {
     **dict.fromkeys(("lr", "eta-l", "client-lr"), "learning-rate"),
     **dict.fromkeys(("wd", "decay"), "weight-decay"),
+    **dict.fromkeys(("optim", "optimiser", "opt"), "optimizer"),
+    **dict.fromkeys(("scheduler", "schedule", "lr-scheduler", "lr-decay"), "lr-schedule"),
+    **dict.fromkeys(("warmup", "lr-warmup", "warmup-rounds", "warmup-epochs"), "lr-warm-up"),
+    **dict.fromkeys(("clip", "clip-grad", "grad-clip", "max-grad-norm", "clip-grad-norm"), "gradient-clipping"),
     **dict.fromkeys(("epochs", "num-epochs", "local-epoch"), "local-epochs"),
     **dict.fromkeys(("rounds", "num-rounds", "server-rounds"), "num-server-rounds"),
     **dict.fromkeys(("early-stopping", "early-stop", "early-stopping-patience"), "patience"),
@@ -31,7 +34,6 @@ OTHER_NAMES = {
     **dict.fromkeys(("size", "img-size", "resolution"), "image-size"),
 }
 ELSEWHERE = {
-    **dict.fromkeys(("optimizer", "optim", "scheduler", "lr-scheduler", "nesterov"), SGD),
     **dict.fromkeys(("clients", "num-clients", "num-supernodes", "supernodes", "nodes"), FEDERATION),
     **dict.fromkeys(("num-gpus", "num-cpus", "client-resources-num-gpus", "client-resources-num-cpus"), SHARES),
     **dict.fromkeys(("device", "cuda", "gpu"), "the device is a GPU if there is one"),
@@ -46,8 +48,11 @@ def hint_about_key(key: str) -> str | None:
         return f"{start}did you mean '{OTHER_NAMES[name]}'?"
     if name in ELSEWHERE:
         return f"{start}{ELSEWHERE[name]}."
-    for owner, table in (("method", METHODS), ("strategy", STRATEGIES)):
-        has = [one for one, known in table.items() if name.replace("-", "_") in known.parameters]
+    owners: dict[str, Mapping[str, Any]] = {
+        "method": METHODS, "strategy": STRATEGIES, "optimizer": OPTIMIZERS, "lr-schedule": LR_SCHEDULES,
+    }  # fmt: skip
+    for owner, table in owners.items():
+        has = [one for one, known in table.items() if name.replace("-", "_") in getattr(known, "parameters", known)]
         if has:
             some = "every strategy" if len(has) == len(table) else ", ".join(has)
             return f"{start}it is a parameter of {some}: {owner}-args='{name}=...'."

@@ -252,7 +252,10 @@ class RunConfig:
     batch_size: int = _key("training", 16, at_least(1), "images in each training step")
     drop_last: bool = _key("training", True, true_or_false(), "leave out an epoch's incomplete last batch")
     optimizer: str = _key(
-        "training", "sgd", choice(choices.OPTIMIZERS), "how clients step; its memory starts from zero in each visit"
+        "training",
+        "sgd",
+        choice(choices.OPTIMIZERS),
+        "how clients step ([docs/optimizers.md](optimizers.md)); its memory starts from zero in each visit",
     )
     optimizer_args: str = _key(
         "training",
@@ -264,7 +267,11 @@ class RunConfig:
         "training", 0.004, interval(0, float("inf"), open_low=True), "learning rate, the same in every step of a round"
     )
     lr_schedule: str = _key(
-        "training", "constant", choice(choices.LR_SCHEDULES), "how the learning rate falls over the run's rounds"
+        "training",
+        "constant",
+        choice(choices.LR_SCHEDULES),
+        "how the learning rate falls over the run's rounds"
+        " ([docs/optimizers.md](optimizers.md#the-learning-rate-of-a-round))",
     )
     lr_schedule_args: str = _key(
         "training",
@@ -273,13 +280,22 @@ class RunConfig:
         "parameters of the schedule, for instance `every=10 gamma=0.1`",
     )
     lr_warm_up: int = _key(
-        "training", 0, at_least(0), "rounds in which the learning rate first climbs to its full height; 0: none"
+        "training",
+        0,
+        replace(at_least(0), short="a whole number of at least 0, below `num-server-rounds`"),
+        "rounds in which the learning rate first climbs to its full height; 0: none",
     )
     gradient_clipping: float = _key(
-        "training", 0.0, interval(0, float("inf")), "length to which the gradient of a step is shortened; 0: never"
+        "training",
+        0.0,
+        interval(0, float("inf")),
+        "length to which the gradient of a step, over all trained parameters, is shortened; 0: never",
     )
     momentum: float = _key(
-        "training", 0.9, interval(0, 1, open_high=True), "momentum of SGD, which starts from zero in each visit"
+        "training",
+        0.9,
+        interval(0, 1, open_high=True),
+        "momentum of SGD, which starts from zero in each visit; adamw ignores it",
     )
     weight_decay: float = _key(
         "training",

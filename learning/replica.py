@@ -2,32 +2,38 @@
 
 import os
 import shutil
-from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 from torch import nn
 
-from config.run_config import ConfigError
+from config.run_config import ConfigError, RunConfig
 from learning.network import NetworkSpec, build
-from learning.optimizer import LocalSGD
+from learning.optimizer import LocalOptimizer, make_optimizer
 from learning.shared_state import frozen_digest
 from task import networks_of
 
 
-@dataclass(frozen=True)
 class Replica:
-    """A model on a device, and what trains it.
+    """A model on a device, and the optimiser that trains it, which is made when a visit first needs it.
 
     Attributes:
         model: Its shared weights are overwritten by each visit.
-        optimizer: The model's.
         frozen: Hash of what does not travel, see `learning.shared_state.frozen_digest`.
     """
 
-    model: nn.Module
-    optimizer: LocalSGD
-    frozen: str
+    def __init__(self, model: nn.Module, frozen: str) -> None:
+        self.model = model
+        self.frozen = frozen
+        self._optimizers: dict[tuple[str, str], LocalOptimizer] = {}  # one at most
+
+    def optimizer(self, config: RunConfig) -> LocalOptimizer:
+        """The one that `optimizer` and `optimizer-args` ask for; another one takes its place, and its memory."""
+        chosen = config.optimizer, config.optimizer_args
+        if chosen not in self._optimizers:
+            self._optimizers.clear()
+            self._optimizers[chosen] = make_optimizer(config, self.model)
+        return self._optimizers[chosen]
 
 
 @lru_cache(maxsize=1)
@@ -42,7 +48,7 @@ def kept_replica(spec: NetworkSpec, device: torch.device, compiled: bool) -> Rep
     if compiled:
         for network in networks_of(model):
             network.compile(dynamic=False)
-    return Replica(model, LocalSGD(model), frozen)
+    return Replica(model, frozen)
 
 
 def check_compiler() -> None:

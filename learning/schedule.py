@@ -6,8 +6,8 @@ Nothing of PyTorch is imported: the server reports rates before it trains anythi
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 from config.named import build_named
 from config.parameters import check_parameters, parameter
@@ -19,10 +19,20 @@ FINAL = interval(0, 1)
 
 @dataclass(frozen=True)
 class Schedule:
-    """A rate for each of the rounds that follow the climb; the defaults are those of a constant one."""
+    """A rate for each of the rounds that follow the climb; the defaults are those of a constant one.
+
+    Attributes:
+        depends_on_rounds: Whether a run of another number of rounds has other rates from the start.
+    """
+
+    depends_on_rounds: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_parameters(self)
+
+    def first(self, base: float) -> float:
+        """The first rate after a climb, where PyTorch takes it from a closed form and not from the rate before."""
+        return base
 
     def next(self, rate: float, base: float, number: int, rounds: int) -> float:
         """The rate after `number` rounds.
@@ -46,7 +56,13 @@ class Cosine(Schedule):
         final: The share of the base rate towards which it falls.
     """
 
+    depends_on_rounds: ClassVar[bool] = True
+
     final: float = parameter(0.0, FINAL)
+
+    def first(self, base: float) -> float:
+        least = self.final * base
+        return least + (base - least)
 
     def next(self, rate: float, base: float, number: int, rounds: int) -> float:
         least = self.final * base
@@ -69,13 +85,15 @@ class Step(Schedule):
 class Linear(Schedule):
     """A straight line from the base rate to ``final`` of it, as `torch.optim.lr_scheduler.LinearLR` over T rounds."""
 
+    depends_on_rounds: ClassVar[bool] = True
+
     final: float = parameter(0.0, FINAL)
 
     def next(self, rate: float, base: float, number: int, rounds: int) -> float:
         return _along_a_line(rate, 1.0, self.final, number, rounds)
 
 
-SCHEDULES: dict[str, Callable[..., Schedule]] = {
+SCHEDULES: dict[str, type[Schedule]] = {
     "constant": Schedule,
     "cosine": Cosine,
     "step": Step,
@@ -99,13 +117,19 @@ def rates(config: RunConfig) -> list[float]:
         found.append(_along_a_line(found[-1], start, 1.0, number, warm_up) if number else base * start)
     rounds = config.num_server_rounds - warm_up
     for number in range(max(0, rounds)):
-        found.append(schedule.next(found[-1], base, number, rounds) if number else base)
+        begun = schedule.first(base) if found else base
+        found.append(schedule.next(found[-1], base, number, rounds) if number else begun)
     return found
 
 
 def rate_of(config: RunConfig, server_round: int) -> float:
     """The learning rate of a round, from 1; of round 0, before the first, that of the first."""
     return rates(config)[max(0, server_round - 1)]
+
+
+def depends_on_rounds(name: str) -> bool:
+    """Whether a schedule's rates depend on how many rounds the run has."""
+    return name in SCHEDULES and SCHEDULES[name].depends_on_rounds
 
 
 def _along_a_line(rate: float, start: float, end: float, number: int, rounds: int) -> float:

@@ -11,12 +11,14 @@ from torch import Tensor, nn
 
 from config.run_config import RunConfig
 from learning.augmentation import views
+from learning.draws import derived_draws
 from learning.images import Images, images_on
 from learning.inference import Inference, features_of
 from learning.method import Batch, Method, Seen, Step, Told, View, Visit
 from learning.method_rules import check_left, check_loss, check_mixed, check_steps
-from learning.optimizer import LocalSGD
+from learning.optimizer import LocalOptimizer, make_optimizer
 from learning.own_network import keep_own, own_network
+from learning.schedule import rate_of
 from task import Compute, classifier, networks_of, to_input
 
 
@@ -46,7 +48,7 @@ def train_locally(
     compute: Compute,
     generator: torch.Generator,
     proximal_mu: float = 0.0,
-    optimizer: LocalSGD | None = None,
+    optimizer: LocalOptimizer | None = None,
     server_round: int = 1,
     told: Mapping[str, Told] | None = None,
     state: Mapping[str, Tensor] | None = None,
@@ -62,12 +64,14 @@ def train_locally(
         images: (n, height, width, 3) uint8; a tensor may be on the CPU or on ``compute.device``.
         labels: (n,) int64.
         method: Turns the networks' answers into a loss.
-        config: Epochs, batch size, SGD, augmentation, normalisation.
+        config: Epochs, batch size, optimiser, learning rate and its schedule, augmentation, normalisation.
         compute: Device and precision.
-        generator: On the CPU; source of every random draw of this visit.
+        generator: On the CPU; source of every random draw of this visit. Layers that draw, such as dropout, have a
+            stream of their own, which derives from its seed.
         proximal_mu: mu of FedProx; the reported losses leave its term out.
-        optimizer: This model's, from an earlier visit, so that its buffers are reused.
-        server_round: From 1, for methods whose loss depends on it.
+        optimizer: This model's, as `config` asks for, from an earlier visit, so that its buffers are reused.
+        server_round: From 1, for the learning rate and for methods whose loss depends on it; 0 for what a server
+            trains before round 1, at the rate of round 1.
         told: What the server half of the method tells this client.
         state: What the method kept at the client's last visit; not written into.
         relabelled: (n,) int64, the labels that it left there in place of `labels`, if it `relabels`.
@@ -78,8 +82,8 @@ def train_locally(
         MethodError: The method does what cannot be trained on, kept or sent.
     """
     started = time.perf_counter()
-    optimizer = optimizer or LocalSGD(model)
-    optimizer.begin(config.learning_rate, config.momentum, config.weight_decay)
+    optimizer = optimizer or make_optimizer(config, model)
+    optimizer.begin(rate_of(config, server_round), config.momentum, config.weight_decay)
     proximal = ProximalTerm(model, proximal_mu) if proximal_mu else None
     scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.dtype is torch.float16)
     images, labels = images_on(images, compute.device), labels.to(compute.device)
@@ -102,40 +106,37 @@ def train_locally(
         visit.labels = relabelled.to(compute.device, copy=True)
     if method.keeps_network:
         visit.own = own_network(visit.networks[0], visit.state)
-    method.begin(visit)
-    model.train()
-    epoch_losses: list[float] = []
-    images_seen = 0
-    for epoch in range(1, config.local_epochs + 1):
-        loss_sum = torch.zeros((), dtype=torch.float64, device=compute.device)
-        seen = 0
-        visit.epoch = epoch
-        steps = list(method.steps(visit))
-        check_steps(steps, visit, method)
-        for (batch, rows), step in zip(images.batches([torch.cat(step.groups) for step in steps]), steps, strict=True):
-            loss = method.loss(look(visit, step, batch, rows), visit)
-            check_loss(loss, method)
-            scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-            optimizer.take_gradients()
-            if proximal is not None:
-                scaler.unscale_(optimizer)  # type: ignore[arg-type]
-                proximal.add_gradient()
-            scaler.step(optimizer)  # type: ignore[arg-type]
-            scaler.update()
-            optimizer.zero_grad()
-            method.end_step(visit)
-            loss_sum += loss.detach() * len(rows)
-            seen += len(rows)
-        mean_loss = float(loss_sum) / seen
-        if not math.isfinite(mean_loss):
-            raise FloatingPointError(
-                f"the loss became {mean_loss} in local epoch {epoch}; a smaller learning-rate"
-                f" than {config.learning_rate:g} may help"
-            )
-        epoch_losses.append(mean_loss)
-        images_seen += seen
-        method.end_epoch(visit)
-    method.end(visit)
+    with derived_draws(generator, compute.device):
+        method.begin(visit)
+        model.train()
+        epoch_losses: list[float] = []
+        images_seen = 0
+        for epoch in range(1, config.local_epochs + 1):
+            loss_sum = torch.zeros((), dtype=torch.float64, device=compute.device)
+            seen = 0
+            visit.epoch = epoch
+            steps = list(method.steps(visit))
+            check_steps(steps, visit, method)
+            for (batch, rows), step in zip(
+                images.batches([torch.cat(step.groups) for step in steps]), steps, strict=True
+            ):
+                loss = method.loss(look(visit, step, batch, rows), visit)
+                check_loss(loss, method)
+                scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+                _step(scaler, optimizer, proximal, config.gradient_clipping)
+                method.end_step(visit)
+                loss_sum += loss.detach() * len(rows)
+                seen += len(rows)
+            mean_loss = float(loss_sum) / seen
+            if not math.isfinite(mean_loss):
+                raise FloatingPointError(
+                    f"the loss became {mean_loss} in local epoch {epoch}; a smaller learning-rate"
+                    f" than {config.learning_rate:g} may help"
+                )
+            epoch_losses.append(mean_loss)
+            images_seen += seen
+            method.end_epoch(visit)
+        method.end(visit)
     check_left(visit, method, visit.told, classifier(visit.networks[0]).in_features)
     if visit.own is not None:
         keep_own(visit.own, visit.state)
@@ -162,6 +163,22 @@ def _look(
             seen.append(View(mixed, logits.float(), *features))
         answers.append(seen)
     return Batch(rows, labels, answers, sizes, step.network)
+
+
+def _step(
+    scaler: torch.amp.GradScaler, optimizer: LocalOptimizer, proximal: "ProximalTerm | None", clipping: float
+) -> None:
+    """One step along the scaled gradients of a loss, which are dropped; `clipping` is their greatest length, if any."""
+    optimizer.take_gradients()
+    if proximal is not None or clipping:
+        scaler.unscale_(optimizer)  # type: ignore[arg-type]
+    if proximal is not None:
+        proximal.add_gradient()
+    if clipping:
+        optimizer.clip_gradients(clipping)
+    scaler.step(optimizer)  # type: ignore[arg-type]
+    scaler.update()
+    optimizer.zero_grad()
 
 
 class ProximalTerm:

@@ -81,10 +81,15 @@ class Bench:
     own: OwnList
 
     def train(self, goal: OnCleanImages, config: RunConfig, server_round: int, purpose: str) -> float:
-        """Train as `config` says, in whole batches if there are any; the last epoch's mean loss."""
+        """Train as `config` says, at that round's rate, in whole batches if there are any.
+
+        Returns:
+            The last epoch's mean loss.
+        """
         config, generator = replace(config, drop_last=True), self.workbench.generator(server_round, purpose)
         images, labels, compute = self.own.images, self.own.labels, self.workbench.compute
-        return train_locally(self.model, images, labels, goal, config, compute, generator).epoch_losses[-1]
+        report = train_locally(self.model, images, labels, goal, config, compute, generator, server_round=server_round)
+        return report.epoch_losses[-1]
 
     def train_long(self, goal: OnCleanImages, epochs: int, fall: float, purpose: str) -> None:
         """Train for some epochs before round 1, the last of them, from `fall` on, at a lower learning rate."""

@@ -76,7 +76,7 @@ def client_work(config: RunConfig, steps: int, images: int) -> Work:
         held = Images(pixels[:count], compute.device, stay=stay)
         report = train_locally(
             ours.model, held, labels[:count], method, config, compute, generator,
-            optimizer=ours.optimizer, server_round=config.num_server_rounds, told=HEAVIEST,
+            optimizer=ours.optimizer(config), server_round=config.num_server_rounds, told=HEAVIEST,
         )  # fmt: skip
         del others
         return report.images_seen, report.seconds

@@ -19,25 +19,12 @@ from learning.shared_state import frozen_digest, shared_state
 from server_app.checkpoint_file import Checkpoint, load_checkpoint, save_checkpoint
 from server_app.early_stop import past_of, why_over
 from server_app.files import BEST, CHECKPOINTS, create_run_dir, output_folder, tidy
+from server_app.may_differ import check_config, decides, differences, is_searched
 from server_app.round_lines import METRICS, read_lines
 from server_app.run_lock import RunLock, is_in_use
 from server_app.run_record import read_record
 from server_app.set_aside import FOLDER as SET_ASIDE
 from server_app.set_aside import move_aside
-
-# Keys that may differ from the run that `auto` finds: where its own files are, and how long it trains.
-NOT_SEARCHED = frozenset({
-    "num-server-rounds", "patience", "target-accuracy", "max-hours", "num-clients", "resume", "run-name", "output-dir",
-    "cache-dir", "cache-gib", "state-dir", "tracking", "preset",
-})  # fmt: skip
-# Keys that may differ from the run that is resumed. Hashes in the checkpoint guard what `data-dir` holds; the other two
-# change no result as long as clients answer, and a run that is stuck because they do not needs other values.
-MAY_DIFFER = NOT_SEARCHED | {"data-dir", "min-reply-fraction", "round-timeout"}
-
-
-def decides(key: str, partition: object) -> bool:
-    """Whether a resumed run must have the same value. A `partition` from a file has only that file's place."""
-    return key not in MAY_DIFFER and not (key == "partition-args" and partition == "file")
 
 
 @dataclass(frozen=True)
@@ -97,7 +84,7 @@ def saved_config(named: Start | None) -> dict[str, Any]:
     if named is None or named.checkpoint is None:
         return {}
     saved, newer = named.checkpoint.config, read_config(named.run_dir) or {}
-    return {**saved, **{key: value for key, value in newer.items() if not decides(key, saved.get("partition"))}}
+    return {**saved, **{key: value for key, value in newer.items() if not decides(key, saved)}}
 
 
 def read_config(run_dir: Path) -> dict[str, Any] | None:
@@ -130,7 +117,7 @@ def find_start(config: RunConfig, lock: RunLock, named: Start | None = None) -> 
     else:
         start = _newest_unfinished(config, lock)
     if start and start.checkpoint:
-        _check_config(config, start.checkpoint)
+        check_config(config, start.checkpoint)
     return start
 
 
@@ -155,18 +142,6 @@ def _keep_resumable(start: Start) -> None:
                 move_aside(path, start.run_dir)
             path.parent.mkdir(exist_ok=True)
             save_checkpoint(path, start.checkpoint)
-
-
-def differences(saved: Mapping[str, Any], config: RunConfig) -> dict[str, tuple[Any, Any]]:
-    """Keys whose values differ between a saved config and the current one, both values of each, without `resume`."""
-    current = config.to_flat()
-    keys = sorted((current.keys() | saved.keys()) - {"resume"})
-    return {key: (saved.get(key), current.get(key)) for key in keys if saved.get(key) != current.get(key)}
-
-
-def show(different: Mapping[str, tuple[Any, Any]]) -> str:
-    """What `differences` found, in words."""
-    return ", ".join(f"'{key}' was {old!r} and is now {new!r}" for key, (old, new) in different.items())
 
 
 def check_data(checkpoint: Checkpoint, roll: str, lists: Mapping[str, str]) -> None:
@@ -238,7 +213,7 @@ def _newest_unfinished(config: RunConfig, lock: RunLock) -> Start | None:
             saved = read_config(run_dir) if is_in_use(run_dir) else None
         else:
             saved = None if _is_over(run_dir, checkpoint, config) else checkpoint.config
-        if saved is None or differences(saved, config).keys() - NOT_SEARCHED:
+        if saved is None or any(is_searched(key, saved) for key in differences(saved, config)):
             continue
         lock.take(run_dir)
         return _start(run_dir, _first_usable(_candidates(run_dir)))
@@ -282,18 +257,6 @@ def _first_usable(paths: Iterable[Path], quietly: bool = False) -> Checkpoint | 
             if not quietly:
                 log(WARNING, "%s %s; using the checkpoint before it, if there is one.", path, error)
     return None
-
-
-def _check_config(config: RunConfig, checkpoint: Checkpoint) -> None:
-    different = differences(checkpoint.config, config)
-    wrong = {key: values for key, values in different.items() if decides(key, config.partition)}
-    if wrong:
-        raise ConfigError(f"run config: 'resume' needs the config of the resumed run, but {show(wrong)}.")
-    if config.num_server_rounds < checkpoint.server_round:
-        raise ConfigError(
-            f"run config: 'num-server-rounds' is {config.num_server_rounds}, but the resumed run has finished"
-            f" {checkpoint.server_round} rounds; it must be at least that."
-        )
 
 
 def _start(run_dir: Path, checkpoint: Checkpoint | None) -> Start:

@@ -14,7 +14,8 @@ from flwr.common import log
 from config.run_config import RunConfig
 from data.whole_files import replace_file
 from messages.fingerprint import code_fingerprint
-from server_app.resume import Start, decides, differences, read_config, show
+from server_app.may_differ import decides, differences, show
+from server_app.resume import Start, read_config
 from server_app.set_aside import copy_aside
 
 
@@ -29,7 +30,7 @@ def write_config(run_dir: Path, config: RunConfig, flower_run: str) -> None:
     path = run_dir / "config.toml"
     if path.exists():
         saved = read_config(run_dir)
-        wrong = None if saved is None else [key for key in differences(saved, config) if decides(key, config.partition)]
+        wrong = None if saved is None else [key for key in differences(saved, config) if decides(key, saved)]
         if wrong is None:
             log(
                 WARNING, "%s is damaged; it is now %s, and is written anew from the checkpoint.", path, copy_aside(path)

@@ -14,6 +14,7 @@ from flwr.common import log
 from flwr.serverapp.strategy import Strategy
 
 from config.run_config import RunConfig
+from learning.schedule import rate_of
 from learning.server_half import ServerHalf
 from messages import keys
 from methods.scores import image_scores
@@ -218,6 +219,7 @@ class RoundLoop:
             exchange_seconds=times.ready - sent.started,
             overlap_seconds=max(0.0, times.before - sent.started),
             server_training_seconds=times.ready - times.aggregated if self._training else None,
+            learning_rate=rate_of(self._config, sent.server_round),
         )
 
 

@@ -18,6 +18,7 @@ from data.confusion import MANY_CLASSES
 from data.release import Release
 from data.text import label
 from learning.method import Method
+from learning.schedule import rates
 from server_app.grid import is_remote
 from server_app.members import Member
 from simulation.capacity import GIB, Share, clients_at_once, machines_of, memory_bytes
@@ -182,11 +183,23 @@ def _label_table(sites: list[Member], class_names: tuple[str, ...]) -> list[str]
     return lines + [f"and {len(class_names) - len(names):,} more labels"] * (len(class_names) > len(names))
 
 
+def rate_lines(config: RunConfig) -> list[str]:
+    """How learning rates go from round to round, in one line; nothing if they are all the same."""
+    found = rates(config)
+    if len(set(found)) == 1:
+        return []
+    highest = found.index(max(found))
+    shown = sorted({0, highest, len(found) - 1})
+    return [f"Rates       {', '.join(f'{found[one]:.3g} in round {one + 1}' for one in shown)} ({config.lr_schedule})"]
+
+
 def log_run(config: RunConfig, release: Release, run_dir: Path, device: str, roll: list[str]) -> None:
     log(INFO, "Run folder  %s", run_dir)
     log(INFO, "Data        %s (%d classes)", release.root, len(release.class_names))
     log(INFO, "Server      %s on %s", config.model, device)
     log(INFO, "Training    %s on clients, %s on the server", config.method, config.strategy)
+    for line in rate_lines(config):
+        log(INFO, "%s", line)
     usual = RunConfig().to_flat() | {"method": config.method, "strategy": config.strategy}
     changed = {key: value for key, value in config.to_flat().items() if value != usual[key]}
     log(INFO, "Settings    %d differ from the defaults; config.toml has all", len(changed))

@@ -13,9 +13,10 @@ from flwr.common import log
 from flwr.serverapp.strategy import Strategy
 from torch import nn
 
-from config.named import build_named
+from config.named import build_named, parse_args
 from config.run_config import ConfigError, RunConfig
 from learning.method import Method
+from learning.schedule import rate_of
 from learning.server_half import ServerHalf
 from learning.shared_state import shared_state
 from server_app.checkpoint_file import Checkpoint
@@ -71,7 +72,7 @@ def build_strategy(config: RunConfig) -> Strategy:
         ConfigError: An unknown name or parameter, or a value that the strategy refuses.
     """
     name = config.strategy
-    # L in the q-FedAvg paper is one over the clients' learning rate, which the run config already holds.
+    # L in the q-FedAvg paper is one over the clients' learning rate, which the run config already has for each round.
     table: dict[str, Callable[..., Strategy]] = {
         **STRATEGIES,
         "qfedavg": partial(QFedAvg, client_learning_rate=config.learning_rate),
@@ -84,6 +85,10 @@ def build_strategy(config: RunConfig) -> Strategy:
             f"run config: 'strategy' is {name!r}; it must be one of {known}, or your own class as 'module:Class'."
         )
     strategy: Strategy = build_named("strategy", table, name, config.strategy_args)
+    if isinstance(strategy, QFedAvg) and "client_learning_rate" not in parse_args(
+        "strategy-args", config.strategy_args
+    ):
+        strategy.rate_of = partial(rate_of, config)
     return strategy
 
 

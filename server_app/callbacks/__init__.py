@@ -57,6 +57,7 @@ class RoundResult:
         ends: Why the run ends after this round and not in its last one, in a sentence; empty if it goes on.
         state: For a checkpoint.
         traffic: Bytes of arrays in the round's messages.
+        learning_rate: With which clients took the round's steps.
     """
 
     server_round: int
@@ -83,6 +84,7 @@ class RoundResult:
     exchange_seconds: float = 0.0
     overlap_seconds: float = 0.0
     server_training_seconds: float | None = None
+    learning_rate: float = 0.0
 
 
 @dataclass(frozen=True)

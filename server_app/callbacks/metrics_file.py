@@ -41,6 +41,7 @@ def as_json(result: RoundResult) -> dict[str, Any]:
         **_quality(result.test, result.validation),
         **({} if result.rounds_to_target is None else {"rounds-to-target": result.rounds_to_target}),
         "train-loss": result.train_loss,
+        "learning-rate": result.learning_rate,
         "num-examples": result.num_examples,
         "seconds": round(result.seconds, 3),
         "exchange-seconds": round(result.exchange_seconds, 3),

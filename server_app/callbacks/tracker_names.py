@@ -16,6 +16,7 @@ NAMES = {
     "eval-loss": "eval/loss",
     "train-loss": "train/loss",
     "server-loss": "train/server-loss",
+    "learning-rate": "train/learning-rate",
     "seconds": "time/seconds",
     "exchange-seconds": "time/exchange-seconds",
     "overlap-seconds": "time/overlap-seconds",

@@ -10,11 +10,12 @@ In the paper, F_k is the loss of w_t on client k. Here, as in Flower, it is the 
 no extra pass. BatchNorm's statistics take the same weights, without the step; norms leave them out.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
-from flwr.app import MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
 
 from config.parameters import parameter
 from config.rules import interval
@@ -30,7 +31,8 @@ class QFedAvg(ServerStep):
 
     Attributes:
         q: Degree of fairness.
-        client_learning_rate: 1 / L; defaults to the run's `learning-rate`.
+        client_learning_rate: 1 / L; defaults to the learning rate of the round.
+        rate_of: That of a round, from 1, if it is to be 1 / L; set by whoever knows the run.
     """
 
     takes_one_mean = False
@@ -38,6 +40,14 @@ class QFedAvg(ServerStep):
 
     q: float = parameter(0.1, interval(0, 100))
     client_learning_rate: float = parameter(0.0, interval(0, float("inf"), open_low=True))
+    rate_of: Callable[[int], float] | None = field(default=None, init=False)
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        if self.rate_of:
+            self.client_learning_rate = self.rate_of(server_round)
+        return super().configure_train(server_round, arrays, config, grid)
 
     def begin(self) -> None:
         super().begin()

@@ -16,8 +16,8 @@ from config.run_config import RunConfig
 from data.images import loading as decoding
 from data.images.decode import decode as real_decode
 from learning import replica
+from learning.local_optimizer import LocalOptimizer
 from learning.network import NetworkSpec, build
-from learning.optimizer import LocalSGD
 from learning.training import train_locally
 from messages.payload import pack, unpack
 from methods import METHODS
@@ -42,12 +42,14 @@ class CountedOperations(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("augmentation", ["none", "crop-flip", "crop-flip-randaugment"])
-@pytest.mark.parametrize("proximal_mu", [0.0, 0.1])
-def test_a_visit_waits_for_the_device_once_an_epoch(augmentation: str, proximal_mu: float) -> None:
+@pytest.mark.parametrize(("proximal_mu", "clipping"), [(0.0, 0.0), (0.1, 0.5)])
+def test_a_visit_waits_for_the_device_once_an_epoch(augmentation: str, proximal_mu: float, clipping: float) -> None:
     """Reading a number from a tensor waits until everything before it has been computed."""
     side = 37 if "crop" in augmentation else 32
     images, labels = torch.zeros(24, side, side, 3, dtype=torch.uint8), torch.zeros(24, dtype=torch.int64)
-    config = RunConfig(image_size=32, batch_size=4, local_epochs=3, augmentation=augmentation)
+    config = RunConfig(
+        image_size=32, batch_size=4, local_epochs=3, augmentation=augmentation, gradient_clipping=clipping
+    )
     model = build_model("resnet18", 5, seed=1)
     with CountedOperations() as operations:
         train_locally(model, images, labels, CE(), config, CPU, derived_generator(1, "t"), proximal_mu=proximal_mu)
@@ -102,9 +104,9 @@ def test_a_process_builds_one_model_and_decodes_each_image_once(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_sample: Path
 ) -> None:
     built: list[str] = []
-    optimizers: list[LocalSGD] = []
+    optimizers: list[LocalOptimizer] = []
     decoded: Counter[bytes] = Counter()
-    decode, init = real_decode, LocalSGD.__init__
+    decode, init = real_decode, LocalOptimizer.__init__
 
     def counted_build(spec: NetworkSpec) -> Any:
         built.append(spec.model)
@@ -114,13 +116,13 @@ def test_a_process_builds_one_model_and_decodes_each_image_once(
         decoded[data] += 1
         return decode(data)
 
-    def counted_init(self: LocalSGD, model: Any) -> None:
+    def counted_init(self: LocalOptimizer, *args: Any) -> None:
         optimizers.append(self)
-        init(self, model)
+        init(self, *args)
 
     monkeypatch.setattr(replica, "build", counted_build)
     monkeypatch.setattr(decoding, "decode", counted_decode)
-    monkeypatch.setattr(LocalSGD, "__init__", counted_init)
+    monkeypatch.setattr(LocalOptimizer, "__init__", counted_init)
     keeping: list[int] = []
     monkeypatch.setattr("client_app.app.keep_freed_memory", lambda: keeping.append(1))
     replica.kept_replica.cache_clear()

@@ -56,6 +56,7 @@ def test_a_client_imports_nothing_that_its_visit_does_not_need(tiny_sample: Path
         "a ResNet": "model='resnet18'",
         "one image alone": "model='resnet18', image_size=40, batch_size=29, drop_last=False",
         "much of the rest": ("method='co-teaching', augmentation='crop-flip-jitter', model='cnn', payload='bf16'"),
+        "AdamW": "model='cnn', optimizer='adamw', lr_schedule='cosine', gradient_clipping=1.0",
     }
     scripts = {
         name: CHECK + VISITS.format(data=str(tiny_sample), cache=str(tmp_path / name), changes=changes)

@@ -50,6 +50,10 @@ def test_other_runs_get_no_advice() -> None:
     assert advice_on_learning_rate(config, suited, ()) == []
 
 
+def test_rates_of_sgd_say_nothing_of_another_optimiser() -> None:
+    assert _advice(method="gce", preset="notebook", optimizer="adamw") == []
+
+
 def test_learning_rates_are_for_presets_that_exist() -> None:
     for method in METHODS:
         assert KNOWN[method].learning_rates.keys() <= PRESETS.keys()

@@ -77,7 +77,7 @@ def test_every_fault_is_said_at_once() -> None:
     assert len(problems) == 6
     for part in (
         "'learning-rate'",
-        "'momentum'",
+        "(did you mean 'adamw'?)",
         "'notebook'",
         "'gce'",
         "'batch-size' is 0",
@@ -97,6 +97,14 @@ def test_every_fault_is_said_at_once() -> None:
         ({"learning_rate": 1}, "(did you mean 'learning-rate'?)"),
         ({"eta": 1.0}, "it is a parameter of fedadagrad, fedadam, fedyogi: strategy-args='eta=...'"),
         ({"min-train-nodes": 1}, "it is a parameter of every strategy"),
+        ({"nesterov": True}, "it is a parameter of sgd: optimizer-args='nesterov=...'"),
+        ({"final": 0.1}, "it is a parameter of cosine, linear: lr-schedule-args='final=...'"),
+        ({"scheduler": "cosine"}, "did you mean 'lr-schedule'?"),
+        ({"optimizer": "adamw", "optimizer-args": "nesterov=true"}, "names 'nesterov'; adamw takes beta1, beta2, eps"),
+        ({"lr-schedule": "step", "lr-schedule-args": "every=0"}, "every of step is 0, and must be a whole number of"),
+        ({"momentum": 0, "optimizer-args": "nesterov=true"}, "but 'momentum' is 0; nesterov must be false, or"),
+        ({"lr-warm-up": 14}, "'lr-warm-up' is 14, but 'num-server-rounds' is 14; it must be below that"),
+        ({"gradient-clipping": -1}, "'gradient-clipping' is -1; it must be a number at least 0"),
         ({"num-supernodes": 10}, "--federation-config"),
         ({"clients": 10}, "--federation-config"),
         ({"num-server-rounds": 0}, "'num-server-rounds' is 0; it must be"),

@@ -1,6 +1,7 @@
 """The code of docs/adding-*.md does what the pages promise."""
 
 import importlib
+import json
 import re
 import shlex
 import subprocess
@@ -175,6 +176,40 @@ def test_other_resnets_need_only_their_name(monkeypatch: pytest.MonkeyPatch) -> 
     task = _module("task.py")
     monkeypatch.setitem(task.MODELS, "wide_resnet50_2", _module("models/__init__.py").resnet("wide_resnet50_2"))
     assert task.classifier(task.build_model("wide_resnet50_2", 5, seed=1)).out_features == 5
+
+
+def test_an_optimiser_and_a_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As PyTorch's of the same names."""
+    names, task = run(DOCS / "optimizers.md"), _module("task.py")
+    config = _module("config/run_config.py").RunConfig
+    tables = _module("learning/optimizer.py"), _module("learning/schedule.py")
+    model = task.build_model("cnn", 3, seed=1)
+    plain = task.build_model("cnn", 3, seed=1)
+    ours = names["AdamArgs"](beta1=0.8).on(model)
+    theirs = torch.optim.Adam(plain.parameters(), lr=0.01, betas=(0.8, 0.999), weight_decay=0.1)
+    ours.begin(0.01, 0.0, 0.1)
+    for number in range(3):
+        inputs = torch.rand(4, 3, 16, 16, generator=task.derived_generator(1, "inputs", number))
+        for network in (model, plain):
+            network(inputs).square().sum().backward()
+        ours.take_gradients()
+        for optimizer in (ours, theirs):
+            optimizer.step()
+            optimizer.zero_grad()
+    pairs = zip(model.parameters(), plain.parameters(), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
+    assert set(tables[0].OPTIMIZERS) == {"sgd", "adamw"}  # those that the page describes
+
+    monkeypatch.setitem(tables[1].SCHEDULES, "constant", names["Exponential"])
+    made = config(learning_rate=1.0, lr_schedule_args="gamma=0.5", num_server_rounds=3)
+    assert tables[1].rates(made) == [1.0, 0.5, 0.25]
+    text = (DOCS / "optimizers.md").read_text(encoding="utf-8")
+    known = _module("config/known.py")
+    for table in (known.OPTIMIZERS, known.LR_SCHEDULES):
+        for name, parameters in table.items():
+            assert f"`{name}`" in text
+            for parameter, one in parameters.items():
+                assert f"`{parameter}` = {json.dumps(one.default)}" in text
 
 
 def test_a_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

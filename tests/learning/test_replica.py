@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from config.run_config import ConfigError, RunConfig
+from learning.adamw import LocalAdamW
 from learning.network import NetworkSpec
 from learning.replica import check_compiler, kept_replica
 from learning.training import train_locally
@@ -22,6 +23,17 @@ def test_one_replica_is_kept_until_another_is_needed() -> None:
     assert kept_replica(five, CPU.device, False) is first
     assert kept_replica(six, CPU.device, False).model.fc.out_features == 6  # type: ignore[union-attr]
     assert kept_replica(five, CPU.device, False) is not first
+
+
+def test_a_replica_keeps_its_optimiser_until_the_run_asks_for_another() -> None:
+    replica = kept_replica(NetworkSpec("cnn", 5), CPU.device, False)
+    sgd = replica.optimizer(RunConfig())
+    assert replica.optimizer(RunConfig(learning_rate=0.5, momentum=0.0)) is sgd  # which `begin` takes
+    for values in ({"optimizer_args": "nesterov=true"}, {"optimizer": "adamw"}):
+        other = replica.optimizer(RunConfig(**values))  # type: ignore[arg-type]
+        assert other is not sgd
+        assert replica.optimizer(RunConfig(**values)) is other  # type: ignore[arg-type]
+    assert isinstance(other, LocalAdamW)
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler")

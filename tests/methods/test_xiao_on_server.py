@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from config.run_config import ConfigError, RunConfig
 from data.release import LIST_FILES, open_release
+from learning.adamw import LocalAdamW
 from learning.images import Images
 from learning.optimizer import LocalSGD
 from learning.server_half import OwnList, Workbench
@@ -206,6 +207,27 @@ def test_before_round_1_it_learns_classes_then_types_each_with_a_lower_rate_at_l
     assert _changed(model, _half(Xiao(clean_epochs=0, type_epochs=0)), 0, bench) == set()
     assert steps == []
     assert set(bench.asked) == {"clean_train"}
+
+
+def test_its_rates_are_those_of_the_round(steps: list[float]) -> None:
+    """Before round 1 that of round 1, which a climb makes a third; a tenth of it at last."""
+    bench, model = Bench(learning_rate=0.03, lr_warm_up=2), build_model("cnn", 3, seed=1, heads=Xiao.heads)
+    half = _half(Xiao(clean_epochs=3, type_epochs=0, server_steps=1))
+    half.train(0, model, bench.workbench())
+    assert steps == pytest.approx([0.01] * 2 * 5 + [0.001] * 5)
+    for server_round, rate in ((1, 0.01), (2, 0.02), (3, 0.03), (10, 0.03)):
+        steps.clear()
+        half.train(server_round, model, bench.workbench())
+        assert steps == pytest.approx([rate])
+
+
+def test_its_steps_follow_the_runs_optimiser(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[float] = []
+    monkeypatch.setattr(LocalAdamW, "clip_gradients", lambda self, most: taken.append(most))
+    bench = Bench(optimizer="adamw", gradient_clipping=2.5)
+    model = build_model("cnn", 3, seed=1, heads=Xiao.heads)
+    _half(Xiao(server_steps=2)).train(1, model, bench.workbench())
+    assert taken == [2.5, 2.5]
 
 
 def test_it_learns_both(caplog: pytest.LogCaptureFixture) -> None:

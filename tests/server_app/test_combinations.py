@@ -88,6 +88,46 @@ def test_q_fedavg_takes_the_forward_correction() -> None:
     assert not examine({"method": "forward", "strategy": "qfedavg"})[1]
 
 
+def _problems(**values: object) -> list[str]:
+    return examine({key.replace("_", "-"): value for key, value in values.items()})[1]
+
+
+def test_q_fedavg_needs_updates_that_are_multiples_of_gradients_or_a_rate_of_its_own() -> None:
+    assert _problems(strategy="qfedavg", optimizer="adamw") == [
+        "run config: 'strategy' is 'qfedavg', which divides updates by the learning rate to get gradients, but"
+        " 'optimizer' is 'adamw', whose updates are no such multiples; it must be sgd, or 'strategy-args' must set"
+        " client-learning-rate."
+    ]
+    assert _problems(strategy="qfedavg", optimizer="adamw", strategy_args="client-learning-rate=0.1") == []
+    assert _problems(strategy="qfedavg", lr_schedule="cosine") == []
+
+
+def test_nesterovs_momentum_needs_momentum() -> None:
+    assert _problems(momentum=0, optimizer_args="nesterov=true") == [
+        "run config: 'optimizer-args' is 'nesterov=true', but 'momentum' is 0; nesterov must be false, or 'momentum'"
+        " above 0."
+    ]
+    assert _problems(preset="notebook", momentum=0, optimizer_args="nesterov=false") == []
+    assert _problems(preset="notebook", momentum=0.9, optimizer_args="nesterov=true") == []
+    assert _problems(momentum=0, optimizer="adamw") == []
+
+
+@pytest.mark.parametrize(("warm_up", "rounds", "refused"), [(0, 1, False), (1, 1, True), (4, 4, True), (3, 4, False)])
+def test_a_climb_leaves_a_round_at_the_top(warm_up: int, rounds: int, refused: bool) -> None:
+    sentence = (
+        f"run config: 'lr-warm-up' is {warm_up}, but 'num-server-rounds' is {rounds}; it must be below that, so that at"
+        " least one round has the whole 'learning-rate'."
+    )
+    assert _problems(lr_warm_up=warm_up, num_server_rounds=rounds) == [sentence] * refused
+
+
+def test_nothing_is_said_that_follows_from_a_bad_value() -> None:
+    [problem] = _problems(lr_warm_up=20, num_server_rounds=0)
+    assert "'num-server-rounds' is 0" in problem
+    [problem] = _problems(strategy="qfedavg", optimizer="adamw", strategy_args="client-learning-rate=0")
+    assert "client-learning-rate of qfedavg is 0" in problem
+
+
 def test_losses_by_class_are_not_private() -> None:
     args = "noise-multiplier=0.0 clipping-norm=5.0"
     with pytest.raises(ConfigError, match="'privacy' is 'server-fixed', but 'method' is 'fednoro', for which clients"):

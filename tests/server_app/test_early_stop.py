@@ -16,7 +16,7 @@ from flwr.app import Context, Message
 from client_app.app import app as client_app
 from config.run_config import ConfigError
 from server_app.callbacks import RoundResult
-from server_app.resume import NOT_SEARCHED
+from server_app.may_differ import NOT_SEARCHED
 from server_app.rounds import RoundLoop
 from server_app.run_record import read_record
 from tests.fakes import CutOffError, cut_off_in, outcome_of, rounds_of, run_in_process

@@ -12,7 +12,7 @@ from config.run_config import ConfigError
 from data.partition.file import save_partition
 from data.partition.schemes import partition
 from data.release import open_release
-from server_app.resume import MAY_DIFFER, NOT_SEARCHED
+from server_app.may_differ import MAY_DIFFER, NOT_SEARCHED
 from tests.fakes import rounds_of, run_in_process
 from tests.server_app.conftest import ROUNDS
 from tests.server_app.test_resume import settings

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from config.run_config import RunConfig
 from server_app.members import Member
-from server_app.startup_log import Facts, alone, describe, gather, warn_of_weights, warnings
+from server_app.startup_log import Facts, alone, describe, gather, rate_lines, warn_of_weights, warnings
 from simulation.capacity import GIB, Share
 from tests.fakes import InProcessGrid, run_in_process
 
@@ -207,6 +208,21 @@ def test_a_client_that_decides_alone_is_named(
     warn_of_weights(members)
     expected = ["Client 2 reports 21 of all 41 images, and so decides most of each mean."]
     assert caplog.messages == (expected if warned else [])
+
+
+@pytest.mark.parametrize(
+    ("values", "lines"),
+    [
+        ({}, []),
+        ({"lr_schedule": "linear", "lr_schedule_args": "final=1"}, []),
+        ({"lr_schedule": "cosine"}, ["Rates       0.01 in round 1, 0.00146 in round 4 (cosine)"]),
+        ({"lr_warm_up": 1}, ["Rates       0.005 in round 1, 0.01 in round 2, 0.01 in round 4 (constant)"]),
+        ({"num_server_rounds": 1, "lr_schedule": "linear"}, []),
+    ],
+)
+def test_rates_that_change_are_logged_at_the_start(values: dict[str, Any], lines: list[str]) -> None:
+    base: dict[str, Any] = {"learning_rate": 0.01, "num_server_rounds": 4}
+    assert rate_lines(RunConfig(**{**base, **values})) == lines
 
 
 @pytest.mark.parametrize(("values", "times"), [({}, 1), ({"learning-rate": 0.01}, 0)], ids=["the-presets", "my-own"])

@@ -132,7 +132,7 @@ def test_the_file_of_the_model_is_a_whole_network_with_adapters_merged(
     torch.testing.assert_close(plain.eval()(inputs), model.eval()(inputs))
 
 
-KINDS = {
+KINDS: dict[str, dict[str, Any]] = {
     "head": {"trainable": "head"},
     "lora": {"trainable": "lora", "trainable_args": "rank=2", "optimizer": "adamw", "learning_rate": 0.003},
     "frozen a": {"trainable": "lora", "trainable_args": "rank=2 freeze-a=true"},

@@ -22,7 +22,7 @@ ROWS = {
 }
 COMMON = {"min_train_nodes", "min_evaluate_nodes", "min_available_nodes"}
 # Its default is another key's value.
-DEFAULTS = {("qfedavg", "client_learning_rate"): "the run's `learning-rate`"}
+DEFAULTS = {("qfedavg", "client_learning_rate"): "the round's learning rate"}
 
 
 def _strategy(name: str) -> Any:

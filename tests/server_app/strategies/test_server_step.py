@@ -10,12 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client_app.app import app as client_app
+from config.run_config import RunConfig
 from server_app.strategies.fedavg import StreamingFedAvg
 from server_app.strategies.fedavgm import FedAvgM
 from server_app.strategies.fedexp import FedExP
 from server_app.strategies.fedopt import FedAdagrad, FedAdam, FedYogi
 from server_app.strategies.fedprox import FedProx
 from server_app.strategies.qfedavg import QFedAvg
+from server_app.strategy import build_strategy
 from tests.fakes import InProcessGrid, one_round, partitions, record, train_reply
 
 ZERO = {"w": np.zeros(2)}
@@ -73,6 +75,20 @@ def test_qfedavg_with_q_0_is_the_unweighted_mean() -> None:
     rows = [[1.0, 2.0], [3.0, -2.0]]
     new = one_round(QFedAvg(q=0.0, client_learning_rate=0.01), ZERO, _replies(rows, [1, 99], [0.3, 7.0]))
     assert new["w"] == pytest.approx([2.0, 0.0])
+
+
+def test_qfedavg_takes_the_rate_of_the_round() -> None:
+    """L = 2 in round 1, as by hand above; L = 4 in round 2: sum F Delta = -4 + 4 * -12 = -52; h = 20 + 160 = 180."""
+    settings: dict[str, Any] = {
+        "strategy": "qfedavg", "learning_rate": 0.5, "lr_schedule": "linear", "num_server_rounds": 2,
+    }  # fmt: skip
+    usual = build_strategy(RunConfig(**settings, strategy_args="q=1.0"))
+    own = build_strategy(RunConfig(**settings, strategy_args="q=1.0 client-learning-rate=0.5"))
+    for server_round, expected in ((1, 0.52), (2, 52 / 180)):
+        for strategy, value in ((usual, expected), (own, 0.52)):
+            replies = [train_reply({"w": np.array([1.0])}, 9, 1.0), train_reply({"w": np.array([3.0])}, 1, 4.0)]
+            new = one_round(strategy, {"w": np.zeros(1)}, replies, server_round)
+            assert new["w"] == pytest.approx([value], rel=1e-6)
 
 
 def test_qfedavg_needs_losses() -> None:
