@@ -22,7 +22,7 @@ NORMALIZATIONS = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # torchvision's pretrained weights expect these
     "clothing1m": ((0.6959, 0.6537, 0.6371), (0.3113, 0.3192, 0.3214)),  # DivideMix and its successors
 }
-HEADS = "heads"  # of a network: the module of its further heads
+HEADS = "further_heads"  # of a network: the module of its further heads; torchvision's ViT has `heads` of its own
 Heads = tuple[tuple[str, int], ...]
 CACHED_VALUES = 150_000  # float32 values that a core's cache holds beside the code: one image of 224 pixels
 

@@ -122,7 +122,7 @@ def test_further_heads_in_the_file_or_the_model_are_no_obstacle(
     model, untouched = (build_model("cnn", 14, 1, networks, ours) for _ in range(2))
     load_pretrained(model, "cnn", str(_save(trained, tmp_path / "run.safetensors")))
     for name, value in model.state_dict().items():
-        fresh = "fc." in name or "heads." in name
+        fresh = "fc." in name or "further_heads." in name
         assert torch.equal(value, untouched.state_dict()[name] if fresh else trained[name]), name
     with pytest.raises(ConfigError, match=r"does not hold a resnet18: 'conv1.weight' is .* \(the file holds a cnn\)"):
         load_pretrained(build_model("resnet18", 14, 1, heads=ours), "resnet18", str(tmp_path / "run.safetensors"))
