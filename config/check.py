@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from config.architectures import TIMM, TIMM_MISSING
 from config.combinations import (
     problems_of_evaluation,
     problems_of_method,
@@ -27,7 +28,7 @@ from config.own_class import module_and_class
 from config.parameters import KnownStrategy, Parameter, fits
 from config.paths import problem_of_output
 from config.resolve import fused_values
-from config.rules import is_absolute
+from config.rules import NAMED_WEIGHTS, is_absolute
 from config.run_config import RunConfig, no_such_key, problem_of
 from data.errors import DataError
 from data.text import one_line, shown
@@ -162,6 +163,8 @@ def _parameters(key: str, name: str) -> Mapping[str, Parameter] | None:
 
 
 def _problems_of_combination(config: RunConfig, wrong: set[str], args: dict[str, dict[str, Any]]) -> Iterator[str]:
+    if not {"model", "image-size", "pretrained"} & wrong:
+        yield from problems_of_model(config)
     if "method" in wrong or config.method not in METHODS:
         return
     # Of a class of the user's, its own word counts, when it is imported.
@@ -226,9 +229,15 @@ def _problem_of_data_dir(config: RunConfig) -> str | None:
 
 def _problem_of_weights(config: RunConfig) -> str | None:
     path = Path(config.pretrained).expanduser()
-    if config.pretrained not in ("none", "imagenet") and not os.path.isfile(path):  # noqa: PTH113
+    if not NAMED_WEIGHTS.fullmatch(config.pretrained) and not os.path.isfile(path):  # noqa: PTH113
         return f"run config: 'pretrained' is '{path}', but there is no such file."
     return None
+
+
+def _problem_of_timm(config: RunConfig) -> str | None:
+    if not config.model.startswith(TIMM) or _is_importable("timm"):
+        return None
+    return f"run config: 'model' is {config.model!r}, {TIMM_MISSING}"
 
 
 def _problem_of_tracking(config: RunConfig) -> str | None:
@@ -270,6 +279,7 @@ def _is_importable(module: str) -> bool:
 FILES: dict[str, Callable[[RunConfig], str | None]] = {
     "output-dir": problem_of_output,
     "data-dir": _problem_of_data_dir,
+    "model": _problem_of_timm,
     "pretrained": _problem_of_weights,
     "tracking": _problem_of_tracking,
     "strategy": lambda config: _problem_of_class("strategy", config.strategy),
