@@ -16,6 +16,7 @@ TIMM_MISSING = (
 )
 V1, V2 = ("IMAGENET1K_V1",), ("IMAGENET1K_V1", "IMAGENET1K_V2")
 SWAG = ("IMAGENET1K_SWAG_E2E_V1", "IMAGENET1K_SWAG_LINEAR_V1")
+LINEAR_END = "ends in a mean over the image and a linear layer, where torchvision's ends in a convolution"
 Weights = tuple[str, ...]
 
 
@@ -85,10 +86,8 @@ FAMILIES = (
         "Inception v3 (2015)", _all("inception_v3"), smallest=75, batchnorm=True, alone=106, draws=True,
         about="without auxiliary classifiers; wants `normalization='imagenet'`",
     ),
-    Family(
-        "SqueezeNet (2016)", _all("squeezenet1_0 squeezenet1_1"), smallest=21, draws=True,
-        about="ends in a mean over the image and a linear layer, where torchvision's ends in a convolution",
-    ),
+    Family("SqueezeNet 1.0 (2016)", _all("squeezenet1_0"), smallest=21, draws=True, about=LINEAR_END),
+    Family("SqueezeNet 1.1", _all("squeezenet1_1"), smallest=17, draws=True, about=LINEAR_END),
     Family(
         "DenseNet (2016)", _all("densenet121 densenet161 densenet169 densenet201"), smallest=29, batchnorm=True,
         alone=60,
@@ -113,6 +112,7 @@ FAMILIES = (
             **_all("efficientnet_v2_s efficientnet_v2_m efficientnet_v2_l"),
         },
         batchnorm=True, alone=32, draws=True,
+        about="weights of `efficientnet_v2_l` expect `normalization='half'`",
     ),
     Family(
         "RegNet (2020)",

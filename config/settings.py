@@ -188,9 +188,7 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
     if write or not found:
         return 0
     print(*found, sep="\n")
-    print(
-        "These lines are not what config/ says; run `python -m config.settings --write`.", file=sys.stderr
-    )
+    print("These lines are not what config/ says; run `python -m config.settings --write`.", file=sys.stderr)
     return 1
 
 

@@ -52,7 +52,7 @@ def warnings_of_normalization(config: RunConfig) -> list[str]:
     """A sentence if the weights that `pretrained` names were trained on inputs that are normalised otherwise."""
     if config.pretrained == "none" or not _is_name(config.pretrained):
         return []
-    expected = _normalization(config.model)
+    expected = _normalization(config.model, config.pretrained)
     if NORMALIZATIONS[config.normalization] == expected:
         return []
     same = next((name for name, values in NORMALIZATIONS.items() if values == expected), None)
@@ -64,14 +64,22 @@ def warnings_of_normalization(config: RunConfig) -> list[str]:
     ]
 
 
-def _normalization(model: str) -> Any:
-    """The channels' means and deviations that the weights of a network expect."""
+def _normalization(model: str, source: str) -> tuple[Any, Any]:
+    """The channels' means and deviations that named weights expect."""
     if not model.startswith(TIMM):
-        return NORMALIZATIONS["imagenet"]  # all of torchvision's
+        transforms = _torchvisions(model, source).transforms()
+        return tuple(transforms.mean), tuple(transforms.std)
     from models import from_timm
 
     about = from_timm.imported().get_pretrained_cfg(model.removeprefix(TIMM))
     return (tuple(about.mean), tuple(about.std)) if about else NORMALIZATIONS["imagenet"]
+
+
+def _torchvisions(name: str, source: str) -> Any:
+    """What torchvision knows of weights."""
+    import torchvision  # takes two seconds, and only this needs it
+
+    return torchvision.models.get_model_weights(name)[ALIASES.get(source, source)]
 
 
 def _is_name(source: str) -> bool:
@@ -89,18 +97,16 @@ def _named(network: nn.Module, name: str, source: str) -> dict[str, Tensor]:
     """What torchvision or timm downloads, or finds in its cache."""
     if problem := problem_of_weights(name, source):
         raise ConfigError(problem)
-    return _of_timm(network, name) if name.startswith(TIMM) else _of_torchvision(name, ALIASES.get(source, source))
+    return _of_timm(network, name) if name.startswith(TIMM) else _of_torchvision(name, source)
 
 
-def _of_torchvision(name: str, named: str) -> dict[str, Tensor]:
-    import torchvision  # takes two seconds, and only this needs it
-
-    weights = torchvision.models.get_model_weights(name)[named]
+def _of_torchvision(name: str, source: str) -> dict[str, Tensor]:
+    weights = _torchvisions(name, source)
     try:
         return dict(weights.get_state_dict(progress=False, check_hash=True))
     except (OSError, RuntimeError) as error:
         elsewhere = f"download it elsewhere and set pretrained='/absolute/path/{Path(weights.url).name}'"
-        raise _no_download(named, weights.url, error, elsewhere) from None
+        raise _no_download(source, weights.url, error, elsewhere) from None
 
 
 def _of_timm(network: nn.Module, name: str) -> dict[str, Tensor]:

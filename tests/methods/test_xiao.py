@@ -36,7 +36,7 @@ class Headed(nn.Module):
         with torch.no_grad():
             head.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]))
             head.bias.copy_(torch.tensor(types, dtype=torch.float64).log())
-        self.heads = nn.ModuleDict({"noise_types": head})
+        self.further_heads = nn.ModuleDict({"noise_types": head})
 
 
 def _begun(labels: Tensor, matrix: list[list[float]] = CM, types: list[float] = TYPES, **values: Any) -> Visit:
