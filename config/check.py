@@ -16,6 +16,7 @@ from config.combinations import (
     problems_of_evaluation,
     problems_of_method,
     problems_of_model,
+    problems_of_network,
     problems_of_privacy,
     problems_of_stopping,
     problems_of_values,
@@ -163,8 +164,8 @@ def _parameters(key: str, name: str) -> Mapping[str, Parameter] | None:
 
 
 def _problems_of_combination(config: RunConfig, wrong: set[str], args: dict[str, dict[str, Any]]) -> Iterator[str]:
-    if not {"model", "image-size", "pretrained"} & wrong:
-        yield from problems_of_model(config)
+    if not {"model", "image-size", "pretrained", "batchnorm"} & wrong:
+        yield from problems_of_network(config)
     if "method" in wrong or config.method not in METHODS:
         return
     # Of a class of the user's, its own word counts, when it is imported.

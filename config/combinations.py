@@ -186,11 +186,16 @@ def _larger_image(config: RunConfig, needs_two: Callable[[str, int], bool]) -> i
     return None
 
 
-def problems_of_model(config: RunConfig) -> Iterator[str]:
-    """A sentence for each reason why the network does not take the run's images, or has no such weights."""
+def problems_of_network(config: RunConfig) -> Iterator[str]:
+    """A sentence for each reason why the network does not take the run's images, or lacks what is asked of it."""
     family = ARCHITECTURES.get(config.model)
     if family and (needed := family.problem_of_size(config.image_size)):
         yield f"run config: 'image-size' is {config.image_size}, but {config.model} needs {needed}."
+    if family and not family.batchnorm and config.batchnorm != "average":
+        yield (
+            f"run config: 'batchnorm' is {config.batchnorm!r}, but a {config.model} has no BatchNorm; it must be"
+            " average."
+        )
     if problem := problem_of_weights(config.model, config.pretrained):
         yield problem
 
