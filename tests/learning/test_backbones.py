@@ -1,5 +1,6 @@
 """Networks that are not ours train with methods of every kind."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from methods.co_teaching import CoTeaching
 from methods.feddecorr import FedDecorr
 from methods.xiao import Xiao
 from task import Compute, build_model, derived_generator
+from tests.fakes import rounds_of, run_in_process
 
 CPU = Compute(torch.device("cpu"), torch.float32)
 LABELS = torch.arange(12) % 3
@@ -46,3 +48,25 @@ def test_a_convnext_learns() -> None:
     config = RunConfig(model="convnext_tiny", image_size=32, batch_size=6, local_epochs=4, learning_rate=0.01)
     report = train_locally(model, IMAGES + NOISE, LABELS, CE(), config, CPU, derived_generator(1, "test"))
     assert report.epoch_losses[-1] < report.epoch_losses[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("timm:vit_tiny_patch16_224", {}),
+        ("timm:vit_tiny_patch16_224", {"trainable": "lora", "trainable_args": "rank=2"}),
+        ("mobilenet_v3_small", {"batchnorm": "local", "payload": "bf16"}),
+        ("mnasnet0_5", {"trainable": "head"}),  # whose loading torchvision restricts
+    ],
+)
+def test_a_run_and_another_that_starts_from_its_model(
+    tmp_path: Path, tiny_sample: Path, name: str, changes: dict[str, Any]
+) -> None:
+    settings: dict[str, Any] = {"data_dir": str(tiny_sample), "model": name, "fraction_train": 0.5, **changes}
+    first = run_in_process(tmp_path, run_name="first", image_size=32, num_server_rounds=2, **settings)
+    assert [line["round"] for line in rounds_of(first) if line["round"]] == [1, 2]
+    weights = str(first / "model.safetensors")
+    larger = run_in_process(
+        tmp_path, run_name="second", image_size=64, num_server_rounds=1, pretrained=weights, **settings
+    )
+    assert rounds_of(larger)[-1]["train-loss"] > 0
