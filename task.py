@@ -14,15 +14,17 @@ from functools import cache, lru_cache
 import torch
 from torch import Tensor, nn
 
+from config import architectures
 from config.run_config import ConfigError
-from models import MODELS
+from models import build, has_batchnorm
 
 # Channel mean and standard deviation of RGB in [0, 1]. `config.choices` has the same names, as for `PRECISIONS`.
 NORMALIZATIONS = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # torchvision's pretrained weights expect these
     "clothing1m": ((0.6959, 0.6537, 0.6371), (0.3113, 0.3192, 0.3214)),  # DivideMix and its successors
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),  # many of timm's weights, ViTs above all
 }
-HEADS = "heads"  # of a network: the module of its further heads
+HEADS = "further_heads"  # of a network: the module of its further heads; torchvision's ViT has `heads` of its own
 Heads = tuple[tuple[str, int], ...]
 CACHED_VALUES = 150_000  # float32 values that a core's cache holds beside the code: one image of 224 pixels
 
@@ -159,25 +161,35 @@ def networks_of(model: nn.Module) -> list[nn.Module]:
 
 
 def classifier(network: nn.Module) -> nn.Linear:
-    """The last linear layer, which turns features into logits; further heads do not count."""
-    heads = getattr(network, HEADS, None)
-    further = set(heads.modules()) if isinstance(heads, nn.Module) else set()
-    return [layer for layer in network.modules() if isinstance(layer, nn.Linear) and layer not in further][-1]
+    """The linear layer that turns features into logits: timm's networks say which, of others it is the last one.
+
+    Further heads and what is inside of adapters do not count.
+    """
+    if isinstance(layer := getattr(network, "get_classifier", lambda: None)(), nn.Linear):
+        return layer
+    layers = [(name, layer) for name, layer in network.named_modules() if isinstance(layer, nn.Linear)]
+    return [layer for name, layer in layers if not {HEADS, "parametrizations"} & set(name.split("."))][-1]
 
 
-def build_model(name: str, num_classes: int, seed: int, networks: int = 1, heads: Heads = ()) -> nn.Module:
+def build_model(
+    name: str, num_classes: int, seed: int, networks: int = 1, heads: Heads = (), image_size: int = 224
+) -> nn.Module:
     """A model with fresh weights, in channels-last layout on the CPU; `Networks` if there are to be several.
 
     The first network is the one that is built alone; the others have other weights.
 
     Args:
-        name: A key of `models.MODELS`.
+        name: A key of `config.architectures.ARCHITECTURES`, or ``timm:`` and a name of timm's.
         num_classes: Outputs of each network.
         seed: The run's.
         networks: How many.
         heads: Names and outputs of further linear layers on the features, which nothing calls but a method's loss.
+        image_size: Side of the input; some networks are built for one size.
+
+    Raises:
+        ConfigError: A network of timm's that there is not, or that cannot be used.
     """
-    built = [_build_network(name, num_classes, seed, number, heads) for number in range(networks)]
+    built = [_build_network(name, num_classes, seed, number, heads, image_size) for number in range(networks)]
     return built[0] if networks == 1 else Networks(built)
 
 
@@ -186,21 +198,31 @@ def needs_two_images(name: str, image_size: int) -> bool:
     """Whether a model cannot train on a single image of this size, because BatchNorm would see one value a channel.
 
     A ResNet leaves one pixel of 32 x 32.
+
+    Raises:
+        ConfigError: One of timm's, which is not installed, or has no such network, or not for such images.
     """
+    if name in architectures.ARCHITECTURES:
+        return architectures.needs_two_images(name, image_size)
     # Not on the meta device, which has shapes alone: it imports torch's compiler, which takes three times as long.
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         try:
-            MODELS[name](2).train()(torch.zeros(1, 3, image_size, image_size))
+            if has_batchnorm(name, image_size):
+                build(name, 2, image_size).train()(torch.zeros(1, 3, image_size, image_size))
+        except ConfigError:
+            raise
         except ValueError as error:
             return "more than 1 value per channel" in str(error)
     return False
 
 
-def _build_network(name: str, num_classes: int, seed: int, number: int, heads: Heads = ()) -> nn.Module:
+def _build_network(
+    name: str, num_classes: int, seed: int, number: int, heads: Heads = (), image_size: int = 224
+) -> nn.Module:
     """Initial weights are drawn from torch's global generator; it is seeded inside a scope and put back."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(seed, "initial weights", *([number] if number else [])))
-        model = MODELS[name](num_classes)
+        model = build(name, num_classes, image_size)
         if heads:
             width = classifier(model).in_features
             model.add_module(HEADS, FurtherHeads({head: nn.Linear(width, outputs) for head, outputs in heads}))

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from config.architectures import TIMM, TIMM_MISSING
 from config.combinations import (
     problems_of_evaluation,
     problems_of_method,
-    problems_of_model,
+    problems_of_network,
     problems_of_optimizer,
     problems_of_privacy,
     problems_of_stopping,
@@ -28,7 +29,7 @@ from config.own_class import module_and_class
 from config.parameters import KnownStrategy, Parameter, fits
 from config.paths import problem_of_output
 from config.resolve import fused_values
-from config.rules import is_absolute
+from config.rules import NAMED_WEIGHTS, is_absolute
 from config.run_config import RunConfig, no_such_key, problem_of
 from data.errors import DataError
 from data.text import one_line, shown
@@ -118,8 +119,6 @@ def _problems_together(config: RunConfig, bad: frozenset[str]) -> Iterator[str]:
             yield problem
     if not {"evaluate-every", "num-server-rounds"} & wrong:
         yield from problems_of_evaluation(config)
-    if not {"trainable", "batchnorm"} & wrong:
-        yield from problems_of_model(config)
     if "val-split" not in wrong:  # a bad rule is 0 here, which ends nothing
         yield from problems_of_stopping(config)
     if not {"num-server-rounds", "strategy-args"} & wrong:
@@ -165,6 +164,8 @@ def _parameters(key: str, name: str) -> Mapping[str, Parameter] | None:
 
 
 def _problems_of_combination(config: RunConfig, wrong: set[str], args: dict[str, dict[str, Any]]) -> Iterator[str]:
+    if not {"model", "image-size", "pretrained", "trainable", "batchnorm"} & wrong:
+        yield from problems_of_network(config)
     if "method" in wrong or config.method not in METHODS:
         return
     # Of a class of the user's, its own word counts, when it is imported.
@@ -229,9 +230,15 @@ def _problem_of_data_dir(config: RunConfig) -> str | None:
 
 def _problem_of_weights(config: RunConfig) -> str | None:
     path = Path(config.pretrained).expanduser()
-    if config.pretrained not in ("none", "imagenet") and not os.path.isfile(path):  # noqa: PTH113
+    if not NAMED_WEIGHTS.fullmatch(config.pretrained) and not os.path.isfile(path):  # noqa: PTH113
         return f"run config: 'pretrained' is '{path}', but there is no such file."
     return None
+
+
+def _problem_of_timm(config: RunConfig) -> str | None:
+    if not config.model.startswith(TIMM) or _is_importable("timm"):
+        return None
+    return f"run config: 'model' is {config.model!r}, {TIMM_MISSING}"
 
 
 def _problem_of_tracking(config: RunConfig) -> str | None:
@@ -273,6 +280,7 @@ def _is_importable(module: str) -> bool:
 FILES: dict[str, Callable[[RunConfig], str | None]] = {
     "output-dir": problem_of_output,
     "data-dir": _problem_of_data_dir,
+    "model": _problem_of_timm,
     "pretrained": _problem_of_weights,
     "tracking": _problem_of_tracking,
     "strategy": lambda config: _problem_of_class("strategy", config.strategy),

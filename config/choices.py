@@ -59,12 +59,6 @@ METHODS = (  # methods; docs/methods.md says what they do
     "ce", "sce", "gce", "forward", "xiao", "feddecorr", "elr", "selfie", "joint-optimization", "fedlsr", "co-teaching",
     "co-teaching-plus", "dividemix", "fednoro", "fedelc", "maskedoptim", "dualoptim",
 )  # fmt: skip
-MODELS = {  # models
-    "cnn": "a tiny one for quick trials",
-    "resnet18": "11 million parameters",
-    "resnet34": "21 million",
-    "resnet50": "24 million",
-}
 TRAINABLES = {  # learning.trainable
     "all": "",
     "head": "the last layer alone, on frozen features",
@@ -78,6 +72,7 @@ BATCHNORMS = {  # learning.network
 NORMALIZATIONS = {  # task
     "imagenet": "what torchvision's pretrained weights expect",
     "clothing1m": "the dataset's own",
+    "half": "a mean and deviation of 0.5, which many of timm's weights expect",
 }
 OPTIMIZERS = {"sgd": "", "adamw": ""}  # learning.optimizer
 LR_SCHEDULES = {  # learning.schedule

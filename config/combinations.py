@@ -1,11 +1,17 @@
 """Which methods, strategies and other settings are incompatible, and why; checked before a run starts."""
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from config.architectures import ARCHITECTURES, TIMM, needs_two_images, weights_of
 from config.errors import ConfigError
 from config.known import METHODS, STRATEGIES
+from config.rules import NAMED_WEIGHTS
 from config.run_config import RunConfig
+from data.text import shown
+
+ALIASES = {"imagenet": "IMAGENET1K_V1"}  # of names of weights
 
 
 def check_combination(config: RunConfig, method: Any, strategy: Any) -> None:
@@ -90,15 +96,6 @@ def problems_of_privacy(config: RunConfig, strategy: Any) -> Iterator[str]:
         )
 
 
-def problems_of_model(config: RunConfig) -> Iterator[str]:
-    """A sentence for each pair of keys of the model that do not go together."""
-    if config.trainable != "all" and config.batchnorm == "local":
-        yield (
-            f"run config: 'batchnorm' is 'local', but 'trainable' is {config.trainable!r}, which freezes all of"
-            " BatchNorm; it must be average or frozen, which are the same there."
-        )
-
-
 def problems_of_evaluation(config: RunConfig) -> Iterator[str]:
     """A sentence if no round but the last could be evaluated by its number."""
     if config.evaluate_every > config.num_server_rounds:
@@ -164,20 +161,10 @@ def problems_of_values(config: RunConfig, args: Mapping[str, Mapping[str, Any]])
         )
     if problem := problem_of_single_images(config, ()):
         yield problem
-    if config.pretrained == "imagenet" and config.model == "cnn":  # of a model of the user's, its loader knows
-        yield (
-            f"run config: 'pretrained' is 'imagenet', but there are no such weights for the 'model' {config.model}; it"
-            " must be none or a file, or the 'model' a ResNet."
-        )
-
-
-def resnet_needs_two_images(model: str, image_size: int) -> bool:
-    """What `task.needs_two_images` finds for the models of this app: a ResNet halves five times."""
-    return model.startswith("resnet") and image_size <= 32
 
 
 def problem_of_single_images(
-    config: RunConfig, sizes: Iterable[int], needs_two: Callable[[str, int], bool] = resnet_needs_two_images
+    config: RunConfig, sizes: Iterable[int], needs_two: Callable[[str, int], bool] = needs_two_images
 ) -> str | None:
     """Why BatchNorm would refuse a batch of one image, in one sentence; None if there is none, or it would not.
 
@@ -189,9 +176,7 @@ def problem_of_single_images(
     alone = next((size for size in sizes if not config.drop_last and size % config.batch_size == 1), None)
     if (config.batch_size > 1 and alone is None) or not needs_two(config.model, config.image_size):
         return None
-    # A model of the user's may need two images of any size, and each size takes a forward pass to try.
-    sizes_tried = [*range(config.image_size + 1, config.image_size + 9), 2 * config.image_size, 4 * config.image_size]
-    larger = next((size for size in sizes_tried if not needs_two(config.model, size)), None)
+    larger = _larger_image(config, needs_two)
     changes = [f"an 'image-size' of at least {larger}"] if larger else []
     if config.batch_size == 1:
         changes.insert(0, "a 'batch-size' of at least 2 with drop-last=true")
@@ -203,4 +188,50 @@ def problem_of_single_images(
     return (  # short enough for the log of the roll call
         f"run config: 'batch-size' {why}; a {config.model} cannot train on one image at 'image-size'"
         f" {config.image_size}: set {', or '.join(changes)}."
+    )
+
+
+def _larger_image(config: RunConfig, needs_two: Callable[[str, int], bool]) -> int | None:
+    """The side from which on a single image will do; None if none is known."""
+    if config.model in ARCHITECTURES:
+        return ARCHITECTURES[config.model].alone + 1
+    # timm's may need two images of any size, and each size takes a forward pass to try.
+    for size in (*range(config.image_size + 1, config.image_size + 9), 2 * config.image_size, 4 * config.image_size):
+        with contextlib.suppress(ConfigError):  # it may not take images of every size
+            if not needs_two(config.model, size):
+                return int(size)
+    return None
+
+
+def problems_of_network(config: RunConfig) -> Iterator[str]:
+    """A sentence for each reason why the network does not take the run's images, or lacks what is asked of it."""
+    family = ARCHITECTURES.get(config.model)
+    if family and (needed := family.problem_of_size(config.image_size)):
+        yield f"run config: 'image-size' is {config.image_size}, but {config.model} needs {needed}."
+    if family and not family.batchnorm and config.batchnorm != "average":
+        yield (
+            f"run config: 'batchnorm' is {config.batchnorm!r}, but a {config.model} has no BatchNorm; it must be"
+            " average."
+        )
+    if config.trainable != "all" and config.batchnorm == "local":
+        yield (
+            f"run config: 'batchnorm' is 'local', but 'trainable' is {config.trainable!r}, which freezes all of"
+            " BatchNorm; it must be average or frozen, which are the same there."
+        )
+    if problem := problem_of_weights(config.model, config.pretrained):
+        yield problem
+
+
+def problem_of_weights(model: str, pretrained: str) -> str | None:
+    """Why a network has no weights of this name, in one sentence; None if it has, or if they are none or a file."""
+    if pretrained == "none" or not NAMED_WEIGHTS.fullmatch(pretrained):
+        return None
+    named = weights_of(model)
+    known = ["DEFAULT"] if model.startswith(TIMM) else ["DEFAULT", *named] if named else []
+    if ALIASES.get(pretrained, pretrained) in known:
+        return None
+    also = "" if known else ", or the 'model' one of torchvision's or timm's"
+    return (
+        f"run config: 'pretrained' is {shown(pretrained)}, but there are no such weights for the 'model' {model}; it"
+        f" must be {', '.join(['none', *known])} or a file{also}."
     )

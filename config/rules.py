@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from config.architectures import ARCHITECTURES, TIMM_NAME
+
 MOST = 1e9  # numbers without a limit of their own stop here: larger ones overflow, in float32 or in a clock
 MOST_SEED = 2**63 - 1  # what a message can carry
 LONGEST_PATH, LONGEST_NAME = 4096, 255  # bytes, on Linux
@@ -109,13 +111,20 @@ def true_or_false() -> Rule:
     return Rule("true or false", lambda value: True, source="true_or_false()")
 
 
-def closest(value: object, names: Iterable[str]) -> str:
-    """The end of a sentence that names the most similar of `names`; empty if none is similar."""
+def closest(value: object, names: Iterable[str], before: str = "") -> str:
+    """The end of a sentence that names the most similar of `names`, after what stands `before` all of them.
+
+    It is empty if none is similar. Hyphens and underscores do not count: `resnet_50` is `resnet50`.
+    """
     if not isinstance(value, str) or len(value) > 80:
         return ""
-    known = {name.lower(): name for name in names}
-    found = difflib.get_close_matches(value.lower().replace("_", "-"), known, 1, 0.6)
-    return f" (did you mean {known[found[0]]!r}?)" if found else ""
+    known = {_squeezed(name): name for name in names}
+    found = difflib.get_close_matches(_squeezed(value), known, 1, 0.6)
+    return f" (did you mean {before + known[found[0]]!r}?)" if found else ""
+
+
+def _squeezed(name: str) -> str:
+    return re.sub(r"[-_ ]", "", name.lower())
 
 
 def is_encodable(value: str) -> bool:
@@ -156,11 +165,24 @@ RESUMABLE = Rule(
     "auto, or the absolute path of a run's folder or of a checkpoint in it",
     lambda value: value in ("", "auto") or is_absolute(value),
 )
+NAMED_WEIGHTS = re.compile(r"none|imagenet|[A-Z][A-Z0-9_]*")  # which of them a model has, `config.combinations` knows
 WEIGHTS = Rule(
-    "none, imagenet, or the absolute path of a .safetensors, .pt or .pth file",
+    "none, imagenet, DEFAULT, a name of torchvision's such as IMAGENET1K_V2, or the absolute path of a .safetensors,"
+    " .pt or .pth file",
     lambda value: (
-        value in ("none", "imagenet") or (Path(value).suffix in (".safetensors", ".pt", ".pth") and is_absolute(value))
+        NAMED_WEIGHTS.fullmatch(value) is not None
+        or (Path(value).suffix in (".safetensors", ".pt", ".pth") and is_absolute(value))
     ),
+    "none, imagenet (`IMAGENET1K_V1`), DEFAULT, a name of torchvision's such as `IMAGENET1K_V2`, or the absolute path"
+    " of a .safetensors, .pt or .pth file",
+    names=("none", "imagenet", "DEFAULT", "IMAGENET1K_V1", "IMAGENET1K_V2"),
+)
+MODEL = Rule(
+    "cnn, a network of torchvision such as resnet50, or timm:NAME; docs/models.md has them all",
+    lambda value: value in ARCHITECTURES or TIMM_NAME.fullmatch(value) is not None,
+    "cnn, one of torchvision's, such as resnet50 or convnext_tiny, or `timm:NAME`"
+    " ([docs/models.md](models.md) has them all)",
+    names=tuple(ARCHITECTURES),
 )
 TRANSITION = Rule(
     "estimate, clothing1m, or the absolute path of a file on the server",

@@ -15,6 +15,7 @@ from config.errors import ConfigError as ConfigError
 from config.named import kebab
 from config.parameters import as_type_of, fits
 from config.rules import (
+    MODEL,
     MOST,
     MOST_SEED,
     NAME,
@@ -210,10 +211,8 @@ class RunConfig:
         "parameters of the method, for instance `label-smoothing=0.1`",
     )
 
-    model: str = _key("model", "resnet50", choice(choices.MODELS), "the network: a ResNet of torchvision, or `cnn`")
-    pretrained: str = _key(
-        "model", "none", WEIGHTS, "initial weights ([docs/running.md](running.md#pretrained-weights))"
-    )
+    model: str = _key("model", "resnet50", MODEL, "the network")
+    pretrained: str = _key("model", "none", WEIGHTS, "initial weights ([docs/models.md](models.md#pretrained-weights))")
     trainable: str = _key(
         "model",
         "all",

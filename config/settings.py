@@ -1,9 +1,10 @@
 """Writes what other files say about the keys of a run: the tables of docs/settings.md, the config of pyproject.toml.
 
-    python -m config.settings --write   after a change in config/run_config.py or config/choices.py
+    python -m config.settings --write   after a change in config/run_config.py, choices.py or architectures.py
     python -m config.settings --check   exit 1, and name what differs
 
-All of it comes from the fields of `RunConfig`. The rest of both files stays as it is.
+All of it comes from the fields of `RunConfig`, but the table of networks in docs/models.md, which comes from
+`config.architectures`. The rest of these files stays as it is.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+from config.architectures import FAMILIES, Family
 from config.run_config import RunConfig, Value
 from data.outputs import check_output
 
@@ -102,11 +104,53 @@ def in_pyproject(text: str, keys: list[Key]) -> str:
     return _replaced(rf"^{re.escape(table)}\n.*?(?=^\[)", f"{table}\n" + "\n\n".join(blocks) + "\n\n", text, table)
 
 
-WRITTEN: dict[str, Callable[[str, list[Key]], str]] = {"docs/settings.md": in_page, "pyproject.toml": in_pyproject}
+def in_models_page(text: str, keys: list[Key]) -> str:
+    """docs/models.md with the table of networks between its two comments.
+
+    Raises:
+        ValueError: The comments are missing.
+    """
+    header = "| networks | `model` | smallest side | BatchNorm | draws | weights | good to know |"
+    rows = [header, "|---|---|---|---|---|---|---|", *map(_row, FAMILIES)]
+    opening, closing = "<!-- models -->", "<!-- /models -->"
+    block = "\n".join([opening, *rows, closing])
+    return _replaced(f"{opening}\n.*?{closing}", block, text, f"lines {opening} and {closing}")
+
+
+def _row(family: Family) -> str:
+    side = f"{family.smallest}" + (f", and a multiple of {family.multiple}" if family.multiple > 1 else "")
+    batchnorm = "yes" if family.batchnorm else "no"
+    if family.alone:
+        batchnorm += f"; two images a batch up to {family.alone}"
+    cells = [
+        family.title, ", ".join(f"`{name}`" for name in family.names), side, batchnorm,
+        "yes" if family.draws else "no", _weights(family), family.about,
+    ]  # fmt: skip
+    return f"| {' | '.join(cells)} |"
+
+
+def _weights(family: Family) -> str:
+    """The weights of all, or each kind with the names that have it."""
+    kinds: dict[tuple[str, ...], list[str]] = {}
+    for name, weights in family.names.items():
+        kinds.setdefault(weights, []).append(name)
+    said = {kind: ", ".join(one.removeprefix("IMAGENET1K_") for one in kind) or "none" for kind in kinds}
+    if len(kinds) == 1:
+        return said[next(iter(kinds))]
+    usual = max(kinds, key=lambda kind: len(kinds[kind]))
+    others = [f"{', '.join(kinds[kind])}: {said[kind]}" for kind in kinds if kind != usual]
+    return "; ".join([said[usual], *others])
+
+
+WRITTEN: dict[str, Callable[[str, list[Key]], str]] = {
+    "docs/settings.md": in_page,
+    "docs/models.md": in_models_page,
+    "pyproject.toml": in_pyproject,
+}
 
 
 def differences(root: Path = ROOT, *, write: bool = False) -> list[str]:
-    """The lines that are (-) and should be (+) in both files, file by file; none if all is well.
+    """The lines that are (-) and should be (+) in these files, file by file; none if all is well.
 
     Args:
         root: The checkout.
@@ -144,9 +188,7 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
     if write or not found:
         return 0
     print(*found, sep="\n")
-    print(
-        "These lines are not what config/run_config.py says; run `python -m config.settings --write`.", file=sys.stderr
-    )
+    print("These lines are not what config/ says; run `python -m config.settings --write`.", file=sys.stderr)
     return 1
 
 

@@ -80,7 +80,7 @@ def build(spec: NetworkSpec) -> nn.Module:
         ConfigError: Pretrained weights, or the layers that `trainable-args` names, are not there or do not fit.
     """
     trainable: Trainable = build_named("trainable", TRAINABLES, spec.trainable, spec.trainable_args)
-    model = build_model(spec.model, spec.num_classes, spec.seed, spec.networks, spec.heads)
+    model = build_model(spec.model, spec.num_classes, spec.seed, spec.networks, spec.heads, spec.image_size)
     load_pretrained(model, spec.model, spec.pretrained)
     for number, network in enumerate(networks_of(model)):
         trainable.prepare(network, derived_generator(spec.seed, "initial adapters", number))

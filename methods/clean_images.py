@@ -68,7 +68,7 @@ def type_logits(batch: Batch, visit: Visit, trunk: str) -> Tensor:
     """(batch, 3) float32 logits of noise types."""
     features = batch.views[0][0].features
     assert features is not None
-    head = visit.networks[0].get_submodule(f"heads.{HEAD}")
+    head = visit.networks[0].get_submodule(f"further_heads.{HEAD}")
     return cast(Tensor, head(features if trunk == "both" else features.detach()))
 
 

@@ -1,18 +1,46 @@
-"""The networks that can be trained, by name; `config.choices` has the same names.
+"""The networks that can be trained: ours, torchvision's and timm's; `config.architectures` has the names."""
 
-Each is a function from the number of classes to a network with fresh weights.
-"""
+from importlib import import_module
 
-from collections.abc import Callable
-
+import torch
 from torch import nn
 
-from models.resnet import resnet
-from models.small_cnn import small_cnn
+from config.architectures import ARCHITECTURES, TIMM
 
-MODELS: dict[str, Callable[[int], nn.Module]] = {
-    "cnn": small_cnn,
-    "resnet18": resnet("resnet18"),
-    "resnet34": resnet("resnet34"),
-    "resnet50": resnet("resnet50"),
-}
+
+def build(name: str, num_classes: int, image_size: int) -> nn.Module:
+    """A network with fresh weights, drawn from torch's global generator.
+
+    Args:
+        name: A key of `config.architectures.ARCHITECTURES`, or ``timm:`` and a name of timm's.
+        num_classes: Outputs.
+        image_size: Side of the input; it matters to networks that are built for one size.
+
+    Raises:
+        ConfigError: A network of timm's that there is not, or that cannot be used.
+    """
+    if name.startswith(TIMM):
+        from models import from_timm
+
+        return from_timm.build(name, num_classes, image_size)
+    if module := ARCHITECTURES[name].module:
+        network: nn.Module = getattr(import_module(module), name)(num_classes)
+        return network
+    from models import from_torchvision
+
+    return from_torchvision.build(name, num_classes, image_size)
+
+
+def has_batchnorm(name: str, image_size: int) -> bool:
+    """Whether a network has BatchNorm; one of timm's is built for the answer, without memory for its weights.
+
+    Raises:
+        ConfigError: timm has no such network.
+    """
+    if name in ARCHITECTURES:
+        return ARCHITECTURES[name].batchnorm
+    from models import from_timm
+
+    with torch.device("meta"):
+        network: nn.Module = from_timm.created(name, 2, image_size)
+    return any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in network.modules())

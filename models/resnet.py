@@ -150,3 +150,16 @@ def _initialise(network: ResNet) -> None:
             nn.init.zeros_(block.bn2.weight)
         elif isinstance(block, Bottleneck):
             nn.init.zeros_(block.bn3.weight)
+
+
+# What `models.build` calls.
+resnet18 = resnet("resnet18")
+resnet34 = resnet("resnet34")
+resnet50 = resnet("resnet50")
+resnet101 = resnet("resnet101")
+resnet152 = resnet("resnet152")
+resnext50_32x4d = resnet("resnext50_32x4d")
+resnext101_32x8d = resnet("resnext101_32x8d")
+resnext101_64x4d = resnet("resnext101_64x4d")
+wide_resnet50_2 = resnet("wide_resnet50_2")
+wide_resnet101_2 = resnet("wide_resnet101_2")

@@ -6,7 +6,7 @@ from itertools import pairwise
 from torch import nn
 
 
-def small_cnn(num_classes: int) -> nn.Module:
+def cnn(num_classes: int) -> nn.Module:
     """A network of some 25,000 parameters with BatchNorm, for quick trials and for measuring all but convolutions.
 
     Three stages of 16, 32 and 64 channels halve the image each; their average goes into ``fc``, named as a ResNet's.

@@ -47,7 +47,15 @@ from server_app.roll_call import call_roll, call_roll_again, introduce
 from server_app.rounds import RoundLoop
 from server_app.run_lock import RunLock
 from server_app.server_training import ServerTraining
-from server_app.startup_log import gather, log_resources, log_run, roll_table, warn_of_learning_rate, warn_of_weights
+from server_app.startup_log import (
+    gather,
+    log_resources,
+    log_run,
+    roll_table,
+    warn_of_learning_rate,
+    warn_of_normalization,
+    warn_of_weights,
+)
 from server_app.stopping import resumable
 from server_app.strategies.parameters_only import keep_apart
 from server_app.strategy import check_needs, check_privacy, make_strategy, restore, sampled_clients
@@ -116,6 +124,7 @@ def _run(grid: Grid, context: Context, lock: RunLock, recorder: Recorder) -> Non
     warn_of_weights(members)
     if not resumed:
         warn_of_learning_rate(config, method, set_by_user)
+        warn_of_normalization(config)
     for line in left_out(members):
         log(WARNING, "%s", line)
     sampled = sampled_clients(strategy, len(members))

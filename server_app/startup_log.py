@@ -18,6 +18,7 @@ from data.confusion import MANY_CLASSES
 from data.release import Release
 from data.text import label
 from learning.method import Method
+from learning.pretrained import warnings_of_normalization
 from learning.schedule import rates
 from server_app.grid import is_remote
 from server_app.members import Member
@@ -226,6 +227,12 @@ def warn_of_weights(members: Sequence[Member]) -> None:
 def warn_of_learning_rate(config: RunConfig, method: Method, set_by_user: Container[str]) -> None:
     """Warn of a preset's learning rate that does not suit the method, unless the user set it."""
     for line in advice_on_learning_rate(config, method, set_by_user):
+        log(WARNING, "%s", line)
+
+
+def warn_of_normalization(config: RunConfig) -> None:
+    """Warn of pretrained weights that were trained on inputs of another mean and deviation."""
+    for line in warnings_of_normalization(config):
         log(WARNING, "%s", line)
 
 

@@ -16,7 +16,7 @@ WITHOUT = {
     "data": {"flwr", "ray", *LAYERS},
     "deploy": {"flwr", "ray", "torch", *LAYERS} - {"data"},
     "config": {"flwr", "ray", "torch"},
-    "models": {"flwr", "ray", "torchvision"},
+    "models": {"flwr", "ray"},  # tests/client_app/test_imports.py: torchvision and timm when they build a network
     "task": {"flwr", "ray", "torchvision"},
     "learning": {"flwr", "ray", "simulation", "messages"},
     "messages": {"simulation", "torch"},

@@ -210,7 +210,7 @@ def test_half_precision_needs_a_gpu() -> None:
 def test_further_heads_change_nothing_else() -> None:
     alone, headed = build_model("cnn", 3, seed=1), build_model("cnn", 3, seed=1, heads=(("types", 4), ("more", 2)))
     state = headed.state_dict()
-    names = [f"heads.{head}.{kind}" for head in ("types", "more") for kind in ("weight", "bias")]
+    names = [f"further_heads.{head}.{kind}" for head in ("types", "more") for kind in ("weight", "bias")]
     assert list(state) == [*alone.state_dict(), *names]
     assert all(torch.equal(state[name], value) for name, value in alone.state_dict().items())
     assert [tuple(state[name].shape) for name in names] == [(4, 64), (4,), (2, 64), (2,)]
@@ -223,14 +223,14 @@ def test_further_heads_change_nothing_else() -> None:
 
 def test_each_of_several_networks_has_heads_of_its_own() -> None:
     several = build_model("cnn", 3, seed=1, networks=2, heads=(("types", 4),))
-    first, second = (network.get_parameter("heads.types.weight") for network in networks_of(several))
+    first, second = (network.get_parameter("further_heads.types.weight") for network in networks_of(several))
     assert not torch.equal(first, second)
     assert all(classifier(network).out_features == 3 for network in networks_of(several))
 
 
 def test_evaluation_does_not_ask_further_heads() -> None:
     headed = build_model("cnn", 3, seed=1, heads=(("types", 4),))
-    headed.get_submodule("heads.types").register_forward_hook(lambda *_: pytest.fail("a head was asked"))
+    headed.get_submodule("further_heads.types").register_forward_hook(lambda *_: pytest.fail("a head was asked"))
     images = np.zeros((4, 16, 16, 3), np.uint8)
     found = evaluate(headed, images, np.arange(4) % 3, CPU, "imagenet")
     assert found.confusion.shape == (3, 3)

@@ -4,7 +4,18 @@ from pathlib import Path
 
 from tests.forks import failed_forks
 
-HEAVY = ("torch._dynamo", "torch._inductor", "torchvision", "sympy", "triton", "sklearn", "scipy", "matplotlib", "ray")
+HEAVY = (
+    "torch._dynamo",
+    "torch._inductor",
+    "torchvision",
+    "timm",
+    "sympy",
+    "triton",
+    "sklearn",
+    "scipy",
+    "matplotlib",
+    "ray",
+)
 CHECK = f"""
 import sys, torch
 torch.set_num_threads(1)  # threads that spin make tiny networks slow on a busy machine

@@ -17,7 +17,6 @@ from learning.sound_images import LEAVES_OUT
 from learning.trainable import TRAINABLES
 from messages.payload import PAYLOADS
 from methods import METHODS
-from models import MODELS
 from server_app.callbacks.tracking import TRACKERS
 from server_app.privacy.clipping_norms import PRIVACY
 from server_app.strategies import STRATEGIES
@@ -30,7 +29,6 @@ IMPLEMENTED: dict[str, Iterable[str]] = {
     "LABEL_NOISES": NOISES,
     "LR_SCHEDULES": SCHEDULES,
     "METHODS": METHODS,
-    "MODELS": MODELS,
     "NORMALIZATIONS": NORMALIZATIONS,
     "OPTIMIZERS": OPTIMIZERS,
     "PARTITIONS": [*PARTITIONS, "file"],

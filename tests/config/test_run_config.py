@@ -37,7 +37,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
         ("drop-last", 1, "true or false"),
         ("image-size", 8, "from 16 to 1024"),
         ("precision", "fp8", "one of auto, fp32, tf32, bf16, fp16"),
-        ("model", "resnet51", "one of cnn, resnet18, resnet34, resnet50"),
+        ("model", "resnet51", "cnn, a network of torchvision such as resnet50, or timm:NAME"),
         ("train-split", "clean_train", "one of noisy, noisy-mini, clean"),
         ("pretrained", "weights.safetensors", "absolute path"),
         ("pretrained", "/weights.bin", ".safetensors, .pt or .pth"),

@@ -164,18 +164,15 @@ def test_the_rules_that_the_page_on_keys_names_allow_what_it_says() -> None:
 def test_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
     names, task = run(DOCS / "adding-a-model.md"), _module("task.py")
     names["test_tiny_vgg_learns"]()
-    monkeypatch.setitem(task.MODELS, "tiny_vgg", names["tiny_vgg"])
-    monkeypatch.setitem(task.MODELS, "regnet", names["regnet"])
-    for name in ("tiny_vgg", "regnet"):
-        model = task.build_model(name, 5, seed=1)
-        assert task.classifier(model) is model.fc
-        assert model.fc.out_features == 5
-
-
-def test_other_resnets_need_only_their_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    task = _module("task.py")
-    monkeypatch.setitem(task.MODELS, "wide_resnet50_2", _module("models/__init__.py").resnet("wide_resnet50_2"))
-    assert task.classifier(task.build_model("wide_resnet50_2", 5, seed=1)).out_features == 5
+    module: Any = ModuleType("models.tiny_vgg")
+    module.tiny_vgg = names["tiny_vgg"]
+    monkeypatch.setitem(sys.modules, "models.tiny_vgg", module)
+    monkeypatch.setitem(_module("config/architectures.py").ARCHITECTURES, "tiny_vgg", names["TINY_VGG"])
+    model = task.build_model("tiny_vgg", 5, seed=1)
+    assert task.classifier(model) is model.fc
+    assert model.fc.out_features == 5
+    assert _module("config/run_config.py").RunConfig(model="tiny_vgg").model == "tiny_vgg"
+    _module("tests/models/test_architectures.py").check_as_described("tiny_vgg")
 
 
 def test_an_optimiser_and_a_schedule(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -243,12 +243,15 @@ def test_a_client_weighs_as_many_images_as_it_used(
 def test_further_heads_are_not_the_classifier() -> None:
     plain, model = build_model("resnet18", 5, seed=1), build_model("resnet18", 5, seed=1, heads=(("types", 3),))
     assert classifier(model).out_features == 5
-    assert set(model.state_dict()) - set(plain.state_dict()) == {"heads.types.weight", "heads.types.bias"}
+    assert set(model.state_dict()) - set(plain.state_dict()) == {
+        "further_heads.types.weight",
+        "further_heads.types.bias",
+    }
     for name, value in plain.state_dict().items():
         assert torch.equal(value, model.state_dict()[name])
     inputs = torch.rand(2, 3, 32, 32)
     with features_of(model, wanted=True) as features:
         logits = model.eval()(inputs)
     assert torch.equal(logits, plain.eval()(inputs))
-    types = model.get_submodule("heads.types")(features[0])
+    types = model.get_submodule("further_heads.types")(features[0])
     assert types.shape == (2, 3)

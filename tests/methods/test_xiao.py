@@ -36,7 +36,7 @@ class Headed(nn.Module):
         with torch.no_grad():
             head.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]))
             head.bias.copy_(torch.tensor(types, dtype=torch.float64).log())
-        self.heads = nn.ModuleDict({"noise_types": head})
+        self.further_heads = nn.ModuleDict({"noise_types": head})
 
 
 def _begun(labels: Tensor, matrix: list[list[float]] = CM, types: list[float] = TYPES, **values: Any) -> Visit:
@@ -51,7 +51,7 @@ def _loss(method: Xiao, visit: Visit, logits: Tensor, features: Tensor | None = 
 
 
 def _head(visit: Visit) -> nn.Linear:
-    head = visit.networks[0].get_submodule("heads.noise_types")
+    head = visit.networks[0].get_submodule("further_heads.noise_types")
     assert isinstance(head, nn.Linear)
     return head
 
@@ -199,7 +199,7 @@ def test_a_visit_moves_the_head_in_stage_2_alone_and_never_waits(server_round: i
     assert counts["aten::_local_scalar_dense"] == 3  # 18 steps
     assert counts["aten::nonzero"] == 0
     after = network.state_dict()
-    for name in ("heads.noise_types.weight", "heads.noise_types.bias"):
+    for name in ("further_heads.noise_types.weight", "further_heads.noise_types.bias"):
         assert torch.equal(before[name], after[name]) != moves
     assert not torch.equal(before["fc.weight"], after["fc.weight"])
 

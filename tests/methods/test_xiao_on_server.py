@@ -26,7 +26,7 @@ from tests.batches_of import Y, Z, batch_of, visit_of
 from tests.fakes import run_in_process
 
 CPU = Compute(torch.device("cpu"), torch.float32)
-HEAD = "heads.noise_types."
+HEAD = "further_heads.noise_types."
 
 
 def prepared(release: Path, args: str = "", **values: Any) -> XiaoOnServer:

@@ -13,7 +13,7 @@ from tests.fakes import CutOffError, cut_off_in, outcome_of, rounds_of, run_in_p
 from tests.methods.test_xiao_on_server import prepared, relabelled
 
 QUICK = "clean-epochs=2 type-epochs=2"
-HEAD = "heads.noise_types."
+HEAD = "further_heads.noise_types."
 
 
 def _run(out: Path, sample: Path, **changes: Any) -> Path:

@@ -14,7 +14,7 @@ from torchvision.ops import StochasticDepth
 from client_app.app import app as client_app
 from config.run_config import ConfigError
 from learning.replica import kept_replica
-from models import MODELS
+from models import small_cnn
 from tests.fakes import CutOffError, cut_off_in, rounds_of, run_in_process
 from tests.server_app.test_resume import assert_same_run, settings
 
@@ -43,7 +43,7 @@ class Drawing(nn.Module):
 @pytest.fixture
 def _drawing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     kept_replica.cache_clear()
-    monkeypatch.setitem(MODELS, "cnn", Drawing)
+    monkeypatch.setattr(small_cnn, "cnn", Drawing)
     yield
     kept_replica.cache_clear()
 

@@ -9,14 +9,11 @@ from typing import Any
 import pytest
 from flwr.app import ArrayRecord, Message, MetricRecord
 
-from config.combinations import resnet_needs_two_images
 from learning.evaluation import Evaluation
-from models import MODELS
 from server_app.callbacks import RoundResult
 from server_app.callbacks.failure_gate import FailureGate
 from server_app.stopping import RunStoppedError
 from server_app.strategies.fedavg import StreamingFedAvg
-from task import needs_two_images
 from tests.fakes import rounds_of, run_in_process
 
 ROOT = Path(__file__).parents[2]
@@ -137,12 +134,6 @@ def test_a_strategy_need_not_report_the_loss(
     mine = run_in_process(tmp_path, strategy="silent:Silent", run_name="mine", **settings)
     ours = run_in_process(tmp_path, strategy="fedavg", run_name="ours", **settings)
     assert rounds_of(mine)[0]["train-loss"] == rounds_of(ours)[0]["train-loss"] > 0
-
-
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("size", [16, 32, 33])
-def test_which_models_need_two_images(model: str, size: int) -> None:
-    assert needs_two_images(model, size) is resnet_needs_two_images(model, size)
 
 
 def test_a_batch_of_one_image_is_refused_with_advice_that_works(tmp_path: Path, tiny_sample: Path) -> None:
