@@ -52,8 +52,8 @@ from server_app.startup_log import (
     log_resources,
     log_run,
     roll_table,
+    warn_of_initial_weights,
     warn_of_learning_rate,
-    warn_of_normalization,
     warn_of_weights,
 )
 from server_app.stopping import resumable
@@ -124,7 +124,7 @@ def _run(grid: Grid, context: Context, lock: RunLock, recorder: Recorder) -> Non
     warn_of_weights(members)
     if not resumed:
         warn_of_learning_rate(config, method, set_by_user)
-        warn_of_normalization(config)
+        warn_of_initial_weights(config)
     for line in left_out(members):
         log(WARNING, "%s", line)
     sampled = sampled_clients(strategy, len(members))

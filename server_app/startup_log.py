@@ -230,10 +230,16 @@ def warn_of_learning_rate(config: RunConfig, method: Method, set_by_user: Contai
         log(WARNING, "%s", line)
 
 
-def warn_of_normalization(config: RunConfig) -> None:
-    """Warn of pretrained weights that were trained on inputs of another mean and deviation."""
+def warn_of_initial_weights(config: RunConfig) -> None:
+    """Warn of pretrained weights that were trained on inputs of another mean and deviation, and of missing ones."""
     for line in warnings_of_normalization(config):
         log(WARNING, "%s", line)
+    if config.trainable != "all" and config.pretrained == "none":
+        log(
+            WARNING,
+            "'trainable' is '%s' and 'pretrained' is 'none': the weights that do not train stay as they were drawn.",
+            config.trainable,
+        )
 
 
 def alone(facts: Facts) -> list[str]:
