@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 from torch import nn
@@ -19,13 +19,16 @@ class Replica:
 
     Attributes:
         model: Its shared weights are overwritten by each visit.
-        frozen: Hash of what does not travel, see `learning.shared_state.frozen_digest`.
     """
 
-    def __init__(self, model: nn.Module, frozen: str) -> None:
+    def __init__(self, model: nn.Module) -> None:
         self.model = model
-        self.frozen = frozen
         self._optimizers: dict[tuple[str, str], LocalOptimizer] = {}  # one at most
+
+    @cached_property
+    def frozen(self) -> str:
+        """Hash of what does not travel, see `learning.shared_state.frozen_digest`."""
+        return frozen_digest(self.model)
 
     def optimizer(self, config: RunConfig) -> LocalOptimizer:
         """The one that `optimizer` and `optimizer-args` ask for; another one takes its place, and its memory."""
@@ -42,13 +45,11 @@ def kept_replica(spec: NetworkSpec, device: torch.device, compiled: bool) -> Rep
 
     A compiled model is compiled at its first batch. Its parameters keep their names and memory.
     """
-    model = build(spec)
-    frozen = frozen_digest(model)
-    model = model.to(device)
+    model = build(spec).to(device)
     if compiled:
         for network in networks_of(model):
             network.compile(dynamic=False)
-    return Replica(model, frozen)
+    return Replica(model)
 
 
 def check_compiler() -> None:
