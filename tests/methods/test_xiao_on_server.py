@@ -119,7 +119,7 @@ def test_too_few_that_can_be_read_are_refused_before_round_1(tiny_sample: Path, 
 def test_the_servers_loss_by_hand() -> None:
     """Two images, of which the second has a known type."""
     network = nn.Module()
-    network.heads = nn.ModuleDict({"noise_types": nn.Identity()})  # features are the types' logits
+    network.further_heads = nn.ModuleDict({"noise_types": nn.Identity()})  # features are the types' logits
     visit, features = visit_of(Y, networks=[network]), torch.tensor([[9.0, 1.0, 1.0], [0.0, 1.0, 2.0]])
     goal = OnCleanImages(torch.tensor([UNKNOWN, 1]), 0.1, 0.5, "both")
     goal.begin(visit)

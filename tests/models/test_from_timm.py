@@ -6,6 +6,7 @@ import sys
 import pytest
 import timm
 import torch
+from torch import nn
 
 from config.check import examine
 from config.errors import ConfigError
@@ -82,3 +83,20 @@ def test_without_timm_a_sentence_says_how_to_install_it(monkeypatch: pytest.Monk
     (problem,) = examine({"model": VIT})[1]
     assert "or `pip install timm`" in problem
     assert is_a_sentence(problem)
+
+
+class Named(nn.Module):
+    """A network whose classifier is not its last linear layer, and which says so as timm's do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(4, 3)
+        self.projection = nn.Linear(4, 4)
+
+    def get_classifier(self) -> nn.Module:
+        return self.head
+
+
+def test_a_network_that_names_its_classifier_is_believed() -> None:
+    network = Named()
+    assert classifier(network) is network.head
