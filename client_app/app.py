@@ -33,6 +33,7 @@ from messages.fingerprint import running_code
 from messages.payload import is_packed, unpack
 from methods import build_method
 from methods.scores import counts
+from models import check_installed
 from simulation.machine import machine
 from simulation.patches import prepare_simulation
 from simulation.pinned_app import PinnedClientApp
@@ -83,6 +84,7 @@ def query(message: Message, context: Context) -> Message:
     Everything that training needs is checked here, so that a bad setting ends the run before it starts.
     """
     config, site = _read(message, context)
+    check_installed(config.model)
     split = local_data.training_data(site, config)
     evaluated_on = len(local_data.evaluation_data(site, config).labels) if config.fraction_evaluate > 0 else 0
     method = build_method(config)

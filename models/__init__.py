@@ -31,6 +31,18 @@ def build(name: str, num_classes: int, image_size: int) -> nn.Module:
     return from_torchvision.build(name, num_classes, image_size)
 
 
+def check_installed(name: str) -> None:
+    """Check that this machine has the library that a network is from.
+
+    Raises:
+        ConfigError: timm is not installed.
+    """
+    if name.startswith(TIMM):
+        from models import from_timm
+
+        from_timm.imported()
+
+
 def has_batchnorm(name: str, image_size: int) -> bool:
     """Whether a network has BatchNorm; one of timm's is built for the answer, without memory for its weights.
 

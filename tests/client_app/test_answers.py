@@ -1,14 +1,16 @@
 """What a client replies when something goes wrong."""
 
+import sys
 import weakref
+from pathlib import Path
 
 import pytest
 import torch
-from flwr.app import Context, Message, RecordDict
+from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
 from flwr.common.constant import ErrorCode
 
-from client_app.app import errors_as_replies
-from config.run_config import ConfigError
+from client_app.app import app, errors_as_replies
+from config.run_config import ConfigError, RunConfig
 from messages.keys import REFUSED
 from tests.fakes import instruction
 
@@ -53,3 +55,15 @@ def test_the_gpus_memory_is_freed_before_an_out_of_memory_reply(monkeypatch: pyt
         "client 3: the GPU has too little memory: it needed 20 MiB more; use a smaller 'batch-size'"
     )
     assert "\n" not in reason
+
+
+def test_a_machine_without_the_library_of_a_network_says_so_in_the_roll_call(
+    monkeypatch: pytest.MonkeyPatch, tiny_sample: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    message = instruction(MessageType.QUERY)
+    config = RunConfig(model="timm:resnet18", data_dir=str(tiny_sample), image_size=32)
+    message.content["config"] = ConfigRecord(dict(config.to_flat()))
+    reply = app(message, Context(1, 5, {"partition-id": 3, "num-partitions": 4}, RecordDict(), {}))
+    assert reply.error.code == REFUSED
+    assert str(reply.error.reason).startswith("client 3: run config: 'model' begins with 'timm:'")
