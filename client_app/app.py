@@ -1,6 +1,5 @@
 """The ClientApp and its handlers: one client, one message at a time."""
 
-import math
 import time
 import traceback
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from flwr.common.constant import ErrorCode
 from client_app import local_data, model_transport
 from client_app.client_state import ClientState
 from client_app.own_batchnorm import own_state, take_own
+from client_app.visit_inputs import has_all_features, visit_inputs
 from config.combinations import problem_of_single_images
 from config.run_config import ConfigError, RunConfig
 from data.errors import BadImageError, DataError
@@ -37,7 +37,7 @@ from models import check_installed
 from simulation.machine import machine
 from simulation.patches import prepare_simulation
 from simulation.pinned_app import PinnedClientApp
-from simulation.share import has_room, hold_to_share, out_of_memory
+from simulation.share import hold_to_share, out_of_memory
 from task import Compute, derived_generator, needs_two_images, pick_compute
 
 prepare_simulation()
@@ -97,10 +97,12 @@ def query(message: Message, context: Context) -> Message:
                 f"run config: 'compile' is true, but 'method' is {config.method!r}, which looks inside the network; it"
                 " must be false."
             )
-    local_data.look_at_images(site, config)
+    compute = pick_compute(config.precision)
+    replica = _replica(config, context, site, compute) if config.trainable != "all" else None
+    kept = replica is not None and has_all_features(site, split, method, config, replica, compute)
+    local_data.look_at_images(site, config, trained_on=not kept)
     bad = local_data.bad_images(site, config)
     names = local_data.class_names(site)
-    frozen = _replica(config, context, site, pick_compute(config.precision)).frozen if config.trainable != "all" else ""
     facts = MetricRecord(
         {
             keys.PARTITION_ID: site.partition_id,
@@ -114,12 +116,12 @@ def query(message: Message, context: Context) -> Message:
     about = ConfigRecord(
         {
             keys.CLASS_NAMES: list(names),
-            keys.COMPUTE: str(pick_compute(config.precision)),
+            keys.COMPUTE: str(compute),
             keys.DATA: split.digest,
             keys.FINGERPRINT: running_code(),
             keys.DEAL: local_data.deal_digest(site, config),
             keys.FIRST_BAD: one_line(bad[0], keys.LONGEST_SENTENCE) if bad else "",
-            keys.FROZEN: frozen,
+            keys.FROZEN: replica.frozen if replica else "",
             keys.MACHINE: machine(),
         }
     )
@@ -150,11 +152,10 @@ def train(message: Message, context: Context) -> Message:
     remembers = method.remembers or own_batchnorm
     found = client_state.load(last_round) if remembers and last_round else None
     take_own(replica.model, found)
-    # On a CPU, decoding would only take the cores of training.
-    with local_data.visited_pixels(site, split, config, beside=compute.device.type != "cpu") as pixels:
+    with visit_inputs(site, split, method, config, replica, compute) as (model, images):
         report = train_locally(
-            replica.model,
-            Images(pixels, compute.device, stay=has_room(math.prod(pixels.shape), compute.device)),
+            model,
+            images,
             torch.from_numpy(split.labels.astype(np.int64)),
             method,
             config,

@@ -114,17 +114,23 @@ def bad_images(site: Site, config: RunConfig) -> list[str]:
     return bad
 
 
-def look_at_images(site: Site, config: RunConfig) -> None:
+def look_at_images(site: Site, config: RunConfig, trained_on: bool = True) -> None:
     """Decode this client's images into the cache, unless the release has too many of them for a roll call; in a pack of
     pixels, verify their checksums.
+
+    Args:
+        site: Where they are.
+        config: The run's.
+        trained_on: Whether those that it trains on are needed, and not only features that it has kept.
 
     Raises:
         BadImageError: One cannot be read, and `bad-images` is `refuse`.
     """
     _say_what_is_not_kept(site, config)
-    if len(training_split(_release(site.root), config.train_split).labels) > LOOKED_AT:
+    if len(training_split(release_at(site.root), config.train_split).labels) > LOOKED_AT:
         return
-    training_pixels(site, training_data(site, config), config)
+    if trained_on:
+        training_pixels(site, training_data(site, config), config)
     if config.fraction_evaluate:
         pixels(site, evaluation_data(site, config), config.image_size, config)
 
@@ -133,7 +139,7 @@ def _say_what_is_not_kept(site: Site, config: RunConfig) -> None:
     """A real site's log says if its cache is too small; of a simulation's clients, the server's does."""
     if site.partition_id >= 0:
         return
-    release, size = _release(site.root), _stored(config)
+    release, size = release_at(site.root), _stored(config)
     images = len(training_split(release, config.train_split).labels)
     needed = images * size * size * 3
     if needed > site.cache_bytes and pack_of_pixels(release, size) is None:
@@ -146,14 +152,14 @@ def _say_what_is_not_kept(site: Site, config: RunConfig) -> None:
 
 
 def _dealt(site: Site, config: RunConfig) -> Split:
-    split = training_split(_release(site.root), config.train_split)
+    split = training_split(release_at(site.root), config.train_split)
     if site.partition_id >= 0:
         split = split.take(_partition(*_deal_of(site, config))[site.partition_id])
     return _with_label_noise(split, site, config)  # of all images, so that no label depends on who can be read
 
 
 def _dealt_for_evaluation(site: Site, config: RunConfig) -> Split:
-    split = _release(site.root).split("clean_val")
+    split = release_at(site.root).split("clean_val")
     if site.partition_id < 0:
         return split
     if len(split.labels) < site.num_partitions:
@@ -173,7 +179,7 @@ def deal_digest(site: Site, config: RunConfig) -> str:
 
 
 def class_names(site: Site) -> tuple[str, ...]:
-    return _release(site.root).class_names
+    return release_at(site.root).class_names
 
 
 def pixels(site: Site, split: Split, size: int, config: RunConfig) -> Pixels:
@@ -183,9 +189,8 @@ def pixels(site: Site, split: Split, size: int, config: RunConfig) -> Pixels:
         BadImageError: One cannot be read, and `bad-images` is `refuse`.
         DataError: What `data.images.loading.load_images` refuses for another reason.
     """
-    cache = _cache(site.cache_dir, site.cache_bytes, site.run)
     with advising(config):
-        return cache.pixels(_release(site.root), split.keys, size, threads=torch.get_num_threads())
+        return cache_of(site).pixels(release_at(site.root), split.keys, size, threads=torch.get_num_threads())
 
 
 def training_pixels(site: Site, split: Split, config: RunConfig) -> Pixels:
@@ -210,10 +215,9 @@ def visited_pixels(site: Site, split: Split, config: RunConfig, beside: bool) ->
     if not beside:
         yield training_pixels(site, split, config)
         return
-    cache = _cache(site.cache_dir, site.cache_bytes, site.run)
     threads = min(torch.get_num_threads(), DECODING_BESIDE)
     with advising(config):
-        found = cache.arriving(_release(site.root), split.keys, _stored(config), threads)
+        found = cache_of(site).arriving(release_at(site.root), split.keys, _stored(config), threads)
         try:
             yield found
             found.finish()
@@ -227,8 +231,7 @@ def _stored(config: RunConfig) -> int:
 
 
 def _sound(site: Site, split: Split, size: int, config: RunConfig) -> tuple[Split, list[str]]:
-    cache = _cache(site.cache_dir, site.cache_bytes, site.run)
-    return sound_images(_release(site.root), split, size, cache, config, torch.get_num_threads())
+    return sound_images(release_at(site.root), split, size, cache_of(site), config, torch.get_num_threads())
 
 
 def _with_label_noise(split: Split, site: Site, config: RunConfig) -> Split:
@@ -251,13 +254,17 @@ def _cache_of(node_config: Mapping[str, Any], config: RunConfig) -> tuple[Path, 
     return DecodedCache.place(folder), int(gib * GIB)
 
 
+def cache_of(site: Site) -> DecodedCache:
+    return _cache(site.cache_dir, site.cache_bytes, site.run)
+
+
 @lru_cache(maxsize=4)
 def _cache(folder: Path, max_bytes: int, run: str) -> DecodedCache:
     return DecodedCache(folder, max_bytes, partial(log, WARNING), run)
 
 
 @lru_cache(maxsize=4)
-def _release(root: Path) -> Release:
+def release_at(root: Path) -> Release:
     return open_release(root)
 
 
@@ -271,7 +278,7 @@ def _deal_of(site: Site, config: RunConfig) -> Deal:
 
 @lru_cache(maxsize=4)
 def _deal_digest(*deal: *Deal) -> str:
-    split = training_split(_release(deal[0]), deal[1])
+    split = training_split(release_at(deal[0]), deal[1])
     seen = hashlib.sha256(b"\n".join(split.keys.tolist()))  # not the array's bytes, whose width depends on other lists
     for array in (split.labels, *_partition(*deal)):
         seen.update(len(array).to_bytes(8, "little") + array.astype("<i8").tobytes())
@@ -282,7 +289,7 @@ def _deal_digest(*deal: *Deal) -> str:
 def _partition(root: Path, train_split: str, count: int, seed: int, scheme: str, args: str) -> list[np.ndarray]:
     values = parse_args("partition-args", args)
     try:
-        return deal(training_split(_release(root), train_split), scheme, count, seed, **values)
+        return deal(training_split(release_at(root), train_split), scheme, count, seed, **values)
     except DataError as error:
         given = f", 'partition-args' is {args!r}" if args else ""
         raise DataError(f"run config: 'partition' is {scheme!r}{given}: {error}") from None

@@ -48,7 +48,7 @@ class Images:
             rows: (batch,) int64 each, on the CPU.
 
         Yields:
-            Images (batch, side, side, 3) and their rows (batch,), on the device.
+            Images (batch, side, side, 3), or what there is in their place, and their rows (batch,), on the device.
         """
         if not rows:
             return
@@ -91,6 +91,33 @@ class Images:
             self._here.index_copy_(0, part, batch)
             self._missing[row.numpy()] = False
             yield batch
+
+
+class Features(Images):
+    """Features in place of a client's images; those that a device has no room for are sent batch by batch."""
+
+    def __init__(self, values: Tensor, device: torch.device, stay: bool = False) -> None:
+        """Send them if they may stay.
+
+        Args:
+            values: (n, d) float32, on the CPU or on `device`.
+            device: Where batches are wanted.
+            stay: Whether `device` has room for all of them.
+        """
+        self._device = device
+        self._values = values
+        self._here = values.to(device) if stay or values.device.type == device.type else None
+        self.shape = tuple(values.shape)
+
+    def in_order(self, size: int) -> Iterator[Tensor]:
+        if self._here is not None:
+            return iter(self._here.split(size))  # type: ignore[no-untyped-call]
+        return (sent(part, self._device) for part in self._values.split(size))  # type: ignore[no-untyped-call]
+
+    def _chosen(self, rows: Sequence[Tensor], moved: Sequence[Tensor]) -> Iterator[Tensor]:
+        if self._here is not None:
+            return self._resident(moved)
+        return (sent(self._values.index_select(0, part), self._device) for part in rows)
 
 
 def images_on(source: Images | Pixels | Tensor, device: torch.device) -> Images:

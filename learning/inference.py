@@ -2,16 +2,18 @@
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from learning.augmentation import augment
+from learning.augmentation import views
 from learning.evaluation import evaluation_batch
 from learning.images import Images
 from task import Compute, classifier, to_input
+
+CENTRE = ("none",)
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,8 @@ class Inference:
     """What a visit needs to ask a network about its images.
 
     Attributes:
-        images: All n that the client holds; only their centre is used if they are stored larger than the input.
+        images: All n that the client holds, or their features; only the centre of images that are stored larger than
+            the input is used.
         image_size: Side of the input.
         compute: Device and precision.
         normalization: A key of `task.NORMALIZATIONS`.
@@ -30,12 +33,30 @@ class Inference:
     compute: Compute
     normalization: str
 
+    def inputs(
+        self, batch: Tensor, augmentations: Sequence[str] = CENTRE, generator: torch.Generator | None = None
+    ) -> list[Tensor]:
+        """What networks are given of a batch from `images`, for each augmentation.
+
+        Args:
+            batch: (b, side, side, 3) uint8; or (b, d) float32, kept features, which are given as they are.
+            augmentations: See `learning.augmentation`.
+            generator: On the CPU; needed by those that draw.
+
+        Returns:
+            (b, 3, image_size, image_size) or (b, d) float32 each, on the device.
+        """
+        if batch.dtype is not torch.uint8:
+            return [batch] * len(augmentations)
+        drawn = views(batch, augmentations, self.image_size, generator or torch.Generator())
+        return [to_input(view, self.compute, self.normalization) for view in drawn]
+
     @torch.no_grad()
     def on_all(self, network: nn.Module) -> Tensor:
         """(n, C) float32 logits in evaluation mode, on the device."""
         size = evaluation_batch(self.image_size, self.compute.device)
         with evaluating(network):
-            parts = [self._logits(network, self._inputs(part)) for part in self.images.in_order(size)]
+            parts = [self._logits(network, *self.inputs(part)) for part in self.images.in_order(size)]
         return torch.cat(parts)
 
     @torch.no_grad()
@@ -44,17 +65,17 @@ class Inference:
         size = evaluation_batch(self.image_size, self.compute.device)
         with evaluating(network), features_of(network, wanted=True) as found:
             for part in self.images.in_order(size):
-                self._logits(network, self._inputs(part))
+                self._logits(network, *self.inputs(part))
         return torch.cat(found)
 
     @torch.no_grad()
     def answer(self, network: nn.Module, inputs: Tensor, *, training: bool) -> Tensor:
-        """(b, C) float32 logits for inputs (b, 3, h, w); in evaluation mode unless it is `training`."""
+        """(b, C) float32 logits for what `inputs` gives; in evaluation mode unless it is `training`."""
         with contextlib.nullcontext() if training else evaluating(network):
             return self._logits(network, inputs)
 
     def frozen(self, network: nn.Module) -> Callable[[Tensor], Tensor]:
-        """A copy of `network` as it is now, as a function of inputs (b, 3, h, w) to logits (b, C) float32."""
+        """A copy of `network` as it is now, as a function from what `inputs` gives to logits (b, C) float32."""
         kept = copy.deepcopy(network).eval().requires_grad_(False)
 
         def answer(inputs: Tensor) -> Tensor:
@@ -62,10 +83,6 @@ class Inference:
                 return self._logits(kept, inputs)
 
         return answer
-
-    def _inputs(self, images: Tensor) -> Tensor:
-        centred = augment(images, "none", self.image_size, torch.Generator())  # draws nothing
-        return to_input(centred, self.compute, self.normalization)
 
     def _logits(self, network: nn.Module, inputs: Tensor) -> Tensor:
         with self.compute.autocast():

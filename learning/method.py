@@ -109,7 +109,7 @@ class Visit:
         """(batch, C) float32 logits of a network as it is now, without gradients.
 
         Args:
-            inputs: (batch, 3, height, width) float32, normalised, as in `Seen` and `View`.
+            inputs: As in `Seen` and `View`.
             network: Which one.
             training: Whether it answers as it does in a step, so that BatchNorm uses and counts this batch; otherwise
                 it is in evaluation mode.
@@ -179,6 +179,15 @@ class Method:
     def loss_may_be_negative(self) -> bool:
         """Whether it may be, as with a pull towards targets; a class attribute or a property, likewise."""
         return False
+
+    @property
+    def mixes(self) -> bool:
+        """Whether `mix`, or any other hook, changes the images that a network sees; by default, whether there is one.
+
+        If not, and if no view is augmented, clients may be given features in place of images
+        (`learning.frozen_features`). A class attribute or a property, likewise.
+        """
+        return type(self).mix is not Method.mix
 
     def views(self, augmentation: str) -> list[str]:
         """The augmentations under which each network sees a batch, given the run's; see `learning.augmentation`."""

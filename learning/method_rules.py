@@ -93,19 +93,24 @@ def _are_rows(rows: Any) -> bool:
     return isinstance(rows, Tensor) and rows.ndim == 1 and rows.dtype is torch.int64 and rows.device.type == "cpu"
 
 
-def check_mixed(inputs: Any, method: Method) -> None:
+def check_mixed(inputs: Any, method: Method, dimensions: int = 4) -> None:
     """Check what `Method.mix` returned, without waiting for the device.
+
+    Args:
+        inputs: It should be a list of tensors.
+        method: Which one's.
+        dimensions: Of the inputs that it was given: 2 if they are features.
 
     Raises:
         MethodError: A network cannot be trained on it.
     """
-    if type(inputs) not in (list, tuple) or not inputs or not all(map(_are_inputs, inputs)):
+    if type(inputs) not in (list, tuple) or not inputs or not all(_are_inputs(view, dimensions) for view in inputs):
         name = type(method).__name__
         raise MethodError(f"mix of {name} must return a list of views, each (images, 3, height, width); one at least")
 
 
-def _are_inputs(view: Any) -> bool:
-    return isinstance(view, Tensor) and view.ndim == 4 and len(view) > 0
+def _are_inputs(view: Any, dimensions: int) -> bool:
+    return isinstance(view, Tensor) and view.ndim == dimensions and len(view) > 0
 
 
 def check_loss(loss: Any, method: Method) -> None:

@@ -10,7 +10,8 @@ class View:
     """One network's answer to one view of a batch.
 
     Attributes:
-        inputs: (batch, 3, height, width) float32, normalised.
+        inputs: (batch, 3, height, width) float32, normalised; or (batch, d) float32, features of a frozen body that the
+            client has kept, see `Method.mixes`.
         logits: (batch, classes) float32, with gradients.
         features: (batch, d) float32, what goes into the classifier, with gradients; None unless `Method.features`.
     """
@@ -43,7 +44,7 @@ class Seen:
         labels: (batch,) int64, as in `Batch`.
         sizes: How many of them belong to each of `Step.groups`.
         network: Which one.
-        inputs: One for each view: (batch, 3, height, width) float32, normalised.
+        inputs: One for each view, as in `View`.
     """
 
     rows: Tensor

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from config.run_config import RunConfig
-from learning.augmentation import views
 from learning.draws import derived_draws
 from learning.images import Images, images_on
 from learning.inference import Inference, features_of
@@ -19,7 +18,7 @@ from learning.method_rules import check_left, check_loss, check_mixed, check_ste
 from learning.optimizer import LocalOptimizer, make_optimizer
 from learning.own_network import keep_own, own_network
 from learning.schedule import rate_of
-from task import Compute, classifier, networks_of, to_input
+from task import Compute, classifier, networks_of
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,8 @@ def train_locally(
     Nothing in a step waits for the device: batches are sent ahead, and losses stay on it until an epoch ends.
 
     Args:
-        model: On ``compute.device``, channels-last, with the `Method.networks` networks; parameters in float32.
+        model: On ``compute.device``, channels-last, with the `Method.networks` networks; parameters in float32. Or what
+            `learning.frozen_features` makes of it, and `images` are features.
         images: (n, height, width, 3) uint8; a tensor may be on the CPU or on ``compute.device``.
         labels: (n,) int64.
         method: Turns the networks' answers into a loss.
@@ -149,14 +149,14 @@ def _look(
     visit: Visit, step: Step, images: Tensor, rows: Tensor, method: Method, config: RunConfig, compute: Compute
 ) -> Batch:
     """The networks' answers to the views of a batch, which are drawn for each network alone."""
+    assert visit.inference is not None
     labels, sizes = visit.labels[rows], tuple(len(group) for group in step.groups)
     answers = []
     for number in range(len(visit.networks)) if step.network is None else (step.network,):
         network, seen = visit.networks[number], []
-        drawn = views(images, method.views(config.augmentation), config.image_size, visit.generator)
-        inputs = [to_input(view, compute, config.normalization) for view in drawn]
+        inputs = visit.inference.inputs(images, method.views(config.augmentation), visit.generator)
         trained_on = method.mix(Seen(rows, labels, sizes, number, inputs), visit)
-        check_mixed(trained_on, method)
+        check_mixed(trained_on, method, images.ndim)
         for mixed in trained_on:
             with compute.autocast(), features_of(network, wanted=method.features) as features:
                 logits = network(mixed)

@@ -31,6 +31,10 @@ class CE(Method):
     label_smoothing: float = parameter(0.0, interval(0, 1, open_high=True))
     mixup: float = parameter(0.0, interval(0))
 
+    @property
+    def mixes(self) -> bool:
+        return self.mixup > 0
+
     def mix(self, seen: Seen, visit: Visit) -> list[Tensor]:
         if not self.mixup:
             return seen.inputs

@@ -20,7 +20,8 @@ from config.run_config import ConfigError, RunConfig
 from learning.allocator import keep_freed_memory
 from learning.augmentation import stored_size
 from learning.evaluation import evaluate, evaluation_batch
-from learning.images import Images
+from learning.frozen_features import Head, features_of_bodies, heads_of, keeps_features, width_of
+from learning.images import Features, Images
 from learning.inference import Inference
 from learning.method import Method, Told, Visit
 from learning.network import NetworkSpec, build
@@ -64,18 +65,22 @@ def client_work(config: RunConfig, steps: int, images: int) -> Work:
     ours = kept_replica(network_spec(config), compute.device, config.compile)
     count, side = steps * config.batch_size, stored_size(config.augmentation, config.image_size)
     pixels = torch.randint(256, (count, side, side, 3), generator=generator, dtype=torch.uint8)
-    size = pixels[0].nbytes  # of one image
     labels = torch.randint(CLASSES, (count,), generator=generator)
+    model, inputs = ours.model, pixels
+    if keeps_features(method, config):  # computed here, as by a client's first visit, whose memory counts
+        inference = Inference(Images(pixels, compute.device), config.image_size, compute, config.normalization)
+        model, inputs = heads_of(ours.model), features_of_bodies(ours.model, inference).cpu()
+    size = inputs[0].nbytes  # of one image
 
-    kept = tables(method, images, ours.model, config, compute)
+    kept = tables(method, images, model, config, compute)
 
     def train(count: int) -> tuple[int, float]:
         stay = has_room(size * max(images, count), compute.device)
         # A method may look at all images of a visit, so it has as many as it trains on; this is where the others lie.
         others = torch.empty(size * max(images - count, 0), dtype=torch.uint8, device=compute.device) if stay else None
-        held = Images(pixels[:count], compute.device, stay=stay)
+        held = (Images if model is ours.model else Features)(inputs[:count], compute.device, stay=stay)
         report = train_locally(
-            ours.model, held, labels[:count], method, config, compute, generator,
+            model, held, labels[:count], method, config, compute, generator,
             optimizer=ours.optimizer(config), server_round=config.num_server_rounds, told=HEAVIEST,
         )  # fmt: skip
         del others
@@ -95,8 +100,11 @@ def tables(method: Method, images: int, model: nn.Module, config: RunConfig, com
 
     These are copies, so that their memory is taken.
     """
-    none = torch.zeros(1, 1, 1, 3, dtype=torch.uint8)
     width = classifier(networks_of(model)[0]).in_features
+    if isinstance(networks_of(model)[0], Head):
+        none: Images = Features(torch.zeros(1, width_of(model)), compute.device, stay=True)
+    else:
+        none = Images(torch.zeros(1, 1, 1, 3, dtype=torch.uint8), compute.device)
     sent = method.sends(HEAVIEST, CLASSES, width)  # comes back from the server, so that `begin` need not look at images
     visit = Visit(
         torch.zeros(images, dtype=torch.int64, device=compute.device),
@@ -105,7 +113,7 @@ def tables(method: Method, images: int, model: nn.Module, config: RunConfig, com
         config.num_server_rounds,
         HEAVIEST,
         networks=networks_of(model),
-        inference=Inference(Images(none, compute.device), config.image_size, compute, config.normalization),
+        inference=Inference(none, config.image_size, compute, config.normalization),
         received={name: torch.ones(rule.shape, device=compute.device) for name, rule in sent.items()},
     )
     method.begin(visit)

@@ -15,6 +15,7 @@ import torch
 
 from config.run_config import ConfigError, RunConfig
 from learning.replica import kept_replica
+from learning.training import train_locally
 from methods import METHODS
 from probe import client, concurrent, session
 from probe.concurrent import Trial
@@ -288,13 +289,34 @@ def test_a_network_that_clients_keep_is_there_while_memory_is_measured() -> None
     assert sum(value.nbytes for value in kept) == 4 * 14 * 5000 + sum(v.nbytes for v in model.state_dict().values())
 
 
+@pytest.mark.parametrize("trainable", ["all", "head"])
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_can_be_measured(method: str) -> None:
-    """Several look at all images of a visit, of which a probe has as many as it trains on."""
-    config = RunConfig(model="cnn", image_size=16, batch_size=4, method=method, precision="fp32", num_server_rounds=10)
+def test_every_method_can_be_measured(method: str, trainable: str) -> None:
+    """Several look at all images of a visit, of which a probe has as many as it trains on; or at features of them."""
+    config = RunConfig(
+        model="cnn", image_size=16, batch_size=4, method=method, precision="fp32", num_server_rounds=10,
+        trainable=trainable, augmentation="none",
+    )  # fmt: skip
     images, seconds = client.client_work(config, steps=5, images=200)()
     assert images >= 20
     assert seconds > 0
+    kept_replica.cache_clear()
+
+
+def test_a_head_is_measured_on_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of as many images as it trains on, which went through the body before the clock starts."""
+    seen: list[tuple[int, ...]] = []
+
+    def watching(model: Any, images: Any, *args: Any, **kwargs: Any) -> Any:
+        seen.append(images.shape)
+        return train_locally(model, images, *args, **kwargs)
+
+    monkeypatch.setattr(client, "train_locally", watching)
+    config = RunConfig(model="cnn", image_size=16, batch_size=4, precision="fp32", trainable="head")
+    for augmentation, shape in (("none", (20, 64)), ("flip", (20, 16, 16, 3))):
+        images, _ = client.client_work(replace(config, augmentation=augmentation), steps=5, images=200)()
+        assert images == 20
+        assert seen[-1] == shape
     kept_replica.cache_clear()
 
 

@@ -1,4 +1,4 @@
-"""Decoded images on disk, shared by all processes of a machine and by later runs.
+"""Decoded images on disk, and features of them, shared by all processes of a machine and by later runs.
 
 One file holds the pixels of one list of images at one size and is mapped into memory: the operating system keeps in RAM
 what is used, gives it back when memory is short, and all Ray actors share one copy. In deployment, where each message
@@ -20,13 +20,14 @@ from data.images.checked import Checked
 from data.images.decode import DECODER
 from data.images.loading import load_images, pack_of_pixels, unreadable_images
 from data.images.pixels import Pixels, StoredPixels
-from data.images.shared_files import BOOT, NOTE, PIXELS, SharedFiles
+from data.images.shared_files import BOOT, FEATURES, NOTE, PIXELS, SharedFiles
 from data.release import Release
 from data.stores.pack import PackStore
 from data.user_cache import below_home, cache_folder
 from data.whole_files import replace_file
 
 GIB = 1 << 30
+SEAL = 16  # bytes of the checksum at the end of a file of features
 
 
 class DecodedCache:
@@ -116,6 +117,51 @@ class DecodedCache:
                 replace_file(note, json.dumps(bad).encode())
         return bad
 
+    def features(
+        self, release: Release, keys: np.ndarray, size: int, about: str, width: int, compute: Callable[[], np.ndarray]
+    ) -> np.ndarray:
+        """Numbers that follow from images, computed at most once while they are kept.
+
+        Args:
+            release: Where the images are.
+            keys: (n,) bytes.
+            size: Side in pixels at which they are decoded.
+            about: All else that decides the numbers.
+            width: d.
+            compute: Returns the array; it may ask this cache for the images.
+
+        Returns:
+            (n, d) float32.
+        """
+        kept = self.kept_features(release, keys, size, about, width)
+        if kept is not None:
+            return kept
+        values = np.ascontiguousarray(compute(), dtype=np.float32)
+        sealed = np.concatenate([values.view(np.uint8).reshape(-1), _seal(values)])
+        if self._may_keep(sealed.shape):
+            try:
+                name = self._name_of_features(release, keys, size, about)
+                self._files.filled(name, sealed.shape, lambda file: np.copyto(file, sealed))
+            except OSError as error:
+                self._cannot_be_written(error, "features are computed anew in each visit")
+        return values
+
+    def kept_features(self, release: Release, keys: np.ndarray, size: int, about: str, width: int) -> np.ndarray | None:
+        """What `features` would not have to compute; None if it would. A damaged file is deleted."""
+        count = 4 * len(keys) * width
+        if not self._may_keep((count + SEAL,)):
+            return None
+        name = self._name_of_features(release, keys, size, about)
+        with contextlib.suppress(OSError):  # which whoever writes the file will report
+            kept = self._files.mapped(name, (count + SEAL,))
+            if kept is not None:
+                values = kept[:count].view(np.float32).reshape(len(keys), width)
+                if np.array_equal(kept[count:], _seal(values)):
+                    return values
+                del kept, values  # a file that is mapped stays
+                self._files.discard(name)
+        return None
+
     def _decoded(
         self, release: Release, keys: np.ndarray, size: int, threads: int, waiting: Arriving | None = None
     ) -> np.ndarray:
@@ -164,6 +210,16 @@ class DecodedCache:
             seen = hashlib.sha256(about + listed + release.store.mark(keys))
             self._names[known] = f"{seen.hexdigest()[:32]}{PIXELS}"
         return self._names[known]
+
+    def _name_of_features(self, release: Release, keys: np.ndarray, size: int, about: str) -> str:
+        seen = hashlib.sha256(f"{self._name(release, keys, size)} {about}".encode())
+        return f"{seen.hexdigest()[:32]}{FEATURES}"
+
+
+def _seal(values: np.ndarray) -> np.ndarray:
+    """A checksum, as (SEAL,) uint8."""
+    digest = hashlib.blake2b(values.data, digest_size=SEAL).digest()
+    return np.frombuffer(digest, np.uint8)
 
 
 def _noted(path: Path, count: int) -> dict[int, str] | None:

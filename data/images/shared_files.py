@@ -33,7 +33,10 @@ def _boot() -> str:
 BOOT = _boot()
 STARTED = time.time_ns()  # stands for the start of a run that has no name
 MADV_POPULATE_WRITE = 23  # Linux 5.14: all pages at once, five times as fast as one fault per page; madvise(2)
-PIXELS, FILLING, NOTE, CHECKED, RUN = ".pixels", ".filling", ".bad", ".checked", ".run"  # suffixes
+# Suffixes; the bound is for the first three, and a file has the third while it is filled.
+PIXELS, FEATURES, FILLING = ".pixels", ".features", ".filling"
+NOTE, CHECKED, RUN = ".bad", ".checked", ".run"
+KEPT = (PIXELS, FEATURES)
 NOTES_KEPT = 30 * 24 * 3600.0  # seconds
 MIN_FREE_BYTES = 1 << 30  # of the disk; below that nothing is written, whatever the bound
 EVICTED_AT_ONCE = 8  # a scan of a folder that is too full frees at least this part of it, and so is rare
@@ -48,7 +51,7 @@ class SharedFiles:
 
         Args:
             folder: Shared by all processes of the machine.
-            max_bytes: All files of pixels together, those included that a process fills or maps.
+            max_bytes: All files of pixels and features together, those included that a process fills or maps.
             run: The same for all processes of a run; empty: a run begins with this process.
         """
         self.folder = folder
@@ -76,7 +79,7 @@ class SharedFiles:
         """Create a file and map it, unless there is no space for it, or another process is at it.
 
         Args:
-            name: Of the file, which ends in `PIXELS`.
+            name: Of the file, which ends in one of `KEPT`.
             shape: Of its array of uint8.
             fill: Writes the array; if it raises, there is no file.
         """
@@ -102,11 +105,16 @@ class SharedFiles:
                 raise
         return kept
 
+    def discard(self, name: str) -> None:
+        """Delete a file that has turned out to be damaged, unless a process maps it."""
+        with self._ledger():
+            _deleted(self.folder / name)
+
     def clear(self) -> None:
         """Delete every file that no process has mapped or is filling, and all notes."""
         with self._ledger() as ledger:
             for path in sorted(self.folder.iterdir()):
-                if path.suffix in (PIXELS, FILLING, NOTE, CHECKED, RUN):
+                if path.suffix in (*KEPT, FILLING, NOTE, CHECKED, RUN):
                     _deleted(path)
             ledger.truncate(0)  # whoever needs space counts anew
 
@@ -184,15 +192,15 @@ class SharedFiles:
         for path in self.folder.iterdir():
             if _abandoned(path) and _deleted(path):
                 continue
-            if path.suffix in (PIXELS, FILLING):
+            if path.suffix in (*KEPT, FILLING):
                 with contextlib.suppress(OSError):  # it has just gone, or is a link to nothing
                     files[path] = path.stat()
         held = sum(status.st_size for status in files.values())
-        unused = {path for path, status in files.items() if path.suffix == PIXELS and status.st_mtime_ns < self._began}
+        unused = {path for path, status in files.items() if path.suffix in KEPT and status.st_mtime_ns < self._began}
         limit = self.max_bytes
         if held + needed - sum(files[path].st_size for path in unused) <= self.max_bytes < held + needed:
             limit -= max(needed, self.max_bytes // EVICTED_AT_ONCE)
-        filled = [path for path in files if path.suffix == PIXELS]
+        filled = [path for path in files if path.suffix in KEPT]
         for path in sorted(filled, key=lambda path: (files[path].st_mtime_ns, path.name)):
             if held <= limit or (held <= self.max_bytes and path not in unused):  # above the bound, all may go
                 break

@@ -90,7 +90,7 @@ def test_a_method_chooses_which_images_train_and_in_which_groups() -> None:
     assert report.images_seen == 8 + 20
     plain = _train(CE(), batch_size=20).visit  # the images of both groups are those of their rows
     assert plain.inference is not None
-    every = torch.cat([plain.inference._inputs(part) for part in plain.inference.images.in_order(20)])
+    every = torch.cat([plain.inference.inputs(part)[0] for part in plain.inference.images.in_order(20)])
     assert all(torch.equal(batch.views[0][0].inputs, every[batch.rows]) for batch in batches)
 
 
