@@ -319,13 +319,16 @@ class RunConfig:
         "machine", False, true_or_false(), "`torch.compile` the model on clients, which needs a C++ compiler there"
     )
     cache_dir: str = _key(
-        "machine", "", path_or_empty(), "where decoded images are kept; empty: in the user's cache folder"
+        "machine",
+        "",
+        path_or_empty(),
+        "where decoded images and their features are kept; empty: in the user's cache folder",
     )
     cache_gib: float = _key(
         "machine",
         8.0,
         interval(0, float("inf")),
-        "GiB of decoded images to keep on the disk of each machine; 0: none are kept",
+        "GiB of decoded images and features to keep on the disk of each machine; 0: none are kept",
     )
     state_dir: str = _key(
         "machine",

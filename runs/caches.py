@@ -26,7 +26,7 @@ class About:
 
 
 KNOWN = {
-    DECODED: About("decoded images", "they are decoded again; files that a run has open stay"),
+    DECODED: About("decoded images, and features of them", "they are made again; files that a run has open stay"),
     "index": About("lists of releases, sorted", "they are read again, in seconds"),
     "sample": About("the drawn sample", "it is drawn again; a run that reads it fails"),
     "benchmarks": About("what benchmarks drew and measured", "their releases are drawn, and their runs done again"),
