@@ -21,11 +21,14 @@ MAY_DIFFER = NOT_SEARCHED | {"data-dir", "min-reply-fraction", "round-timeout"}
 def decides(key: str, config: Mapping[str, Any]) -> bool:
     """Whether a resumed run must have the same value as in its config so far.
 
-    Of a partition from a file, `partition-args` has only that file's place. A schedule's rates may depend on how many
-    rounds there are.
+    Of a partition from a file, `partition-args` has only that file's place, and `pretrained` has only the place of
+    weights that never train: a hash in the checkpoint guards them. A schedule's rates may depend on how many rounds
+    there are.
     """
     if key == ROUNDS and depends_on_rounds(config.get("lr-schedule", "")):
         return True
+    if key == "pretrained" and config.get("trainable", "all") != "all":
+        return False
     return key not in MAY_DIFFER and not (key == "partition-args" and config.get("partition") == "file")
 
 

@@ -1,5 +1,6 @@
 """Whole runs in one process in which not everything trains: what travels, what is saved, how they resume."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,6 +161,31 @@ def test_other_frozen_weights_are_refused_when_a_run_resumes(tmp_path: Path, tin
     write_weights(Path(weights), 78)
     with pytest.raises(ConfigError, match="'pretrained' must name the file that it was when that run began"):
         run(tmp_path, tiny_sample, resume=str(run_dir), num_server_rounds=3, **changes)
+
+
+@pytest.mark.parametrize("resume", ["path", "auto"])
+@pytest.mark.parametrize("kind", ["head", "frozen a"])
+def test_the_file_of_frozen_weights_may_have_moved_when_a_run_resumes(
+    tmp_path: Path, tiny_sample: Path, weights: str, kind: str, resume: str
+) -> None:
+    changes = {"num_server_rounds": 3, **KINDS[kind]}
+    whole = run(tmp_path / "whole", tiny_sample, pretrained=weights, **changes)
+    with pytest.raises(CutOffError):
+        run(tmp_path / "cut", tiny_sample, pretrained=weights, handler=cut_off_in(4), **changes)
+    moved = str(Path(weights).rename(tmp_path / "moved.safetensors"))
+    how = str(tmp_path / "cut" / "run") if resume == "path" else resume
+    cut = run(tmp_path / "cut", tiny_sample, pretrained=moved, resume=how, **changes)
+    assert outcome_of(cut) == outcome_of(whole)
+    [line] = (cut / "resumes.jsonl").read_text().splitlines()
+    assert json.loads(line)["changed"] == {"pretrained": [weights, moved]}
+
+
+def test_weights_that_only_began_a_run_stay_the_named_ones(tmp_path: Path, tiny_sample: Path, weights: str) -> None:
+    run_dir = run(tmp_path, tiny_sample, pretrained=weights, num_server_rounds=1)
+    moved = str(Path(weights).rename(tmp_path / "moved.safetensors"))
+    run(tmp_path, tiny_sample, pretrained=weights, num_server_rounds=2, resume=str(run_dir))  # no longer needed
+    with pytest.raises(ConfigError, match="'resume' needs the config of the resumed run, but 'pretrained' was "):
+        run(tmp_path, tiny_sample, pretrained=moved, num_server_rounds=3, resume=str(run_dir))
 
 
 def test_a_node_with_other_frozen_weights_is_left_out_and_may_name_its_own_file(
