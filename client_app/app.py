@@ -13,6 +13,7 @@ from flwr.common.constant import ErrorCode
 from client_app import local_data, model_transport
 from client_app.client_state import ClientState
 from client_app.own_batchnorm import own_state, take_own
+from client_app.own_replica import checked_replica, replica_of
 from client_app.visit_inputs import has_all_features, visit_inputs
 from config.combinations import problem_of_single_images
 from config.run_config import ConfigError, RunConfig
@@ -25,8 +26,7 @@ from learning.images import Images
 from learning.inference import Inference
 from learning.method import Told
 from learning.method_rules import MethodError
-from learning.network import NetworkSpec
-from learning.replica import Replica, check_compiler, kept_replica
+from learning.replica import check_compiler, kept_replica
 from learning.training import train_locally
 from messages import keys
 from messages.fingerprint import running_code
@@ -98,7 +98,7 @@ def query(message: Message, context: Context) -> Message:
                 " must be false."
             )
     compute = pick_compute(config.precision)
-    replica = _replica(config, context, site, compute) if config.trainable != "all" else None
+    replica = replica_of(context, config, local_data.class_names(site), compute) if config.trainable != "all" else None
     kept = replica is not None and has_all_features(site, split, method, config, replica, compute)
     local_data.look_at_images(site, config, trained_on=not kept)
     bad = local_data.bad_images(site, config)
@@ -143,7 +143,7 @@ def train(message: Message, context: Context) -> Message:
     if compute.device.type == "cpu":
         keep_freed_memory()
     method = build_method(config)
-    replica = _replica(config, context, site, compute)
+    replica = checked_replica(message, context, config, local_data.class_names(site), compute)
     sent_arrays = message.content.array_records[keys.ARRAYS]
     model_transport.load(replica.model, unpack(sent_arrays))
     number = _client_number(sent, context, site)
@@ -165,7 +165,7 @@ def train(message: Message, context: Context) -> Message:
             optimizer=replica.optimizer(config),
             server_round=server_round,
             told=cast(dict[str, Told], dict(message.content.config_records.get(keys.METHOD, ConfigRecord()))),
-            state=found.state if found else None,
+            state=found.state if found and method.remembers else None,
             relabelled=found.corrected if found and method.relabels else None,
             received=model_transport.beside(message),
         )
@@ -182,7 +182,7 @@ def train(message: Message, context: Context) -> Message:
         }
     )
     if remembers:
-        state = {**visit.state, **(own_state(replica.model) if own_batchnorm else {})}
+        state = {**(visit.state if method.remembers else {}), **(own_state(replica.model) if own_batchnorm else {})}
         client_state.save(server_round, state, split.keys, visit.given, visit.corrected)
         metrics[keys.STATE_LOST] = int(last_round > 0 and not (found and found.exact))
     metrics[keys.VISIT_SECONDS] = time.perf_counter() - started
@@ -257,18 +257,11 @@ def _state(message: Message, context: Context, site: local_data.Site, split: Spl
     return ClientState.of(about, own_folder, number, split.digest), cast(int, about.get(keys.LAST_ROUND, 0))
 
 
-def _replica(config: RunConfig, context: Context, site: local_data.Site, compute: Compute) -> Replica:
-    """This process's model; weights that do not travel are read where the run or this node's `pretrained` says."""
-    spec = NetworkSpec.of(config, build_method(config), len(local_data.class_names(site)))
-    own = str(context.node_config.get(keys.PRETRAINED, ""))
-    return kept_replica(spec.to_be_filled(own), compute.device, config.compile)
-
-
 def _global_model(
     message: Message, context: Context, config: RunConfig, site: local_data.Site, compute: Compute
 ) -> torch.nn.Module:
     """This process's replica, with the weights that came with a message."""
-    model = _replica(config, context, site, compute).model
+    model = checked_replica(message, context, config, local_data.class_names(site), compute).model
     model_transport.load(model, unpack(message.content.array_records[keys.ARRAYS]))
     return model
 

@@ -1,5 +1,7 @@
 """What a method remembers about a client's images between visits, on that client's own disk.
 
+With ``batchnorm = "local"``, the client's own BatchNorm is there as well (`client_app.own_batchnorm`).
+
 It never travels: label estimates of single images are what federated learning keeps at home. Each visit writes one
 file, named by its round, with a checksum. Each message of the server names the round of this client's last good reply,
 and the visit continues from the state of exactly that round. The state of a visit that did not count, because the run
@@ -155,7 +157,7 @@ class ClientState:
             write_sealed(round_path(self.folder, server_round), FORMAT, {"digest": self.digest}, arrays)
         except (OSError, SafetensorError) as error:
             raise ConfigError(
-                f"run config: 'method' keeps state between visits, but {self.folder} cannot be written"
+                f"run config: clients keep state for 'method' or 'batchnorm', but {self.folder} cannot be written"
                 f" ({getattr(error, 'strerror', None) or error}); 'state-dir', of the run or of the node, must be a"
                 " writable folder with free space."
             ) from None

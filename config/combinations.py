@@ -173,6 +173,8 @@ def problem_of_single_images(
         sizes: How many images each client holds, as far as that is known.
         needs_two: Whether a model needs two images of a size.
     """
+    if config.batchnorm == "frozen" or config.trainable != "all":  # normalised by statistics of long ago
+        return None
     alone = next((size for size in sizes if not config.drop_last and size % config.batch_size == 1), None)
     if (config.batch_size > 1 and alone is None) or not needs_two(config.model, config.image_size):
         return None
@@ -210,8 +212,7 @@ def problems_of_network(config: RunConfig) -> Iterator[str]:
         yield f"run config: 'image-size' is {config.image_size}, but {config.model} needs {needed}."
     if family and not family.batchnorm and config.batchnorm != "average":
         yield (
-            f"run config: 'batchnorm' is {config.batchnorm!r}, but a {config.model} has no BatchNorm; it must be"
-            " average."
+            f"run config: 'batchnorm' is {config.batchnorm!r}, but {config.model} has no BatchNorm; it must be average."
         )
     if config.trainable != "all" and config.batchnorm == "local":
         yield (

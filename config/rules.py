@@ -191,6 +191,8 @@ TRANSITION = Rule(
 )
 TARGETS = Rule(
     "auto, or names of layers separated by commas, with * for any characters",
-    lambda value: re.fullmatch(r"[\w.*]+(,[\w.*]+)*", value) is not None,
+    lambda value: (
+        value == "auto" or (re.fullmatch(r"[\w.*]+(,[\w.*]+)*", value) is not None and "auto" not in value.split(","))
+    ),
     source="TARGETS",
 )

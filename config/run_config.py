@@ -334,7 +334,8 @@ class RunConfig:
         "machine",
         "",
         path_or_empty(),
-        "where clients keep what a method remembers of their images; empty: in the run's folder, on real nodes in"
+        "where clients keep what a method remembers of their images, and BatchNorm of their own; empty: in the run's"
+        " folder, on real nodes in"
         " `~/clothing1m-fl-state`",
     )
 

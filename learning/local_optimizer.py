@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from task import networks_of
+
 
 class LocalOptimizer:
     """Updates the trainable parameters of one model, on one device; its memory of steps starts from zero in each visit.
@@ -29,6 +31,8 @@ class LocalOptimizer:
             in_runs: Whether the kernel gets them as runs of memory; None: on a CPU.
         """
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        networks = [[value for value in one.parameters() if value.requires_grad] for one in networks_of(model)]
+        self._by_network = [parameters for parameters in networks if parameters]
         on_cpu = all(parameter.device.type == "cpu" for parameter in self._parameters)
         self._in_runs = on_cpu if in_runs is None else in_runs
         runs = [_run_of_memory(parameter.detach()) for parameter in self._parameters]
@@ -77,12 +81,13 @@ class LocalOptimizer:
                 run.grad = None if gradient is None else gradient.as_strided(run.shape, (1,))
 
     def clip_gradients(self, most: float) -> None:
-        """Shorten the gradient of all parameters together to the length `most`, by PyTorch's rule and in place.
+        """Shorten the gradient of all parameters of a network together to the length `most`, by PyTorch's rule.
 
-        It must be unscaled, and `take_gradients` called. Nothing waits for the device: a gradient that is short
-        enough is multiplied by 1.
+        Networks that are trained side by side are clipped each by itself. The gradients must be unscaled, and
+        `take_gradients` called. Nothing waits for the device: a gradient that is short enough is multiplied by 1.
         """
-        nn.utils.clip_grad_norm_(self._parameters, most)
+        for parameters in self._by_network:
+            nn.utils.clip_grad_norm_(parameters, most)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop all gradients; best right after a step, so that they are gone when the next batch needs memory."""

@@ -104,8 +104,8 @@ def _chosen(network: nn.Module, targets: str) -> list[tuple[nn.Module, str]]:
         if not found:
             some = ", ".join(list(known)[:SHOWN]) + (", ..." if len(known) > SHOWN else "")
             raise ConfigError(
-                f"run config: 'trainable-args' has the targets {shown(targets)}, but no layer is called"
-                f" {shown(pattern)}; they must be auto, or names of layers such as {some}."
+                f"run config: 'trainable-args' has the targets {shown(targets)}, but no layer that can have an adapter"
+                f" is called {shown(pattern)}; they must be auto, or names such as {some}, without the last layer."
             )
         chosen |= found
     return [place for path, place in known.items() if path in chosen]

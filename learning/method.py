@@ -136,7 +136,7 @@ class Method:
         relabels: Whether visits may write into `visit.labels`, which then are the labels of the client's later visits
             too, and its `corrected` ones; it must also have `remembers` and `corrects`.
         heads: Further linear layers on the features, by name, and how many outputs each has: modules of
-            ``network.heads``, trained if a loss uses them.
+            ``network.further_heads``, trained if a loss uses them.
         passes: How many images the steps of one epoch may use at most, as a multiple of those that the client holds.
         learning_rates: By preset, the learning rate that suits the method better than the preset's own.
         suspects: Whether visits may leave `suspected` images.

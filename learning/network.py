@@ -97,6 +97,5 @@ def check_batchnorm(config: RunConfig, model: nn.Module) -> None:
     """
     if config.batchnorm != "average" and not batchnorm_layers(model):
         raise ConfigError(
-            f"run config: 'batchnorm' is {config.batchnorm!r}, but a {config.model} has no BatchNorm; it must be"
-            " average."
+            f"run config: 'batchnorm' is {config.batchnorm!r}, but {config.model} has no BatchNorm; it must be average."
         )

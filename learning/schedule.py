@@ -7,14 +7,17 @@ Nothing of PyTorch is imported: the server reports rates before it trains anythi
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar
 
 from config.named import build_named
 from config.parameters import check_parameters, parameter
 from config.rules import at_least, interval
-from config.run_config import RunConfig
+from config.run_config import ConfigError, RunConfig
 
 FINAL = interval(0, 1)
+MOST_ROUNDS = 1_000_000  # whose rates are computed in a second
+LEAST_RATE = 1e-15  # a smaller one moves no float32 weight
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,8 @@ SCHEDULES: dict[str, type[Schedule]] = {
 }
 
 
-def rates(config: RunConfig) -> list[float]:
+@lru_cache(maxsize=4)
+def rates(config: RunConfig) -> tuple[float, ...]:
     """The learning rate of each of the run's rounds, the first one's first.
 
     In W rounds of warm-up, round r has r / (W + 1) of the full rate, and the first round of the schedule all of it.
@@ -119,12 +123,37 @@ def rates(config: RunConfig) -> list[float]:
     for number in range(max(0, rounds)):
         begun = schedule.first(base) if found else base
         found.append(schedule.next(found[-1], base, number, rounds) if number else begun)
-    return found
+    return tuple(found)
 
 
 def rate_of(config: RunConfig, server_round: int) -> float:
     """The learning rate of a round, from 1; of round 0, before the first, that of the first."""
-    return rates(config)[max(0, server_round - 1)]
+    return rates(config)[max(0, server_round - 1)] if changes(config) else config.learning_rate
+
+
+def changes(config: RunConfig) -> bool:
+    """Whether rounds have different rates."""
+    return config.lr_schedule != "constant" or config.lr_warm_up > 0
+
+
+def check_rates(config: RunConfig) -> None:
+    """Check that every round of a run has a rate by which it can learn, and that there are not too many to list.
+
+    Raises:
+        ConfigError: There are, or one has not.
+    """
+    if not changes(config):
+        return
+    if config.num_server_rounds > MOST_ROUNDS:
+        raise ConfigError(
+            f"run config: 'num-server-rounds' is {config.num_server_rounds:,}, but with 'lr-schedule'"
+            f" {config.lr_schedule!r} it must be at most {MOST_ROUNDS:,}."
+        )
+    if (least := min(rates(config))) < LEAST_RATE:
+        raise ConfigError(
+            f"run config: 'lr-schedule' is {config.lr_schedule!r}, by which the learning rate falls to {least:.3g}; it"
+            f" must stay at least {LEAST_RATE:g}, by 'lr-schedule-args' or a larger 'learning-rate'."
+        )
 
 
 def depends_on_rounds(name: str) -> bool:

@@ -42,7 +42,8 @@ class Head(Trainable):
 
     def prepare(self, network: nn.Module, generator: torch.Generator) -> None:
         _freeze(network)
-        keep_evaluating(network)
+        for module in network.modules():
+            keep_evaluating(module)
 
 
 @dataclass(frozen=True)

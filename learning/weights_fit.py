@@ -65,7 +65,7 @@ def _body(network: nn.Module) -> dict[str, Tensor]:
         if isinstance(layer, _BatchNorm)
         for buffer in dict(layer.named_buffers(recurse=False))
     }
-    wanted = {*dict(network.named_parameters()), *statistics}
+    wanted = {*dict(network.named_parameters(remove_duplicate=False)), *statistics}
     return {key: value for key, value in network.state_dict().items() if key in wanted and not key.startswith(outputs)}
 
 

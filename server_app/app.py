@@ -18,6 +18,7 @@ from config.run_config import RunConfig
 from data.release import Release, open_release
 from data.sample import default_sample
 from learning.network import NetworkSpec, build, check_batchnorm
+from learning.schedule import check_rates
 from learning.shared_state import batchnorm_names, frozen_digest, shared_state
 from messages import keys
 from methods import build_method, with_own_strategy
@@ -81,6 +82,7 @@ def _run(grid: Grid, context: Context, lock: RunLock, recorder: Recorder) -> Non
     start = find_start(config, lock, named)
     if start is None:
         check_output(config)
+    check_rates(config)
     strategy = make_strategy(config)
     method = build_method(config)
     check_combination(config, method, strategy)
@@ -108,8 +110,9 @@ def _run(grid: Grid, context: Context, lock: RunLock, recorder: Recorder) -> Non
         check_data(checkpoint, roll_of(members), lists)
     check_number(config, len(members), "connect as many")
     check_needs(config, strategy, len(members), model)
-    if config.batchnorm == "local":
-        keep_apart(strategy, batchnorm_names(model))
+    apart = batchnorm_names(model) if config.batchnorm == "local" else frozenset()
+    if apart:
+        keep_apart(strategy, apart)
     recorded = replace(config, num_clients=len(members))
     flower_run = str(grid.run.run_id)
     data = data_of(release, config, lists)
@@ -175,6 +178,8 @@ def _run(grid: Grid, context: Context, lock: RunLock, recorder: Recorder) -> Non
             visit=visit,
             on_failure=failures.record,
             own_clients=not is_remote(grid),
+            frozen=frozen,
+            apart=apart,
             introduce=partial(introduce, grid, config, release.class_names, frozen) if is_remote(grid) else None,
         )
         guarded = [Guarded(callback, run_dir) for callback in callbacks]

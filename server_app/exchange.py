@@ -87,6 +87,8 @@ class Exchange:
         on_failure: OnFailure = lambda server_round, partition, reason: None,
         introduce: Callable[[list[int]], list[Member]] | None = None,
         own_clients: bool = False,
+        frozen: str = "",
+        apart: frozenset[str] = frozenset(),
     ) -> None:
         """Set up a run's messages.
 
@@ -102,6 +104,8 @@ class Exchange:
             on_failure: Called for each reply that is left out.
             introduce: See `Attendance`.
             own_clients: Whether they are a simulation's, and so may end the run by a damaged image.
+            frozen: Hash of the network's weights that do not travel; empty if all do.
+            apart: Arrays of the model that each client has of its own, see `keep_apart`.
         """
         self._grid = grid
         self._attendance = Attendance(grid, members, strategy, config.round_timeout, introduce)
@@ -112,6 +116,7 @@ class Exchange:
         self._visit = dict(visit or {})
         self._on_failure = on_failure
         self._own_clients = own_clients
+        self._frozen, self._apart = frozen, apart
         self.visits: dict[int, int] = {}
 
     def send(self, server_round: int, arrays: ArrayRecord) -> Sent:
@@ -259,6 +264,7 @@ class Exchange:
             clipping_norm=float(config.get(keys.CLIPPING_NORM, math.inf)),  # type: ignore[arg-type]
             max_norm=self._config.max_update_norm,
             max_ratio=self._config.max_update_ratio,
+            apart=self._apart,
         )
 
     def _address(self, message: Message) -> Records:
@@ -284,7 +290,7 @@ class Exchange:
         return self._expected.beside(cast(Mapping[str, Told], told))
 
     def _message_config(self) -> ConfigRecord:
-        record = ConfigRecord(dict(self._config.to_flat()))
+        record = ConfigRecord({**self._config.to_flat(), **({keys.FROZEN: self._frozen} if self._frozen else {})})
         if sites := [str(member.node_id) for member in self._attendance.members.values() if member.own_folder]:
             record[keys.SITES] = sites
         return record

@@ -45,12 +45,13 @@ class Slot:
     most: float
 
     @classmethod
-    def of(cls, name: str, array: Array) -> "Slot":
+    def of(cls, name: str, array: Array, is_apart: bool = False) -> "Slot":
         value = as_numpy(array)
         counter = is_counter(name, value.dtype)
         least, most = (0.0, MOST_STEPS) if counter else (-LARGEST, LARGEST)
         least = 0.0 if name.endswith(VARIANCE) else least
-        return cls(name, value, str(value.dtype), least, math.nan if is_parameter(name, value.dtype) else most)
+        measured = is_parameter(name, value.dtype) and not is_apart
+        return cls(name, value, str(value.dtype), least, math.nan if measured else most)
 
     @property
     def is_parameter(self) -> bool:
@@ -124,7 +125,13 @@ class ModelCheck:
     """
 
     def __init__(
-        self, sent: ArrayRecord, *, clipping_norm: float = math.inf, max_norm: float = 0.0, max_ratio: float = 0.0
+        self,
+        sent: ArrayRecord,
+        *,
+        clipping_norm: float = math.inf,
+        max_norm: float = 0.0,
+        max_ratio: float = 0.0,
+        apart: frozenset[str] = frozenset(),
     ) -> None:
         """Prepare for a round.
 
@@ -133,8 +140,9 @@ class ModelCheck:
             clipping_norm: C, if clients clip their own updates.
             max_norm: A longer update is refused; 0: none is.
             max_ratio: Likewise, in units of the round's median; see `too_long`.
+            apart: Names of what each client has of its own: no update of what was sent, so its length does not count.
         """
-        self._slots = {name: Slot.of(name, array) for name, array in sent.items()}
+        self._slots = {name: Slot.of(name, array, name in apart) for name, array in sent.items()}
         parameters = [slot.value for slot in self._slots.values() if slot.is_parameter]
         self._length = math.sqrt(math.fsum(squared_distance(value, None) for value in parameters))
         self._clipping_norm = clipping_norm

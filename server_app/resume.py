@@ -185,7 +185,7 @@ def check_network(checkpoint: Checkpoint, model: nn.Module) -> None:
     if checkpoint.frozen != frozen_digest(model):
         raise ConfigError(
             "run config: 'resume' continues a run whose weights that do not train were other ones; 'pretrained' must"
-            " name the file that it was when that run began."
+            " name the same weights as when that run began, with the same versions of torch, torchvision and timm."
         )
 
 

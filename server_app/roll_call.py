@@ -220,7 +220,7 @@ def _misfit(member: Member, count: int, about: Any, class_names: tuple[str, ...]
         its, ours = (one_line(one) or "none" for one in (str(about[keys.FROZEN]), frozen))
         return (
             f"has other frozen weights ({its}) than the server ({ours}); 'pretrained', of the run or of the node, must"
-            " name the same file"
+            " name the same weights, and versions of torch, torchvision and timm must be the same"
         )
     if member.partition_id >= count:
         return f"has a 'partition-id' of {member.partition_id}, but 'num-partitions' is {count}"

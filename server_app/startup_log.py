@@ -19,7 +19,7 @@ from data.release import Release
 from data.text import label
 from learning.method import Method
 from learning.pretrained import warnings_of_normalization
-from learning.schedule import rates
+from learning.schedule import changes, rates
 from server_app.grid import is_remote
 from server_app.members import Member
 from simulation.capacity import GIB, Share, clients_at_once, machines_of, memory_bytes
@@ -186,9 +186,9 @@ def _label_table(sites: list[Member], class_names: tuple[str, ...]) -> list[str]
 
 def rate_lines(config: RunConfig) -> list[str]:
     """How learning rates go from round to round, in one line; nothing if they are all the same."""
-    found = rates(config)
-    if len(set(found)) == 1:
+    if not changes(config):
         return []
+    found = rates(config)
     highest = found.index(max(found))
     shown = sorted({0, highest, len(found) - 1})
     return [f"Rates       {', '.join(f'{found[one]:.3g} in round {one + 1}' for one in shown)} ({config.lr_schedule})"]
@@ -234,6 +234,12 @@ def warn_of_initial_weights(config: RunConfig) -> None:
     """Warn of pretrained weights that were trained on inputs of another mean and deviation, and of missing ones."""
     for line in warnings_of_normalization(config):
         log(WARNING, "%s", line)
+    if config.trainable == "all" and config.batchnorm == "frozen" and config.pretrained == "none":
+        log(
+            WARNING,
+            "'batchnorm' is 'frozen' and 'pretrained' is 'none': BatchNorm's statistics stay a mean of 0 and a variance"
+            " of 1, which normalise nothing.",
+        )
     if config.trainable != "all" and config.pretrained == "none":
         log(
             WARNING,

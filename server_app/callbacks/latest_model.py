@@ -5,7 +5,7 @@ from pathlib import Path
 
 import safetensors.torch
 from flwr.app import ArrayRecord
-from torch import nn
+from torch import Tensor, nn
 
 from config.run_config import RunConfig
 from data.whole_files import replace_file
@@ -55,5 +55,10 @@ class LatestModel(OccasionalCallback):
         if self._model is not None:
             load_shared(self._model, state)
             state = plain_state(self._model)
-        whole = {name: value.contiguous().cpu() for name, value in state.items()}
+        whole: dict[str, Tensor] = {}
+        for name, value in state.items():
+            plain = value.contiguous().cpu()
+            # Tied weights have several names, and safetensors wants each in memory of its own.
+            tied = any(plain.data_ptr() == other.data_ptr() for other in whole.values())
+            whole[name] = plain.clone() if tied else plain
         replace_file(self._path, safetensors.torch.save(whole, metadata=metadata))

@@ -2,19 +2,28 @@
 
 import copy
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from flwr.app import ArrayRecord
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from config.run_config import ConfigError, RunConfig
 from learning.frozen import freeze_statistics, keep_evaluating
 from learning.lora import Adapter, insert_adapters
+from learning.method import Batch, Visit
 from learning.network import NetworkSpec, build, check_batchnorm
+from learning.optimizer import make_optimizer
 from learning.shared_state import batchnorm_names, frozen_digest, load_shared, plain_state, shared_state
 from learning.training import train_locally
+from learning.weights_fit import body_of
 from methods.ce import CE
-from task import HEADS, Compute, build_model, derived_generator
+from server_app.callbacks import History
+from server_app.callbacks.latest_model import LatestModel
+from task import HEADS, Compute, build_model, derived_generator, networks_of
 
 CPU = Compute(torch.device("cpu"), torch.float32)
 IMAGES = torch.randint(0, 256, (12, 16, 16, 3), dtype=torch.uint8, generator=derived_generator(1, "images"))
@@ -153,7 +162,7 @@ def test_targets(block: Block, targets: str, paths: list[str]) -> None:
 
 
 def test_targets_that_fit_nothing_are_refused(block: Block) -> None:
-    with pytest.raises(ConfigError, match=r"no layer is called 'block\*'; they must be auto, or names of layers such"):
+    with pytest.raises(ConfigError, match=r"is called 'block\*'; they must be auto, or names such as depthwise, mix"):
         insert_adapters(block, 2, 8.0, "fc1,block*", derived_generator(1, "a"))
 
 
@@ -225,9 +234,7 @@ def test_modules_that_evaluate_for_good_stay_of_their_class() -> None:
 
 def test_batchnorm_is_refused_where_there_is_none(block: Block) -> None:
     check_batchnorm(RunConfig(batchnorm="average"), block)
-    with pytest.raises(
-        ConfigError, match="'batchnorm' is 'local', but a resnet50 has no BatchNorm; it must be average"
-    ):
+    with pytest.raises(ConfigError, match="'batchnorm' is 'local', but resnet50 has no BatchNorm; it must be average"):
         check_batchnorm(RunConfig(batchnorm="local"), block)
     check_batchnorm(RunConfig(batchnorm="local"), build(NetworkSpec("cnn", 5)))
 
@@ -239,3 +246,56 @@ def test_weights_to_come_need_no_initial_ones() -> None:
     frozen = NetworkSpec.of(RunConfig(model="cnn", pretrained="/weights.pt", seed=7, trainable="head"), CE(), 5)
     assert frozen.to_be_filled() == frozen
     assert frozen.to_be_filled("/elsewhere.pt").pretrained == "/elsewhere.pt"
+
+
+class Restless(CE):
+    """A method that switches all layers to training mode in each step."""
+
+    def loss(self, batch: Batch, visit: Visit) -> Tensor:
+        for module in visit.networks[0].modules():
+            module.train()
+        return super().loss(batch, visit)
+
+
+@pytest.mark.parametrize("trainable", ["head", "lora"])
+def test_no_method_changes_the_frozen_rest(trainable: str) -> None:
+    model = build(NetworkSpec("cnn", 5, trainable=trainable))
+    frozen = frozen_digest(model)
+    train_locally(model, IMAGES, LABELS, Restless(), CONFIG, CPU, derived_generator(1, "t"))
+    assert frozen_digest(model) == frozen
+
+
+def test_networks_side_by_side_are_clipped_each_by_itself() -> None:
+    model = build(NetworkSpec("cnn", 5, 2))
+    optimizer = make_optimizer(RunConfig(), model)
+    optimizer.begin(0.1, 0.0, 0.0)
+    for number, network in enumerate(networks_of(model)):
+        for value in network.parameters():
+            value.grad = torch.full_like(value, 100.0**number)
+    optimizer.take_gradients()
+    optimizer.clip_gradients(2.0)
+    for network in networks_of(model):
+        length = (
+            sum(float(value.grad.square().sum()) for value in network.parameters() if value.grad is not None) ** 0.5
+        )
+        assert length == pytest.approx(2.0, rel=1e-4)
+
+
+class Tied(nn.Module):
+    """Two layers that share a weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Linear(4, 4, bias=False)
+        self.other = nn.Linear(4, 4, bias=False)
+        self.other.weight = self.one.weight
+        self.fc = nn.Linear(4, 5)
+
+
+def test_tied_weights_are_read_and_written(tmp_path: Path) -> None:
+    arrays = ArrayRecord(shared_state(model := Tied()))
+    LatestModel(tmp_path / "model.safetensors", ("a",), RunConfig(), model).on_start(replace(History(1), arrays=arrays))
+    whole = load_file(tmp_path / "model.safetensors")
+    assert whole.keys() == model.state_dict().keys()
+    assert torch.equal(whole["one.weight"], whole["other.weight"])
+    assert body_of(whole, 0, "tied", Tied()).keys() == {"one.weight", "other.weight"}

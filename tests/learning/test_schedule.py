@@ -8,8 +8,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR, StepLR
 
-from config.run_config import RunConfig
-from learning.schedule import SCHEDULES, depends_on_rounds, rate_of, rates
+from config.run_config import ConfigError, RunConfig
+from learning.schedule import SCHEDULES, check_rates, depends_on_rounds, rate_of, rates
 
 SHARES = st.one_of(st.sampled_from([0.0, 1.0]), st.floats(0, 1))
 
@@ -69,7 +69,7 @@ def test_rates_are_those_of_pytorchs_schedulers_bit_for_bit(
     }  # fmt: skip
     args = of_schedule[schedule]
     config = _config(schedule, rounds, min(warm_up, rounds - 1), rate, **args)
-    found = rates(config)
+    found = list(rates(config))
     assert found == _pytorchs(config, **args)
     assert min(found) > 0
     assert [rate_of(config, number) for number in range(1, rounds + 1)] == found
@@ -100,3 +100,17 @@ def test_a_schedule_that_depends_on_the_number_of_rounds_says_so() -> None:
     for name in SCHEDULES:
         first, longer = (rates(_config(name, rounds, 2, 0.1)) for rounds in (20, 30))
         assert (first != longer[:20]) is depends_on_rounds(name), name
+
+
+def test_rates_by_which_nothing_moves_are_refused() -> None:
+    check_rates(_config("step", 12, 0, 0.1, every=1, gamma=0.1))
+    with pytest.raises(ConfigError, match="'step', by which the learning rate falls to 1e-21; it must"):
+        check_rates(_config("step", 3, 0, 0.1, every=1, gamma=1e-10))
+
+
+def test_the_rates_of_a_run_without_end_are_not_listed() -> None:
+    endless = RunConfig(num_server_rounds=10**9, learning_rate=0.2)
+    check_rates(endless)
+    assert rate_of(endless, 10**9) == 0.2
+    with pytest.raises(ConfigError, match="with 'lr-schedule' 'cosine' it must be at most 1,000,000"):
+        check_rates(RunConfig(num_server_rounds=10**9, lr_schedule="cosine"))

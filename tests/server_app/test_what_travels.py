@@ -17,14 +17,16 @@ from flwr.app import Context, Message
 from client_app.app import app as client_app
 from config.run_config import ConfigError
 from learning.network import NetworkSpec, build
+from learning.replica import kept_replica
 from learning.shared_state import plain_state
 from messages import keys
 from messages.arrays import as_numpy
 from methods.clean_images import HEADS as XIAO_HEADS
 from server_app.checkpoint_file import load_checkpoint
+from server_app.model_check import ModelCheck
 from server_app.stopping import RunStoppedError
 from task import HEADS, build_model
-from tests.fakes import CutOffError, cut_off_in, outcome_of, partitions, rounds_of, run_in_process
+from tests.fakes import CutOffError, cut_off_in, outcome_of, partitions, record, rounds_of, run_in_process
 
 Arrays = dict[str, np.ndarray]
 SETTINGS = {"model": "cnn", "image_size": 16, "clients": 3, "fraction_train": 1.0, "learning_rate": 0.05}
@@ -159,7 +161,7 @@ def test_other_frozen_weights_are_refused_when_a_run_resumes(tmp_path: Path, tin
     changes = {"pretrained": weights, "trainable": "head"}
     run_dir = run(tmp_path, tiny_sample, **changes)
     write_weights(Path(weights), 78)
-    with pytest.raises(ConfigError, match="'pretrained' must name the file that it was when that run began"):
+    with pytest.raises(ConfigError, match="'pretrained' must name the same weights as when that run began"):
         run(tmp_path, tiny_sample, resume=str(run_dir), num_server_rounds=3, **changes)
 
 
@@ -258,3 +260,47 @@ def test_privacy_clips_and_noises_nothing_but_what_trains(tmp_path: Path, tiny_s
     fresh = build(NetworkSpec("cnn", 14, image_size=16, seed=1)).state_dict()["fc.weight"]
     noise = (whole["fc.weight"] - fresh).std()
     assert 0.7 < noise < 1.5  # z C / m = 1 for each weight of the mean of three, and at most 1 of update
+
+
+def test_frozen_weights_that_change_after_the_roll_call_are_noticed(
+    tmp_path: Path, tiny_sample: Path, weights: str
+) -> None:
+    def changing(message: Message, context: Context) -> Message:
+        """A client whose process is another one than in the roll call, when the file has been written anew."""
+        if message.metadata.message_type == "train" and context.node_config["partition-id"] == 1:
+            write_weights(Path(weights), 78)
+            kept_replica.cache_clear()
+            reply = client_app(message, context)
+            write_weights(Path(weights), 77)
+            kept_replica.cache_clear()
+            return reply
+        return client_app(message, context)
+
+    run_dir = run(tmp_path, tiny_sample, pretrained=weights, trainable="head", handler=changing, num_server_rounds=1)
+    (failure,) = (run_dir / "failures.jsonl").read_text(encoding="utf-8").splitlines()
+    assert "are no longer those of the run" in failure
+    assert rounds_of(run_dir)[0]["failed-partitions"] == [1]
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted"),
+    [
+        (5, "node config: 'pretrained' is 5; it must be the absolute path"),
+        ("/nope/x.safetensors", "node config: 'pretrained' is '/nope/x.safetensors', which does not exist"),
+    ],
+)
+def test_a_nodes_own_file_is_named_as_such(
+    tmp_path: Path, tiny_sample: Path, weights: str, value: object, wanted: str
+) -> None:
+    nodes = [{**node, "pretrained": value} for node in partitions(3)]
+    with pytest.raises(RunStoppedError, match=wanted):
+        run(tmp_path, tiny_sample, pretrained=weights, trainable="head", nodes=nodes)
+
+
+def test_a_clients_own_batchnorm_is_no_update() -> None:
+    sent = {"bn.weight": np.zeros(4, np.float32), "fc.weight": np.zeros(4, np.float32)}
+    own = {"bn.weight": np.full(4, 8.0, np.float32), "fc.weight": np.full(4, 1.0, np.float32)}
+    for apart, norm in ((frozenset({"bn.weight"}), 2.0), (frozenset(), (4 * 64 + 4) ** 0.5)):
+        check = ModelCheck(record(sent), apart=apart)
+        assert check.problem(0, record(own)) is None
+        assert check.norms[0] == pytest.approx(norm)
