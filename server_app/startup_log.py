@@ -225,7 +225,7 @@ def warn_of_weights(members: Sequence[Member]) -> None:
 
 
 def warn_of_learning_rate(config: RunConfig, method: Method, set_by_user: Container[str]) -> None:
-    """Warn of a preset's learning rate that does not suit the method, unless the user set it."""
+    """Warn of a learning rate that does not suit the method or the optimiser, unless the user set it."""
     for line in advice_on_learning_rate(config, method, set_by_user):
         log(WARNING, "%s", line)
 
