@@ -261,7 +261,11 @@ def _replica(config: RunConfig, context: Context, site: local_data.Site, compute
     """This process's model; weights that do not travel are read where the run or this node's `pretrained` says."""
     spec = NetworkSpec.of(config, build_method(config), len(local_data.class_names(site)))
     own = str(context.node_config.get(keys.PRETRAINED, ""))
-    return kept_replica(spec.to_be_filled(own), compute.device, config.compile)
+    try:
+        return kept_replica(spec.to_be_filled(own), compute.device, config.compile)
+    except ConfigError as error:
+        where = "node config" if own else "run config"
+        raise ConfigError(str(error).replace("run config: 'pretrained'", f"{where}: 'pretrained'", 1)) from None
 
 
 def _global_model(
