@@ -7,17 +7,24 @@ from config.run_config import RunConfig
 
 
 def advice_on_learning_rate(config: RunConfig, method: Any, set_by_user: Container[str]) -> list[str]:
-    """A sentence if the run's method suits another learning rate than its preset sets.
+    """A sentence if the run's method or optimiser suits another learning rate than the one that nobody chose.
 
     Args:
         config: The run's.
         method: It, or what `config.known` says of it.
         set_by_user: The keys that the user set; whoever sets a learning rate has chosen it.
 
-    Methods know rates of SGD alone.
+    Methods and presets know rates of SGD alone.
     """
+    if "learning-rate" in set_by_user:
+        return []
+    if config.optimizer == "adamw":
+        return [
+            f"'optimizer' is 'adamw', but 'learning-rate' is {config.learning_rate:g}, which was chosen for sgd; adamw"
+            " mostly takes 0.0001 to 0.001."
+        ]
     suited = method.learning_rates.get(config.preset)
-    if config.optimizer != "sgd" or suited is None or "learning-rate" in set_by_user or config.learning_rate == suited:
+    if suited is None or config.learning_rate == suited:
         return []
     return [
         f"'method' is {config.method!r}, which suits a 'learning-rate' of {suited:g} with 'preset'"

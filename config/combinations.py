@@ -54,6 +54,11 @@ def problems_of_method(config: RunConfig, method: Any, strategy: Any) -> Iterato
             f"run config: 'privacy' is {config.privacy!r}, but 'method' is {name!r}, for which clients send their loss"
             " on each class without noise; 'privacy' must be none, or 'method' another one."
         )
+    if config.trainable == "head" and name == "feddecorr":
+        yield (
+            f"run config: 'method' is {name!r}, which decorrelates features, but 'trainable' is 'head', which leaves"
+            " them as they are; it must be all or lora, or 'method' another one."
+        )
     if config.compile and method.features:
         yield (
             f"run config: 'compile' is true, but 'method' is {name!r}, which looks inside the network; it must be"

@@ -288,7 +288,7 @@ class RunConfig:
         "training",
         0.0,
         interval(0, float("inf")),
-        "length to which the gradient of a step, over all trained parameters, is shortened; 0: never",
+        "length to which the gradient of a step, over all trained parameters of a network, is shortened; 0: never",
     )
     momentum: float = _key(
         "training",

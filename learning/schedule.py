@@ -104,8 +104,7 @@ SCHEDULES: dict[str, type[Schedule]] = {
 }
 
 
-@lru_cache(maxsize=4)
-def rates(config: RunConfig) -> tuple[float, ...]:
+def rates(config: RunConfig) -> list[float]:
     """The learning rate of each of the run's rounds, the first one's first.
 
     In W rounds of warm-up, round r has r / (W + 1) of the full rate, and the first round of the schedule all of it.
@@ -113,6 +112,11 @@ def rates(config: RunConfig) -> tuple[float, ...]:
     Raises:
         ConfigError: The schedule refuses its parameters.
     """
+    return list(_rates(config))
+
+
+@lru_cache(maxsize=4)
+def _rates(config: RunConfig) -> tuple[float, ...]:
     schedule: Schedule = build_named("lr-schedule", SCHEDULES, config.lr_schedule, config.lr_schedule_args)
     base, warm_up = config.learning_rate, config.lr_warm_up
     found: list[float] = []
@@ -128,7 +132,7 @@ def rates(config: RunConfig) -> tuple[float, ...]:
 
 def rate_of(config: RunConfig, server_round: int) -> float:
     """The learning rate of a round, from 1; of round 0, before the first, that of the first."""
-    return rates(config)[max(0, server_round - 1)] if changes(config) else config.learning_rate
+    return _rates(config)[max(0, server_round - 1)] if changes(config) else config.learning_rate
 
 
 def changes(config: RunConfig) -> bool:

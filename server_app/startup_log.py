@@ -186,9 +186,9 @@ def _label_table(sites: list[Member], class_names: tuple[str, ...]) -> list[str]
 
 def rate_lines(config: RunConfig) -> list[str]:
     """How learning rates go from round to round, in one line; nothing if they are all the same."""
-    if not changes(config):
+    found = rates(config) if changes(config) else []
+    if len(set(found)) < 2:
         return []
-    found = rates(config)
     highest = found.index(max(found))
     shown = sorted({0, highest, len(found) - 1})
     return [f"Rates       {', '.join(f'{found[one]:.3g} in round {one + 1}' for one in shown)} ({config.lr_schedule})"]
@@ -225,7 +225,7 @@ def warn_of_weights(members: Sequence[Member]) -> None:
 
 
 def warn_of_learning_rate(config: RunConfig, method: Method, set_by_user: Container[str]) -> None:
-    """Warn of a preset's learning rate that does not suit the method, unless the user set it."""
+    """Warn of a learning rate that does not suit the method or the optimiser, unless the user set it."""
     for line in advice_on_learning_rate(config, method, set_by_user):
         log(WARNING, "%s", line)
 

@@ -16,7 +16,8 @@ TEXTS: tuple[str, ...] = (
     "seed=1", "scheme='x'", "alpha=[[[1", "alpha=" + "[" * 9000 + "]", "alpha=" + "9" * 5000, "alpha=1e400",
     "alpha=nan", "alpha=true", "alpha='x'", "alpha=[1]", "alpha=2020-01-01", "rate=-1", "rate='x'", "q=1e308",
     "q=-1", "path=1", "path='\\ud800'", "path='~nosuchuser'", "path='/" + "a" * 300 + "'", "path='a\0b'",
-    "eta=1e308", "eta='\x1b[31m'",
+    "eta=1e308", "eta='\x1b[31m'", "rank=0", "rank=9 targets=','", "targets='a\x1b[31m'", "freeze-a=1", "nesterov='x'",
+    "beta1=1", "final=2", "every=0.5",
 )  # fmt: skip
 ODD: tuple[Any, ...] = (*NUMBERS, *TEXTS)
 

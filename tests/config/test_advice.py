@@ -1,4 +1,4 @@
-"""Which learning rate a method suits under a preset is said to whoever has not chosen one."""
+"""Which learning rate a method or an optimiser suits is said to whoever has not chosen one."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -50,8 +50,14 @@ def test_other_runs_get_no_advice() -> None:
     assert advice_on_learning_rate(config, suited, ()) == []
 
 
-def test_rates_of_sgd_say_nothing_of_another_optimiser() -> None:
-    assert _advice(method="gce", preset="notebook", optimizer="adamw") == []
+def test_a_rate_that_was_chosen_for_sgd_is_pointed_out_to_adamw() -> None:
+    sentence = (
+        "'optimizer' is 'adamw', but 'learning-rate' is 0.01, which was chosen for sgd; adamw mostly takes 0.0001 to"
+        " 0.001."
+    )
+    assert _advice(method="gce", preset="notebook", optimizer="adamw") == [sentence]
+    assert _advice(optimizer="adamw") == [sentence.replace("0.01,", "0.004,")]
+    assert _advice(optimizer="adamw", learning_rate=0.004) == []
 
 
 def test_learning_rates_are_for_presets_that_exist() -> None:

@@ -131,7 +131,7 @@ def test_every_fault_is_said_at_once() -> None:
         ({"model": "vit_h_14", "image-size": 224, "pretrained": "imagenet"},
          "it must be none, DEFAULT, IMAGENET1K_SWAG_E2E_V1, IMAGENET1K_SWAG_LINEAR_V1 or a file."),
         ({"model": "timm:resnet18", "pretrained": "imagenet"}, "it must be none, DEFAULT or a file."),
-        ({"model": "swin_t", "batchnorm": "local"}, "'batchnorm' is 'local', but a swin_t has no BatchNorm;"),
+        ({"model": "swin_t", "batchnorm": "local"}, "'batchnorm' is 'local', but swin_t has no BatchNorm;"),
         ({"pretrained": "imagenet1k_v2"}, "(did you mean 'IMAGENET1K_V2'?)"),
         ({"method": "gce", "method-args": "q=2"}, "q of gce is 2, and must be a number above 0 and at most 1"),
         ({"method": "gce", "method-args": "qq=2"}, "names 'qq'; gce takes q, truncation"),

@@ -36,8 +36,13 @@ SMALL = {"model": "resnet18", "image_size": 32, "batch_size": 8, "num_server_rou
 
 
 def test_runs_with_one_actor_and_two_are_equal_bit_for_bit(superlink: SuperLink, release: Path, tmp_path: Path) -> None:
+    """A network that draws while it trains: dropout, and stochastic depth."""
+    settings = {
+        **SMALL, "model": "efficientnet_b0", "optimizer": "adamw", "lr_schedule": "cosine", "gradient_clipping": 1.0,
+        "learning_rate": 0.001, "precision": "fp32",
+    }  # fmt: skip
     for actors in (1, 2):
-        config = pairs(**SMALL, data_dir=release, output_dir=tmp_path, run_name=f"actors-{actors}", precision="fp32")
+        config = pairs(**settings, data_dir=release, output_dir=tmp_path, run_name=f"actors-{actors}")
         outcome = superlink.run(
             ROOT,
             "--federation-config",

@@ -1,5 +1,5 @@
 """Three sites on separate hosts, TLS and registered nodes: strangers are refused, crashes cost no finished round, and
-the weights are those of a run in one process, bit for bit.
+the weights are those of a run in one process, bit for bit. Adapters travel; the rest is frozen, and built at each site.
 """
 
 import base64
@@ -36,7 +36,8 @@ SITES = 3
 IMAGES = 48  # of each site
 SETTINGS: dict[str, Any] = {
     "model": "resnet18", "image_size": 32, "batch_size": 8, "num_server_rounds": 4, "fraction_train": 1.0,
-    "precision": "fp32",
+    "precision": "fp32", "trainable": "lora", "trainable_args": "rank=2", "optimizer": "adamw", "lr_schedule": "cosine",
+    "learning_rate": 0.002,
 }  # fmt: skip
 
 

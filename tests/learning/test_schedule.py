@@ -69,7 +69,7 @@ def test_rates_are_those_of_pytorchs_schedulers_bit_for_bit(
     }  # fmt: skip
     args = of_schedule[schedule]
     config = _config(schedule, rounds, min(warm_up, rounds - 1), rate, **args)
-    found = list(rates(config))
+    found = rates(config)
     assert found == _pytorchs(config, **args)
     assert min(found) > 0
     assert [rate_of(config, number) for number in range(1, rounds + 1)] == found

@@ -102,6 +102,14 @@ def test_q_fedavg_needs_updates_that_are_multiples_of_gradients_or_a_rate_of_its
     assert _problems(strategy="qfedavg", lr_schedule="cosine") == []
 
 
+def test_features_that_never_change_are_not_decorrelated() -> None:
+    assert _problems(method="feddecorr", trainable="head") == [
+        "run config: 'method' is 'feddecorr', which decorrelates features, but 'trainable' is 'head', which leaves them"
+        " as they are; it must be all or lora, or 'method' another one."
+    ]
+    assert _problems(method="feddecorr", trainable="lora") == _problems(method="dualoptim", trainable="head") == []
+
+
 def test_nesterovs_momentum_needs_momentum() -> None:
     assert _problems(momentum=0, optimizer_args="nesterov=true") == [
         "run config: 'optimizer-args' is 'nesterov=true', but 'momentum' is 0; nesterov must be false, or 'momentum'"

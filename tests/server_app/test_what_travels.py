@@ -206,6 +206,12 @@ def test_a_node_with_other_frozen_weights_is_left_out_and_may_name_its_own_file(
     )
     with pytest.raises(RunStoppedError, match=wanted):
         run(tmp_path / "bad", tiny_sample, pretrained=weights, trainable="head", nodes=nodes)
+    nodes[0]["pretrained"] = str(tmp_path / "nowhere.safetensors")
+    wanted = (
+        r"client \d: node config: 'pretrained' is '.*nowhere.safetensors', which does not exist; it must be a file of"
+    )
+    with pytest.raises(RunStoppedError, match=wanted):
+        run(tmp_path / "none", tiny_sample, pretrained=weights, trainable="head", nodes=nodes)
 
 
 def test_each_client_trains_with_its_own_batchnorm(tmp_path: Path, tiny_sample: Path) -> None:
