@@ -1,6 +1,6 @@
 """What differential privacy costs when all weights train, when adapters do, and when a head does.
 
-    python -m benchmarks.privacy [--trains head --trains lora] [--noise 0 --noise 0.1] [--seed 1]
+    python -m benchmarks.privacy [--model cnn] [--trains head --trains lora] [--noise 0 --noise 0.1] [--seed 1]
 
 Every run starts from the same pretrained network and meets the same noise multipliers and clipping norm, so that only
 the number of values that train differs, and with it the norm of the noise: its deviation times the square root of that
@@ -34,16 +34,17 @@ from data.user_cache import below_home
 PLACE = "~/.cache/clothing1m-fl/benchmarks/privacy"
 ELSEWHERE = SampleSize(train=14, clean_train=2000, val=1, test=350, image_size=32, seed=2)
 SAMPLE = SampleSize(train=2000, clean_train=14, val=1, test=700, image_size=32, seed=1)
+CLASSES = 14
 CLIENTS = 50
 CLIPPING_NORM = 1.0
-NETWORK: Mapping[str, Any] = {"model": "resnet18", "image_size": 32, "precision": "fp32", "val_split": "none"}
+NETWORK: Mapping[str, Any] = {"image_size": 32, "precision": "fp32", "val_split": "none"}
 PRETRAINING: Mapping[str, Any] = {
     **NETWORK, "train_split": "clean", "num_server_rounds": 6, "fraction_train": 1.0, "local_epochs": 2,
     "batch_size": 32, "learning_rate": 0.05, "lr_schedule": "cosine", "seed": 2,
 }  # fmt: skip
-ROUNDS = 5
+ROUNDS = 15
 PRIVATE: Mapping[str, Any] = {
-    **NETWORK, "num_server_rounds": ROUNDS, "evaluate_every": ROUNDS, "fraction_train": 0.1, "local_epochs": 1,
+    **NETWORK, "num_server_rounds": ROUNDS, "evaluate_every": ROUNDS, "fraction_train": 0.2, "local_epochs": 1,
     "batch_size": 8, "privacy": "server-fixed",
 }  # fmt: skip
 # Learning rates are the best of three for each without noise, with seed 1.
@@ -76,37 +77,37 @@ def drawn(folder: Path, name: str, size: SampleSize) -> Path:
     return out
 
 
-def pretrained(folder: Path) -> Path:
-    """The pretrained network's file below `folder`, trained unless it is there."""
+def pretrained(folder: Path, model: str) -> Path:
+    """The file of a pretrained network below `folder`, trained unless it is there."""
     from benchmarks.tools.in_process import run_in_process
 
-    kept = folder / "pretrained.safetensors"
+    kept = folder / f"{model}.safetensors"
     if not kept.is_file():
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
             data = drawn(folder, "elsewhere", ELSEWHERE)
-            run = run_in_process(Path(temporary), 1, data_dir=str(data), **PRETRAINING)
+            run = run_in_process(Path(temporary), 1, data_dir=str(data), model=model, **PRETRAINING)
             (run / "model.safetensors").replace(kept)
     return kept
 
 
 def outcome(out: Path, sample: Path, weights: Path, trains: str, noise: float, seed: int) -> Outcome:
-    """One private run, whose folder is below `out`."""
+    """One private run, whose folder is below `out`, of the network that `pretrained` made."""
     from benchmarks.tools.in_process import run_in_process
 
     args = f"noise-multiplier={noise} clipping-norm={CLIPPING_NORM}"
-    settings = {**PRIVATE, **TRAINS[trains], "pretrained": str(weights), "privacy_args": args, "seed": seed}
-    run = run_in_process(out, CLIENTS, data_dir=str(sample), run_name=f"{trains}-{noise}-{seed}", **settings)
+    settings = {**PRIVATE, **TRAINS[trains], "model": weights.stem, "pretrained": str(weights), "seed": seed}
+    run = run_in_process(out, CLIENTS, data_dir=str(sample), privacy_args=args, run_name="run", **settings)
     last = json.loads((run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
     return Outcome(100 * last["test-accuracy"], last["noise-stddev"])
 
 
-def values_that_train(trains: str, classes: int) -> int:
+def values_that_train(model: str, trains: str) -> int:
     """How many numbers get noise."""
     from learning.network import NetworkSpec, build
 
     kind = TRAINS[trains]
     spec = NetworkSpec(
-        str(NETWORK["model"]), classes, image_size=int(NETWORK["image_size"]), trainable=kind.get("trainable", "all"),
+        model, CLASSES, image_size=int(NETWORK["image_size"]), trainable=kind.get("trainable", "all"),
         trainable_args=kind.get("trainable_args", ""),
     )  # fmt: skip
     return sum(value.numel() for value in build(spec).parameters() if value.requires_grad)
@@ -126,6 +127,7 @@ def row(trains: str, noise: float, values: int, found: list[Outcome]) -> tuple[s
 
 
 def main(
+    model: Annotated[str, typer.Option(help="The network, such as cnn or resnet18.")] = "cnn",
     trains: Annotated[list[str] | None, typer.Option(help="What trains; may be repeated; all by default.")] = None,
     noise: Annotated[list[float] | None, typer.Option(help="Noise multiplier; may be repeated.")] = None,
     seed: Annotated[list[int] | None, typer.Option(help="May be repeated.")] = None,
@@ -138,16 +140,16 @@ def main(
     torch.set_num_threads(1)
     folder = below_home(PLACE)
     folder.mkdir(parents=True, exist_ok=True)
-    weights, sample = pretrained(folder), drawn(folder, "sample", SAMPLE)
+    weights, sample = pretrained(folder, model), drawn(folder, "sample", SAMPLE)
     found: dict[tuple[str, float], list[Outcome]] = {(kind, z): [] for kind in kinds for z in noises}
-    with tempfile.TemporaryDirectory() as temporary:
-        for one in seeds:
-            for (kind, z), outcomes in found.items():
+    for one in seeds:
+        for (kind, z), outcomes in found.items():
+            with tempfile.TemporaryDirectory() as temporary:
                 outcomes.append(outcome(Path(temporary), sample, weights, kind, z, one))
-                print(f"seed {one}, {kind}, noise {z:g}: {outcomes[-1].accuracy:.1f} %", file=sys.stderr, flush=True)
+            print(f"seed {one}, {kind}, noise {z:g}: {outcomes[-1].accuracy:.1f} %", file=sys.stderr, flush=True)
     columns = ("trains", "values", "noise multiplier", "norm of the noise", "accuracy, %", "of each seed, %")
-    rows = [row(kind, z, values_that_train(kind, 14), outcomes) for (kind, z), outcomes in found.items()]
-    report(f"privacy, clipping norm {CLIPPING_NORM:g}, {ROUNDS} rounds", columns, rows, PACKAGES)
+    rows = [row(kind, z, values_that_train(model, kind), outcomes) for (kind, z), outcomes in found.items()]
+    report(f"privacy: {model}, clipping norm {CLIPPING_NORM:g}, {ROUNDS} rounds", columns, rows, PACKAGES)
 
 
 if __name__ == "__main__":

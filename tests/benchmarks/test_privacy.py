@@ -4,18 +4,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from benchmarks.privacy import __main__ as privacy
 from benchmarks.privacy.__main__ import CLIPPING_NORM, PRIVATE, TRAINS, Outcome, outcome, row, values_that_train
 from config.check import examine
 from config.resolve import app_defaults
 from data.errors import DataError
+from task import build_model
 
-CNN = {"model": "cnn", "image_size": 16, "num_server_rounds": 1, "evaluate_every": 1, "fraction_train": 0.04}
+QUICK = {"image_size": 16, "num_server_rounds": 1, "evaluate_every": 1, "fraction_train": 0.04}
 
 
 def test_a_head_of_resnet18_has_512_weights_and_a_bias_for_each_class() -> None:
-    found = {trains: values_that_train(trains, 14) for trains in TRAINS}
+    found = {trains: values_that_train("resnet18", trains) for trains in TRAINS}
     assert found["head"] == 14 * 513
     assert found["all"] == 11_176_512 + 14 * 513
     assert found["head"] < found["lora freeze-a"] < found["lora"] < found["all"]
@@ -38,22 +40,24 @@ def test_the_norm_of_the_noise_is_its_deviation_times_the_root_of_the_number_of_
 def test_a_run_reports_the_noise_that_its_clients_mean_got(
     tiny_sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(privacy, "PRIVATE", {**PRIVATE, **CNN})
+    monkeypatch.setattr(privacy, "PRIVATE", {**PRIVATE, **QUICK})
     monkeypatch.setattr(privacy, "CLIENTS", 2)
-    monkeypatch.setattr(privacy, "TRAINS", {"head": {**TRAINS["head"], "pretrained": "none"}})
-    found = outcome(tmp_path, tiny_sample, Path("none"), "head", 0.5, 3)
+    monkeypatch.setattr(privacy, "TRAINS", {"head": TRAINS["head"]})
+    weights = tmp_path / "cnn.safetensors"
+    save_file({name: value.contiguous() for name, value in build_model("cnn", 14, seed=1).state_dict().items()}, weights)
+    found = outcome(tmp_path, tiny_sample, weights, "head", 0.5, 3)
     assert found.deviation == pytest.approx(0.5 * CLIPPING_NORM / 1)  # one client a round
     assert 0 <= found.accuracy <= 100
 
 
 def test_the_network_is_pretrained_once_on_other_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    quick = {**privacy.PRETRAINING, "model": "cnn", "num_server_rounds": 1, "local_epochs": 1}
+    quick = {**privacy.PRETRAINING, "num_server_rounds": 1, "local_epochs": 1}
     monkeypatch.setattr(privacy, "PRETRAINING", quick)
     monkeypatch.setattr(privacy, "ELSEWHERE", privacy.SampleSize(14, 32, 14, 14, 16, seed=2))
-    kept = privacy.pretrained(tmp_path)
+    kept = privacy.pretrained(tmp_path, "cnn")
     before = kept.stat().st_mtime_ns
-    assert privacy.pretrained(tmp_path).stat().st_mtime_ns == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "pretrained.safetensors"]
+    assert privacy.pretrained(tmp_path, "cnn").stat().st_mtime_ns == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cnn.safetensors", "elsewhere"]
     assert privacy.ELSEWHERE.seed != privacy.SAMPLE.seed
 
 
@@ -61,6 +65,6 @@ def test_an_unknown_kind_is_refused_before_anything_is_drawn(monkeypatch: pytest
     monkeypatch.setattr(privacy, "PLACE", str(tmp_path / "place"))
     threads = torch.get_num_threads()
     with pytest.raises(DataError, match=r"^--trains is 'heads'; it must be one of all, lora, lora freeze-a, head\.$"):
-        privacy.main(["heads"])
+        privacy.main(trains=["heads"])
     assert not (tmp_path / "place").exists()
     assert torch.get_num_threads() == threads
