@@ -47,12 +47,12 @@ PRIVATE: Mapping[str, Any] = {
     **NETWORK, "num_server_rounds": ROUNDS, "evaluate_every": ROUNDS, "fraction_train": 0.2, "local_epochs": 1,
     "batch_size": 8, "privacy": "server-fixed",
 }  # fmt: skip
-# Learning rates are the best of three for each without noise, with seed 1.
+# Learning rates are the better of two without noise, with seed 1: 0.03 and 0.1, for the head 0.1 and 0.3.
 TRAINS: Mapping[str, Mapping[str, Any]] = {
-    "all": {"learning_rate": 0.01},
-    "lora": {"trainable": "lora", "learning_rate": 0.03},
-    "lora freeze-a": {"trainable": "lora", "trainable_args": "freeze-a=true", "learning_rate": 0.03},
-    "head": {"trainable": "head", "learning_rate": 0.03},
+    "all": {"learning_rate": 0.1},
+    "lora": {"trainable": "lora", "learning_rate": 0.1},
+    "lora freeze-a": {"trainable": "lora", "trainable_args": "freeze-a=true", "learning_rate": 0.1},
+    "head": {"trainable": "head", "learning_rate": 0.3},
 }
 PACKAGES = ("flwr", "torch", "torchvision", "numpy")
 
@@ -132,7 +132,7 @@ def main(
     noise: Annotated[list[float] | None, typer.Option(help="Noise multiplier; may be repeated.")] = None,
     seed: Annotated[list[int] | None, typer.Option(help="May be repeated.")] = None,
 ) -> None:
-    kinds, noises, seeds = trains or list(TRAINS), noise or [0.0, 0.01, 0.1], seed or [1, 2, 3]
+    kinds, noises, seeds = trains or list(TRAINS), noise or [0.0, 0.1, 0.3], seed or [1, 2, 3]
     if unknown := sorted(set(kinds) - TRAINS.keys()):
         raise DataError(f"--trains is {unknown[0]!r}; it must be one of {', '.join(TRAINS)}.")
     import torch
