@@ -1,6 +1,9 @@
 """What a round of a real deployment costs apart from training: this app compared with Flower's own loop.
 
     python -m benchmarks.deployment [--contender stock --contender ours] [--model resnet50] [--rounds 5] [--repeats 3]
+    python -m benchmarks.deployment --contender ours --contender "ours, head"
+    python -m benchmarks.deployment --model vit_b_16 --image-size 224 --images 4 --batch-size 4 --test-images 4
+        --rounds 3 --repeats 1 --contender ours --contender "ours, lora"
 
 A SuperLink and two SuperNodes on loopback, restarted for each run; contenders take turns. Both read the same drawn
 images from the same files, take the same number of fp32 steps of the same size from the same architecture, every client
@@ -9,11 +12,14 @@ of the cores.
 
 - stock: `benchmarks/tools/plain_app`, modelled on Flower's PyTorch quickstart: `FedAvg.start()`, a DataLoader with
   Pillow.
-- ours: this app with its defaults: roll call, checks of every reply, checkpoints, metrics.
+- ours: this app with its defaults: roll call, checks of every reply, checkpoints, metrics. With `head` and `lora` the
+  rest of the network is what the seed draws, in nodes and server alike: what travels and how long that takes does not
+  depend on how good it is.
 
 A round lasts from one tested global model to the next, so checkpoints count. Its rest is the time not explained by the
 longest training of its clients: starting processes, imports, transport, waiting, decoding, aggregation and evaluation.
-Medians over all rounds but the first of each run, which also decodes, and waits for nodes.
+Medians over all rounds but the first of each run, which also decodes, and waits for nodes. Bytes are what the app
+counts (docs/metrics.md#bytes), divided by the visits of a round; nothing counts stock's.
 """
 
 import json
@@ -42,7 +48,8 @@ SEED = 1
 RUN_SECONDS = 1800
 PACKAGES = ("flwr", "torch", "torchvision", "numpy", "pillow")
 COLUMNS = (
-    "", "round, s", "of it training, s", "rest, s", "stock's rest / rest", "first round, s", "whole run, s", "rests, s",
+    "", "round, s", "of it training, s", "rest, s", "stock's rest / rest", "first round, s", "whole run, s",
+    "MB sent a visit", "MB received a visit", "rests, s",
 )  # fmt: skip
 
 
@@ -63,6 +70,8 @@ CONTENDERS = {
     "stock": Contender(STOCK),
     "ours": Contender(ROOT),
     "ours, bf16 payload": Contender(ROOT, {"payload": "bf16"}),
+    "ours, head": Contender(ROOT, {"trainable": "head"}),
+    "ours, lora": Contender(ROOT, {"trainable": "lora", "trainable-args": "rank=8"}),
 }
 
 
@@ -71,11 +80,12 @@ class Job:
     """What every contender does.
 
     Attributes:
-        model: A torchvision ResNet.
+        model: A network of torchvision; for stock a ResNet.
         rounds: Of one run.
         images: Of each client.
         image_size: Side in pixels; the files are larger by a third.
         batch_size: A divisor of `images`, so that all contenders take the same steps.
+        test_images: On which the global model is tested after each round.
     """
 
     model: str
@@ -83,6 +93,7 @@ class Job:
     images: int
     image_size: int
     batch_size: int
+    test_images: int = TEST_IMAGES
 
     def __post_init__(self) -> None:
         if self.images % self.batch_size:
@@ -93,17 +104,21 @@ class Job:
 
 @dataclass(frozen=True)
 class Run:
-    """What one run measured, in seconds.
+    """What one run measured.
 
     Attributes:
-        rounds: Each round, from one tested global model to the next.
-        training: The longest training loop of each round.
-        whole: From `flwr run` until the run has finished.
+        rounds: Seconds of each round, from one tested global model to the next.
+        training: Those of the longest training loop of each round.
+        whole: Seconds from `flwr run` until the run has finished.
+        sent: Bytes that went to the clients in each round; empty if nobody counts them.
+        received: Those that came back.
     """
 
     rounds: list[float]
     training: list[float]
     whole: float
+    sent: list[int] = field(default_factory=list)
+    received: list[int] = field(default_factory=list)
 
     @property
     def rests(self) -> list[float]:
@@ -113,7 +128,7 @@ class Run:
 
 def draw(folder: Path, job: Job) -> None:
     """The sample in the released layout, and the same images, dealt the same way, as stock's lists."""
-    release, splits = draw_dealt(folder / "release", NODES, job.images, job.image_size, TEST_IMAGES, SEED)
+    release, splits = draw_dealt(folder / "release", NODES, job.images, job.image_size, job.test_images, SEED)
     for name, split in splits.items():
         lines = (
             f"{release.root / key.decode()}\t{label}\n" for key, label in zip(split.keys, split.labels, strict=True)
@@ -151,7 +166,11 @@ def measure(contender: Contender, job: Job, data: Path, folder: Path) -> Run:
     times = [when for when, _ in lines]
     between = [later - earlier for earlier, later in pairwise(times)]
     return Run(
-        [entries[0]["seconds"], *between], [entry["slowest-training-seconds"] for entry in entries], watch.seconds
+        [entries[0]["seconds"], *between],
+        [entry["slowest-training-seconds"] for entry in entries],
+        watch.seconds,
+        [entry["sent-bytes"] for entry in entries],
+        [entry["received-bytes"] for entry in entries],
     )
 
 
@@ -161,6 +180,9 @@ def row(runs: list[Run], stock: list[Run] | None) -> list[float | str]:
     def rest(of: list[Run]) -> float:
         return statistics.median([seconds for run in of for seconds in run.rests])
 
+    def megabytes_a_visit(of_rounds: list[int]) -> float | str:
+        return statistics.median(of_rounds) / NODES / 1e6 if of_rounds else ""
+
     return [
         statistics.median([seconds for run in runs for seconds in run.rounds[1:]]),
         statistics.median([seconds for run in runs for seconds in run.training[1:]]),
@@ -168,20 +190,23 @@ def row(runs: list[Run], stock: list[Run] | None) -> list[float | str]:
         rest(stock) / rest(runs) if stock else "",
         statistics.median([run.rounds[0] for run in runs]),
         statistics.median([run.whole for run in runs]),
+        megabytes_a_visit([count for run in runs for count in run.sent[1:]]),
+        megabytes_a_visit([count for run in runs for count in run.received[1:]]),
         " ".join(f"{seconds:.1f}" for run in runs for seconds in run.rests),
     ]
 
 
 def main(
     contender: Annotated[list[str] | None, typer.Option(help="May be repeated; all by default.")] = None,
-    model: Annotated[str, typer.Option(help="resnet18, resnet34 or resnet50.")] = "resnet50",
+    model: Annotated[str, typer.Option(help="A network of torchvision; stock has resnet18, 34 and 50.")] = "resnet50",
     rounds: Annotated[int, typer.Option(help="Rounds of each run; the first is reported separately.")] = 5,
     repeats: Annotated[int, typer.Option(help="Runs of each contender.")] = 3,
     images: Annotated[int, typer.Option(help="Images of each client.")] = 64,
     image_size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 48,
     batch_size: Annotated[int, typer.Option(help="Images a step.")] = 16,
+    test_images: Annotated[int, typer.Option(help="On which the global model is tested.")] = TEST_IMAGES,
 ) -> None:
-    job = Job(model, rounds, images, image_size, batch_size)
+    job = Job(model, rounds, images, image_size, batch_size, test_images)
     runs: dict[str, list[Run]] = {name: [] for name in contender or CONTENDERS}
     with tempfile.TemporaryDirectory() as temporary:
         draw(Path(temporary), job)

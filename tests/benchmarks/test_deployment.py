@@ -66,10 +66,11 @@ def test_lines_are_seen_once_they_are_whole(tmp_path: Path) -> None:
 def test_a_row_is_medians_over_the_later_rounds_of_all_runs() -> None:
     stock = [Run(rounds=[90.0, 30.0], training=[9.0, 10.0], whole=140.0)]
     ours = [
-        Run(rounds=[50.0, 12.0, 14.0], training=[9.0, 7.0, 8.0], whole=100.0),
-        Run(rounds=[60.0, 13.0, 90.0], training=[9.0, 9.0, 8.0], whole=120.0),
+        Run([50.0, 12.0, 14.0], [9.0, 7.0, 8.0], 100.0, sent=[9_000_000, 4_000_000, 4_000_000], received=[9, 1, 1]),
+        Run([60.0, 13.0, 90.0], [9.0, 9.0, 8.0], 120.0, sent=[9_000_000, 4_000_000, 8_000_000], received=[9, 1, 1]),
     ]
-    assert row(ours, stock) == [13.5, 8.0, 5.5, 20 / 5.5, 55.0, 110.0, "5.0 6.0 4.0 82.0"]
+    assert row(ours, stock) == [13.5, 8.0, 5.5, 20 / 5.5, 55.0, 110.0, 2.0, 0.5e-6, "5.0 6.0 4.0 82.0"]
+    assert row(stock, stock)[-3:] == ["", "", "20.0"]
     assert len(row(ours, None)) == len(COLUMNS) - 1
 
 
@@ -93,3 +94,4 @@ def test_a_contender_runs_on_a_real_deployment(name: str, drawn: Path, tmp_path:
     assert len(run.rounds) == len(run.training) == JOB.rounds
     assert all(0 < training < total for training, total in zip(run.training, run.rounds, strict=True))
     assert sum(run.rounds) < run.whole
+    assert [len(run.sent), len(run.received)] == ([0, 0] if name == "stock" else [JOB.rounds, JOB.rounds])
