@@ -1,4 +1,4 @@
-"""One client's visit with `trainable = "head"`, on images and on kept features, compared with training everything.
+"""One client's visit with adapters, and with a head on images and on kept features, compared with training everything.
 
     python -m benchmarks.client.head [-c "model='resnet18' image-size=64"] [--images 200] [--epochs 2] [--repeats 3]
 
@@ -6,6 +6,7 @@ The app's ClientApp answers train messages, all in one process that has built th
 decoded before. CPU time, since seconds would also count what else the machine does.
 
 - all: everything trains.
+- lora: adapters of rank 8 beside the weights, and the last layer.
 - head, images: the last layer trains; each image is mirrored at random, so that its features are new in each epoch.
 - head, first visit: nothing is augmented; features are computed and kept.
 - head, later visits: they are there.
@@ -42,6 +43,7 @@ PACKAGES = ("torch", "torchvision", "numpy")
 COLUMNS = ("", "CPU s", "x all", "least to most, s")
 KINDS = {
     "all": {"trainable": "all"},
+    "lora": {"trainable": "lora"},
     "head, images": {"trainable": "head", "augmentation": "flip"},
     "head, first visit": {"trainable": "head"},
     "head, later visits": {"trainable": "head"},
