@@ -125,7 +125,7 @@ def test_the_code_that_runs_is_the_submitted_one(release: Path, tmp_path: Path) 
     def mark(checkout: Path, text: str) -> None:
         """Make the client report `text` as its device, which the server logs in the roll call."""
         source = ROOT / "client_app" / "app.py"
-        changed = source.read_text(encoding="utf-8").replace("str(pick_compute(config.precision))", f'"{text}"')
+        changed = source.read_text(encoding="utf-8").replace("COMPUTE: str(compute)", f'COMPUTE: "{text}"')
         assert text in changed
         (checkout / "client_app" / "app.py").write_text(changed, encoding="utf-8")
         # Files of one's own travel with the rest.
