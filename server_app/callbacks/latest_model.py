@@ -56,9 +56,10 @@ class LatestModel(OccasionalCallback):
             load_shared(self._model, state)
             state = plain_state(self._model)
         whole: dict[str, Tensor] = {}
+        places: set[int] = set()
         for name, value in state.items():
             plain = value.contiguous().cpu()
             # Tied weights have several names, and safetensors wants each in memory of its own.
-            tied = any(plain.data_ptr() == other.data_ptr() for other in whole.values())
-            whole[name] = plain.clone() if tied else plain
+            whole[name] = plain.clone() if plain.data_ptr() in places else plain
+            places.add(plain.data_ptr())
         replace_file(self._path, safetensors.torch.save(whole, metadata=metadata))

@@ -234,3 +234,11 @@ assert not {"torch", "flwr", "ray", "matplotlib"} & sys.modules.keys()
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "did you mean 'learning-rate'?" in done.stderr
+
+
+def test_a_batch_of_one_image_is_refused_where_batchnorm_counts_it_alone() -> None:
+    single: dict[str, Any] = {"batch_size": 1, "model": "resnet18", "image_size": 32}
+    (problem,) = _problems(**single)
+    assert "a resnet18 cannot train on one image" in problem
+    for frozen in ({"batchnorm": "frozen"}, {"trainable": "head"}, {"trainable": "lora"}):
+        assert _problems(**single, **frozen) == []

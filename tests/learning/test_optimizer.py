@@ -132,6 +132,21 @@ def test_a_first_step_that_grad_scaler_skips_leaves_no_trace() -> None:
         torch.use_deterministic_algorithms(False)
 
 
+def _take_scaled_steps(model: Weights, optimizer: Any, unscaled_first: bool = False) -> None:
+    """Five steps, two of which overflow."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, growth_interval=2)
+    for factor in (1e3, 1e-3, 1e-3, 1e3, 1e-3):
+        scaler.scale(sum((value * value).sum() * factor for value in model.all)).backward()
+        if isinstance(optimizer, LocalOptimizer):
+            optimizer.take_gradients()
+        if unscaled_first:
+            scaler.unscale_(optimizer)
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+        assert not hasattr(optimizer, "found_inf")
+
+
 @pytest.mark.parametrize("unscaled_first", [False, True])
 def test_with_grad_scaler_it_is_pytorchs_fused_sgd_bit_for_bit(unscaled_first: bool) -> None:
     """The scaler hands the factor and the overflow to the kernel; FedProx unscales before it adds its gradient."""
@@ -145,17 +160,7 @@ def test_with_grad_scaler_it_is_pytorchs_fused_sgd_bit_for_bit(unscaled_first: b
         new.state[value]["momentum_buffer"] = torch.zeros_like(value)
     optimizers: list[tuple[Weights, Any]] = [(ours, kept), (theirs, new)]
     for model, optimizer in optimizers:
-        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, growth_interval=2)
-        for factor in (1e3, 1e-3, 1e-3, 1e3, 1e-3):
-            scaler.scale(sum((value * value).sum() * factor for value in model.all)).backward()
-            if isinstance(optimizer, LocalSGD):
-                optimizer.take_gradients()
-            if unscaled_first:
-                scaler.unscale_(optimizer)
-            scaler.step(optimizer)
-            scaler.update()
-            optimizer.zero_grad()
-            assert not hasattr(optimizer, "found_inf")
+        _take_scaled_steps(model, optimizer, unscaled_first)
     for one, other, first in zip(ours.all, theirs.all, before.all, strict=True):
         assert one.isfinite().all()
         assert torch.equal(one, other)
@@ -174,14 +179,7 @@ def test_with_grad_scaler_it_is_pytorchs_fused_adamw_bit_for_bit(monkeypatch: py
         new = torch.optim.AdamW(theirs.parameters(), lr=0.01, weight_decay=0.01, fused=True)
         optimizers: list[tuple[Weights, Any]] = [(ours, kept), (theirs, new)]
         for model, optimizer in optimizers:
-            scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, growth_interval=2)
-            for factor in (1e3, 1e-3, 1e-3, 1e3, 1e-3):
-                scaler.scale(sum((value * value).sum() * factor for value in model.all)).backward()
-                if isinstance(optimizer, LocalOptimizer):
-                    optimizer.take_gradients()
-                scaler.step(optimizer)
-                scaler.update()
-                optimizer.zero_grad()
+            _take_scaled_steps(model, optimizer)
         assert {float(steps) for _, _, steps in kept._memory.values()} == {3.0}
     for one, other, first in zip(ours.all, theirs.all, before.all, strict=True):
         assert one.isfinite().all()

@@ -11,7 +11,16 @@ import pytest
 
 from config.run_config import RunConfig
 from server_app.members import Member
-from server_app.startup_log import Facts, alone, describe, gather, rate_lines, warn_of_weights, warnings
+from server_app.startup_log import (
+    Facts,
+    alone,
+    describe,
+    gather,
+    rate_lines,
+    warn_of_initial_weights,
+    warn_of_weights,
+    warnings,
+)
 from simulation.capacity import GIB, Share
 from tests.fakes import InProcessGrid, run_in_process
 
@@ -243,3 +252,20 @@ def test_a_learning_rate_that_does_not_suit_is_warned_of_once(
     caplog.clear()
     run_in_process(tmp_path, **{**given, **small, "num-server-rounds": 2, "resume": str(tmp_path / "run")})
     assert not any(message.startswith(sentence) for message in caplog.messages)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"trainable": "head"}, ["the weights that do not train stay as they were drawn"]),
+        ({"batchnorm": "frozen"}, ["which normalise nothing"]),
+        ({"trainable": "lora", "pretrained": "/weights.pt"}, []),
+        ({}, []),
+    ],
+)
+def test_a_frozen_rest_without_initial_weights_is_warned_of(
+    values: dict[str, Any], words: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    warn_of_initial_weights(RunConfig(**values))
+    assert len(caplog.messages) == len(words)
+    assert all(word in message for word, message in zip(words, caplog.messages, strict=True))
