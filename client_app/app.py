@@ -165,7 +165,7 @@ def train(message: Message, context: Context) -> Message:
             optimizer=replica.optimizer(config),
             server_round=server_round,
             told=cast(dict[str, Told], dict(message.content.config_records.get(keys.METHOD, ConfigRecord()))),
-            state=found.state if found and method.remembers else None,
+            state=found.state if found else None,
             relabelled=found.corrected if found and method.relabels else None,
             received=model_transport.beside(message),
         )
