@@ -73,15 +73,16 @@ def pss_of(pid: int) -> int:
 
 def command_of(pid: int) -> str:
     """Command line of a process; empty if it has ended."""
-    return " ".join(_words(pid)).strip()
+    return " ".join(words_of(pid)).strip()
 
 
 def is_simulation(pid: int) -> bool:
     """Whether a process is a run of Flower's: a script, which Python runs."""
-    return any(Path(word).name == "flwr-simulation" for word in _words(pid)[:2])
+    return any(Path(word).name == "flwr-simulation" for word in words_of(pid)[:2])
 
 
-def _words(pid: int) -> list[str]:
+def words_of(pid: int) -> list[str]:
+    """Command line of a process, word by word; empty if it has ended."""
     try:
         return (PROC / str(pid) / "cmdline").read_bytes().decode(errors="replace").split("\0")
     except OSError:

@@ -8,7 +8,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterable
 
-from experiments.processes import PROC, Process, command_of, pss_of, status_of
+from experiments.processes import PROC, Process, command_of, living, pss_of, status_of
 
 SECONDS = 0.25  # between two samples; reading a process that has loaded PyTorch takes some 5 ms
 
@@ -68,8 +68,8 @@ class PeakMemory:
 def marked(mark: str) -> list[int]:
     """Ids of the processes that have `mark` in their environment, which children inherit, daemons included."""
     found = []
-    for environment in PROC.glob("[0-9]*/environ"):
+    for pid, _ in living():
         with contextlib.suppress(OSError):  # it has ended, or belongs to another user
-            if mark.encode() in environment.read_bytes():
-                found.append(int(environment.parent.name))
+            if mark.encode() in (PROC / str(pid) / "environ").read_bytes():
+                found.append(pid)
     return found

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.tools.memory import PeakMemory
-from experiments.processes import Descendants, pss_of
+from benchmarks.tools.memory import PeakMemory, marked
+from experiments.processes import Descendants, living, pss_of
 
 MIB = 1 << 20
 # Each takes what its first argument says, reports, and waits until its input ends.
@@ -107,3 +107,13 @@ def test_a_process_that_has_ended_takes_nothing() -> None:
     with PeakMemory(Descendants(pid)) as memory:
         pass
     assert memory.peak == 0
+
+
+def test_marked_processes_are_found_while_others_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    with _process(HOLD, "1") as ended:
+        before = living()  # a list that is out of date as soon as it is made
+    monkeypatch.setattr("benchmarks.tools.memory.living", lambda: before | living())
+    monkeypatch.setenv("MARK", "of-this-test")
+    with _process(HOLD, "1") as pid:
+        assert ended in {pid for pid, _ in before}
+        assert marked("MARK=of-this-test") == [pid]

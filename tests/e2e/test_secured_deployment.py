@@ -25,6 +25,7 @@ from flwr.cli.build import build_fab_from_disk
 from data.partition.file import save_partition
 from data.release import LIST_FILES, open_release, training_split
 from data.sample import draw_sample
+from experiments.processes import living, words_of
 from tests.e2e.hosts import Hosts, kill_session
 from tests.e2e.superlink import pairs, wait_for
 from tests.fakes import rounds_of, run_in_process
@@ -201,13 +202,10 @@ def _supernode(folder: Path) -> int:
 def _processes_of(program: str, argument: Path) -> list[int]:
     """Ids of running programs with this argument, without the shells that started them."""
     found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_bytes().decode(errors="replace").split("\0")
-        except OSError:
-            continue
+    for pid, _ in living():
+        words = words_of(pid)
         if str(argument) in words and any(Path(word).name == program for word in words[:3]):
-            found.append(int(path.parent.name))
+            found.append(pid)
     return found
 
 
