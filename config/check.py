@@ -13,6 +13,7 @@ from typing import Any
 
 from config.architectures import TIMM, TIMM_MISSING
 from config.combinations import (
+    problems_of_clients_evidence,
     problems_of_evaluation,
     problems_of_method,
     problems_of_network,
@@ -121,6 +122,8 @@ def _problems_together(config: RunConfig, bad: frozenset[str]) -> Iterator[str]:
         yield from problems_of_evaluation(config)
     if "val-split" not in wrong:  # a bad rule is 0 here, which ends nothing
         yield from problems_of_stopping(config)
+    if not {"val-split", "eval-split", "inspection", "holdout-fraction", "fraction-evaluate"} & wrong:
+        yield from problems_of_clients_evidence(config)
     if not {"num-server-rounds", "strategy-args"} & wrong:
         yield from problems_of_optimizer(config, args)
     yield from _problems_of_combination(config, wrong, args)

@@ -20,7 +20,24 @@ TRAIN_SPLITS = {  # data.release
     "noisy-mini": "a fixed tenth of it",
     "clean": "clean train",
 }
-VAL_SPLITS = {"clean_val": "", "clean_train": "", "none": ""}
+TEST_SPLITS = {"clean_test": "", "none": "no test set is opened"}
+VAL_LISTS = ("clean_val", "clean_train")  # those of `VAL_SPLITS` that are lists of the server's own
+VAL_SPLITS = {  # server_app.early_stop
+    "clean_val": "",
+    "clean_train": "",
+    "noisy": "what clients hold out, with their own labels",
+    "label-wave": "how many predictions on training images change from visit to visit; needs no labels held out",
+    "none": "",
+}
+EVAL_SPLITS = {  # client_app.local_data
+    "clean_val": "an equal slice of it each",
+    "own": "what each holds out of its own images, with their noisy labels",
+}
+INSPECTIONS = {  # learning.inspection
+    "none": "",
+    "before": "the received model, before it trains",
+    "both": "and the trained one",
+}
 BAD_IMAGES = {  # learning.sound_images
     "refuse": "the run stops, and names it",
     "skip": "left out and counted; all images are then decoded before round 1",

@@ -25,7 +25,8 @@ def check_combination(config: RunConfig, method: Any, strategy: Any) -> None:
     Raises:
         ConfigError: They do not; the sentence names the reason, and what would work.
     """
-    for problem in (*problems_of_stopping(config), *problems_of_method(config, method, strategy)):
+    of_config = (*problems_of_stopping(config), *problems_of_clients_evidence(config))
+    for problem in (*of_config, *problems_of_method(config, method, strategy)):
         raise ConfigError(problem)
 
 
@@ -118,6 +119,30 @@ def problems_of_stopping(config: RunConfig) -> Iterator[str]:
                 f"run config: '{key}' is {value:g}, but 'val-split' is none, and a run is ended by validation accuracy"
                 " alone, never by clean test; it must be 0, or 'val-split' another one."
             )
+    if config.target_accuracy and config.val_split == "label-wave":
+        yield (
+            f"run config: 'target-accuracy' is {config.target_accuracy:g}, but 'val-split' is label-wave, which knows"
+            " no accuracy; it must be 0, or 'val-split' another one."
+        )
+
+
+def problems_of_clients_evidence(config: RunConfig) -> Iterator[str]:
+    """A sentence for each setting under which clients would have nothing to report of what the run asks for."""
+    if config.eval_split == "own" and not config.holdout_fraction:
+        yield (
+            "run config: 'eval-split' is own, but 'holdout-fraction' is 0, so clients hold nothing out; it must be"
+            " above 0, such as 0.1."
+        )
+    if config.val_split == "noisy" and not (config.eval_split == "own" and config.fraction_evaluate):
+        yield (
+            "run config: 'val-split' is noisy, for which clients evaluate on what they hold out: 'eval-split' must be"
+            " own, and 'fraction-evaluate' and 'holdout-fraction' above 0."
+        )
+    if config.val_split == "label-wave" and config.inspection == "none":
+        yield (
+            "run config: 'val-split' is label-wave, for which clients look at all of their images in each visit;"
+            " 'inspection' must be before or both."
+        )
 
 
 def problems_of_optimizer(config: RunConfig, args: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:

@@ -92,8 +92,22 @@ class RunConfig:
         "the dataset: a folder in Clothing1M's released layout, or a pack; empty: a sample is drawn",
     )
     train_split: str = _key("data", "noisy", choice(choices.TRAIN_SPLITS), "which images the clients hold")
+    test_split: str = _key(
+        "data", "clean_test", choice(choices.TEST_SPLITS), "clean list on which the server tests the global model"
+    )
     val_split: str = _key(
-        "data", "clean_val", choice(choices.VAL_SPLITS), "clean list on which the best model is picked, never test"
+        "data",
+        "clean_val",
+        choice(choices.VAL_SPLITS),
+        "by what the best model is picked, never test: a clean list of the server's, or what clients say"
+        " ([docs/no-clean-data.md](no-clean-data.md))",
+    )
+    holdout_fraction: float = _key(
+        "data",
+        0.0,
+        interval(0, 0.5),
+        "share of its images that each client never trains on, and is evaluated on instead; a visit then also reports"
+        " the accuracy on them before and after training",
     )
     bad_images: str = _key(
         "data",
@@ -136,7 +150,15 @@ class RunConfig:
         "federation",
         0.0,
         interval(0, 1),
-        "share of the clients that evaluate in a round, each on its slice of clean val",
+        "share of the clients that evaluate the global model after a round",
+    )
+    eval_split: str = _key("federation", "clean_val", choice(choices.EVAL_SPLITS), "on which images they do")
+    inspection: str = _key(
+        "federation",
+        "none",
+        choice(choices.INSPECTIONS),
+        "which models a client applies to all of its training images in a visit, without training: for"
+        ' [clients.jsonl](clients.md), label reports and `val-split = "label-wave"`',
     )
     min_reply_fraction: float = _key(
         "federation",
@@ -342,6 +364,12 @@ class RunConfig:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, _checked(field, getattr(self, field.name)))
+
+    @property
+    def server_lists(self) -> dict[str, str]:
+        """The clean lists on which the server evaluates, by what for: ``test``, ``validation``; perhaps none."""
+        lists = {"test": self.test_split} if self.test_split != "none" else {}
+        return {**lists, "validation": self.val_split} if self.val_split in choices.VAL_LISTS else lists
 
     def to_flat(self) -> dict[str, Value]:
         """The config under its kebab-case keys, as it is saved and sent."""

@@ -39,6 +39,17 @@ TRAIN_SECONDS = "train-seconds"  # of the training loop
 VISIT_SECONDS = "visit-seconds"  # of the whole visit, decoding included
 STATE_LOST = "state-lost"  # 1 if the state of `LAST_ROUND` was missing or damaged
 NORM_BIT = "norm-bit"  # 1 if the update was no longer than C
+# With `inspection`: of the received model on all training images, and of the trained one.
+LOSS_BEFORE, LOSS_AFTER = "loss-before", "loss-after"  # mean cross-entropy with the given labels, in nats
+AGREEMENT_BEFORE, AGREEMENT_AFTER = "agreement-before", "agreement-after"  # share predicted as labelled
+CHANGED = "prediction-changes"  # share predicted otherwise than at this client's visit before; absent at its first
+# With `holdout-fraction`: of the received model on what the client holds out, and of the trained one.
+OWN_EXAMPLES = "own-examples"
+OWN_LOSS_BEFORE, OWN_LOSS_AFTER = "own-loss-before", "own-loss-after"
+OWN_ACCURACY_BEFORE, OWN_ACCURACY_AFTER = "own-accuracy-before", "own-accuracy-after"
+# With methods that judge images; `methods.scores` has what is right of it.
+SUSPECTED = "suspected-images"  # how many
+CORRECTED = "corrected-images"  # how many are believed to be of another class than labelled
 
 # In `METRICS` of a reply to an evaluate message.
 EVAL_LOSS = "eval-loss"  # in nats

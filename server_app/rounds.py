@@ -220,6 +220,7 @@ class RoundLoop:
             overlap_seconds=max(0.0, times.before - sent.started),
             server_training_seconds=times.ready - times.aggregated if self._training else None,
             learning_rate=rate_of(self._config, sent.server_round),
+            visits=dict(sent.tally.metrics),
         )
 
 

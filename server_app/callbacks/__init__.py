@@ -1,6 +1,7 @@
 """Everything in a run that is not the algorithm: one file per concern, with three hooks each."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,6 +59,10 @@ class RoundResult:
         state: For a checkpoint.
         traffic: Bytes of arrays in the round's messages.
         learning_rate: With which clients took the round's steps.
+        visits: By partition, what each usable reply reports, under `messages.keys`' names and those of the method.
+        bytes_of_visits: By partition, bytes of arrays sent and received in training, by whomever is in `visits`.
+        noisy_clients: By partition, whether the method now takes a client for noisy; None if it judges none yet.
+        truly_noisy: By partition, whether it is; None where that is unknown.
     """
 
     server_round: int
@@ -85,6 +90,10 @@ class RoundResult:
     overlap_seconds: float = 0.0
     server_training_seconds: float | None = None
     learning_rate: float = 0.0
+    visits: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    bytes_of_visits: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    noisy_clients: Mapping[int, bool] | None = None
+    truly_noisy: Mapping[int, bool] | None = None
 
 
 @dataclass(frozen=True)
