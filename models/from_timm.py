@@ -47,7 +47,9 @@ def create(name: str, num_classes: int, image_size: int, *, pretrained: bool = F
     timm = imported()
     own, options = name.removeprefix(TIMM), {"num_classes": num_classes, "pretrained": pretrained}
     try:
-        return timm.create_model(own, img_size=image_size, **options)
+        network = timm.create_model(own, img_size=image_size, **options)
+        network.takes_size = True  # for `models.outside`
+        return network
     except TypeError as error:
         if "img_size" not in str(error):
             raise

@@ -1,6 +1,6 @@
 """`model.safetensors`: the latest global model, with what is needed to use it."""
 
-import json
+from dataclasses import replace
 from pathlib import Path
 
 import safetensors.torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from config.run_config import RunConfig
 from data.whole_files import replace_file
+from learning.model_facts import ModelFacts
 from learning.shared_state import load_shared, plain_state
 from server_app.callbacks import History, OccasionalCallback, RoundResult
 
@@ -33,13 +34,7 @@ class LatestModel(OccasionalCallback):
         super().__init__()
         self._path = path
         self._model = model
-        self._metadata = {
-            "class-names": json.dumps(class_names, ensure_ascii=False),
-            "model": config.model,
-            "method": config.method,
-            "image-size": str(config.image_size),
-            "normalization": config.normalization,
-        }
+        self._facts = ModelFacts.of(config, class_names, model)
 
     def on_start(self, history: History) -> None:
         """A kill or a full disk may have left the file behind the checkpoint, and there may be no round to come."""
@@ -50,7 +45,7 @@ class LatestModel(OccasionalCallback):
         self._save(result.server_round, result.arrays)
 
     def _save(self, server_round: int, arrays: ArrayRecord) -> None:
-        metadata = {**self._metadata, "round": str(server_round)}
+        metadata = replace(self._facts, round=server_round).to_metadata()
         state = dict(arrays.to_torch_state_dict())
         if self._model is not None:
             load_shared(self._model, state)

@@ -1,0 +1,194 @@
+"""Opens the model of a run, or a file of one: a plain network with what is needed to use it."""
+
+import contextlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from config.run_config import ConfigError, RunConfig
+from data.errors import DataError
+from data.release import open_release
+from data.sample import default_sample
+from data.sealed import DamagedError
+from data.text import shown
+from data.user_cache import below_home
+from learning.model_facts import ModelFacts
+from learning.network import NetworkSpec, build
+from learning.shared_state import frozen_digest, load_shared, plain_state, shared_names, shared_state
+from methods import build_method
+from runs.errors import RunsError
+from runs.run import is_run, read_run
+from server_app.checkpoint_file import Checkpoint, load_checkpoint
+from server_app.files import BEST, CHECKPOINTS
+from task import HEADS, Compute, build_model, pick_compute
+
+LATEST = "model.safetensors"
+Which = Literal["last", "best"]
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """A trained model, ready to be applied.
+
+    Attributes:
+        model: In evaluation mode on `compute.device`: without adapters, which are merged into their weights, and
+            without a method's further heads. `task.Networks` if there are several.
+        facts: What it is, and what it wants as input.
+        path: The file that it is from.
+        compute: The device, set up as in the run, so that numbers repeat.
+        config: Of its run; None of a file outside of a run's folder, or if the run's config cannot be read.
+    """
+
+    model: nn.Module
+    facts: ModelFacts
+    path: Path
+    compute: Compute
+    config: RunConfig | None = None
+
+
+def open_model(run_or_file: Path, which: Which = "last") -> OpenedModel:
+    """Open a run's latest model, or its best; or the one in a file, a checkpoint among them.
+
+    Args:
+        run_or_file: The folder of a run, or a file.
+        which: ``last`` is model.safetensors, ``best`` the checkpoint of the best round by validation; it does not
+            count for a file.
+
+    Raises:
+        RunsError: There is none, it is damaged, or it is not one that this version or this machine can build.
+    """
+    path = _file(run_or_file, which)
+    folder = next((one for one in (path.parent, path.parent.parent) if is_run(one)), None)
+    config = _config(folder) if folder else None
+    try:
+        metadata, weights = _read(path)
+        if metadata.get("format", "").startswith("clothing1m-fl checkpoint"):
+            checkpoint = load_checkpoint(path)
+            config = config or RunConfig.from_flat(checkpoint.config)
+            facts, weights = _from_checkpoint(checkpoint, path, folder)
+        else:
+            facts = ModelFacts.from_metadata(metadata, frozenset(weights))
+        model = _filled(facts, weights)
+    except (DamagedError, ConfigError) as error:
+        raise RunsError(f"{path} {_as_predicate(error)}.") from None
+    compute = _compute(config)
+    return OpenedModel(model.to(compute.device).eval(), replace(facts, heads=()), path, compute, config)
+
+
+def _file(run_or_file: Path, which: Which) -> Path:
+    if not run_or_file.is_dir():
+        return run_or_file
+    read_run(run_or_file)  # it must be a run
+    path = run_or_file / LATEST if which == "last" else run_or_file / CHECKPOINTS / BEST
+    if not path.is_file():
+        why = (
+            "it is written once a minute and when a run ends" if which == "last" else "the run has picked no best round"
+        )
+        raise RunsError(f"{run_or_file} has no {path.relative_to(run_or_file)}; {why}.")
+    return path
+
+
+def _config(folder: Path) -> RunConfig | None:
+    with contextlib.suppress(RunsError, ConfigError):
+        if config := read_run(folder).config:
+            return RunConfig.from_flat(config)
+    return None
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors of a file, on the CPU."""
+    try:
+        if not path.is_file():  # the library would wait for a pipe
+            raise DamagedError("is not a file" if path.exists() else "does not exist")
+        path.open("rb").close()
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except OSError as error:
+        raise DamagedError(f"cannot be read ({error.strerror or error})") from None
+    except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        if isinstance(error, DamagedError):
+            raise
+        raise DamagedError("is no safetensors file, or a damaged one") from None
+
+
+def _filled(facts: ModelFacts, weights: dict[str, Tensor]) -> nn.Module:
+    """A plain network with these weights.
+
+    Raises:
+        DamagedError: They are not those of such a network.
+        ConfigError: This machine has not the library that it is from.
+    """
+    if facts.networks not in (1, 2):
+        raise DamagedError(f"has metadata whose 'networks' is {facts.networks}, but must be 1 or 2")
+    classes = len(facts.class_names)
+    model = build_model(facts.architecture, classes, 0, networks=facts.networks, image_size=facts.image_size)
+    own = model.state_dict()
+    weights = {name: value for name, value in weights.items() if HEADS not in name.split(".")}
+    # Constants of an architecture, such as Swin's table of positions, may be there or not.
+    for name in (*sorted(weights.keys() - own.keys()), *sorted(shared_names(model) - weights.keys())):
+        what = f"{facts.networks} networks" if facts.networks > 1 else "the network"
+        there = "lacks" if name in own else "has"
+        raise DamagedError(f"does not fit its metadata: it {there} {shown(name)}, for {what} {facts.architecture}")
+    for name, value in weights.items():
+        if own[name].shape != value.shape:
+            raise DamagedError(
+                f"does not fit its metadata: {shown(name)} has the shape {tuple(value.shape)}, which in"
+                f" {facts.architecture} for {classes} classes is {tuple(own[name].shape)}"
+            )
+    with torch.no_grad():
+        for name, value in weights.items():
+            own[name].copy_(value)
+    return model
+
+
+def _from_checkpoint(checkpoint: Checkpoint, path: Path, folder: Path | None) -> tuple[ModelFacts, dict[str, Tensor]]:
+    """The whole network of a checkpoint, which holds what travels: the frozen rest is built as in the run.
+
+    Raises:
+        ConfigError: The weights that it began from are not there.
+        DamagedError: They are others; or nothing says what the classes are called.
+    """
+    config = RunConfig.from_flat(checkpoint.config)
+    class_names = _class_names(config, folder)
+    model = build(NetworkSpec.of(config, build_method(config), len(class_names)).to_be_filled())
+    own = {name: value.shape for name, value in shared_state(model).items()}
+    if own != {name: value.shape for name, value in checkpoint.model.items()}:
+        raise DamagedError(f"does not hold the weights of {config.model} for {len(class_names)} classes")
+    if checkpoint.frozen != frozen_digest(model):
+        raise DamagedError(
+            "holds what was trained beside frozen weights, which are others now; 'pretrained' of its run must name the"
+            " same weights as then, with the same versions of torch, torchvision and timm"
+        )
+    load_shared(model, {name: torch.from_numpy(value) for name, value in checkpoint.model.items()})
+    facts = ModelFacts.of(config, class_names, model, checkpoint.server_round)
+    return facts, plain_state(model)
+
+
+def _class_names(config: RunConfig, folder: Path | None) -> tuple[str, ...]:
+    """Of a checkpoint's run: beside its latest model, or in its data."""
+    if folder is not None:
+        with contextlib.suppress(DamagedError):
+            metadata, weights = _read(folder / LATEST)
+            return ModelFacts.from_metadata(metadata, frozenset(weights)).class_names
+    try:
+        return open_release(below_home(config.data_dir) if config.data_dir else default_sample()).class_names
+    except (DataError, OSError) as error:
+        raise DamagedError(f"has no class names, nor has its run, and its data cannot be opened ({error})") from None
+
+
+def _compute(config: RunConfig | None) -> Compute:
+    """As the run's server had it, as far as this machine can."""
+    with contextlib.suppress(ConfigError):
+        if config is not None:
+            return pick_compute(config.precision, config.autotune)
+    return pick_compute("fp32")
+
+
+def _as_predicate(error: ValueError) -> str:
+    """What completes a sentence that starts with the file's name."""
+    text = str(error).removeprefix("run config: ").rstrip(".")
+    return text if isinstance(error, DamagedError) else f"cannot be built here: {text}"
