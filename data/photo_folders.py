@@ -34,17 +34,18 @@ class Photos:
     left_out: list[tuple[Path, str]] = field(default_factory=list)
 
 
-def find_photos(folder: Path, suffixes: frozenset[str]) -> Photos:
+def find_photos(folder: Path, suffixes: frozenset[str], least: int = LEAST) -> Photos:
     """Look through ``folder/<class>/``; images may lie in folders below it.
 
     Args:
         folder: Holds one folder per class. A class folder may be a link, and so may an image; other links to folders
             are not followed, as they may lead to images that are in another class as well.
         suffixes: Of files that are images, in lower case.
+        least: Images that each class must have. With 0, an empty folder is a class of which somebody has no photos.
 
     Raises:
         DataError: `folder` is none, its folders are splits of a dataset, there are fewer than two classes, or a class
-            has too few images or no plain name.
+            has too few images or no plain name; or there is no image at all.
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; it must hold one folder of images per class.")
@@ -56,7 +57,7 @@ def find_photos(folder: Path, suffixes: frozenset[str]) -> Photos:
             photos.classes[path.name] = _images_below(path, suffixes, photos.left_out)
         else:
             photos.left_out.append((path, OUTSIDE))
-    _check(folder, photos, suffixes)
+    _check(folder, photos, suffixes, least)
     return photos
 
 
@@ -116,7 +117,7 @@ def _entries(folder: Path) -> list[Path]:
         raise DataError(f"{folder} cannot be read: {error.strerror}; it must be a readable folder.") from None
 
 
-def _check(folder: Path, photos: Photos, suffixes: frozenset[str]) -> None:
+def _check(folder: Path, photos: Photos, suffixes: frozenset[str], least: int) -> None:
     names = list(photos.classes)
     splits = [name for name in names if name.lower() in SPLITS]
     if splits and (len(splits) > 1 or len(names) == 1):
@@ -132,12 +133,14 @@ def _check(folder: Path, photos: Photos, suffixes: frozenset[str]) -> None:
                 f"class folder {shown(name)} must have a plain name of at most {LONGEST} characters without"
                 " leading or trailing spaces."
             )
-        if len(files) < LEAST:
-            others = [(path, why) for path, why in photos.left_out if path.is_relative_to(folder / name)]
+        others = [(path, why) for path, why in photos.left_out if path.is_relative_to(folder / name)]
+        unexpected = not files and any(why not in (HIDDEN, MADE) for _, why in others)
+        if len(files) < least or unexpected:
             held = f" (left out: {in_words(others)}; images end in {', '.join(sorted(suffixes))})" if others else ""
-            raise DataError(
-                f"class {shown(name)} has {len(files)} images{held}; it must have at least {LEAST}, one for each list."
-            )
+            wanted = f"have at least {least}, one for each list" if least else "have one, or be empty"
+            raise DataError(f"class {shown(name)} has {len(files)} images{held}; it must {wanted}.")
+    if not any(photos.classes.values()):
+        raise DataError(f"{folder} has no image in any of its {len(names)} folders; it must have at least one.")
 
 
 def _about_splits(folder: Path, splits: list[str]) -> str:

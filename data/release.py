@@ -1,7 +1,8 @@
 """A release: class names, the four lists with their labels, and where the images are. Start here to read one.
 
-`open_release` opens a folder in the released layout (`data.layout.finding`) or a pack of it (`data.stores.pack`), and
-`training_split` gives the list that clients share. `data.images.loading` turns keys into pixels.
+`open_release` opens a folder in the released layout (`data.layout.finding`), a pack of it (`data.stores.pack`), or a
+folder of photos per class (`data.stores.class_folder`). `training_split` gives the list that clients share.
+`data.images.loading` turns keys into pixels.
 """
 
 import hashlib
@@ -13,9 +14,19 @@ from pathlib import Path
 import numpy as np
 
 from data.errors import DataError
-from data.layout.finding import CATEGORIES, CLEAN_LABELS, LIST_FILES, NOISY_LABELS, SPLITS, find_layout
+from data.layout.finding import (
+    CATEGORIES,
+    CLEAN_LABELS,
+    LIST_FILES,
+    NOISY_LABELS,
+    SPLITS,
+    find_layout,
+    is_class_folder,
+    text_files,
+)
 from data.layout.index import Index, read_index
 from data.layout.key_files import read_class_names
+from data.layout.missing import WITHOUT
 from data.stores.folder import FolderStore, Store
 from data.stores.pack import is_pack, open_pack
 
@@ -68,12 +79,14 @@ class Split:
 
 @dataclass(frozen=True)
 class Release:
-    """A folder in the released layout, or a pack of one. Splits are read once and kept: treat them as read-only.
+    """A folder in the released layout, a pack of one, or a folder of photos per class.
+
+    Each list may be missing or empty, though not all. Splits are read once and kept: treat them as read-only.
 
     Attributes:
         root: The folder or file as it was given.
         class_names: In the order of their labels; as many as the category file has lines.
-        text: The folder of the text files; the pack itself for a pack.
+        text: The folder of the text files; for a pack and a folder per class, `root`.
         store: Where the images are.
     """
 
@@ -93,25 +106,38 @@ class Release:
         """
         return self._index or read_index(self.text, len(self.class_names))
 
+    def has(self, name: str) -> bool:
+        """Whether one of `SPLITS` has any image.
+
+        Raises:
+            DataError: What `index` refuses.
+        """
+        return self.index.counts[SPLITS.index(name)] > 0
+
     def split(self, name: str) -> Split:
         """Keys and labels of one of `SPLITS`.
 
         Raises:
-            DataError: An unknown name, an empty list, missing images among the 200 looked for, or what `index`
-                refuses.
+            DataError: An unknown name, a missing or empty list (the sentence says what needs it), missing images among
+                the 200 looked for, or what `index` refuses.
         """
         if name not in LIST_FILES:
             raise DataError(f"there is no split '{name}'; it must be one of {', '.join(SPLITS)}.")
         if name not in self._splits:
+            if not self.has(name):
+                raise DataError(self._without(name))
             rows = self.index.rows(name)
             keys = self.index.keys[rows]
-            if not len(keys):
-                raise DataError(f"{self.text / LIST_FILES[name]} is empty; it must have at least one line.")
             self.store.check_presence(keys, LIST_FILES[name])
             labels = self.index.noisy if name == "noisy_train" else self.index.clean
             true = self.index.true[rows].astype(np.int32)
             self._splits[name] = Split(name, keys, labels[rows].astype(np.int32), true)
         return self._splits[name]
+
+    def _without(self, name: str) -> str:
+        file = LIST_FILES[name]
+        what = f"{self.text / file} is empty" if file in text_files(self.text) else f"{self.text} has no {file}"
+        return f"{what}; {WITHOUT[name]}."
 
     def double_labelled(self, splits: Iterable[str] = SPLITS) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The listed images that carry both labels, 37,497 in the full release, none of them in noisy train.
@@ -134,9 +160,10 @@ class Release:
 
 
 def open_release(root: Path) -> Release:
-    """Open a folder in the released layout, one of its common variants (data/README.md lists them), or a pack.
+    """Open a folder in the released layout, one of its common variants (data/README.md lists them), a pack, or a folder
+    that holds one folder of photos per class: all of them are noisy train then.
 
-    Reads the class names only; a pack's index is checked as well.
+    Reads the class names only; a pack's index is checked as well, and of photos all names are read.
 
     Raises:
         DataError: The folder is not a release (the message names what it is), the category file is malformed, or the
@@ -145,6 +172,11 @@ def open_release(root: Path) -> Release:
     if is_pack(root):
         pack = open_pack(root)
         return Release(root, pack.class_names, root, pack, pack.index)
+    if is_class_folder(root):
+        from data.stores.class_folder import ClassFolderStore  # which needs decoders, as nothing else here does
+
+        photos = ClassFolderStore(root)
+        return Release(root, photos.class_names, root, photos, photos.index)
     layout = find_layout(root)
     return Release(root, read_class_names(layout.text / CATEGORIES), layout.text, FolderStore(root, layout.images))
 

@@ -104,9 +104,25 @@ def as_upright_jpeg(data: bytes) -> tuple[bytes, Look]:
         turn = turn_of(image)
         if is_jpeg and turn is None:
             return data, look
-        pixels, out = to_rgb(image), io.BytesIO()
-        (pixels if turn is None else pixels.transpose(turn)).save(out, "JPEG", quality=QUALITY)
-        return out.getvalue(), look
+        return _saved(image, turn), look
+
+
+def upright(data: bytes) -> bytes:
+    """A file as it is, whatever it is, unless its orientation tag says that it lies or is mirrored; then a JPEG.
+
+    Unlike `as_upright_jpeg`, this is for threads that decode while others work.
+    """
+    with contextlib.suppress(DamageError), _damage_named(data), opened(data, hear=False) as (image, _):
+        turn = None if image.format == "TIFF" else turn_of(image, hear=False)  # Pillow turns a TIFF as it decodes it
+        if turn is not None:
+            return _saved(image, turn)
+    return data
+
+
+def _saved(image: Image.Image, turn: Image.Transpose | None) -> bytes:
+    pixels, out = to_rgb(image), io.BytesIO()
+    (pixels if turn is None else pixels.transpose(turn)).save(out, "JPEG", quality=QUALITY)
+    return out.getvalue()
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -81,9 +81,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def turn_of(image: Image.Image) -> Image.Transpose | None:
+def turn_of(image: Image.Image, hear: bool = True) -> Image.Transpose | None:
     """What brings a photo upright by its orientation tag; None if it has none that makes sense, or is upright."""
-    with hearing(), contextlib.suppress(Exception):  # of EXIF data, which may be anything
+    listening: contextlib.AbstractContextManager[list[str]] = hearing() if hear else contextlib.nullcontext([])
+    with listening, contextlib.suppress(Exception):  # of EXIF data, which may be anything
         return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
     return None
 

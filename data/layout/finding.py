@@ -14,6 +14,7 @@ NOISY_LABELS = "noisy_label_kv.txt"
 CLEAN_LABELS = "clean_label_kv.txt"
 CATEGORIES = "category_names_eng.txt"
 TRUE_LABELS = "true_label_kv.txt"  # not released, this app's own: what drawn noisy training images really show
+LABEL_FILES = {split: NOISY_LABELS if split == "noisy_train" else CLEAN_LABELS for split in SPLITS}  # that lists need
 TEXT_FILES = (CATEGORIES, NOISY_LABELS, CLEAN_LABELS, *LIST_FILES.values())  # category_names_chn.txt is not read
 
 TEXT_FOLDERS = ("", "annotations", "label")  # as released; PLC, PES and L_DMI; DISC
@@ -31,7 +32,7 @@ class Layout:
     """Where a release keeps its parts.
 
     Attributes:
-        text: The folder of the seven text files.
+        text: The folder of the text files: `CATEGORIES`, some of `LIST_FILES`, and the label files that these need.
         images: The folder of ``0`` to ``9``; the image of key ``images/7/88/a,b.jpg`` is ``7/88/a,b.jpg`` in it.
     """
 
@@ -42,22 +43,35 @@ class Layout:
 def find_layout(root: Path) -> Layout:
     """Accept the released layout and its common variants, and refuse every other folder.
 
+    Lists may be missing: sites have no clean ones, and a server need not have noisy train.
+
     Raises:
         DataError: `root` is not a release; the message names what was found there and what to do about it.
     """
     names = _names(root)
     if not names:
         raise DataError(f"{root} is empty; it must be a folder in Clothing1M's released layout (see data/README.md).")
-    text = max((root / folder for folder in TEXT_FOLDERS), key=_text_files)
-    if not _text_files(text):
+    text = max((root / folder for folder in TEXT_FOLDERS), key=lambda folder: len(text_files(folder)))
+    if not text_files(text):
         raise DataError(_why_no_text(root, names))
-    for name in TEXT_FILES:
-        if not (text / name).exists():
-            raise DataError(f"{text / name} is missing; a release has all of {', '.join(TEXT_FILES)}.")
+    _check_text_files(text, text_files(text))
     for folder in IMAGE_FOLDERS:
         if _leaves(root / folder):
             return Layout(text, root / folder)
     raise DataError(_why_no_images(root, names))
+
+
+def text_files(text: Path) -> frozenset[str]:
+    """Those of `TEXT_FILES` that a folder has; a link counts even if what it leads to is gone for now."""
+    return frozenset(TEXT_FILES).intersection(_names_or_none(text))
+
+
+def is_class_folder(root: Path) -> bool:
+    """Whether a folder holds one folder of images per class, and is nothing that `find_layout` takes for a mistake."""
+    names = _names_or_none(root)
+    if not names or any(text_files(root / folder) for folder in TEXT_FOLDERS):
+        return False
+    return not _mistake(root, names) and bool(_class_folders(root, names))
 
 
 def why_all_missing(root: Path, images: Path, key: str) -> str:
@@ -77,14 +91,42 @@ def why_all_missing(root: Path, images: Path, key: str) -> str:
     return f"unpack each tar inside {images}, so that it holds 0/00 to 9/99"
 
 
+def _check_text_files(text: Path, there: frozenset[str]) -> None:
+    """Refuse text files that are no release even of one list."""
+    if CATEGORIES not in there:
+        raise DataError(f"{text / CATEGORIES} is missing; a release has the names of its classes.")
+    if not there.intersection(LIST_FILES.values()):
+        raise DataError(f"{text} has no list of images; it must have at least one of {', '.join(LIST_FILES.values())}.")
+    for split, file in LIST_FILES.items():
+        if file in there and LABEL_FILES[split] not in there:
+            raise DataError(f"{text / LABEL_FILES[split]} is missing; the images of {file} need their labels.")
+
+
 def _why_no_text(root: Path, names: list[str]) -> str:
-    """What `root` is instead, most telling sign first."""
+    """What `root` is instead of a release."""
+    if mistake := _mistake(root, names):
+        return mistake
+    if classes := _class_folders(root, names):
+        return (
+            f"{root} holds class folders ({', '.join(classes[:3])}{', ...' * (len(classes) > 3)}) and no text files;"
+            f" {_IMPORT.format(folder=root)}."
+        )
+    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    return f"{root} holds none of the release's text files, only {shown}; it must hold {', '.join(TEXT_FILES)}."
+
+
+def _class_folders(root: Path, names: list[str]) -> list[str]:
+    return [name for name in names if _holds_images(root / name)]
+
+
+def _mistake(root: Path, names: list[str]) -> str:
+    """What a copy of the release without text files is, most telling sign first; empty if it is no such copy."""
     for parent in root.absolute().parents[:2]:
-        if any(_text_files(parent / folder) for folder in TEXT_FOLDERS):
+        if any(text_files(parent / folder) for folder in TEXT_FOLDERS):
             return f"{root} is a folder inside a release; give {parent}, which holds the release."
     folders = [name for name in names if (root / name).is_dir()]
     for name in folders:
-        if any(_text_files(root / name / inner) for inner in TEXT_FOLDERS):
+        if any(text_files(root / name / inner) for inner in TEXT_FOLDERS):
             return f"{root} is one level too high; give {root / name}, which holds the release."
     for name in names:
         if advice := _archive_advice(root, name):
@@ -105,13 +147,7 @@ def _why_no_text(root: Path, names: list[str]) -> str:
     for images in (root / folder for folder in IMAGE_FOLDERS):
         if (leaves := _leaves(images)) and not any(_holds_images(images / leaf) for leaf in leaves):
             return f"{root} holds images but no text files; {_GET_TEXT}."
-    if classes := [name for name in folders if _holds_images(root / name)]:
-        return (
-            f"{root} holds class folders ({', '.join(classes[:3])}{', ...' * (len(classes) > 3)}) and no text files;"
-            f" {_IMPORT.format(folder=root)}."
-        )
-    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-    return f"{root} holds none of the release's text files, only {shown}; it must hold {', '.join(TEXT_FILES)}."
+    return ""
 
 
 def _why_no_images(root: Path, names: list[str]) -> str:
@@ -147,10 +183,6 @@ def _first_tar(folder: Path) -> str | None:
 
 def _leaves(folder: Path) -> list[str]:
     return [name for name in _names_or_none(folder) if name in LEAVES and (folder / name).is_dir()]
-
-
-def _text_files(folder: Path) -> int:
-    return len(set(TEXT_FILES).intersection(_names_or_none(folder)))
 
 
 def _holds_images(folder: Path) -> bool:

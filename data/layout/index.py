@@ -18,7 +18,16 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from data.errors import DataError
-from data.layout.finding import CLEAN_LABELS, LIST_FILES, NOISY_LABELS, SPLITS, TEXT_FILES, TRUE_LABELS
+from data.layout.finding import (
+    CLEAN_LABELS,
+    LABEL_FILES,
+    LIST_FILES,
+    NOISY_LABELS,
+    SPLITS,
+    TEXT_FILES,
+    TRUE_LABELS,
+    text_files,
+)
 from data.layout.key_files import MAX_CLASSES, find, read_keys, read_labels, show, unique_order
 from data.tensors import map_tensors
 from data.user_cache import cache_folder
@@ -37,7 +46,7 @@ class Index:
         clean: (n,) int16 clean label, likewise.
         true: (n,) int16 what the image shows, as far as anybody knows: the clean label, or the one of a drawn or
             imported image; -1 where it is unknown.
-        counts: Images of each of `SPLITS`.
+        counts: Images of each of `SPLITS`, 0 for a list that is missing or empty.
         stamp: Changes when the lists do.
     """
 
@@ -103,12 +112,17 @@ def build_index(text: Path, num_classes: int, stamp: str) -> Index:
     """Read the text files. Labels are looked up by key: label files are shuffled and cover more than the lists."""
     if num_classes > MAX_CLASSES:
         raise DataError(f"{text} has {num_classes} classes; it must have at most {MAX_CLASSES:,}.")
-    tables = {name: _sorted_labels(text / name, num_classes) for name in (NOISY_LABELS, CLEAN_LABELS)}
+    there = text_files(text)
+    none = np.empty(0, "S1"), np.empty(0, np.int16)
+    tables = {
+        name: _sorted_labels(text / name, num_classes) if name in there else none
+        for name in (NOISY_LABELS, CLEAN_LABELS)
+    }
     keys, noisy, clean = [], [], []
     for split, file in LIST_FILES.items():
-        listed = read_keys(text / file)
+        listed = read_keys(text / file) if file in there else none[0]
         order = unique_order(listed, text / file)
-        needed = NOISY_LABELS if split == "noisy_train" else CLEAN_LABELS
+        needed = LABEL_FILES[split]
         if len(listed) and not len(tables[needed][0]):
             raise DataError(f"{text / needed} is empty; it must have at least one line.")
         found = {name: _look_up(listed, order, tables[name]) for name in tables}
