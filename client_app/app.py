@@ -11,10 +11,11 @@ from flwr.app import ConfigRecord, Context, Error, Message, MetricRecord, Record
 from flwr.common.constant import ErrorCode
 
 from client_app import local_data, model_transport
-from client_app.client_state import ClientState
+from client_app.client_state import CLASSES, ROOT, ClientState
 from client_app.own_batchnorm import own_state, take_own
 from client_app.own_replica import checked_replica, replica_of
 from client_app.visit_inputs import has_all_features, visit_inputs
+from client_app.visit_report import VisitReport
 from config.combinations import problem_of_single_images
 from config.run_config import ConfigError, RunConfig
 from data.errors import BadImageError, DataError
@@ -113,6 +114,8 @@ def query(message: Message, context: Context) -> Message:
             keys.LABEL_HISTOGRAM: np.bincount(split.labels, minlength=len(names)).tolist(),
         }
     )
+    if config.holdout_fraction:
+        facts[keys.OWN_EXAMPLES] = len(local_data.held_out_data(site, config).labels)
     about = ConfigRecord(
         {
             keys.CLASS_NAMES: list(names),
@@ -149,14 +152,17 @@ def train(message: Message, context: Context) -> Message:
     number = _client_number(sent, context, site)
     client_state, last_round = _state(message, context, site, split)
     own_batchnorm = config.batchnorm == "local"
-    remembers = method.remembers or own_batchnorm
+    remembers = method.remembers or own_batchnorm or config.inspection != "none"
     found = client_state.load(last_round) if remembers and last_round else None
     take_own(replica.model, found)
+    labels = torch.from_numpy(split.labels.astype(np.int64))
+    looks = VisitReport(site, labels, config, compute, replica.model, found.inspected if found else None)
     with visit_inputs(site, split, method, config, replica, compute) as (model, images):
+        looks.before_training(model, images)
         report = train_locally(
             model,
             images,
-            torch.from_numpy(split.labels.astype(np.int64)),
+            labels,
             method,
             config,
             compute,
@@ -169,6 +175,7 @@ def train(message: Message, context: Context) -> Message:
             relabelled=found.corrected if found and method.relabels else None,
             received=model_transport.beside(message),
         )
+        looks.after_training(model, images)
     visit = report.visit
     metrics = MetricRecord(
         {
@@ -179,11 +186,15 @@ def train(message: Message, context: Context) -> Message:
             keys.TRAIN_SECONDS: report.seconds,
             **visit.metrics,
             **counts(method, visit, split.true),
+            **looks.metrics,
         }
     )
     if remembers:
         state = {**(visit.state if method.remembers else {}), **(own_state(replica.model) if own_batchnorm else {})}
-        client_state.save(server_round, state, split.keys, visit.given, visit.corrected)
+        about = {ROOT: str(site.root.absolute()), CLASSES: list(local_data.class_names(site))}
+        client_state.save(
+            server_round, state, split.keys, visit.given, visit.corrected, inspected=looks.inspected, about=about
+        )
         metrics[keys.STATE_LOST] = int(last_round > 0 and not (found and found.exact))
     metrics[keys.VISIT_SECONDS] = time.perf_counter() - started
     clipping_norm = sent.get(keys.CLIPPING_NORM)
@@ -229,7 +240,7 @@ def class_losses(message: Message, context: Context) -> Message:
 @app.evaluate()
 @errors_as_replies
 def evaluate_locally(message: Message, context: Context) -> Message:
-    """Evaluate the global model on this client's slice of clean val."""
+    """Evaluate the global model on this client's slice of clean val, or on what it holds out."""
     config, site = _read(message, context)
     split = local_data.evaluation_data(site, config)
     compute = pick_compute(config.precision, config.autotune)

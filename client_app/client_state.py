@@ -1,4 +1,5 @@
-"""What a method remembers about a client's images between visits, on that client's own disk.
+"""What a client remembers about its images between visits, on its own disk: a method's estimates, and with `inspection`
+what models made of the labels (`learning.inspection`).
 
 With ``batchnorm = "local"``, the client's own BatchNorm is there as well (`client_app.own_batchnorm`).
 
@@ -28,6 +29,7 @@ from config.run_config import ConfigError
 from data.sealed import DamagedError, UnreadableError, read_sealed, write_sealed
 from data.user_cache import below_home
 from data.whole_files import leftovers, round_files, round_of, round_path
+from learning.inspection import Inspected
 from messages.keys import RUN, STATE_DIR
 
 FORMAT = "clothing1m-fl client state 2"
@@ -35,6 +37,10 @@ DEFAULT = "~/clothing1m-fl-state"
 KEPT = 3  # rounds: the two that the server's newest checkpoints may ask for, and the current one
 DAMAGED = ".damaged"
 KEYS, GIVEN, CORRECTED, STATE = "keys", "given", "corrected", "state/"
+# Arrays of `Inspected`, and how often; facts beside them: where this client's images are, and their classes' names.
+MARGINS, PREDICTED, CONFIDENCE = "inspection/margins", "inspection/predicted", "inspection/confidence"
+VISITS = "inspection/visits"
+ROOT, CLASSES = "root", "classes"
 
 
 @dataclass(frozen=True)
@@ -44,11 +50,13 @@ class Found:
     Attributes:
         state: Tensors by name.
         corrected: (n,) int64, the labels that the method believed; None if it corrects none.
+        inspected: What earlier visits saw of the labels; None without `inspection`.
         exact: Whether it is that of the round that the server asked for.
     """
 
     state: dict[str, Tensor]
     corrected: Tensor | None = None
+    inspected: Inspected | None = None
     exact: bool = True
 
 
@@ -131,10 +139,18 @@ class ClientState:
                 " during a run."
             )
         state = {name.removeprefix(STATE): torch.from_numpy(arrays[name]) for name in arrays if name.startswith(STATE)}
-        return Found(state, torch.from_numpy(arrays[CORRECTED].astype(np.int64)) if CORRECTED in arrays else None)
+        corrected = torch.from_numpy(arrays[CORRECTED].astype(np.int64)) if CORRECTED in arrays else None
+        return Found(state, corrected, _inspected(arrays))
 
     def save(
-        self, server_round: int, state: Mapping[str, Tensor], keys: np.ndarray, given: Tensor, corrected: Tensor | None
+        self,
+        server_round: int,
+        state: Mapping[str, Tensor],
+        keys: np.ndarray,
+        given: Tensor,
+        corrected: Tensor | None,
+        inspected: Inspected | None = None,
+        about: Mapping[str, Any] | None = None,
     ) -> None:
         """Save the state after a visit and delete old files; the state is on disk when this returns.
 
@@ -144,22 +160,29 @@ class ClientState:
             keys: (n,) bytes, of the client's images in their order.
             given: (n,) int64, the given labels.
             corrected: (n,) int64, the labels that the method believes instead, if it corrects any.
+            inspected: What models made of the given labels, with `inspection`.
+            about: Facts about the images, for whoever reads the file elsewhere; whatever JSON can hold.
 
         Raises:
             ConfigError: The folder cannot be written.
         """
         arrays = {STATE + name: value.detach().cpu().numpy() for name, value in state.items()}
-        if corrected is not None:
+        if corrected is not None or inspected is not None:
             arrays[KEYS] = np.ascontiguousarray(keys).view(np.uint8).reshape(len(keys), -1)
-            arrays[GIVEN], arrays[CORRECTED] = (labels.cpu().numpy().astype(np.int32) for labels in (given, corrected))
+            arrays[GIVEN] = given.cpu().numpy().astype(np.int32)
+        if corrected is not None:
+            arrays[CORRECTED] = corrected.cpu().numpy().astype(np.int32)
+        if inspected is not None:
+            arrays |= _arrays_of(inspected)
+        facts = {**(about or {}), "digest": self.digest}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_sealed(round_path(self.folder, server_round), FORMAT, {"digest": self.digest}, arrays)
+            write_sealed(round_path(self.folder, server_round), FORMAT, facts, arrays)
         except (OSError, SafetensorError) as error:
             raise ConfigError(
-                f"run config: clients keep state for 'method' or 'batchnorm', but {self.folder} cannot be written"
-                f" ({getattr(error, 'strerror', None) or error}); 'state-dir', of the run or of the node, must be a"
-                " writable folder with free space."
+                f"run config: clients keep state for 'method', 'batchnorm' or 'inspection', but {self.folder} cannot be"
+                f" written ({getattr(error, 'strerror', None) or error}); 'state-dir', of the run or of the node, must"
+                " be a writable folder with free space."
             ) from None
         self._tidy(server_round)
 
@@ -178,3 +201,19 @@ class ClientState:
 
 def _is_there(path: Path) -> bool:
     return path.exists() or path.is_symlink()
+
+
+def _arrays_of(inspected: Inspected) -> dict[str, np.ndarray]:
+    return {
+        MARGINS: inspected.margins.numpy(),
+        VISITS: np.array([inspected.visits], np.int64),
+        PREDICTED: inspected.predicted.numpy(),
+        CONFIDENCE: inspected.confidence.numpy(),
+    }
+
+
+def _inspected(arrays: Mapping[str, np.ndarray]) -> Inspected | None:
+    if MARGINS not in arrays:
+        return None
+    margins, predicted, confidence = (torch.from_numpy(arrays[name]) for name in (MARGINS, PREDICTED, CONFIDENCE))
+    return Inspected(margins, int(arrays[VISITS][0]), predicted, confidence)

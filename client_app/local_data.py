@@ -1,7 +1,6 @@
 """The images that this client holds, and their pixels, decoded once."""
 
 import contextlib
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -13,16 +12,15 @@ import numpy as np
 import torch
 from flwr.common import log
 
-from config.named import parse_args
+from client_app.dealing import Deal, digest_of, partition_of, release_at, with_label_noise
 from config.run_config import RunConfig
 from data.errors import DataError
 from data.images.decoded_cache import GIB, DecodedCache
 from data.images.loading import DECODE_SECONDS, pack_of_pixels
 from data.images.pixels import Pixels
-from data.noise.synthetic import corrupt
-from data.partition.file import deal
+from data.partition.held_out import LEAST, held_out, held_out_count
 from data.partition.schemes import partition
-from data.release import Release, Split, open_release, training_split
+from data.release import Split, training_split
 from data.sample import default_sample
 from data.user_cache import below_home
 from learning.augmentation import stored_size
@@ -83,34 +81,49 @@ def training_data(site: Site, config: RunConfig) -> Split:
     """Keys and labels that this client trains on; `pixels` loads the images.
 
     Raises:
-        DataError: The release cannot be read, there are more clients than images, or a batch is larger than the
-            partition; or `bad-images` is `skip` and none of the images can be read.
+        DataError: The release cannot be read, there are more clients than images, none is left beside those that are
+            held out, or a batch is larger than what is left; or `bad-images` is `skip` and none of the images can be
+            read.
     """
-    split, _ = _sound(site, _dealt(site, config), _stored(config), config)
+    split, _ = _sound(site, _parts(site, config)[0], _stored(config), config)
     if config.drop_last and len(split.labels) < config.batch_size:
-        holder = f"partition {site.partition_id}" if site.partition_id >= 0 else f"'{site.root}'"
+        left = f" {len(split.labels)} images" + (" to train on" if config.holdout_fraction else "")
         raise DataError(
-            f"run config: 'batch-size' is {config.batch_size}, but {holder} holds only"
-            f" {len(split.labels)} images and 'drop-last' leaves incomplete batches out; it must be at most"
-            f" {len(split.labels)}."
+            f"run config: 'batch-size' is {config.batch_size}, but {_holder(site)} holds only{left} and 'drop-last'"
+            f" leaves incomplete batches out; it must be at most {len(split.labels)}."
         )
     return split
 
 
+def held_out_data(site: Site, config: RunConfig) -> Split:
+    """Those of its images that this client never trains on, with `holdout-fraction`; their labels are as noisy.
+
+    Raises:
+        DataError: What `training_data` refuses.
+    """
+    return _sound(site, _parts(site, config)[1], config.image_size, config)[0]
+
+
 def evaluation_data(site: Site, config: RunConfig) -> Split:
-    """This client's equal share of clean val, the same images in every round.
+    """What this client evaluates on, the same images in every round: its equal share of clean val, or what it holds
+    out.
 
     Raises:
         DataError: Clean val has fewer images than there are clients, or what `training_data` refuses.
     """
-    return _sound(site, _dealt_for_evaluation(site, config), config.image_size, config)[0]
+    if config.eval_split == "own":
+        return held_out_data(site, config)
+    return _sound(site, _slice_of_clean_val(site, config), config.image_size, config)[0]
 
 
 def bad_images(site: Site, config: RunConfig) -> list[str]:
-    """A sentence for each image that is missing from the two above because it cannot be read."""
-    bad = _sound(site, _dealt(site, config), _stored(config), config)[1]
-    if config.fraction_evaluate:
-        bad += _sound(site, _dealt_for_evaluation(site, config), config.image_size, config)[1]
+    """A sentence for each image that is missing from those above because it cannot be read."""
+    trained_on, own = _parts(site, config)
+    bad = _sound(site, trained_on, _stored(config), config)[1]
+    if config.holdout_fraction:
+        bad += _sound(site, own, config.image_size, config)[1]
+    if _needs_clean_val(config):
+        bad += _sound(site, _slice_of_clean_val(site, config), config.image_size, config)[1]
     return bad
 
 
@@ -131,7 +144,9 @@ def look_at_images(site: Site, config: RunConfig, trained_on: bool = True) -> No
         return
     if trained_on:
         training_pixels(site, training_data(site, config), config)
-    if config.fraction_evaluate:
+    if config.holdout_fraction:
+        pixels(site, held_out_data(site, config), config.image_size, config)
+    if _needs_clean_val(config):
         pixels(site, evaluation_data(site, config), config.image_size, config)
 
 
@@ -141,7 +156,8 @@ def _say_what_is_not_kept(site: Site, config: RunConfig) -> None:
         return
     release, size = release_at(site.root), _stored(config)
     images = len(training_split(release, config.train_split).labels)
-    needed = images * size * size * 3
+    own = held_out_count(images, config.holdout_fraction)
+    needed = 3 * ((images - own) * size**2 + own * config.image_size**2)
     if needed > site.cache_bytes and pack_of_pixels(release, size) is None:
         log(
             WARNING,
@@ -154,11 +170,35 @@ def _say_what_is_not_kept(site: Site, config: RunConfig) -> None:
 def _dealt(site: Site, config: RunConfig) -> Split:
     split = training_split(release_at(site.root), config.train_split)
     if site.partition_id >= 0:
-        split = split.take(_partition(*_deal_of(site, config))[site.partition_id])
-    return _with_label_noise(split, site, config)  # of all images, so that no label depends on who can be read
+        split = split.take(partition_of(*_deal_of(site, config))[site.partition_id])
+    classes, client = len(class_names(site)), max(site.partition_id, 0)
+    # Of all images, so that no label depends on who can be read.
+    return with_label_noise(split, config, classes, client, site.num_partitions)
 
 
-def _dealt_for_evaluation(site: Site, config: RunConfig) -> Split:
+def _parts(site: Site, config: RunConfig) -> tuple[Split, Split]:
+    """What this client trains on, and what it holds out: drawn before anybody looks which of them can be read.
+
+    Raises:
+        DataError: It has too few images to do both.
+    """
+    split = _dealt(site, config)
+    if not config.holdout_fraction:
+        return split, split.take(np.arange(0))
+    if len(split.keys) < LEAST:
+        raise DataError(
+            f"run config: 'holdout-fraction' is {config.holdout_fraction:g}, but {_holder(site)} holds only"
+            f" {len(split.keys)} image; it must be 0, or each client must hold at least {LEAST}."
+        )
+    own = held_out(split.keys, config.holdout_fraction, config.seed)
+    return split.take(np.flatnonzero(~own)), split.take(np.flatnonzero(own))
+
+
+def _needs_clean_val(config: RunConfig) -> bool:
+    return config.fraction_evaluate > 0 and config.eval_split == "clean_val"
+
+
+def _slice_of_clean_val(site: Site, config: RunConfig) -> Split:
     split = release_at(site.root).split("clean_val")
     if site.partition_id < 0:
         return split
@@ -175,7 +215,7 @@ def deal_digest(site: Site, config: RunConfig) -> str:
 
     The server compares it to find machines that partition different copies of a release.
     """
-    return _deal_digest(*_deal_of(site, config)) if site.partition_id >= 0 else ""
+    return digest_of(*_deal_of(site, config)) if site.partition_id >= 0 else ""
 
 
 def class_names(site: Site) -> tuple[str, ...]:
@@ -226,24 +266,17 @@ def visited_pixels(site: Site, split: Split, config: RunConfig, beside: bool) ->
             raise
 
 
+def _holder(site: Site) -> str:
+    """Whoever has the images, in a sentence."""
+    return f"partition {site.partition_id}" if site.partition_id >= 0 else f"'{site.root}'"
+
+
 def _stored(config: RunConfig) -> int:
     return stored_size(config.augmentation, config.image_size)
 
 
 def _sound(site: Site, split: Split, size: int, config: RunConfig) -> tuple[Split, list[str]]:
     return sound_images(release_at(site.root), split, size, cache_of(site), config, torch.get_num_threads())
-
-
-def _with_label_noise(split: Split, site: Site, config: RunConfig) -> Split:
-    args = parse_args("label-noise-args", config.label_noise_args)
-    classes = len(class_names(site))
-    client = max(site.partition_id, 0)
-    try:
-        labels = corrupt(split.labels, config.label_noise, classes, client, site.num_partitions, config.seed, **args)
-    except DataError as error:
-        given = f", 'label-noise-args' is {config.label_noise_args!r}" if args else ""
-        raise DataError(f"run config: 'label-noise' is {config.label_noise!r}{given}: {error}") from None
-    return split.with_labels(labels)
 
 
 def _cache_of(node_config: Mapping[str, Any], config: RunConfig) -> tuple[Path, int]:
@@ -263,33 +296,5 @@ def _cache(folder: Path, max_bytes: int, run: str) -> DecodedCache:
     return DecodedCache(folder, max_bytes, partial(log, WARNING), run)
 
 
-@lru_cache(maxsize=4)
-def release_at(root: Path) -> Release:
-    return open_release(root)
-
-
-Deal = tuple[Path, str, int, int, str, str]
-
-
 def _deal_of(site: Site, config: RunConfig) -> Deal:
-    """Everything that decides who gets which images."""
     return site.root, config.train_split, site.num_partitions, config.seed, config.partition, config.partition_args
-
-
-@lru_cache(maxsize=4)
-def _deal_digest(*deal: *Deal) -> str:
-    split = training_split(release_at(deal[0]), deal[1])
-    seen = hashlib.sha256(b"\n".join(split.keys.tolist()))  # not the array's bytes, whose width depends on other lists
-    for array in (split.labels, *_partition(*deal)):
-        seen.update(len(array).to_bytes(8, "little") + array.astype("<i8").tobytes())
-    return seen.hexdigest()[:16]
-
-
-@lru_cache(maxsize=4)
-def _partition(root: Path, train_split: str, count: int, seed: int, scheme: str, args: str) -> list[np.ndarray]:
-    values = parse_args("partition-args", args)
-    try:
-        return deal(training_split(release_at(root), train_split), scheme, count, seed, **values)
-    except DataError as error:
-        given = f", 'partition-args' is {args!r}" if args else ""
-        raise DataError(f"run config: 'partition' is {scheme!r}{given}: {error}") from None

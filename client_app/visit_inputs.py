@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from client_app import local_data
+from client_app.dealing import release_at
 from config.run_config import RunConfig
 from data.release import Split
 from learning.augmentation import stored_size
@@ -49,7 +50,7 @@ def visit_inputs(
             inference = Inference(images, config.image_size, compute, config.normalization)
             return features_of_bodies(replica.model, inference).cpu().numpy()
 
-    cache, release = local_data.cache_of(site), local_data.release_at(site.root)
+    cache, release = local_data.cache_of(site), release_at(site.root)
     size, about, width = _identity(config, replica, compute)
     values = torch.from_numpy(cache.features(release, split.keys, size, about, width, features))
     yield heads_of(replica.model), Features(values, compute.device, stay=has_room(values.nbytes, compute.device))
@@ -59,7 +60,7 @@ def has_all_features(
     site: local_data.Site, split: Split, method: Method, config: RunConfig, replica: Replica, compute: Compute
 ) -> bool:
     """Whether visits need no image, since their features are kept; see `visit_inputs`."""
-    cache, release = local_data.cache_of(site), local_data.release_at(site.root)
+    cache, release = local_data.cache_of(site), release_at(site.root)
     return (
         keeps_features(method, config)
         and cache.kept_features(release, split.keys, *_identity(config, replica, compute)) is not None

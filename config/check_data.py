@@ -1,5 +1,6 @@
 """What is wrong with the settings of a run for the images at hand: number of classes, images per client."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from config.combinations import problem_of_single_images
@@ -9,6 +10,7 @@ from data.errors import DataError
 from data.layout.finding import LIST_FILES, TEXT_FOLDERS
 from data.noise.synthetic import corrupt
 from data.partition.file import deal
+from data.partition.held_out import LEAST, held_out_count
 from data.release import Release, Split, open_release, training_split
 from data.sample import SampleSize, sample_folder
 from data.text import one_line
@@ -29,9 +31,8 @@ def problems_of_data(config: RunConfig, clients: int | None) -> list[str]:
         if release is None:
             return problems + _problems_of_a_sample(config, clients)
         split = training_split(release, config.train_split)
-        for name in ("clean_test", config.val_split):
-            if name != "none":
-                release.split(name)
+        for name in config.server_lists.values():
+            release.split(name)
         problems += _problems_of_slices(config, release, split, clients) if clients else []
         return problems + _problem_of_labels(config, split, len(release.class_names))
     except DataError as error:
@@ -66,7 +67,9 @@ def _problems_of_a_sample(config: RunConfig, clients: int | None) -> list[str]:
     images = SampleSize().train
     if clients > images:
         return [f"{clients} clients were asked for, but there are only {images} images; it must be at most {images}."]
-    return _problem_of_batches(config, images // clients)
+    least = images // clients
+    left = least - held_out_count(least, config.holdout_fraction)
+    return _problem_of_holdout(config, least) or _problem_of_batches(config, left)
 
 
 def _problems_of_slices(config: RunConfig, release: Release, split: Split, clients: int) -> list[str]:
@@ -79,9 +82,9 @@ def _problems_of_slices(config: RunConfig, release: Release, split: Split, clien
         problems = [f"run config: 'partition' is {config.partition!r}{given}: {error}"]
     else:
         sizes = [len(part) for part in parts]
-        alone = problem_of_single_images(config, sizes)
-        problems = _problem_of_batches(config, min(sizes)) + ([alone] if alone else [])
-    if config.fraction_evaluate and (images := len(release.split("clean_val").labels)) < clients:
+        problems = _problem_of_holdout(config, min(sizes)) or _problems_of_sizes(config, sizes)
+    on_clean_val = config.fraction_evaluate and config.eval_split == "clean_val"
+    if on_clean_val and (images := len(release.split("clean_val").labels)) < clients:
         problems.append(
             f"run config: 'fraction-evaluate' is {config.fraction_evaluate:g}, but clean val has {images} images for"
             f" {clients} clients; it must be 0, or there must be an image for each."
@@ -100,12 +103,29 @@ def _problem_of_minimum(config: RunConfig, clients: int) -> list[str]:
     ]
 
 
+def _problem_of_holdout(config: RunConfig, least: int) -> list[str]:
+    if not config.holdout_fraction or least >= LEAST:
+        return []
+    return [
+        f"run config: 'holdout-fraction' is {config.holdout_fraction:g}, but the smallest client holds only {least}"
+        f" image; it must be 0, or each client must hold at least {LEAST}."
+    ]
+
+
+def _problems_of_sizes(config: RunConfig, sizes: Sequence[int]) -> list[str]:
+    """What is wrong with batches, if clients hold so many images."""
+    left = [size - held_out_count(size, config.holdout_fraction) for size in sizes]
+    alone = problem_of_single_images(config, left)
+    return _problem_of_batches(config, min(left)) + ([alone] if alone else [])
+
+
 def _problem_of_batches(config: RunConfig, least: int) -> list[str]:
     if not config.drop_last or config.batch_size <= least:
         return []
+    left = f"{least} images" + (" to train on" if config.holdout_fraction else "")
     return [
-        f"run config: 'batch-size' is {config.batch_size}, but the smallest client holds only {least} images and"
-        f" 'drop-last' leaves incomplete batches out; it must be at most {least}."
+        f"run config: 'batch-size' is {config.batch_size}, but the smallest client holds only {left} and 'drop-last'"
+        f" leaves incomplete batches out; it must be at most {least}."
     ]
 
 

@@ -1,5 +1,6 @@
 """The model that a process trains, and its optimiser: made once, overwritten by every visit."""
 
+import contextlib
 import os
 import shutil
 from functools import cached_property, lru_cache
@@ -50,6 +51,14 @@ def kept_replica(spec: NetworkSpec, device: torch.device, compiled: bool) -> Rep
         for network in networks_of(model):
             network.compile(dynamic=False)
     return Replica(model)
+
+
+def as_written(config: RunConfig) -> contextlib.AbstractContextManager[None]:
+    """Within, no network is compiled, for batches of other shapes than those of training.
+
+    The compiler gives up on a network after a few shapes, and which steps it still compiles decides their last bits.
+    """
+    return torch.compiler.set_stance("force_eager") if config.compile else contextlib.nullcontext()
 
 
 def check_compiler() -> None:

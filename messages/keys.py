@@ -55,7 +55,7 @@ CORRECTED = "corrected-images"  # how many are believed to be of another class t
 EVAL_LOSS = "eval-loss"  # in nats
 EVAL_ACCURACY = "eval-accuracy"  # from 0 to 1
 
-# In `FACTS`. Flower's simulation sets the first two in each node's config.
+# In `FACTS`, beside `OWN_EXAMPLES`. Flower's simulation sets the first two in each node's config.
 PARTITION_ID = "partition-id"  # Flower's: from 0; -1 for a site with a folder of its own
 NUM_PARTITIONS = "num-partitions"  # Flower's
 LABEL_HISTOGRAM = "label-histogram"  # images per label

@@ -14,6 +14,8 @@ import torch
 from learning.method import Method, Visit
 from learning.schema import Number, Schema
 
+SUSPECTED, CORRECTED = "suspected-images", "corrected-images"  # `messages.keys` has the same names
+
 
 def counts(method: Method, visit: Visit, true: np.ndarray) -> dict[str, float]:
     """Counts over the client's images; the same names at every client of a method.
@@ -24,8 +26,9 @@ def counts(method: Method, visit: Visit, true: np.ndarray) -> dict[str, float]:
         true: (n,) int32, -1 where unknown.
 
     Returns:
-        ``images-known``, ``labels-right`` (given ones); with `Method.corrects` ``corrected-right``; with
-        `Method.suspects` ``suspected``, ``suspected-wrong``. All over the images whose true label is known.
+        Over the images whose true label is known: ``images-known``, ``labels-right`` (given ones); with
+        `Method.corrects` ``corrected-right``; with `Method.suspects` ``suspected``, ``suspected-wrong``. Over all
+        images: ``corrected-images``, how many have another label than the given one, and ``suspected-images``.
     """
     if not (method.corrects or method.suspects):
         return {}
@@ -35,10 +38,11 @@ def counts(method: Method, visit: Visit, true: np.ndarray) -> dict[str, float]:
     found = {"images-known": known.sum(), "labels-right": (given == truth).sum()}  # no label equals an unknown one
     if method.corrects:
         corrected = given if visit.corrected is None else visit.corrected.cpu()
-        found["corrected-right"] = (corrected == truth).sum()
+        found["corrected-right"], found[CORRECTED] = (corrected == truth).sum(), (corrected != given).sum()
     if method.suspects:
         suspected = torch.zeros_like(known) if visit.suspected is None else visit.suspected.cpu()
         found["suspected"], found["suspected-wrong"] = (known & suspected).sum(), (wrong & suspected).sum()
+        found[SUSPECTED] = suspected.sum()
     return {name: float(value) for name, value in found.items()}
 
 
@@ -47,8 +51,8 @@ def reported_counts(method: Method, images: int) -> Schema:
     if not (method.corrects or method.suspects):
         return {}
     names = ["images-known", "labels-right"]
-    names += ["corrected-right"] if method.corrects else []
-    names += ["suspected", "suspected-wrong"] if method.suspects else []
+    names += ["corrected-right", CORRECTED] if method.corrects else []
+    names += ["suspected", "suspected-wrong", SUSPECTED] if method.suspects else []
     return dict.fromkeys(names, Number(0, images, whole=True))
 
 

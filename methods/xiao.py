@@ -34,6 +34,7 @@ import torch
 from flwr.common import log
 from torch import Tensor, nn
 
+from config.choices import VAL_SPLITS
 from config.parameters import parameter
 from config.rules import at_least, interval, one_of, rounds_or_share
 from config.run_config import ConfigError, RunConfig
@@ -137,7 +138,7 @@ class XiaoOnServer(ServerHalf):
         for key, value, allowed in (
             ("train-split", config.train_split, ("noisy", "noisy-mini")),
             ("label-noise", config.label_noise, ("none",)),
-            ("val-split", config.val_split, ("clean_val", "none")),
+            ("val-split", config.val_split, tuple(name for name in VAL_SPLITS if name != LIST)),
         ):
             if value not in allowed:
                 raise ConfigError(

@@ -27,10 +27,12 @@ def cache_lines(config: RunConfig, release: Release, members: Sequence[Member], 
     lists = defaultdict(list)  # by machine, images and bytes
     for member in members:
         lists[member.machine].append((member.num_examples, member.num_examples * stored))
-        lists[member.machine].append((member.eval_examples, member.eval_examples * pixel))
+        lists[member.machine].append((member.held_out, member.held_out * pixel))
+        if config.eval_split == "clean_val":  # otherwise it evaluates on what it holds out
+            lists[member.machine].append((member.eval_examples, member.eval_examples * pixel))
     if len(lists) == 1:  # of several, nobody knows which one is the server's, whose lists take space as well
-        server = [name for name in ("clean_test", config.val_split) if name != "none"]
-        next(iter(lists.values()))[:0] = [(0, len(release.split(name).keys) * pixel) for name in server]
+        server = [(0, len(release.split(name).keys) * pixel) for name in config.server_lists.values()]
+        next(iter(lists.values()))[:0] = server
     missing = sum(_not_kept(sizes, int(config.cache_gib * GIB)) for sizes in lists.values())
     if not missing:
         return []

@@ -71,7 +71,7 @@ def load_list(release: Release, split: str, size: int, config: RunConfig) -> tup
 def data_digests(release: Release, config: RunConfig, half: ServerHalf) -> dict[str, str]:
     """Digests of what a run's results depend on in the server's data, by name: a resumed run must have the same."""
     digests = {split: release.split(split).digest for split in ("clean_test", config.val_split) if split != "none"}
-    if config.fraction_evaluate:
+    if config.fraction_evaluate and config.eval_split == "clean_val":
         with contextlib.suppress(DataError):  # the clients may have one
             digests["clean_val"] = release.split("clean_val").digest
     if half.trains or type(half).prepare is not ServerHalf.prepare:  # it may read any list

@@ -5,7 +5,7 @@ Every handler of the ClientApp has its entry here, and a query of a method in th
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from config.errors import ConfigError
@@ -21,6 +21,8 @@ from server_app.members import Member
 MOST_IMAGES = 2**53  # integers up to here are exact as float64
 SECONDS = Number(0, 1e9)
 FLAG = Number(0, 1, whole=True)
+SHARE = Number(0, 1)
+LOSS = Number(low=0)
 
 Records = Mapping[str, Schema]
 """By record name, the rules for the values in it; records of arrays are not among them."""
@@ -38,6 +40,7 @@ def in_roll_call(classes: int) -> Records:
             keys.NUM_EXAMPLES: images,
             keys.BAD_IMAGES: Number(0, MOST_IMAGES, whole=True),
             keys.EVAL_EXAMPLES: Number(0, MOST_IMAGES, whole=True),
+            keys.OWN_EXAMPLES: Number(0, MOST_IMAGES, whole=True, needed=False),
             keys.LABEL_HISTOGRAM: Numbers(Number(0, MOST_IMAGES, whole=True), classes),
         },
         keys.ABOUT: {
@@ -87,8 +90,9 @@ class Expected:
             keys.TRAIN_SECONDS: SECONDS,
             keys.VISIT_SECONDS: SECONDS,
             **reported_counts(self.method, member.num_examples),
+            **self._of_models(member),
         }
-        if self.method.remembers or self.config.batchnorm == "local":
+        if self.method.remembers or self.config.batchnorm == "local" or self.config.inspection != "none":
             schema[keys.STATE_LOST] = FLAG
         if self.config.privacy.startswith("client-"):
             schema[keys.NORM_BIT] = FLAG
@@ -99,6 +103,25 @@ class Expected:
                 " has anyway; it must have another name."
             )
         return {keys.METRICS: {**schema, **reported}}
+
+    def _of_models(self, member: Member) -> Schema:
+        """What a client says of the received model and of the trained one, see `client_app.visit_report`."""
+        config = self.config
+        schema: dict[str, Field] = {}
+        if config.inspection != "none":
+            schema |= {keys.LOSS_BEFORE: LOSS, keys.AGREEMENT_BEFORE: SHARE, keys.CHANGED: replace(SHARE, needed=False)}
+        if config.inspection == "both":
+            schema |= {keys.LOSS_AFTER: LOSS, keys.AGREEMENT_AFTER: SHARE}
+        if config.holdout_fraction:
+            own = max(1, member.held_out)
+            schema |= {
+                keys.OWN_EXAMPLES: Number(own, own, whole=True),
+                keys.OWN_LOSS_BEFORE: LOSS,
+                keys.OWN_LOSS_AFTER: LOSS,
+                keys.OWN_ACCURACY_BEFORE: SHARE,
+                keys.OWN_ACCURACY_AFTER: SHARE,
+            }
+        return schema
 
     def beside(self, told: Mapping[str, Told]) -> Beside:
         """The arrays beside the weights in a reply to a train message, in which the method told the client `told`."""
@@ -127,7 +150,7 @@ class Expected:
     def in_evaluation(self, member: Member) -> Records:
         """A reply to an evaluate message."""
         images = Number(member.eval_examples, member.eval_examples, whole=True)
-        schema: Schema = {keys.NUM_EXAMPLES: images, keys.EVAL_LOSS: Number(low=0), keys.EVAL_ACCURACY: Number(0, 1)}
+        schema: Schema = {keys.NUM_EXAMPLES: images, keys.EVAL_LOSS: LOSS, keys.EVAL_ACCURACY: SHARE}
         return {keys.METRICS: schema}
 
     def in_query(self, action: str, member: Member) -> Records:

@@ -27,6 +27,7 @@ class Member:
         compute: Device and precision.
         data: Hash of the keys and labels that it trains on.
         eval_examples: Images that it evaluates on; 0 without federated evaluation.
+        held_out: Images of its own that it never trains on.
         own_folder: Whether it is a site with a folder of its own, and not a slice of a release that others also hold.
         machine: Where it answered from, in a simulation on several machines; else empty.
         deal: For a client with a partition: equal for all clients that hold parts of one partition of one list.
@@ -48,6 +49,7 @@ class Member:
     share: Share | None = None
     bad_images: int = 0
     first_bad: str = ""
+    held_out: int = 0
 
     @property
     def name(self) -> str:

@@ -199,6 +199,7 @@ def _member(reply: Message) -> Member:
         deal=about[keys.DEAL],
         data=about[keys.DATA],
         eval_examples=int(facts[keys.EVAL_EXAMPLES]),
+        held_out=int(facts.get(keys.OWN_EXAMPLES, 0)),
         own_folder=facts[keys.PARTITION_ID] < 0,
         bad_images=int(facts[keys.BAD_IMAGES]),
         first_bad=about[keys.FIRST_BAD],

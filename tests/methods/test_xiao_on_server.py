@@ -78,7 +78,7 @@ def test_clients_are_told_the_matrix_row_by_row(tiny_sample: Path, caplog: pytes
             {"label_noise": "symmetric", "label_noise_args": "rate=0.4"},
             "but 'label-noise' is 'symmetric'; it must be n",
         ),
-        ({"val_split": "clean_train"}, "but 'val-split' is 'clean_train'; it must be clean_val or none."),
+        ({"val_split": "clean_train"}, "it must be clean_val or noisy or label-wave or none."),
     ],
 )
 def test_settings_that_spoil_it_are_refused(tiny_sample: Path, values: dict[str, Any], sentence: str) -> None:
