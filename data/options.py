@@ -9,6 +9,7 @@ from data.outputs import check_output
 from data.user_cache import below_home
 
 PICTURES = (".png", ".svg", ".pdf")
+SHEETS = (".png", ".jpg", ".jpeg")  # of `data.contact_sheet`
 
 
 def file_to_write(param: typer.CallbackParam, value: Path | None) -> Path | None:
@@ -23,9 +24,18 @@ def folder_to_write(param: typer.CallbackParam, value: Path | None) -> Path | No
 
 def picture_to_write(param: typer.CallbackParam, value: Path | None) -> Path | None:
     """The callback of an option that names a picture to write."""
+    return _ending_in(PICTURES, param, value)
+
+
+def sheet_to_write(param: typer.CallbackParam, value: Path | None) -> Path | None:
+    """The callback of an option that names a contact sheet to write."""
+    return _ending_in(SHEETS, param, value)
+
+
+def _ending_in(suffixes: tuple[str, ...], param: typer.CallbackParam, value: Path | None) -> Path | None:
     checked = file_to_write(param, value)
-    if value is not None and value.suffix.lower() not in PICTURES:
-        raise DataError(f"{param.opts[0]} is {value}; it must end in {', '.join(PICTURES[:-1])} or {PICTURES[-1]}.")
+    if value is not None and value.suffix.lower() not in suffixes:
+        raise DataError(f"{param.opts[0]} is {value}; it must end in {', '.join(suffixes[:-1])} or {suffixes[-1]}.")
     return checked
 
 

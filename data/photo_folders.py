@@ -54,7 +54,7 @@ def find_photos(folder: Path, suffixes: frozenset[str], least: int = LEAST) -> P
         if why := _never_wanted(path):
             photos.left_out += _all_below(path, why)
         elif path.is_dir():
-            photos.classes[path.name] = _images_below(path, suffixes, photos.left_out)
+            photos.classes[path.name] = images_below(path, suffixes, photos.left_out)
         else:
             photos.left_out.append((path, OUTSIDE))
     _check(folder, photos, suffixes, least)
@@ -76,7 +76,9 @@ def _never_wanted(path: Path) -> str:
     return HIDDEN if path.name.startswith(".") else ""
 
 
-def _images_below(folder: Path, suffixes: frozenset[str], left_out: list[tuple[Path, str]]) -> list[Path]:
+def images_below(folder: Path, suffixes: frozenset[str], left_out: list[tuple[Path, str]]) -> list[Path]:
+    """The images in a folder and in those below it, sorted; every other file, with the reason, joins `left_out`."""
+
     def why_not(path: Path) -> str:
         if why := _never_wanted(path):
             return why
@@ -93,7 +95,7 @@ def _images_below(folder: Path, suffixes: frozenset[str], left_out: list[tuple[P
     images = []
     for path in _entries(folder):
         if path.is_dir() and not path.is_symlink() and not _never_wanted(path):
-            images += _images_below(path, suffixes, left_out)
+            images += images_below(path, suffixes, left_out)
         elif why := why_not(path):
             left_out += _all_below(path, why)
         else:

@@ -52,6 +52,34 @@ class Evaluation:
         return float(np.mean(2 * np.diag(self.confusion)[counted > 0] / counted[counted > 0]))
 
 
+class Tally:
+    """Adds up answers, batch by batch, to an `Evaluation`."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._loss = torch.zeros((), dtype=torch.float64, device=device)
+        self._confusion: Tensor | None = None
+
+    def add(self, logits: Tensor, truth: Tensor) -> None:
+        """Count a batch: (b, classes) float32 and (b,) int64, on the device."""
+        classes = logits.shape[1]
+        self._loss += nn.functional.cross_entropy(logits, truth, reduction="sum")
+        cells = truth * classes + logits.argmax(dim=1)
+        if self._confusion is None:
+            self._confusion = torch.zeros((classes, classes), dtype=torch.int64, device=logits.device)
+        self._confusion.view(-1).scatter_add_(0, cells, torch.ones_like(cells))  # `bincount` would wait for a GPU
+
+    def evaluation(self) -> Evaluation:
+        """Of all batches.
+
+        Raises:
+            ValueError: There was none.
+        """
+        if self._confusion is None:
+            raise ValueError("evaluate: there are no images")
+        confusion = self._confusion.cpu().numpy()
+        return Evaluation(float(self._loss) / int(confusion.sum()), confusion)
+
+
 def evaluate(
     model: nn.Module, images: Pixels | np.ndarray, labels: np.ndarray, compute: Compute, normalization: str
 ) -> Evaluation:
@@ -66,25 +94,22 @@ def evaluate(
         compute: The device; without autocast, as `Compute.dtype` does not count here.
         normalization: A key of `NORMALIZATIONS`.
     """
-    if not len(labels):
-        raise ValueError("evaluate: there are no images")
+    tally = Tally(compute.device)
+    for logits, truth in answers(model, images, labels, compute, normalization):
+        tally.add(logits, truth)
+    return tally.evaluation()
+
+
+@torch.inference_mode()
+def answers(
+    model: nn.Module, images: Pixels | np.ndarray, labels: np.ndarray, compute: Compute, normalization: str
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """For each batch, logits (b, classes) float32 and labels (b,) int64, on the device; see `evaluate`."""
     model.eval()
-    total_loss = torch.zeros((), dtype=torch.float64, device=compute.device)
-    confusion: Tensor | None = None
-    with torch.inference_mode():
-        pixels = StoredPixels(images) if isinstance(images, np.ndarray) else images
-        for batch, truth in _batches(pixels, labels, compute.device):
-            truth = truth.to(compute.device, non_blocking=True)
-            logits = model(to_input(batch, compute, normalization)).float()
-            classes = logits.shape[1]
-            total_loss += nn.functional.cross_entropy(logits, truth, reduction="sum")
-            cells = truth * classes + logits.argmax(dim=1)
-            if confusion is None:
-                confusion = torch.zeros(classes * classes, dtype=torch.int64, device=compute.device)
-            confusion.scatter_add_(0, cells, torch.ones_like(cells))  # `bincount` would wait for a GPU
-    assert confusion is not None
-    side = int(confusion.numel() ** 0.5)
-    return Evaluation(float(total_loss) / len(labels), confusion.reshape(side, side).cpu().numpy())
+    pixels = StoredPixels(images) if isinstance(images, np.ndarray) else images
+    for batch, truth in _batches(pixels, labels, compute.device):
+        truth = truth.to(compute.device, non_blocking=True)
+        yield model(to_input(batch, compute, normalization)).float(), truth
 
 
 def evaluation_batch(image_size: int, device: torch.device) -> int:

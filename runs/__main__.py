@@ -10,6 +10,10 @@ from data.errors import DataError
 from data.options import picture_to_write
 from runs.columns import By
 from runs.errors import RunsError
+from runs.model.evaluate_command import EXAMPLE as EVALUATE
+from runs.model.evaluate_command import evaluate
+from runs.model.predict_command import EXAMPLE as PREDICT
+from runs.model.predict_command import predict
 from runs.report.command import EXAMPLE, report
 
 app = several_commands("The folders that runs leave behind.", "python -m runs list --sort accuracy")
@@ -113,6 +117,8 @@ def caches(
 
 
 app.command(epilog=EXAMPLE)(report)
+app.command(epilog=EVALUATE)(evaluate)
+app.command(epilog=PREDICT)(predict)
 
 
 def main() -> None:

@@ -3,7 +3,6 @@
 import contextlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,13 +20,13 @@ from learning.network import NetworkSpec, build
 from learning.shared_state import frozen_digest, load_shared, plain_state, shared_names, shared_state
 from methods import build_method
 from runs.errors import RunsError
+from runs.model.which import Which
 from runs.run import is_run, read_run
 from server_app.checkpoint_file import Checkpoint, load_checkpoint
 from server_app.files import BEST, CHECKPOINTS
 from task import HEADS, Compute, build_model, pick_compute
 
 LATEST = "model.safetensors"
-Which = Literal["last", "best"]
 
 
 @dataclass(frozen=True)
@@ -50,13 +49,13 @@ class OpenedModel:
     config: RunConfig | None = None
 
 
-def open_model(run_or_file: Path, which: Which = "last") -> OpenedModel:
+def open_model(run_or_file: Path, which: str = Which.LAST) -> OpenedModel:
     """Open a run's latest model, or its best; or the one in a file, a checkpoint among them.
 
     Args:
         run_or_file: The folder of a run, or a file.
-        which: ``last`` is model.safetensors, ``best`` the checkpoint of the best round by validation; it does not
-            count for a file.
+        which: A `Which`: ``last`` is model.safetensors, ``best`` the checkpoint of the best round by validation; it
+            does not count for a file.
 
     Raises:
         RunsError: There is none, it is damaged, or it is not one that this version or this machine can build.
@@ -79,15 +78,14 @@ def open_model(run_or_file: Path, which: Which = "last") -> OpenedModel:
     return OpenedModel(model.to(compute.device).eval(), replace(facts, heads=()), path, compute, config)
 
 
-def _file(run_or_file: Path, which: Which) -> Path:
+def _file(run_or_file: Path, which: str) -> Path:
     if not run_or_file.is_dir():
         return run_or_file
     read_run(run_or_file)  # it must be a run
-    path = run_or_file / LATEST if which == "last" else run_or_file / CHECKPOINTS / BEST
+    path = run_or_file / LATEST if which == Which.LAST else run_or_file / CHECKPOINTS / BEST
     if not path.is_file():
-        why = (
-            "it is written once a minute and when a run ends" if which == "last" else "the run has picked no best round"
-        )
+        late = "it is written once a minute and when a run ends"
+        why = late if which == Which.LAST else "the run has picked no best round"
         raise RunsError(f"{run_or_file} has no {path.relative_to(run_or_file)}; {why}.")
     return path
 

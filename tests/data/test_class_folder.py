@@ -1,20 +1,14 @@
 """A folder of photos per class, opened as it is, by all that opens a release."""
 
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
-from data.errors import BadImageError, DataError
-from data.images.decode import as_upright_jpeg
+from data.errors import DataError
 from data.images.loading import load_images
-from data.pack_writer import Packing, write_pack
-from data.release import Release, open_release
-from data.stores.class_folder import ClassFolderStore, _key
+from data.release import open_release
 
 LIES = 6  # orientation: to be turned by 270 degrees
 
