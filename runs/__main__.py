@@ -10,6 +10,8 @@ from data.errors import DataError
 from data.options import picture_to_write
 from runs.columns import By
 from runs.errors import RunsError
+from runs.labels.command import EXAMPLE as LABELS_EXAMPLE
+from runs.labels.command import labels
 from runs.report.command import EXAMPLE, report
 
 app = several_commands("The folders that runs leave behind.", "python -m runs list --sort accuracy")
@@ -113,6 +115,7 @@ def caches(
 
 
 app.command(epilog=EXAMPLE)(report)
+app.command(epilog=LABELS_EXAMPLE)(labels)
 
 
 def main() -> None:
