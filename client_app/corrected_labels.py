@@ -1,6 +1,5 @@
 """`python -m client_app.corrected_labels`: writes the labels that clients corrected, from their state, to a file."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -14,9 +13,7 @@ from data.errors import DataError
 from data.layout.key_files import MAX_CLASSES, find, read_labels, unique_order
 from data.options import file_to_write
 from data.outputs import check_output
-from data.sealed import DamagedError, read_sealed
 from data.user_cache import below_home
-from data.whole_files import round_files
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 console = Console(width=120, highlight=False)
@@ -49,45 +46,21 @@ def read_corrected(folder: Path) -> Corrected:
         DataError: Clients of no run or of several, the method does not correct labels, or all states of a client are
             damaged.
     """
-    clients = sorted(path for path in folder.glob("**/client-[0-9]*") if path.is_dir())
-    runs = sorted({client.parent.name for client in clients})
-    if not clients:
-        raise DataError(
-            f"{folder} has no clients' state; it must be a run's folder, or that run's 'state-dir', and the method must"
-            " be one that corrects labels."
-        )
-    if len(runs) > 1:
-        raise DataError(f"{folder} has clients of the runs {', '.join(runs)}; it must be the folder of one of them.")
-    parts = list(_newest(clients))
+    from client_app.client_state import CORRECTED, GIVEN  # imports torch, which `--help` does without
+    from client_app.kept_states import clients_of_one_run, newest_states
+
+    clients = clients_of_one_run(folder, "the method must be one that corrects labels")
+    parts = [
+        (kept.keys, kept.arrays[GIVEN], kept.arrays[CORRECTED])
+        for kept in newest_states(clients)
+        if CORRECTED in kept.arrays
+    ]
     if not parts:
         raise DataError(f"{folder} has clients' state without corrected labels; the method must be one that corrects.")
     keys = np.concatenate([part[0] for part in parts])
     order = unique_order(keys, folder)
     given, believed = (np.concatenate([part[column] for part in parts])[order] for column in (1, 2))
     return Corrected(keys[order], given, believed, len(parts))
-
-
-def _newest(clients: list[Path]) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Keys, given and corrected labels from each client's newest state that is not damaged."""
-    from client_app.client_state import CORRECTED, FORMAT, GIVEN, KEYS  # imports torch, which `--help` does without
-
-    for client in clients:
-        errors = []
-        for path in reversed(round_files(client).values()):
-            try:
-                _, arrays = read_sealed(path, FORMAT)
-            except DamagedError as error:
-                errors.append(f"{path} {error}")
-                continue
-            if errors:
-                typer.echo(f"{'; '.join(errors)}: using {path.name}, the newest state that is valid.", err=True)
-            if CORRECTED in arrays:
-                keys, given, believed = (arrays[name] for name in (KEYS, GIVEN, CORRECTED))
-                yield keys.view(f"S{keys.shape[1]}")[:, 0], given, believed
-            break
-        else:
-            if errors:
-                raise DataError(f"{errors[0]}, and this client has no other state that is valid; restore one of them.")
 
 
 def write_labels(corrected: Corrected, out: Path, base: Path | None = None) -> int:

@@ -29,7 +29,7 @@ class Tile:
     """One image of a sheet.
 
     Attributes:
-        pixels: (h, w, 3) uint8, of any size; None for an image that cannot be shown.
+        pixels: (h, w, 3) uint8, of any size, see `fitted`; None for an image that cannot be shown.
         lines: Below the image, at most three; what does not fit is cut.
         mark: The colour of a frame around the image, such as ``#d62728``; empty for none.
     """
@@ -89,6 +89,18 @@ def save_sheet(
     return sheet
 
 
+def fitted(pixels: np.ndarray, side: int = SIDE) -> np.ndarray:
+    """An image as a tile of `side` shows it: whole, with its longer side that long. Photos take less memory this way.
+
+    Args:
+        pixels: (h, w, 3) uint8.
+        side: In pixels.
+    """
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    width, height = (max(1, round(length * side / max(image.size))) for length in image.size)
+    return np.asarray(image.resize((width, height), Image.Resampling.LANCZOS))
+
+
 def _draw(sheet: Image.Image, draw: ImageDraw.ImageDraw, tile: Tile, corner: tuple[int, int], side: int) -> None:
     """One tile, whose frame has its upper left corner there."""
     x, y = corner
@@ -99,17 +111,10 @@ def _draw(sheet: Image.Image, draw: ImageDraw.ImageDraw, tile: Tile, corner: tup
     if tile.pixels is None or not tile.pixels.size:
         draw.text((x + side // 2, y + side // 2), NO_IMAGE, FAINT, _font(min(TEXT, side // 5), False), "mm")
     else:
-        image = _fitted(Image.fromarray(np.ascontiguousarray(tile.pixels)), side)
+        image = Image.fromarray(fitted(tile.pixels, side))
         sheet.paste(image, (x + (side - image.width) // 2, y + (side - image.height) // 2))
     for row, line in enumerate(tile.lines[:LINES]):
         _write(draw, line, (x, y + side + FRAME + LEADING * (row + 1) - 1), side, TEXT, row == 0)
-
-
-def _fitted(image: Image.Image, side: int) -> Image.Image:
-    """The whole image at the largest size that a square has room for."""
-    scale = side / max(image.size)
-    width, height = (max(1, round(length * scale)) for length in image.size)
-    return image.resize((width, height), Image.Resampling.LANCZOS)
 
 
 def _write(draw: ImageDraw.ImageDraw, text: str, where: tuple[int, int], width: int, size: int, is_first: bool) -> None:

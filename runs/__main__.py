@@ -10,6 +10,8 @@ from data.errors import DataError
 from data.options import picture_to_write
 from runs.columns import By
 from runs.errors import RunsError
+from runs.labels.command import EXAMPLE as LABELS_EXAMPLE
+from runs.labels.command import labels
 from runs.model.evaluate_command import EXAMPLE as EVALUATE
 from runs.model.evaluate_command import evaluate
 from runs.model.predict_command import EXAMPLE as PREDICT
@@ -119,6 +121,7 @@ def caches(
 app.command(epilog=EXAMPLE)(report)
 app.command(epilog=EVALUATE)(evaluate)
 app.command(epilog=PREDICT)(predict)
+app.command(epilog=LABELS_EXAMPLE)(labels)
 
 
 def main() -> None:

@@ -184,7 +184,7 @@ def as_csv(table: Table) -> str:
     for column in table.columns:
         of = "accuracy on clean test, " if column.key in DEFAULT else ""
         head += [f"{of}{column.title}{f', {column.unit}' if column.unit else ''}: {part}" for part in CSV_PARTS]
-    writer.writerow([*map(_cell, head), "note"])
+    writer.writerow([*map(as_cell, head), "note"])
     for section in table.sections:
         for line in section.lines:
             numbers = [cell for column in table.columns for cell in _numbers(line, column)]
@@ -192,7 +192,9 @@ def as_csv(table: Table) -> str:
             said = [
                 f"{column.title}: {line.instead[column.key]}." for column in table.columns if column.key in line.instead
             ]
-            writer.writerow([*map(_cell, names), len(line.runs), *numbers, _cell(" ".join([line.note, *said]).strip())])
+            writer.writerow(
+                [*map(as_cell, names), len(line.runs), *numbers, as_cell(" ".join([line.note, *said]).strip())]
+            )
     return out.getvalue()
 
 
@@ -206,7 +208,7 @@ def _numbers(line: Line, column: Column) -> list[str]:
     return ["" if part is None or not math.isfinite(part) else repr(part) for part in parts]
 
 
-def _cell(text: str) -> str:
+def as_cell(text: str) -> str:
     """A text that no spreadsheet takes for a formula."""
     encodable = text.encode("utf-8", "replace").decode()
     return f"'{encodable}" if encodable.startswith(FORMULA) else encodable

@@ -32,7 +32,7 @@ READ = {
     "data import DIR", "data match DIR", "data show DIR", "data check DIR", "data pack DIR", "data partition DIR",
     "client_app.corrected_labels DIR", "client_app.corrected_labels --base", "benchmarks.data --lists",
     "benchmarks.client.start --checkout", "experiments run GRID", "experiments table DIR",
-    "benchmarks.methods.cost --grid",
+    "benchmarks.methods.cost --grid", "runs labels --data",
 }  # fmt: skip
 AT_ONCE = [*COMMANDS[:7], "benchmarks.gpu"]  # their help is shown without what takes seconds to import
 HELP = """
@@ -136,6 +136,7 @@ WRITING = [
     ["data", "show", "absent", "--plot"], ["client_app.corrected_labels", "absent"], ["deploy", "rotate"],
     ["benchmarks.gpu", "--out"], ["experiments", "run", "absent", "--out"],
     ["runs", "compare", "absent", "--plot"], ["runs", "report", "absent", "--out"],
+    ["runs", "labels", "absent", "--out"],
 ]  # fmt: skip
 
 

@@ -27,6 +27,7 @@ from probe.errors import NoRoomError
 from tests.experiments.folders import does_all, write_grid
 from tests.odd_values import is_a_sentence
 from tests.runs.folders import write_run
+from tests.runs.kept import write_state
 
 MODULES: dict[str, Any] = {
     "data": data.__main__,
@@ -60,6 +61,7 @@ WORKS: dict[str, dict[str, str]] = {
     "runs remove": {"runs": "runs/a"},
     "runs caches": {},
     "runs report": {"runs": "runs/a", "out": "{new}"},
+    "runs labels": {"run": "states", "out": "{new}"},
     "client_app.corrected_labels": {"folder": "release", "out": "{new}"},
     "experiments run": {"grid": "a grid.toml", "out": "{new}"},
     "experiments table": {"folder": "experiment"},
@@ -98,6 +100,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path.rename(path.with_suffix(".JPG"))
     for name in ("a", "b"):
         write_run(folder / "runs" / name)
+    write_state(folder / "states" / "run", 0, [b"images/0/00/1,1.jpg"], [0], [1], root=folder / "release")
     for name in ("cats", "dogs"):
         (folder / "photos" / name).mkdir(parents=True)
         for number in range(4):

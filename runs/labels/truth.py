@@ -1,0 +1,66 @@
+"""How well the ranking finds wrong labels, where somebody knows which are wrong, as in the drawn sample."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from runs.labels.doubted import Doubted
+from runs.printing import in_percent
+
+
+@dataclass(frozen=True)
+class Score:
+    """All of it over images whose true class is known.
+
+    Attributes:
+        known: How many there are.
+        wrong: How many of their labels are wrong.
+        auc: The chance that an image with a wrong label ranks before one with a right label (ROC AUC).
+        first_tenth: Share of wrong labels in the first tenth of the ranking.
+        first_as_many: Share of wrong labels among as many as are wrong.
+        suggested: Of the images with a wrong label, the share whose suggested class is the true one.
+    """
+
+    known: int
+    wrong: int
+    auc: float
+    first_tenth: float
+    first_as_many: float
+    suggested: float
+
+    def sentence(self) -> str:
+        return (
+            f"True classes of {self.known:,} images are known: {self.wrong:,} labels"
+            f" ({in_percent(self.wrong / self.known)}) are wrong. ROC AUC of the ranking {self.auc:.3f};"
+            f" {in_percent(self.first_tenth)} of its first tenth are wrong, and {in_percent(self.first_as_many)} of its"
+            f" first {self.wrong:,}. The suggested class is right for {in_percent(self.suggested)} of the"
+            " wrong labels."
+        )
+
+
+def score(doubted: Doubted, true: np.ndarray) -> Score | None:
+    """Compare the ranking with the truth.
+
+    Args:
+        doubted: The ranking.
+        true: (n,) int32, the true classes in its order, -1 where nobody knows.
+
+    Returns:
+        None if no label is known to be wrong, or none to be right.
+    """
+    from sklearn.metrics import roc_auc_score  # takes a second
+
+    rows = np.flatnonzero((true >= 0) & np.isfinite(doubted.margins))
+    wrong = (doubted.given != true)[rows]
+    count = int(wrong.sum())
+    if not 0 < count < len(rows):
+        return None
+    right_class = (doubted.predicted == true)[rows]
+    return Score(
+        len(rows),
+        count,
+        float(roc_auc_score(wrong, -doubted.margins[rows])),
+        float(wrong[: max(1, len(rows) // 10)].mean()),
+        float(wrong[:count].mean()),
+        float(right_class[wrong].mean()),
+    )
