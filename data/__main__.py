@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 app = several_commands("Clothing1M on disk.", "python -m data sample --out ~/sample")
 DEFAULT = SampleSize()
+SHARES = Shares()
 MOST_IMAGES = 100_000_000
 Out = Annotated[
     Path,
@@ -56,9 +57,15 @@ def sample(
 def import_(
     folder: Annotated[Path, typer.Argument(metavar="DIR")],
     out: Out,
-    clean_train: Annotated[float, typer.Option(help="Share of each class for clean train.")] = 0.1,
-    val: Annotated[float, typer.Option(help="Share for clean val.")] = 0.1,
-    test: Annotated[float, typer.Option(help="Share for clean test.")] = 0.2,
+    clean_train: Annotated[
+        float | None, typer.Option(help="Share of each class for clean train.", show_default=f"{SHARES.clean_train}")
+    ] = None,
+    val: Annotated[float | None, typer.Option(help="Share for clean val.", show_default=f"{SHARES.val}")] = None,
+    test: Annotated[float | None, typer.Option(help="Share for clean test.", show_default=f"{SHARES.test}")] = None,
+    only: Annotated[
+        str,
+        typer.Option(help="Put all images into this list: noisy_train for a site, clean_test for a server's tests."),
+    ] = "",
     noise_rate: Annotated[float, typer.Option(help="Share of wrong labels in noisy train.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Decides splits, keys and noise.")] = 1,
 ) -> None:
@@ -66,7 +73,12 @@ def import_(
 
     DIR is a folder that holds one folder of images per class.
     """
-    done = import_folder(folder, out, Shares(clean_train, val, test), noise_rate, seed)
+    given = {"clean_train": clean_train, "val": val, "test": test}
+    shares = {name: share for name, share in given.items() if share is not None}
+    if only and shares:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in shares)
+        raise DataError(f"--only puts all images into {one_line(only)}, and {flags} divides them; give one of both.")
+    done = import_folder(folder, out, Shares(**shares, only=only), noise_rate, seed)
     typer.echo(
         f"{out.resolve()}: " + ", ".join(f"{count} {split}" for split, count in done.counts.items()) + " images."
     )
@@ -76,7 +88,9 @@ def import_(
         typer.echo(f"Left out: {files} ({in_words(done.left_out)}), named in {out.resolve() / LEFT_OUT}", err=True)
     for path, why in done.suspect.items():
         typer.echo(f"Imported, but its pixels may be damaged: {path} ({why}).", err=True)
-    if line := run_line(out.resolve(), done.counts["noisy_train"]):
+    if "noisy_train" not in done.counts:
+        return
+    if line := run_line(out.resolve(), done.counts["noisy_train"], clean=not only):
         typer.echo(f"To train on them, in the app's folder:\n{line}")
     else:
         typer.echo("These are too few to train on: two clients need at least two images each in noisy train.")

@@ -39,7 +39,7 @@ class Summary:
 
     Attributes:
         class_names: In index order.
-        histograms: For each of `SPLITS`, (classes,) int64 images per label.
+        histograms: For each of `SPLITS` that there is, (classes,) int64 images per label.
         double_labelled: Images of the clean lists that carry both labels.
         drawn: Images of noisy train whose true label is known, as in drawn and imported releases.
     """
@@ -57,11 +57,13 @@ def summarize(release: Release) -> Summary:
         DataError: What `Release.split` refuses.
     """
     classes = len(release.class_names)
-    histograms = {name: np.bincount(release.split(name).labels, minlength=classes) for name in SPLITS}
+    lists = [name for name in SPLITS if release.has(name)]
+    histograms = {name: np.bincount(release.split(name).labels, minlength=classes) for name in lists}
     _, clean, noisy = release.double_labelled()
-    train = release.split("noisy_train")
-    known = train.true >= 0
-    return Summary(release.class_names, histograms, Pairs(clean, noisy), Pairs(train.true[known], train.labels[known]))
+    rows = release.index.rows("noisy_train")
+    given, true = release.index.noisy[rows], release.index.true[rows]
+    known = true >= 0
+    return Summary(release.class_names, histograms, Pairs(clean, noisy), Pairs(true[known], given[known]))
 
 
 def as_table(summary: Summary) -> str:
@@ -71,15 +73,22 @@ def as_table(summary: Summary) -> str:
     totals = np.bincount(both.true, minlength=len(names))
     hits = np.bincount(both.true[both.true == both.noisy], minlength=len(names))
     width = max(map(len, ("class", *names)))
-    lines = [f"{'':>3}  {'class':<{width}}" + "".join(f"  {name:>11}" for name in SPLITS) + f"  {'noisy = clean':>13}"]
+    lines = [
+        f"{'':>3}  {'class':<{width}}"
+        + "".join(f"  {name:>11}" for name in summary.histograms)
+        + f"  {'noisy = clean':>13}"
+    ]
     for index, name in enumerate(names):
-        counts = "".join(f"  {summary.histograms[split][index]:>11,}" for split in SPLITS)
+        counts = "".join(f"  {images[index]:>11,}" for images in summary.histograms.values())
         share = f"{hits[index] / totals[index]:>13.1%}" if totals[index] else f"{'-':>13}"
         lines.append(f"{index:>3}  {name:<{width}}{counts}  {share}")
-    sums = "".join(f"  {summary.histograms[split].sum():>11,}" for split in SPLITS)
+    sums = "".join(f"  {images.sum():>11,}" for images in summary.histograms.values())
     overall = f"{both.agreement:>13.1%}" if len(both) else f"{'-':>13}"
     lines.append(f"{'':>3}  {'all':<{width}}{sums}  {overall}")
-    lines.append(f"{len(both):,} images of the clean lists carry a noisy label as well.")
+    if summary.histograms.keys() - {"noisy_train"}:
+        lines.append(f"{len(both):,} images of the clean lists carry a noisy label as well.")
+    if missing := [name for name in SPLITS if name not in summary.histograms]:
+        lines.append(f"There is no {', '.join(missing)}; `python -m data check` says what needs them.")
     if len(summary.drawn):
         lines.append(
             f"{len(summary.drawn):,} images of noisy train have a known true label; {summary.drawn.agreement:.1%} of"

@@ -11,12 +11,15 @@ from data.check.images import check_images
 from data.check.text import check_text
 from data.check.tree import check_tree
 from data.errors import DataError
-from data.layout.finding import CATEGORIES, SPLITS, find_layout
+from data.layout.finding import CATEGORIES, LIST_FILES, SPLITS, find_layout, is_class_folder
 from data.layout.key_files import read_class_names
+from data.layout.missing import WITHOUT
 from data.outputs import check_output
+from data.photo_folders import printable
 from data.release import open_release
+from data.stores.class_folder import ClassFolderStore
 from data.stores.folder import FolderStore, Store
-from data.stores.pack import is_pack, open_pack
+from data.stores.pack import PackStore, is_pack, open_pack
 
 # Sizes of the lists released by Xiao et al. (CVPR 2015); data/README.md has them as a table.
 PUBLISHED = {"noisy_train": 1_000_000, "clean_train": 47_570, "clean_val": 14_313, "clean_test": 10_526}
@@ -51,20 +54,21 @@ class Check:
 
 
 def begin_check(root: Path) -> Check:
-    """Check text files and folders of a release, or the index of a pack.
+    """Check text files and folders of a release, or the index of a pack or of a folder of photos per class.
+
+    A list that is missing is a note, which says what needs it.
 
     Raises:
         DataError: `root` is not a release at all, or its category file is malformed.
     """
     findings = Findings()
     if is_pack(root):
-        pack = open_pack(root)
-        lists = {split: np.sort(pack.index.keys[pack.index.rows(split)]) for split in SPLITS}
-        for split in SPLITS:
-            if not len(lists[split]):
-                findings.add("empty list", split, f"must have at least one image, in {root}")
-        _compare_counts(lists, findings)
-        return Check(findings, lists, np.unique(np.concatenate(list(lists.values()))), pack)
+        return _begin_with(open_pack(root), findings)
+    if is_class_folder(root):
+        photos = ClassFolderStore(root, turned=False)
+        for path, why in photos.left_out:
+            findings.add("stray file", printable(path), why)
+        return _begin_with(photos, findings)
     layout = find_layout(root)
     try:
         lists = check_text(layout.text, len(read_class_names(layout.text / CATEGORIES)), findings)
@@ -76,12 +80,23 @@ def begin_check(root: Path) -> Check:
     return Check(findings, lists, present, FolderStore(root, layout.images))
 
 
+def _begin_with(store: PackStore | ClassFolderStore, findings: Findings) -> Check:
+    """Where nothing is left to find but in images."""
+    lists = {split: np.sort(store.index.keys[store.index.rows(split)]) for split in SPLITS}
+    for split, keys in lists.items():
+        if not len(keys):
+            findings.add("missing list", LIST_FILES[split], WITHOUT[split])
+    _compare_counts(lists, findings)
+    return Check(findings, lists, np.unique(np.concatenate(list(lists.values()))), store)
+
+
 def _ask_the_reader(root: Path, findings: Findings) -> None:
     """What a run would refuse is a problem, also if nothing that was looked for explains it."""
     try:
         release = open_release(root)
         for split in SPLITS:
-            release.split(split)
+            if release.has(split):
+                release.split(split)
     except DataError as error:
         if not findings.num_problems:
             findings.add("refused", str(root), str(error))
@@ -89,9 +104,9 @@ def _ask_the_reader(root: Path, findings: Findings) -> None:
 
 def _compare_counts(lists: Mapping[str, np.ndarray], findings: Findings) -> None:
     """Expect the published counts of what is recognisably Clothing1M: one count is right, or half a million images."""
-    counts = {split: len(keys) for split, keys in lists.items()}
+    counts = {split: len(keys) for split, keys in lists.items() if len(keys)}
     is_clothing1m = len(lists["noisy_train"]) > PUBLISHED["noisy_train"] // 2
-    is_clothing1m |= any(counts[split] == PUBLISHED[split] for split in SPLITS)
+    is_clothing1m |= any(count == PUBLISHED[split] for split, count in counts.items())
     if not is_clothing1m:
         shown = ", ".join(f"{count:,} {split}" for split, count in counts.items())
         findings.add("other data", shown, "not Clothing1M's counts; a sample or another dataset")

@@ -25,6 +25,7 @@ PROBLEMS = (
 SUSPECT = "suspect image"  # a problem in a strict check, else a note
 NOTES = (
     SUSPECT,
+    "missing list",
     "other data",
     "odd metadata",
     "non-RGB image",

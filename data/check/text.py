@@ -9,8 +9,9 @@ import numpy as np
 
 from data.check.findings import Findings
 from data.errors import DataError
-from data.layout.finding import CLEAN_LABELS, LIST_FILES, NOISY_LABELS, TRUE_LABELS
+from data.layout.finding import CLEAN_LABELS, LABEL_FILES, LIST_FILES, NOISY_LABELS, TRUE_LABELS, text_files
 from data.layout.key_files import MAX_KEY_BYTES, read_keys, read_labels, read_text, show, unique_order
+from data.layout.missing import WITHOUT
 
 KEY = re.compile(rb"images/[^\x00-\x20]{1,%d}" % (MAX_KEY_BYTES - 7))
 NUMBER = re.compile(rb"[0-9]{1,9}")
@@ -24,19 +25,23 @@ def check_text(text: Path, num_classes: int, findings: Findings) -> dict[str, np
         text: The folder of the text files.
         num_classes: Labels go from 0 to one less.
         findings: Gains malformed lines, labels out of range, duplicate keys, keys in two lists, keys without label,
-            and empty lists.
+            and lists that are empty or missing.
 
     Returns:
         The good keys of each list, each key once in each list, (n,) bytes in byte order.
     """
-    known = [TRUE_LABELS] if (text / TRUE_LABELS).exists() else []
-    tables = {file: _labels(text / file, num_classes, findings) for file in (NOISY_LABELS, CLEAN_LABELS, *known)}
-    lists = {}
+    there = text_files(text) | ({TRUE_LABELS} if (text / TRUE_LABELS).exists() else set())
+    labels = (NOISY_LABELS, CLEAN_LABELS, TRUE_LABELS)
+    tables = {file: _labels(text / file, num_classes, findings) for file in labels if file in there}
+    lists = dict.fromkeys(LIST_FILES, np.empty(0, "S1"))
     for split, file in LIST_FILES.items():
+        if file not in there:
+            findings.add("missing list", file, WITHOUT[split])
+            continue
         lists[split] = _keys(text / file, findings)
         if not len(lists[split]):
             findings.add("empty list", str(text / file), "must have at least one key")
-        needed = NOISY_LABELS if split == "noisy_train" else CLEAN_LABELS
+        needed = LABEL_FILES[split]
         for key in lists[split][~np.isin(lists[split], tables[needed])]:
             findings.add("key without label", show(key), f"listed in {file}, not in {needed}")
     for one, other in itertools.combinations(lists, 2):

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from data.errors import DataError
-from data.layout.finding import CATEGORIES, CLEAN_LABELS, LIST_FILES, NOISY_LABELS, TRUE_LABELS
+from data.layout.finding import CATEGORIES, CLEAN_LABELS, LIST_FILES, NOISY_LABELS, SPLITS, TRUE_LABELS
 from data.outputs import check_output
 
 CATEGORIES_CHN = "category_names_chn.txt"
@@ -48,38 +48,42 @@ def write_annotations(
     splits: Mapping[str, Labelled],
     rng: np.random.Generator,
 ) -> None:
-    """Write the eight released text files, and `TRUE_LABELS` beside them.
+    """Write the eight released text files, and `TRUE_LABELS` beside them; of lists that are left out, none.
 
     As released: key lists are sorted by byte and end without a newline, as does the English category file; label files
     are shuffled and end with one; they cover more than the lists, because images of the clean lists can carry a noisy
-    label as well.
+    label as well. A label file without a label is not written, unless a list needs it.
 
     Args:
         folder: Where to write.
         names: English class names in index order.
         names_chn: Chinese ones.
-        splits: All of `LIST_FILES`.
+        splits: At least one of `SPLITS`.
         rng: Shuffles the label files.
     """
     _write(folder / CATEGORIES, "\n".join(names))
     _write(folder / CATEGORIES_CHN, "".join(f"{name}\n" for name in names_chn))
-    for split, file in LIST_FILES.items():
-        _write(folder / file, "\n".join(sorted(splits[split].keys)))
-    noisy_train = splits["noisy_train"]
-    clean = [splits[split] for split in LIST_FILES if split != "noisy_train"]
-    _write_labels(folder / CLEAN_LABELS, [(part.keys, part.true) for part in clean], rng)
-    _write_labels(folder / NOISY_LABELS, [(part.keys, part.noisy) for part in (noisy_train, *clean)], rng)
-    _write_labels(folder / TRUE_LABELS, [(noisy_train.keys, noisy_train.true)], rng)
+    for split, part in splits.items():
+        _write(folder / LIST_FILES[split], "\n".join(sorted(part.keys)))
+    noisy_train = [splits[split] for split in SPLITS[:1] if split in splits]
+    clean = [splits[split] for split in SPLITS[1:] if split in splits]
+    _write_labels(folder / CLEAN_LABELS, [(part.keys, part.true) for part in clean], rng, bool(clean))
+    noisy = [(part.keys, part.noisy) for part in (*noisy_train, *clean)]
+    _write_labels(folder / NOISY_LABELS, noisy, rng, bool(noisy_train))
+    _write_labels(folder / TRUE_LABELS, [(part.keys, part.true) for part in noisy_train], rng, needed=False)
 
 
-def _write_labels(path: Path, parts: Sequence[tuple[Sequence[str], np.ndarray]], rng: np.random.Generator) -> None:
+def _write_labels(
+    path: Path, parts: Sequence[tuple[Sequence[str], np.ndarray]], rng: np.random.Generator, needed: bool
+) -> None:
     lines = [
         f"{key} {label}\n"
         for keys, labels in parts
         for key, label in zip(keys, labels.tolist(), strict=True)
         if label >= 0
     ]
-    _write(path, "".join(lines[row] for row in rng.permutation(len(lines))))
+    if lines or needed:
+        _write(path, "".join(lines[row] for row in rng.permutation(len(lines))))
 
 
 def _write(path: Path, text: str) -> None:

@@ -1,8 +1,8 @@
 """A folder of people's own photos, one folder per class, used as it is: a release whose only list is noisy train.
 
 The label of a photo is the folder that it is in, numbered in the order of the folders' names. Its key is its path;
-bytes that no key can have are written as in a URL: ``images/T%20Shirt/IMG_0001.jpg``. Photos are turned upright by their
-orientation tags, as `data.import_folder` does.
+bytes that no key can have are written as in a URL: ``images/T%20Shirt/IMG_0001.jpg``. Orientation tags are obeyed, as
+`data.import_folder` does.
 """
 
 import hashlib
@@ -33,8 +33,12 @@ class ClassFolderStore(FolderStore):
         left_out: Every other file in the folder, and why it is left out.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, turned: bool = True) -> None:
         """Look through the folder; no photo is opened.
+
+        Args:
+            root: The folder.
+            turned: Whether photos are turned upright; otherwise they are as in their files.
 
         Raises:
             DataError: What `data.photo_folders.find_photos` refuses, or a path that is too long for a key.
@@ -43,6 +47,7 @@ class ClassFolderStore(FolderStore):
         photos = find_photos(root, frozenset(read_suffixes()), least=0)
         self.class_names = tuple(photos.classes)
         self.left_out = photos.left_out
+        self._turned = turned
         labels = {_key(path, root): label for label, files in enumerate(photos.classes.values()) for path in files}
         self.index = _index(labels, self.class_names)
 
@@ -51,7 +56,8 @@ class ClassFolderStore(FolderStore):
         return self.images / os.fsdecode(_ESCAPED.sub(lambda found: bytes([int(found[1], 16)]), escaped))
 
     def encoded(self, key: bytes) -> bytes:
-        return upright(super().encoded(key))
+        data = super().encoded(key)
+        return upright(data) if self._turned else data
 
     def check_presence(self, keys: np.ndarray, name: str) -> None:
         """They were all there a moment ago."""
