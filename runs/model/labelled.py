@@ -15,7 +15,6 @@ from data.release import Release, Split, open_release
 from data.sample import default_sample
 from data.stores.class_folder import ClassFolderStore
 from data.stores.pack import PackStore
-from data.text import shown
 from data.user_cache import below_home
 from learning.evaluation import evaluation_batch
 from learning.sound_images import advising, sound_images
@@ -97,7 +96,7 @@ class Labelled:
         release = open_release(below_home(named))
         if isinstance(release.store, ClassFolderStore):
             if split not in ("", PHOTOS):
-                raise RunsError(f"--split is {shown(split)}, but {release.root} holds photos without lists.")
+                raise RunsError(f"--split is {split}, but {release.root} holds photos without lists.")
             split = PHOTOS
         return cls._of(release, split or "clean_test", opened, replace(opened.config or RunConfig(), bad_images="skip"))
 

@@ -128,9 +128,9 @@ def _filled(facts: ModelFacts, weights: dict[str, Tensor]) -> nn.Module:
     weights = {name: value for name, value in weights.items() if HEADS not in name.split(".")}
     # Constants of an architecture, such as Swin's table of positions, may be there or not.
     for name in (*sorted(weights.keys() - own.keys()), *sorted(shared_names(model) - weights.keys())):
-        what = f"{facts.networks} networks" if facts.networks > 1 else "the network"
-        there = "lacks" if name in own else "has"
-        raise DamagedError(f"does not fit its metadata: it {there} {shown(name)}, for {what} {facts.architecture}")
+        what = f"{facts.networks} networks {facts.architecture}" if facts.networks > 1 else facts.architecture
+        how = f"{shown(name)} is missing, of {what}" if name in own else f"there is no {shown(name)} in {what}"
+        raise DamagedError(f"does not fit its metadata: {how}")
     for name, value in weights.items():
         if own[name].shape != value.shape:
             raise DamagedError(
