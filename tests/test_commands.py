@@ -136,7 +136,8 @@ WRITING = [
     ["data", "show", "absent", "--plot"], ["client_app.corrected_labels", "absent"], ["deploy", "rotate"],
     ["benchmarks.gpu", "--out"], ["experiments", "run", "absent", "--out"],
     ["runs", "compare", "absent", "--plot"], ["runs", "report", "absent", "--out"],
-    ["runs", "labels", "absent", "--out"],
+    ["runs", "labels", "absent", "--out"], ["runs", "evaluate", "absent", "--worst"],
+    ["runs", "predict", "absent", "absent", "--contact-sheet"],
 ]  # fmt: skip
 
 

@@ -21,6 +21,7 @@ import experiments.__main__
 import probe.__main__
 import probe.session
 import runs.__main__
+from data.release import open_release
 from data.sample import draw_sample
 from experiments.plan import Experiment, Plan, Row, save
 from probe.errors import NoRoomError
@@ -28,6 +29,7 @@ from tests.experiments.folders import does_all, write_grid
 from tests.odd_values import is_a_sentence
 from tests.runs.folders import write_run
 from tests.runs.kept import write_state
+from tests.runs.models import write_model
 
 MODULES: dict[str, Any] = {
     "data": data.__main__,
@@ -61,6 +63,8 @@ WORKS: dict[str, dict[str, str]] = {
     "runs remove": {"runs": "runs/a"},
     "runs caches": {},
     "runs report": {"runs": "runs/a", "out": "{new}"},
+    "runs evaluate": {"run": "a model.safetensors", "data": "release"},
+    "runs predict": {"run": "a model.safetensors", "photos": "photos/cats"},
     "runs labels": {"run": "states", "out": "{new}"},
     "client_app.corrected_labels": {"folder": "release", "out": "{new}"},
     "experiments run": {"grid": "a grid.toml", "out": "{new}"},
@@ -100,6 +104,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path.rename(path.with_suffix(".JPG"))
     for name in ("a", "b"):
         write_run(folder / "runs" / name)
+    write_model(folder / "a model.safetensors", open_release(folder / "release").class_names)
     write_state(folder / "states" / "run", 0, [b"images/0/00/1,1.jpg"], [0], [1], root=folder / "release")
     for name in ("cats", "dogs"):
         (folder / "photos" / name).mkdir(parents=True)
