@@ -151,7 +151,12 @@ def test_looking_changes_nothing_that_is_trained(kind: str, tmp_path: Path, tiny
 
 def test_features_in_place_of_images_make_no_difference(tmp_path: Path, tiny_sample: Path) -> None:
     """The same head is trained on images if one of them may be mirrored, and looked at without that."""
-    heads = {"trainable": "head", "inspection": "before", "num_server_rounds": 1, "cache_dir": str(tmp_path / "cache")}
+    heads: dict[str, Any] = {
+        "trainable": "head",
+        "inspection": "before",
+        "num_server_rounds": 1,
+        "cache_dir": str(tmp_path / "cache"),
+    }
     found = [
         _run(tmp_path / augmentation, tiny_sample, augmentation=augmentation, **heads)[1].visits
         for augmentation in ("none", "flip")
@@ -164,7 +169,12 @@ def test_features_in_place_of_images_make_no_difference(tmp_path: Path, tiny_sam
 def test_a_run_cut_off_anywhere_reports_the_same(
     visit: int, watched: tuple[Path, Listener], tmp_path: Path, tiny_sample: Path
 ) -> None:
-    settings = {"inspection": "both", "holdout_fraction": 0.2, "eval_split": "own", "fraction_evaluate": 1.0}
+    settings: dict[str, Any] = {
+        "inspection": "both",
+        "holdout_fraction": 0.2,
+        "eval_split": "own",
+        "fraction_evaluate": 1.0,
+    }
     first = Listener(cut_off=visit)
     with pytest.raises(CutOffError):
         _run(tmp_path, tiny_sample, first, resume="auto", **settings)
@@ -218,14 +228,10 @@ def test_with_none_of_it_a_client_keeps_no_state(tmp_path: Path, tiny_sample: Pa
 
 def test_personalised_batchnorm_is_looked_at_as_the_client_uses_it(tmp_path: Path, tiny_sample: Path) -> None:
     """In round 2, a client's own BatchNorm has seen its images; another one has not."""
-    own = {
-        "model": "resnet18",
-        "image_size": 32,
-        "holdout_fraction": 0.2,
-        "fraction_evaluate": 1.0,
-        "eval_split": "own",
-    }
-    _, local = _run(tmp_path, tiny_sample, num_server_rounds=2, batchnorm="local", inspection="before", **own)
+    _, local = _run(
+        tmp_path, tiny_sample, model="resnet18", image_size=32, batchnorm="local", num_server_rounds=2,
+        inspection="before", holdout_fraction=0.2, fraction_evaluate=1.0, eval_split="own",
+    )  # fmt: skip
     for client, visits in local.visits.items():
         assert visits[1][keys.OWN_ACCURACY_BEFORE] == local.evaluations[client][0][keys.EVAL_ACCURACY]
         assert visits[1][keys.OWN_LOSS_BEFORE] == local.evaluations[client][0][keys.EVAL_LOSS]
