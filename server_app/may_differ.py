@@ -14,7 +14,9 @@ NOT_SEARCHED = frozenset({
     "cache-dir", "cache-gib", "state-dir", "tracking", "preset",
 })  # fmt: skip
 # Keys that may differ from the run that is resumed. Hashes in the checkpoint guard what `data-dir` holds; the other two
-# change no result as long as clients answer, and a run that is stuck because they do not needs other values.
+# change no result as long as clients answer, and a run that is stuck because they do not needs other values. What is
+# looked at stays: `test-split`, `val-split`, `eval-split` and `inspection` change no weight, but a curve must not begin
+# in the middle or go on with other images, and clients add up what they have seen. `holdout-fraction` changes weights.
 MAY_DIFFER = NOT_SEARCHED | {"data-dir", "min-reply-fraction", "round-timeout"}
 
 

@@ -28,6 +28,7 @@ def answer_alone(config: Mapping[str, Value], arrays: ArrayRecord) -> Message:
     """What the only client of a federation answers to one train message."""
     identify()
     content = RecordDict({"arrays": arrays, "config": ConfigRecord({**config, "server-round": 1})})
+    content["visit"] = ConfigRecord({"run": "alone", "state-dir": config.get("state-dir", "")})
     message = Message(content, 1, MessageType.TRAIN)
     message.metadata.__dict__["_message_id"] = "visit"
     return client_app(message, Context(1, 1, {"partition-id": 0, "num-partitions": 1}, RecordDict(), {}))

@@ -199,6 +199,8 @@ def _check(*words: str) -> tuple[int, str, str]:
 def test_the_command_prints_what_differs_or_what_is_wrong(tiny_sample: Path, tmp_path: Path) -> None:
     data = f"data-dir='{tiny_sample}' output-dir='{tmp_path}'"
     assert _check("-c", f"{data} seed=2", "--clients", "4")[0] == 0
+    own = "fraction-evaluate=1.0 eval-split='own' val-split='noisy' holdout-fraction=0.2 batch-size=4"
+    assert _check("-c", f"{data} {own}", "--clients", "13")[0] == 0  # of clean val there are 12 images
     code, out, err = _check("-c", data, "-c", "batch-size=64 drop-last=true", "--clients", "4")
     assert (code, out) == (1, "")
     assert "'batch-size' is 64, but the smallest client holds only 30 images" in err
@@ -207,6 +209,18 @@ def test_the_command_prints_what_differs_or_what_is_wrong(tiny_sample: Path, tmp
         (["-c", "x.toml", "-c", "seed=1"], "a file cannot be combined"),
         (["-c", data, "--clients", "121"], "there are only 120 images"),
         (["-c", f"{data} fraction-evaluate=1.0 batch-size=4", "--clients", "13"], "clean val has 12 images"),
+        (
+            ["-c", f"{data} holdout-fraction=0.2 batch-size=25 drop-last=true", "--clients", "4"],
+            "'batch-size' is 25, but the smallest client holds only 24 images to train on and 'drop-last'",
+        ),
+        (
+            ["-c", f"{data} holdout-fraction=0.2 batch-size=23 drop-last=false image-size=32", "--clients", "4"],
+            "leaves one of 24 images alone",
+        ),
+        (
+            ["-c", f"{data} holdout-fraction=0.2 batch-size=1 drop-last=false", "--clients", "120"],
+            "'holdout-fraction' is 0.2, but the smallest client holds only 1 image; it must be 0, or each client must",
+        ),
         (["-c", f"{data} strategy-args='min-available-nodes=5'", "--clients", "4"], "but there are 4 clients"),
         (["-c", f"{data} image-size=32 drop-last=false batch-size=29", "--clients", "4"], "set drop-last=true, or an"),
         (["--federation", "num-supernode=3"], "(did you mean 'num-supernodes'?)"),

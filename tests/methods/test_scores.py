@@ -6,8 +6,10 @@ import numpy as np
 import torch
 
 from learning.method import Method
+from learning.schema import problem_of
+from messages import keys
 from methods.ce import CE
-from methods.scores import counts, image_scores
+from methods.scores import counts, image_scores, reported_counts
 from tests.batches_of import visit_of
 
 
@@ -25,17 +27,29 @@ def test_counts_by_hand() -> None:
     visit = visit_of(GIVEN, corrected=torch.tensor([0, 2, 0, 2]), suspected=torch.tensor([True, True, True, False]))
     assert counts(Judging(), visit, TRUE) == {
         "images-known": 3.0, "labels-right": 1.0, "corrected-right": 2.0, "suspected": 2.0, "suspected-wrong": 1.0,
+        keys.CORRECTED: 3.0, keys.SUSPECTED: 3.0,  # also the image of which nobody knows what it shows
     }  # fmt: skip
 
 
 def test_a_client_that_judged_nothing_believes_its_labels_and_sends_the_same_names() -> None:
     assert counts(Judging(), visit_of(GIVEN), TRUE) == {
         "images-known": 3.0, "labels-right": 1.0, "corrected-right": 1.0, "suspected": 0.0, "suspected-wrong": 0.0,
+        keys.CORRECTED: 0.0, keys.SUSPECTED: 0.0,
     }  # fmt: skip
 
 
 def test_methods_that_judge_nothing_send_nothing() -> None:
     assert counts(CE(), visit_of(GIVEN), TRUE) == {}
+    assert reported_counts(CE(), 4) == {}
+
+
+def test_no_more_images_are_judged_than_a_client_holds() -> None:
+    sent = counts(Judging(), visit_of(GIVEN, suspected=torch.ones(4, dtype=torch.bool)), TRUE)
+    assert problem_of(sent, reported_counts(Judging(), 4)) is None
+    assert (
+        problem_of(sent, reported_counts(Judging(), 3))
+        == "'suspected-images' is 4.0; it must be a whole number from 0 to 3"
+    )
 
 
 ONE = {"images-known": 10.0, "labels-right": 6.0, "corrected-right": 8.0, "suspected": 5.0, "suspected-wrong": 3.0}
