@@ -98,7 +98,7 @@ def test_refusals_name_what_is_wrong(photos: Path, tmp_path: Path) -> None:
     def refused(sentence: str, folder: Path = photos, out: Path = tmp_path / "out", **values: float) -> None:
         shares = {"clean_train": 0.1, "val": 0.1, "test": 0.2}
         with pytest.raises(DataError, match=sentence):
-            given = Shares(**{key: values.get(key, share) for key, share in shares.items()})
+            given = Shares(*(values.get(key, share) for key, share in shares.items()))
             import_folder(folder, out, given, values.get("noise_rate", 0.0), int(values.get("seed", 1)))
         assert not out.exists() or out == photos
 
