@@ -89,7 +89,8 @@ class RunConfig:
         "data",
         "",
         path_or_empty(),
-        "the dataset: a folder in Clothing1M's released layout, or a pack; empty: a sample is drawn",
+        "the dataset: a folder in Clothing1M's released layout, one with a folder of photos per class, or a pack;"
+        " empty: a sample is drawn",
     )
     train_split: str = _key("data", "noisy", choice(choices.TRAIN_SPLITS), "which images the clients hold")
     test_split: str = _key(

@@ -73,7 +73,11 @@ def test_import_turns_photos_and_names_what_it_leaves_out(tmp_path: Path) -> Non
             )
     (tmp_path / "photos" / "a" / "notes.txt").write_text("no image")
     (tmp_path / "photos" / "b" / "x.HEIC").write_bytes(b"\0\0\0\x1cftypheic")
-    done = _data("import", str(tmp_path / "photos"), "--out", str(tmp_path / "out"))
+    blocked = tmp_path / "without" / "pillow_heif.py"  # as where it is not installed
+    blocked.parent.mkdir()
+    blocked.write_text("raise ImportError")
+    first = os.pathsep.join([str(blocked.parent), os.environ.get("PYTHONPATH", "")])
+    done = _data("import", str(tmp_path / "photos"), "--out", str(tmp_path / "out"), PYTHONPATH=first)
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines() == [
         "Left out: 2 files (1 .txt, 1 .heic, which needs `pip install pillow-heif`), named in "

@@ -96,9 +96,9 @@ def test_every_list_gets_an_image_of_every_class(size: int) -> None:
 
 def test_refusals_name_what_is_wrong(photos: Path, tmp_path: Path) -> None:
     def refused(sentence: str, folder: Path = photos, out: Path = tmp_path / "out", **values: float) -> None:
-        shares = {"clean_train": 0.1, "val": 0.1, "test": 0.2}
+        clean_train, val, test = (values.get(name, 0.1) for name in ("clean_train", "val", "test"))
         with pytest.raises(DataError, match=sentence):
-            given = Shares(**{key: values.get(key, share) for key, share in shares.items()})
+            given = Shares(clean_train, val, test)
             import_folder(folder, out, given, values.get("noise_rate", 0.0), int(values.get("seed", 1)))
         assert not out.exists() or out == photos
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from data.errors import DataError
-from data.layout.finding import TEXT_FILES, find_layout
+from data.layout.finding import CATEGORIES, CLEAN_LABELS, LIST_FILES, NOISY_LABELS, TEXT_FILES, find_layout
 from data.release import open_release
 
 Into = Callable[..., None]
@@ -73,14 +73,21 @@ def test_a_relative_root(tmp_path: Path, texts_into: Into, images_into: Into, mo
     refusal(Path(), "inside a release", str(tmp_path))
 
 
-@pytest.mark.parametrize("missing", TEXT_FILES)
+@pytest.mark.parametrize("missing", [CATEGORIES, NOISY_LABELS, CLEAN_LABELS])
 @pytest.mark.parametrize("folder", ["", "annotations"])
-def test_each_text_file_must_be_there(
+def test_class_names_and_labels_must_be_there(
     tmp_path: Path, texts_into: Into, images_into: Into, missing: str, folder: str
 ) -> None:
     texts_into(tmp_path / folder, **{missing.removesuffix(".txt"): None})
     images_into(tmp_path / "images")
-    refusal(tmp_path, f"{tmp_path / folder / missing} is missing", *TEXT_FILES)
+    refusal(tmp_path, f"{tmp_path / folder / missing} is missing")
+
+
+@pytest.mark.parametrize("folder", ["", "annotations"])
+def test_one_list_must_be_there(tmp_path: Path, texts_into: Into, images_into: Into, folder: str) -> None:
+    texts_into(tmp_path / folder, **{file.removesuffix(".txt"): None for file in LIST_FILES.values()})
+    images_into(tmp_path / "images")
+    refusal(tmp_path, f"{tmp_path / folder} has no list of images", *LIST_FILES.values())
 
 
 def test_joined_lists(tmp_path: Path, images_into: Into) -> None:
@@ -110,7 +117,9 @@ def test_class_folders_sorted_by_a_script(tmp_path: Path, classes: list[str], na
 def test_images_in_class_folders(tmp_path: Path, classes: list[str]) -> None:
     for name in classes:
         picture(tmp_path / name / "1,2.jpg")
-    refusal(tmp_path, classes[0], "class folders", f"python -m data import {tmp_path} --out DIR")
+    assert open_release(tmp_path).class_names == tuple(sorted(classes))
+    with pytest.raises(DataError, match=f"class folders .* `python -m data import {tmp_path} --out DIR`"):
+        find_layout(tmp_path)  # as for `python -m data match`
 
 
 def test_the_npz_upload(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def test_a_site_needs_no_clean_lists(write_release: Write, lists: Mapping[str, l
     empty = {f"{split}_key_list": "" for split in SPLITS[1:]}
     release = open_release(write_release(clean_label_kv="", **empty))
     assert [key.decode() for key in release.split("noisy_train").keys] == lists["noisy_train"]
-    with pytest.raises(DataError, match=r"clean_test_key_list\.txt is empty; it must have at least one line\."):
+    with pytest.raises(DataError, match=r"clean_test_key_list\.txt is empty; without it 'test-split' must be none\."):
         release.split("clean_test")
 
 
