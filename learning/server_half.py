@@ -136,6 +136,20 @@ class ServerHalf:
         """What this half adds to the round's line in metrics.jsonl."""
         return {}
 
+    def noisy_clients(self) -> Mapping[int, bool] | None:
+        """By partition, whether this half takes a client for noisy as things stand; None while it judges nobody.
+
+        A client that is missing was not judged.
+        """
+        return None
+
+    def wrong_labels(self) -> Mapping[int, float]:
+        """By partition, the share of a client's labels that are wrong, of those whose true labels are all known.
+
+        It says how right `noisy_clients` is, and must serve nothing else.
+        """
+        return {}
+
     def state(self) -> dict[str, np.ndarray]:
         """All that later rounds depend on, for checkpoints."""
         return {}

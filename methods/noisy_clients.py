@@ -211,10 +211,7 @@ def excess_losses(losses: Floats, variances: Floats, counts: npt.NDArray[np.int6
 
 
 def client_scores(noisy: Bools, wrong_share: Floats) -> dict[str, float]:
-    """How right a finding is, where the truth is known.
-
-    A client is truly noisy if its share of wrong labels lies above the midpoint of the least and the most noisy
-    client; none is if these two are less than 0.1 apart.
+    """How right a finding is, where the truth is known (`truly_noisy`).
 
     Args:
         noisy: (clients,) as found.
@@ -225,13 +222,27 @@ def client_scores(noisy: Bools, wrong_share: Floats) -> dict[str, float]:
         found and ``noisy-clients-recall`` unless nobody is noisy.
     """
     scores = {"noisy-clients": float(noisy.sum())}
-    if len(noisy) == 0 or np.isnan(wrong_share).any():
+    truth = truly_noisy(wrong_share)
+    if truth is None:
         return scores
-    low, high = wrong_share.min(), wrong_share.max()
-    alike = high - low < LEAST_SPREAD - 1e-9  # 0.3 - 0.2 is a little less than 0.1
-    truth = np.zeros_like(noisy) if alike else wrong_share > (low + high) / 2
     if noisy.any():
         scores["noisy-clients-precision"] = float((noisy & truth).sum() / noisy.sum())
     if truth.any():
         scores["noisy-clients-recall"] = float((noisy & truth).sum() / truth.sum())
     return scores
+
+
+def truly_noisy(wrong_share: Floats) -> Bools | None:
+    """Which clients are noisy: (clients,) bool; None unless all shares are known.
+
+    A client is if its share of wrong labels lies above the midpoint of the least and the most noisy client; none is if
+    these two are less than 0.1 apart.
+
+    Args:
+        wrong_share: (clients,) shares of wrong labels; NaN where unknown.
+    """
+    if len(wrong_share) == 0 or np.isnan(wrong_share).any():
+        return None
+    low, high = wrong_share.min(), wrong_share.max()
+    alike = high - low < LEAST_SPREAD - 1e-9  # 0.3 - 0.2 is a little less than 0.1
+    return np.zeros(len(wrong_share), dtype=bool) if alike else wrong_share > (low + high) / 2

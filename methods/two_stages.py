@@ -12,6 +12,7 @@ everybody train before anybody trains again, so that detection judges a model th
 leaves noisy clients out of stage 2.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from logging import INFO, WARNING
@@ -105,6 +106,7 @@ class TwoStagesOnServer(ServerHalf):
         self._began = 0  # first round of stage 2; 0 in stage 1
         self._noisy: set[int] = set()  # partitions of the noisy clients
         self._trained: set[int] = set()  # partitions of those that trained in the last round of stage 1 so far
+        self._judged: dict[int, float] = {}  # by partition of those that answered, the share of wrong labels, or NaN
         self._scores: dict[str, float] = {}  # how right the tags are, if known; for each round's metrics
         self._turns = Turns()  # in stage 1, if clients are sampled in turns
         self._seed = 0
@@ -143,9 +145,9 @@ class TwoStagesOnServer(ServerHalf):
         log(INFO if detection.stands_out else WARNING, "Stage 2 begins in round %d. %s", server_round, detection.reason)
         if self._noisy:
             named = ", ".join(map(str, sorted(self._noisy)[:SHOWN])) + (", ..." if len(self._noisy) > SHOWN else "")
-            log(INFO, "Noisy clients: %s.", named)
-        known = np.array([_wrong_share(answers[partition]) for partition in partitions])
-        self._scores = client_scores(detection.noisy, known)
+            log(INFO, "Noisy clients: %s; noisy-clients.json lists all clients.", named)
+        self._judged = {partition: _wrong_share(answers[partition]) for partition in partitions}
+        self._scores = client_scores(detection.noisy, np.array(list(self._judged.values())))
 
     def answers(self, classes: int, images: int) -> Mapping[str, Schema]:
         count, positive = Number(0, images, whole=True), Number(low=0)
@@ -178,6 +180,13 @@ class TwoStagesOnServer(ServerHalf):
         """The tags' scores, from the first round of stage 2."""
         return dict(self._scores) if 0 < self._began <= server_round else {}
 
+    def noisy_clients(self) -> dict[int, bool] | None:
+        """The tags; nobody is judged by `clients` all-noisy and all-clean."""
+        return {partition: partition in self._noisy for partition in self._judged} or None
+
+    def wrong_labels(self) -> dict[int, float]:
+        return {partition: share for partition, share in self._judged.items() if not math.isnan(share)}
+
     def state(self) -> dict[str, np.ndarray]:
         if not self._began:
             trained = {"trained": np.array(sorted(self._trained), dtype=np.int64)} if self._trained else {}
@@ -185,6 +194,8 @@ class TwoStagesOnServer(ServerHalf):
         return {
             "began": np.array([self._began]),
             "noisy": np.array(sorted(self._noisy), dtype=np.int64),
+            "judged": np.array(list(self._judged), dtype=np.int64),
+            "wrong": np.array(list(self._judged.values()), dtype=np.float64),
             **{f"score/{name}": np.array([value]) for name, value in self._scores.items()},
         }
 
@@ -195,6 +206,7 @@ class TwoStagesOnServer(ServerHalf):
             return
         self._began = int(state["began"][0])
         self._noisy = set(state["noisy"].tolist())
+        self._judged = dict(zip(state["judged"].tolist(), state["wrong"].tolist(), strict=True))
         scores = {name: float(value[0]) for name, value in state.items() if name.startswith("score/")}
         self._scores = {name.removeprefix("score/"): value for name, value in scores.items()}
 

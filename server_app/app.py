@@ -26,11 +26,13 @@ from server_app.bad_images import left_out
 from server_app.cache_lines import cache_lines
 from server_app.callbacks import Callback, History
 from server_app.callbacks.checkpoints import Checkpoints
+from server_app.callbacks.clients_file import ClientsFile
 from server_app.callbacks.contributions import Contributions
 from server_app.callbacks.failure_gate import FailureGate
 from server_app.callbacks.failures_file import FailuresFile
 from server_app.callbacks.latest_model import LatestModel
 from server_app.callbacks.metrics_file import MetricsFile
+from server_app.callbacks.noisy_clients_file import NoisyClientsFile
 from server_app.callbacks.pictures import Pictures
 from server_app.callbacks.progress import Progress
 from server_app.callbacks.tracking import Tracking, check_tracking
@@ -148,6 +150,8 @@ def _run(grid: Grid, context: Context, lock: RunLock, recorder: Recorder) -> Non
     callbacks: list[Callback] = [
         failures,
         FailureGate(config.min_reply_fraction),
+        ClientsFile(run_dir / "clients.jsonl"),
+        NoisyClientsFile(run_dir / "noisy-clients.json", members),
         MetricsFile(run_dir / "metrics.jsonl", {"clients": len(members), "flower-run": flower_run}),
         Checkpoints(run_dir / CHECKPOINTS, recorded.to_flat(), roll_of(members), start.run, lists, frozen),
         Progress(config.num_server_rounds, config.evaluate_every, config.max_hours),

@@ -17,8 +17,8 @@ CHECKPOINTS = "checkpoints"
 BEST = "best.safetensors"  # in it, beside one file per round
 # What a run writes, and reads or replaces when it resumes.
 FILES = (
-    "config.toml", RUN_RECORD, "metrics.jsonl", "failures.jsonl", "resumes.jsonl", "model.safetensors", "accuracy.png",
-    "confusion.png", "confusion.npz",
+    "config.toml", RUN_RECORD, "metrics.jsonl", "clients.jsonl", "noisy-clients.json", "failures.jsonl",
+    "resumes.jsonl", "model.safetensors", "accuracy.png", "confusion.png", "confusion.npz",
 )  # fmt: skip
 FOLDERS = (CHECKPOINTS, "state", "tensorboard")
 

@@ -101,6 +101,20 @@ class GuardedHalf(ServerHalf):
             raise self._returned("metrics", metrics, "a dict of names to numbers")
         return {key: float(value) for key, value in metrics.items()}
 
+    def noisy_clients(self) -> Mapping[int, bool] | None:
+        judged = self._call("noisy_clients", self._half.noisy_clients)
+        if judged is None:
+            return None
+        if not isinstance(judged, Mapping) or not all(_is_tag_of_client(*one) for one in judged.items()):
+            raise self._returned("noisy_clients", judged, "None, or a mapping of partitions to True or False")
+        return {int(partition): bool(noisy) for partition, noisy in judged.items()}
+
+    def wrong_labels(self) -> Mapping[int, float]:
+        shares = self._call("wrong_labels", self._half.wrong_labels)
+        if not isinstance(shares, Mapping) or not all(_is_share_of_client(*one) for one in shares.items()):
+            raise self._returned("wrong_labels", shares, "a mapping of partitions to shares from 0 to 1")
+        return {int(partition): float(share) for partition, share in shares.items()}
+
     def state(self) -> dict[str, np.ndarray]:
         """As it is now: the half may write into its arrays before the checkpoint is written."""
         state = self._call("state", self._half.state)
@@ -137,6 +151,18 @@ class GuardedHalf(ServerHalf):
 
 def _functions(owner: type) -> list[str]:
     return [name for name, value in vars(owner).items() if hasattr(value, "__code__")]
+
+
+def _is_client(partition: Any) -> bool:
+    return isinstance(partition, (int, np.integer)) and not isinstance(partition, bool)
+
+
+def _is_tag_of_client(partition: Any, noisy: Any) -> bool:
+    return _is_client(partition) and isinstance(noisy, (bool, np.bool_))
+
+
+def _is_share_of_client(partition: Any, share: Any) -> bool:
+    return _is_client(partition) and isinstance(share, (int, float, np.number)) and bool(0 <= share <= 1)
 
 
 def _is_told(value: Any) -> bool:

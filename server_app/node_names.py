@@ -35,5 +35,10 @@ def forget() -> None:
     _names.clear()
 
 
+def name_of(node_id: int) -> str | None:
+    """None for a node without a name, such as any of a simulation."""
+    return _names.get(node_id)
+
+
 def with_names(text: str) -> str:
     return _NUMBER.sub(lambda found: _names.get(int(found[1]), found[0]), text)

@@ -5,7 +5,7 @@ copied to ``set-aside/`` first.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from logging import INFO, WARNING
 from pathlib import Path
@@ -26,11 +26,11 @@ class Kind:
 
     Attributes:
         holds: Whether an object with a valid round has what is read of it.
-        once: Whether the last valid line of a round replaces those before it.
+        about: What a line tells of; the last valid one replaces those before it. None: every line counts.
     """
 
     holds: Callable[[Entry], bool]
-    once: bool
+    about: Callable[[Entry], Hashable] | None = None
 
 
 def _is_share(value: Any) -> bool:
@@ -43,8 +43,12 @@ def _holds_accuracy(entry: Entry) -> bool:
     return accuracy is None or _is_share(accuracy)
 
 
-METRICS = Kind(_holds_accuracy, once=True)
-FAILURES = Kind(lambda entry: type(entry.get("partition")) is int and isinstance(entry.get("reason"), str), once=False)
+METRICS = Kind(_holds_accuracy, about=lambda entry: entry["round"])
+FAILURES = Kind(lambda entry: type(entry.get("partition")) is int and isinstance(entry.get("reason"), str))
+CLIENTS = Kind(
+    lambda entry: type(entry.get("client")) is int and entry["client"] >= 0,
+    about=lambda entry: (entry["round"], entry["client"]),
+)
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,7 @@ def _sorted_out(content: bytes, last_round: int, kind: Kind) -> Lines:
     read = [(line, _entry(line, kind)) for line in raw if line]
     valid = [(line, entry) for line, entry in read if entry is not None]
     kept = [(line, entry) for line, entry in valid if entry["round"] <= last_round]
-    last = list({entry["round"]: (line, entry) for line, entry in kept}.values()) if kind.once else kept
+    last = list({kind.about(entry): (line, entry) for line, entry in kept}.values()) if kind.about else kept
     last.sort(key=lambda pair: pair[1]["round"])
     return Lines(last, len(read) - len(valid), len(valid) - len(kept), len(kept) - len(last))
 

@@ -9,6 +9,7 @@ from logging import INFO, WARNING
 from operator import add
 from typing import Any
 
+import numpy as np
 from flwr.app import ArrayRecord, MetricRecord
 from flwr.common import log
 from flwr.serverapp.strategy import Strategy
@@ -17,6 +18,7 @@ from config.run_config import RunConfig
 from learning.schedule import rate_of
 from learning.server_half import ServerHalf
 from messages import keys
+from methods.noisy_clients import truly_noisy
 from methods.scores import image_scores
 from server_app.callbacks import Callback, History, RoundResult, RunState
 from server_app.clean_sets import CleanSet
@@ -115,7 +117,7 @@ class RoundLoop:
                     arrays = self._training.step(server_round, arrays)
                 # Before the next round's messages go out, which may change what the method's server half knows.
                 state = RunState(state_of(self._strategy)(), self._half.state(), dict(self._exchange.visits))
-                of_method = self._half.metrics(server_round)
+                of_method, noisy = self._half.metrics(server_round), judgement(self._half)
                 times = Times(done, aggregated, time.perf_counter())
                 # Clients train the next round while the server evaluates this one, unless `callbacks.failure_gate` may
                 # still stop the run, or only a better accuracy keeps it going. If it ends all the same, nobody waits
@@ -128,7 +130,7 @@ class RoundLoop:
                 past = past.after(server_round, *_evaluated(result), result.seconds)
                 over = why_over(past, self._config)
                 reached = past.reached(self._config.target_accuracy)
-                result = replace(result, rounds_to_target=reached, ends=over)
+                result = replace(result, rounds_to_target=reached, ends=over, **noisy)
                 for callback in self._callbacks:
                     callback.after_round(result)
                 if over:
@@ -221,12 +223,28 @@ class RoundLoop:
             server_training_seconds=times.ready - times.aggregated if self._training else None,
             learning_rate=rate_of(self._config, sent.server_round),
             visits=dict(sent.tally.metrics),
+            bytes_of_visits=_bytes_of_visits(sent),
         )
 
 
 def is_evaluated(server_round: int, config: RunConfig) -> bool:
     """Whether the model after a round is evaluated, on the server and on clients."""
     return server_round % config.evaluate_every == 0 or server_round == config.num_server_rounds
+
+
+def judgement(half: ServerHalf) -> dict[str, Any]:
+    """Whom a half takes for noisy, and the truth where it is known, by the names of `RoundResult`'s attributes."""
+    noisy, wrong = half.noisy_clients(), half.wrong_labels()
+    known = None if noisy is None else truly_noisy(np.array([wrong.get(client, np.nan) for client in noisy]))
+    truth = None if noisy is None or known is None else dict(zip(noisy, known.tolist(), strict=True))
+    return {"noisy_clients": noisy, "truly_noisy": truth, "wrong_labels": wrong}
+
+
+def _bytes_of_visits(sent: Sent) -> dict[int, tuple[int, int]]:
+    """By partition, what went to each client with a usable reply and what came from it, all attempts together."""
+    counts = sent.traffic.training.of_nodes
+    found = {member.partition_id: counts.get(node_id) for node_id, member in sent.tally.members.items()}
+    return {client: count for client, count in found.items() if count and client in sent.tally.metrics}
 
 
 def _evaluated(result: RoundResult) -> tuple[bool, float | None]:

@@ -17,16 +17,25 @@ class Traffic:
     Attributes:
         sent: Bytes to clients; what several messages share counts for each.
         received: Bytes of the replies that arrived, usable or not.
+        of_nodes: By node id, how much of both is of that node.
     """
 
     sent: int = 0
     received: int = 0
+    of_nodes: dict[int, tuple[int, int]] = field(default_factory=dict, compare=False)
 
     def count_sent(self, messages: Iterable[Message]) -> None:
-        self.sent += sum(map(bytes_of_arrays, messages))
+        for message in messages:
+            self._count(message.metadata.dst_node_id, bytes_of_arrays(message), 0)
 
     def count_received(self, reply: Message) -> None:
-        self.received += bytes_of_arrays(reply)
+        self._count(reply.metadata.src_node_id, 0, bytes_of_arrays(reply))
+
+    def _count(self, node_id: int, sent: int, received: int) -> None:
+        before = self.of_nodes.get(node_id, (0, 0))
+        self.of_nodes[node_id] = before[0] + sent, before[1] + received
+        self.sent += sent
+        self.received += received
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,7 @@ class RoundResult:
         bytes_of_visits: By partition, bytes of arrays sent and received in training, by whomever is in `visits`.
         noisy_clients: By partition, whether the method now takes a client for noisy; None if it judges none yet.
         truly_noisy: By partition, whether it is; None where that is unknown.
+        wrong_labels: By partition, its share of wrong labels, for those clients all of whose true labels are known.
     """
 
     server_round: int
@@ -94,6 +95,7 @@ class RoundResult:
     bytes_of_visits: Mapping[int, tuple[int, int]] = field(default_factory=dict)
     noisy_clients: Mapping[int, bool] | None = None
     truly_noisy: Mapping[int, bool] | None = None
+    wrong_labels: Mapping[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

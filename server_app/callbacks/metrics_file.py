@@ -9,6 +9,7 @@ from typing import Any
 from data.confusion import MANY_CLASSES
 from learning.evaluation import Evaluation
 from server_app.callbacks import Callback, History, RoundResult
+from server_app.over_clients import summary
 from server_app.round_lines import METRICS, keep_lines
 from server_app.traffic import RoundTraffic
 
@@ -56,7 +57,7 @@ def as_json(result: RoundResult) -> dict[str, Any]:
         "sampled-partitions": result.sampled_partitions,
         "failed-partitions": sorted(result.failures),
     }
-    more = {**result.on_clients, **result.of_strategy, **result.of_method}
+    more = {**summary(result.visits.values()), **result.on_clients, **result.of_strategy, **result.of_method}
     values |= {key: value for key, value in more.items() if key not in values}  # "round" is how lines are found
     broken = [key for key, value in values.items() if isinstance(value, float) and not math.isfinite(value)]
     return {**values, **dict.fromkeys(broken)}

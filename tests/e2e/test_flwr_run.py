@@ -64,8 +64,8 @@ def test_runs_with_one_actor_and_two_are_equal_bit_for_bit(superlink: SuperLink,
         assert "Traceback" not in outcome.log
     runs = [tmp_path / "actors-1", tmp_path / "actors-2"]
     assert {path.name for path in runs[0].iterdir()} == {
-        ".lock", "accuracy.png", "checkpoints", "config.toml", "confusion.png", "metrics.jsonl", "model.safetensors",
-        "run.json",
+        ".lock", "accuracy.png", "checkpoints", "clients.jsonl", "config.toml", "confusion.png", "metrics.jsonl",
+        "model.safetensors", "run.json",
     }  # fmt: skip
     one, two = ([{k: v for k, v in entry.items() if k not in TIMES} for entry in rounds_of(run)] for run in runs)
     assert one == two

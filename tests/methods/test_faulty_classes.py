@@ -193,6 +193,10 @@ HALVES: dict[str, tuple[dict[str, Any], str]] = {
     "a tensor": ({"tell_arrays": lambda self, p: {"x": torch.ones(3)}}, "tell_arrays of .* arrays, float32 and finite"),
     "nan": ({"tell_arrays": lambda self, p: {"x": np.full(3, np.nan, np.float32)}}, "tell_arrays of .* and finite"),
     "odd metrics": ({"metrics": lambda self, r: {"x": None}}, "metrics of .* it must return a dict of names to number"),
+    "odd tags": ({"noisy_clients": lambda self: {1: 0.5}}, "noisy_clients of .* must return None, or a mapping of p"),
+    "tags a list": ({"noisy_clients": lambda self: [True]}, "noisy_clients of .* returned .*True.*; it must ret"),
+    "odd shares": ({"wrong_labels": lambda self: {1: 1.5}}, "wrong_labels of .* a mapping of partitions to shares f"),
+    "no shares": ({"wrong_labels": lambda self: None}, "wrong_labels of .* returned None; it must return a mapping of"),
     "odd state": ({"state": lambda self: {"x": 3}}, "state of .* it must return a dict of names to NumPy arrays of nu"),
     "asks": ({"before_round": lambda self, r, a, ask: ask("x", a)}, "whose server half asks for 'x', which its answer"),
     **{
@@ -200,7 +204,10 @@ HALVES: dict[str, tuple[dict[str, Any], str]] = {
             {"trains": True, hook: _raise}, rf"^{hook} of the server half of 'method' '{NAME}' raised KeyError: 'gone'"
             rf" \(.*test_faulty_classes.py, line \d+\)\.$",
         )
-        for hook in ("prepare", "before_round", "tell", "tell_arrays", "choose", "heard", "train", "metrics", "state")
+        for hook in (
+            "prepare", "before_round", "tell", "tell_arrays", "choose", "heard", "train", "metrics", "noisy_clients",
+            "wrong_labels", "state",
+        )
     },
 }  # fmt: skip
 

@@ -84,6 +84,27 @@ def test_a_resumed_server_asks_nobody_again() -> None:
     assert fresh.tell(2) == {STAGE: 1, NOISY: False}
 
 
+def test_a_half_says_whom_it_judges_and_how_right_that_is() -> None:
+    """Also one that is resumed; clients that do not answer were not judged."""
+    half, clients, other = _half(), Clients(), _half()
+    assert half.noisy_clients() is None
+    half.before_round(3, ArrayRecord(), lambda action, arrays: {k: v for k, v in clients("", arrays).items() if k != 5})
+    other.load_state(half.state())
+    for server in (half, other):
+        assert server.noisy_clients() == {k: k in (2, 7) for k in range(10) if k != 5}
+        assert server.wrong_labels() == {k: 0.6 if k in (2, 7) else 0.0 for k in range(10) if k != 5}
+
+
+def test_a_share_of_wrong_labels_is_known_for_those_whose_true_labels_all_are() -> None:
+    answers = {k: {**v, "images-known": 199 if k == 0 else 200} for k, v in Clients()("", ArrayRecord()).items()}
+    half, other = _half(), _half()
+    half.before_round(3, ArrayRecord(), lambda action, arrays: answers)
+    other.load_state(half.state())
+    for server in (half, other):
+        assert sorted(server.wrong_labels()) == list(range(1, 10))
+        assert sorted(server.noisy_clients() or {}) == list(range(10))
+
+
 def test_who_trained_last_is_remembered_until_stage_2(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also by a server that is resumed."""
     told = []
@@ -144,6 +165,7 @@ def test_tags_can_be_given_without_asking(clients: str, noisy: bool) -> None:
     half.before_round(2, ArrayRecord(), asked)
     assert asked.asked == []
     assert all(half.tell(k) == {STAGE: 2, NOISY: noisy, BEGAN: 2} for k in range(10))
+    assert half.noisy_clients() is None
 
 
 def test_a_stage_1_as_long_as_the_run_is_refused_before_it_starts() -> None:

@@ -28,8 +28,10 @@ from data.sealed import DamagedError, read_sealed
 from data.whole_files import round_files, round_of, round_path
 from server_app.callbacks import History
 from server_app.callbacks.checkpoints import Checkpoints
+from server_app.callbacks.clients_file import ClientsFile
 from server_app.callbacks.failures_file import FailuresFile
 from server_app.callbacks.metrics_file import MetricsFile
+from server_app.callbacks.noisy_clients_file import NoisyClientsFile
 from server_app.callbacks.pictures import Pictures
 from server_app.callbacks.progress import Progress
 from server_app.checkpoint_file import load_checkpoint
@@ -84,9 +86,9 @@ def finished(tiny_sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def test_the_folder_has_every_kind_of_file(finished: Path) -> None:
     names = {path.name for path in finished.rglob("*")}
     assert names >= {
-        ".lock", "config.toml", "run.json", "metrics.jsonl", "failures.jsonl", "resumes.jsonl", "metrics.jsonl.1",
-        "model.safetensors", "best.safetensors", "round-00004.safetensors", "client-00001", "accuracy.png",
-        "tensorboard",
+        ".lock", "config.toml", "run.json", "metrics.jsonl", "clients.jsonl", "failures.jsonl", "resumes.jsonl",
+        "metrics.jsonl.1", "model.safetensors", "best.safetensors", "round-00004.safetensors", "client-00001",
+        "accuracy.png", "tensorboard",
     }  # fmt: skip
     assert len(kinds(finished)) < len(list(finished.rglob("*")))
 
@@ -174,6 +176,8 @@ def _resume_without_training(run_dir: Path, how: str, sample: Path) -> Start:
         best = start.checkpoint.best if start.checkpoint else None
         for callback in (
             FailuresFile(start.run_dir / "failures.jsonl"),
+            ClientsFile(start.run_dir / "clients.jsonl"),
+            NoisyClientsFile(start.run_dir / "noisy-clients.json", []),
             MetricsFile(start.run_dir / "metrics.jsonl"),
             Checkpoints(start.run_dir / CHECKPOINTS, config.to_flat(), "roll", start.run),
             Progress(ROUNDS),

@@ -15,6 +15,7 @@ from config.run_config import ConfigError, RunConfig
 from server_app.callbacks import History, tracker_names, tracking
 from server_app.callbacks.tracker_names import tracked_name
 from server_app.callbacks.tracking import check_tracking
+from server_app.over_clients import SPREAD
 from tests.fakes import rounds_of, run_in_process
 
 
@@ -197,7 +198,7 @@ def test_every_key_of_the_page_is_sent_under_the_name_that_the_page_says() -> No
     # lists, tables, texts, what is of the run, and the step
     assert {key for key, name in said.items() if not name} == {
         "round", "per-class-recall", "confusion-matrix", "sampled-partitions", "failed-partitions", "clients",
-        "flower-run",
+        "flower-run", *(f"{name}-percentiles" for name in SPREAD),
     }  # fmt: skip
     assert len(set(said.values()) - {""}) == len(tracker_names.NAMES)
 

@@ -56,8 +56,8 @@ def _drop_a_weight(message: Message) -> None:
 def test_a_run_writes_what_it_promises(tmp_path: Path, tiny_sample: Path) -> None:
     run_dir = run_in_process(tmp_path, data_dir=str(tiny_sample), fraction_evaluate=0.5)
     assert sorted(path.name for path in run_dir.iterdir()) == [
-        ".lock", "accuracy.png", "checkpoints", "config.toml", "confusion.png", "metrics.jsonl", "model.safetensors",
-        "run.json",
+        ".lock", "accuracy.png", "checkpoints", "clients.jsonl", "config.toml", "confusion.png", "metrics.jsonl",
+        "model.safetensors", "run.json",
     ]  # fmt: skip
     text = (run_dir / "config.toml").read_text(encoding="utf-8")
     assert text.startswith(f"# Flower's run 1, code {code_fingerprint()}, flwr ")
