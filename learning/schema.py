@@ -75,16 +75,20 @@ class Numbers:
         each: The rule for every one of them.
         length: How many there are.
         needed: See `Field`.
+        least: How few there may be; -1: no fewer than `length`.
     """
 
     each: Number
     length: int
     needed: bool = True
+    least: int = -1
 
     def problem(self, value: Any) -> str | None:
-        if type(value) is not list or len(value) != self.length:
+        least = self.length if self.least < 0 else self.least
+        if type(value) is not list or not least <= len(value) <= self.length:
             what = f"a list of {len(value)}" if type(value) is list else shown(value)
-            return f"is {what}; it must be a list of {self.length} numbers"
+            count = self.length if least == self.length else f"{least} to {self.length}"
+            return f"is {what}; it must be a list of {count} numbers"
         wrong = next((one for one in value if not self.each.holds(one)), None)
         return None if wrong is None else f"has {shown(wrong)} in it; each must be {self.each.allowed}"
 

@@ -74,9 +74,12 @@ class ServerHalf:
 
     Attributes:
         trains: Whether `train` does anything.
+        reads_data: Whether a `prepare` of its own reads the release. If not, it may get None: a server on real nodes
+            that needs no data opens none.
     """
 
     trains: ClassVar[bool] = False
+    reads_data: ClassVar[bool] = True
 
     def prepare(self, config: RunConfig, release: Release) -> None:
         """Before the roll call: read what is needed from the server's own data.
@@ -84,6 +87,11 @@ class ServerHalf:
         Raises:
             ConfigError: Something needed is missing.
         """
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether it works with the server's own data."""
+        return self.trains or (self.reads_data and type(self).prepare is not ServerHalf.prepare)
 
     def before_round(self, server_round: int, arrays: Any, ask: Ask) -> None:
         """Before the messages of a round go out; `arrays` is the model that they carry, for `ask` to send."""

@@ -31,6 +31,7 @@ the network twice; here the first pass is used for both, so that BatchNorm count
 import math
 from dataclasses import dataclass
 from logging import WARNING
+from typing import ClassVar
 
 import torch
 from flwr.common import log
@@ -116,10 +117,12 @@ class SELFIE(Method):
 class SELFIEOnServer(ServerHalf):
     """Warns of histories that will not fill."""
 
+    reads_data: ClassVar[bool] = False
+
     def __init__(self, method: SELFIE) -> None:
         self._method = method
 
-    def prepare(self, config: RunConfig, release: Release) -> None:
+    def prepare(self, config: RunConfig, release: Release | None) -> None:
         expected = config.num_server_rounds * config.fraction_train * config.local_epochs
         if expected < self._method.history:
             log(

@@ -16,7 +16,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from logging import INFO, WARNING
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from flwr.common import log
@@ -100,6 +100,8 @@ def learns_as_noisy(told: Mapping[str, object]) -> bool:
 class TwoStagesOnServer(ServerHalf):
     """Tags the clients once, when stage 2 begins, and tells each client its tag."""
 
+    reads_data: ClassVar[bool] = False
+
     def __init__(self, method: TwoStages) -> None:
         self._method = method
         self._length = 0  # of stage 1, in rounds
@@ -111,7 +113,7 @@ class TwoStagesOnServer(ServerHalf):
         self._turns = Turns()  # in stage 1, if clients are sampled in turns
         self._seed = 0
 
-    def prepare(self, config: RunConfig, release: Release) -> None:
+    def prepare(self, config: RunConfig, release: Release | None) -> None:
         self._length = self._method.first_stage(config.num_server_rounds)
         self._seed = config.seed
 

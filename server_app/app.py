@@ -2,9 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from logging import INFO, WARNING
-from pathlib import Path
 from typing import Any
 
 from flwr.app import ArrayRecord, Context
@@ -15,40 +14,31 @@ from config.combinations import check_combination
 from config.paths import check_output
 from config.resolve import resolve
 from config.run_config import RunConfig
-from data.release import Release, open_release
-from data.sample import default_sample
-from learning.network import NetworkSpec, build, check_batchnorm
 from learning.schedule import check_rates
-from learning.shared_state import batchnorm_names, frozen_digest, shared_state
+from learning.shared_state import batchnorm_names, shared_state
 from messages import keys
 from methods import build_method, with_own_strategy
 from server_app.bad_images import left_out
 from server_app.cache_lines import cache_lines
-from server_app.callbacks import Callback, History
-from server_app.callbacks.checkpoints import Checkpoints
-from server_app.callbacks.clients_file import ClientsFile
-from server_app.callbacks.contributions import Contributions
-from server_app.callbacks.failure_gate import FailureGate
+from server_app.callbacks import History
 from server_app.callbacks.failures_file import FailuresFile
-from server_app.callbacks.latest_model import LatestModel
-from server_app.callbacks.metrics_file import MetricsFile
-from server_app.callbacks.noisy_clients_file import NoisyClientsFile
-from server_app.callbacks.pictures import Pictures
-from server_app.callbacks.progress import Progress
-from server_app.callbacks.tracking import Tracking, check_tracking
-from server_app.clean_sets import CleanSet, data_digests
+from server_app.callbacks.of_a_run import callbacks_of
+from server_app.callbacks.tracking import check_tracking
+from server_app.clean_sets import clean_sets_of, data_digests
 from server_app.exchange import Exchange
-from server_app.files import CHECKPOINTS, output_folder
+from server_app.files import output_folder
 from server_app.grid import OrderedGrid, is_remote
 from server_app.guarded_half import GuardedHalf, server_half
-from server_app.members import check_number, known_members, roll_of
+from server_app.members import check_number, roll_of
 from server_app.model_transport import Packing
+from server_app.network import network
 from server_app.recording import Recorder, data_of, recording
-from server_app.resume import Start, begin, check_data, check_network, find_start, open_named, saved_config
+from server_app.resume import Start, begin, check_data, find_start, open_named, saved_config
 from server_app.resume_record import record_resume, write_config
-from server_app.roll_call import call_roll, call_roll_again, introduce
+from server_app.roll_call import hold_roll_call, introduce
 from server_app.rounds import RoundLoop
 from server_app.run_lock import RunLock
+from server_app.server_data import open_data
 from server_app.server_training import ServerTraining
 from server_app.startup_log import (
     gather,
@@ -78,7 +68,8 @@ def _run(grid: Grid, context: Context, lock: RunLock, recorder: Recorder) -> Non
     named = open_named(str(set_by_user.get("resume", "")), lock)
     config = resolved_config(set_by_user, context, named)
     check_tracking(config)
-    if not is_remote(grid):
+    remote = is_remote(grid)
+    if not remote:
         wanted = f"set num-supernodes={config.num_clients} in --federation-config"
         check_number(config, len(list(grid.get_node_ids())), wanted)
     start = find_start(config, lock, named)
@@ -89,43 +80,39 @@ def _run(grid: Grid, context: Context, lock: RunLock, recorder: Recorder) -> Non
     method = build_method(config)
     check_combination(config, method, strategy)
     compute = pick_compute(config.precision, config.autotune)
-    release = _open_data(config)
     own_half = server_half(method, config.method)
     check_privacy(config, method, own_half)
+    release = open_data(config, own_half, remote)
     half = GuardedHalf(own_half, config.method)
     half.prepare(config, release)
     lists = data_digests(release, config, own_half)
     checkpoint = start.checkpoint if start else None
-    spec = NetworkSpec.of(config, method, len(release.class_names))
-    model = build(spec.to_be_filled() if checkpoint else spec)
-    check_batchnorm(config, model)
-    frozen = frozen_digest(model)
-    if checkpoint:
-        check_network(checkpoint, model)
+    built = cache(partial(network, config, method, checkpoint))
+    known = release.class_names if release else checkpoint.class_names if checkpoint else None
+    if known:
+        built(len(known))  # now, so that a network that cannot be stops the run before anybody is asked
 
-    least = getattr(strategy, "min_available_nodes", 1)
-    if checkpoint and is_remote(grid):
-        members = call_roll_again(grid, config, release.class_names, least, known_members(checkpoint.roll), frozen)
-    else:
-        members = call_roll(grid, config, release.class_names, least, frozen)
+    members = hold_roll_call(grid, config, known, strategy, checkpoint, lambda names: built(len(names))[1])
     if checkpoint:
-        check_data(checkpoint, roll_of(members), lists)
+        check_data(checkpoint, roll_of(members), lists, known)
     check_number(config, len(members), "connect as many")
+    class_names = known or members[0].class_names
+    model, frozen = built(len(class_names))
     check_needs(config, strategy, len(members), model)
     apart = batchnorm_names(model) if config.batchnorm == "local" else frozenset()
     if apart:
         keep_apart(strategy, apart)
     recorded = replace(config, num_clients=len(members))
     flower_run = str(grid.run.run_id)
-    data = data_of(release, config, lists)
     with writing(start.run_dir if start else output_folder(config)):
         resumed, start = start is not None, begin(config, start, lock)
         write_config(start.run_dir, recorded, flower_run)
-        recorder.begin(start, flower_run, data, members)
+        recorder.begin(start, flower_run, data_of(release, config, lists), members)
         if resumed:
             record_resume(start, recorded, flower_run)
     run_dir = start.run_dir
-    log_run(config, release, run_dir, compute.device.type, roll_table(members, release.class_names))
+    where = release.root if release else None
+    log_run(config, where, len(class_names), run_dir, compute.device.type, roll_table(members, class_names))
     warn_of_weights(members)
     if not resumed:
         warn_of_learning_rate(config, method, set_by_user)
@@ -134,7 +121,7 @@ def _run(grid: Grid, context: Context, lock: RunLock, recorder: Recorder) -> Non
         log(WARNING, "%s", line)
     sampled = sampled_clients(strategy, len(members))
     log_resources(gather(grid, members, sampled, config.fraction_train))
-    if not is_remote(grid):  # real nodes have caches of their own
+    if release and not remote:  # real nodes have caches of their own
         for line in cache_lines(config, release, members, sampled):
             log(INFO, "%s", line)
 
@@ -142,32 +129,18 @@ def _run(grid: Grid, context: Context, lock: RunLock, recorder: Recorder) -> Non
     if checkpoint:
         restore(strategy, checkpoint)
         half.load_state(checkpoint.method)
-    clean_sets = {"test": CleanSet(release, "clean_test", model, config, compute)}
-    if config.val_split != "none":
-        clean_sets["validation"] = CleanSet(release, config.val_split, model, config, compute)
     failures = FailuresFile(run_dir / "failures.jsonl")
-    title = f"{config.strategy}, {config.method}, {config.model}, {len(members)} clients"
-    callbacks: list[Callback] = [
-        failures,
-        FailureGate(config.min_reply_fraction),
-        ClientsFile(run_dir / "clients.jsonl"),
-        NoisyClientsFile(run_dir / "noisy-clients.json", members),
-        MetricsFile(run_dir / "metrics.jsonl", {"clients": len(members), "flower-run": flower_run}),
-        Checkpoints(run_dir / CHECKPOINTS, recorded.to_flat(), roll_of(members), start.run, lists, frozen),
-        Progress(config.num_server_rounds, config.evaluate_every, config.max_hours),
-        Tracking(run_dir, config),
-        LatestModel(run_dir / "model.safetensors", release.class_names, config, model),
-        Pictures(run_dir, release.class_names, title, config.preset),
-        Contributions(len(members)),
-    ]
+    callbacks = callbacks_of(
+        start, recorded, members, class_names, model, flower_run=flower_run, lists=lists, failures=failures
+    )
     history = History(start.next_round - 1, start.metrics)
     if checkpoint:
         history = replace(history, best=checkpoint.best, visits=checkpoint.visits, arrays=arrays)
     # In a simulation, the run's folder holds everything; real nodes keep their clients' state themselves.
-    state_dir = config.state_dir or ("" if is_remote(grid) else str(run_dir / "state"))
+    state_dir = config.state_dir or ("" if remote else str(run_dir / "state"))
     with resumable(run_dir) as recorder.interrupted:
         # A simulation gains nothing by packing, but half precision must have the same effect there as over a network.
-        packing = Packing(config.payload) if is_remote(grid) or config.payload != "fp32" else None
+        packing = Packing(config.payload) if remote or config.payload != "fp32" else None
         visit = {keys.RUN: start.run, keys.STATE_DIR: state_dir}
         ids = [member.node_id for member in members]
         ordered = OrderedGrid(grid, ids, recorder.interrupted, packing=packing)
@@ -181,14 +154,21 @@ def _run(grid: Grid, context: Context, lock: RunLock, recorder: Recorder) -> Non
             width=classifier(networks_of(model)[0]).in_features,
             visit=visit,
             on_failure=failures.record,
-            own_clients=not is_remote(grid),
+            own_clients=not remote,
             frozen=frozen,
             apart=apart,
-            introduce=partial(introduce, grid, config, release.class_names, frozen) if is_remote(grid) else None,
+            introduce=partial(introduce, grid, config, class_names, lambda names: frozen) if remote else None,
         )
         guarded = [Guarded(callback, run_dir) for callback in callbacks]
-        training = ServerTraining(half, release, model, config, compute) if half.trains else None
-        loop = RoundLoop(exchange, strategy, clean_sets, config, guarded, half, training)
+        loop = RoundLoop(
+            exchange,
+            strategy,
+            clean_sets_of(release, model, config, compute),
+            config,
+            guarded,
+            half,
+            ServerTraining(half, release, model, config, compute) if release and half.trains else None,
+        )
         recorder.reason = loop.run(arrays, history)
     log(INFO, "Finished: metrics.jsonl, model.safetensors and pictures are in")
     log(INFO, "  %s", run_dir)
@@ -203,15 +183,3 @@ def resolved_config(set_by_user: Mapping[str, Any], context: Context, named: Sta
     # The config of a run to resume counts as set by the user; what is set now overrides it.
     config = resolve({**saved_config(named), **set_by_user}, defaults=defaults)
     return with_own_strategy(config)
-
-
-def _open_data(config: RunConfig) -> Release:
-    if config.data_dir:
-        release = open_release(Path(config.data_dir).expanduser())
-    else:
-        log(INFO, "No 'data-dir': a sample in Clothing1M's layout, drawn once.")
-        release = open_release(default_sample())
-    for split in ("clean_test", config.val_split):
-        if split != "none":
-            release.split(split)  # read now, so that a bad list stops the run before it starts
-    return release

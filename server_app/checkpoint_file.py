@@ -2,8 +2,8 @@
 
 Tensors ``model/<name>`` are what travels of the global model; ``strategy/<name>`` and ``method/<name>`` are what the
 strategy and the method's server half keep between rounds. The facts beside them hold the round, the run config, who
-took part and when last, which lists the server evaluates on, and the best round so far. What a method keeps about
-single images stays on the clients. No pickle is ever loaded.
+took part and when last, which lists the server evaluates on, the classes, and the best round so far. What a method
+keeps about single images stays on the clients. No pickle is ever loaded.
 """
 
 import re
@@ -30,12 +30,13 @@ class Checkpoint:
         config: The resolved run config under its kebab-case keys.
         roll: The clients that take part, see `server_app.members.roll_of`.
         strategy: What the strategy keeps between rounds.
-        best: Round and clean-validation accuracy of the best model so far; None without validation.
+        best: Round and score of the best model so far (`server_app.picking`); None as long as there is none.
         method: What the method's server half keeps between rounds.
         visits: By partition, the round of its last good reply.
         run: The run's identity, under which clients keep their state.
         lists: Digests of what the server reads of its data, by name; empty in files of earlier versions.
         frozen: Hash of the network's weights that do not travel; empty if all do.
+        class_names: In the order of their labels; empty in files of earlier versions.
     """
 
     server_round: int
@@ -49,6 +50,7 @@ class Checkpoint:
     run: str = ""
     lists: dict[str, str] = field(default_factory=dict)
     frozen: str = ""
+    class_names: tuple[str, ...] = ()
 
     def arrays(self) -> ArrayRecord:
         """The global model as Flower carries it."""
@@ -69,6 +71,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "run": checkpoint.run,
         "lists": checkpoint.lists,
         "frozen": checkpoint.frozen,
+        "class-names": list(checkpoint.class_names),
     }
     write_sealed(path, FORMAT, facts, arrays)
 
@@ -80,7 +83,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         DamagedError: It is missing, truncated, modified, or not a checkpoint.
     """
     facts, arrays = read_sealed(path, FORMAT)
-    facts = {"lists": {}, "frozen": "", **facts}
+    facts = {"lists": {}, "frozen": "", "class-names": [], **facts}
     for name, holds in FACTS.items():
         if name not in facts or not holds(facts[name]):
             raise DamagedError(f"is incomplete: its '{name}' is {str(facts.get(name, 'missing'))[:40]!r}")
@@ -100,6 +103,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         facts["run"],
         facts["lists"],
         facts["frozen"],
+        tuple(facts["class-names"]),
     )
 
 
@@ -130,4 +134,5 @@ FACTS: dict[str, Callable[[Any], bool]] = {
     "run": lambda value: isinstance(value, str) and re.fullmatch(r"[\w-]*", value) is not None,  # it names a folder
     "lists": lambda value: _maps(value, str),
     "frozen": lambda value: isinstance(value, str),
+    "class-names": lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
 }

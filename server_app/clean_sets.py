@@ -46,6 +46,15 @@ class CleanSet:
         return evaluate(self._model, self._images, self._labels, self._compute, self._normalization)
 
 
+def clean_sets_of(
+    release: Release | None, model: nn.Module, config: RunConfig, compute: Compute
+) -> dict[str, CleanSet]:
+    """The lists on which the server evaluates, by what for, as in `RunConfig.server_lists`; see `CleanSet`."""
+    if release is None:
+        return {}
+    return {purpose: CleanSet(release, split, model, config, compute) for purpose, split in config.server_lists.items()}
+
+
 def load_list(release: Release, split: str, size: int, config: RunConfig) -> tuple[Split, Pixels]:
     """A list of the server's own, without images that cannot be read, and its pixels.
 
@@ -68,13 +77,18 @@ def load_list(release: Release, split: str, size: int, config: RunConfig) -> tup
         return listed, cache.pixels(release, listed.keys, size, threads)
 
 
-def data_digests(release: Release, config: RunConfig, half: ServerHalf) -> dict[str, str]:
-    """Digests of what a run's results depend on in the server's data, by name: a resumed run must have the same."""
-    digests = {split: release.split(split).digest for split in ("clean_test", config.val_split) if split != "none"}
+def data_digests(release: Release | None, config: RunConfig, half: ServerHalf) -> dict[str, str]:
+    """Digests of what a run's results depend on in the server's data, by name: a resumed run must have the same.
+
+    A server that has opened none has no part in them.
+    """
+    if release is None:
+        return {}
+    digests = {split: release.split(split).digest for split in config.server_lists.values()}
     if config.fraction_evaluate and config.eval_split == "clean_val":
         with contextlib.suppress(DataError):  # the clients may have one
             digests["clean_val"] = release.split("clean_val").digest
-    if half.trains or type(half).prepare is not ServerHalf.prepare:  # it may read any list
+    if half.needs_data:  # it may read any list
         index = release.index
         content = hashlib.sha256(b"\n".join(index.keys.tolist()))
         content.update(repr(index.counts).encode())  # where one list ends and the next begins

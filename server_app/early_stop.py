@@ -1,7 +1,7 @@
 """Whether a run ends before its last round: `patience`, `target-accuracy` and `max-hours` of the run config.
 
 The rules look at what metrics.jsonl says of the rounds that are done, so a run that was killed and resumed ends after
-the same round as one that was not. Only a round that was evaluated can be the last.
+the same round as one that was not. Only a round that is evaluated can be the last.
 """
 
 import math
@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from config.run_config import RunConfig
+from server_app.picking import LABEL_WAVE, final_after, picked, score_in, with_changes
 
 
 @dataclass(frozen=True)
@@ -19,46 +20,75 @@ class Past:
     Attributes:
         last_round: 0 before the first.
         is_evaluated: Whether that one was.
-        accuracies: On validation, by round; of rounds that were evaluated.
+        scores: By round, that by which the best model is picked (`server_app.picking`); of rounds that have one.
         seconds: Wall time of all rounds.
+        changes: The last few values of prediction changes, of which the next score is made.
     """
 
     last_round: int = 0
     is_evaluated: bool = False
-    accuracies: Mapping[int, float] = field(default_factory=dict)
+    scores: Mapping[int, float] = field(default_factory=dict)
     seconds: float = 0.0
+    changes: tuple[float, ...] = ()
 
-    @property
-    def best(self) -> int | None:
-        """The round with the best accuracy, of equal ones the first."""
-        return max(self.accuracies, key=lambda number: (self.accuracies[number], -number), default=None)
+    def best(self, config: RunConfig) -> tuple[int, float] | None:
+        """The round whose model is the best so far, and its score; None as long as no round has one."""
+        found = picked(self.scores, final_after(config))
+        return None if found is None else (found, self.scores[found])
 
     def reached(self, target: float) -> int | None:
-        """The first round with this accuracy; None if there is none, or no target."""
-        return min((number for number, accuracy in self.accuracies.items() if accuracy >= target > 0), default=None)
+        """The first round with this score; None if there is none, or no target."""
+        return min((number for number, score in self.scores.items() if score >= target > 0), default=None)
 
-    def after(self, server_round: int, is_evaluated: bool, accuracy: float | None, seconds: float) -> "Past":
-        """With one more round, and its accuracy on validation if it has one."""
-        more = {} if accuracy is None else {server_round: accuracy}
-        # To the millisecond, as in the file.
-        return Past(server_round, is_evaluated, {**self.accuracies, **more}, self.seconds + round(seconds, 3))
+    def after(self, line: Mapping[str, Any], config: RunConfig) -> "Past":
+        """With one more round.
+
+        Args:
+            line: That of metrics.jsonl, whose numbers may be anything.
+            config: The run's.
+        """
+        is_due = is_evaluated(line["round"], config)
+        tested = line.get("test-accuracy") is not None  # also in what once was the last round of a run
+        changes = with_changes(self.changes, line)
+        scored = score_in(line, changes, config)
+        return Past(
+            line["round"],
+            is_due if config.test_split == "none" else tested,
+            {**self.scores, **({scored[0]: scored[1]} if scored else {})},
+            self.seconds + seconds_in(line),
+            changes,
+        )
 
 
-def past_of(last_round: int, lines: Iterable[Mapping[str, Any]], best: tuple[int, float] | None = None) -> Past:
+def is_evaluated(server_round: int, config: RunConfig) -> bool:
+    """Whether the model after a round is evaluated, on the server and on clients."""
+    return server_round % config.evaluate_every == 0 or server_round == config.num_server_rounds
+
+
+def past_of(
+    last_round: int,
+    lines: Iterable[Mapping[str, Any]],
+    config: RunConfig,
+    best: tuple[int, float] | None = None,
+) -> Past:
     """The past of a run that is resumed.
 
     Args:
         last_round: From which it goes on.
         lines: Those of metrics.jsonl, which may have been changed, and of which some may be lost.
-        best: Round and accuracy of the best model on validation, from the checkpoint.
+        config: The run's, as it is now.
+        best: Round and score of the best model, from the checkpoint.
     """
     past = Past()
     for line in lines:
-        accuracy, seconds = line.get("val-accuracy"), line.get("seconds")
-        is_evaluated = line.get("test-accuracy") is not None
-        past = past.after(line["round"], is_evaluated, _number(accuracy), _number(seconds) or 0.0)
-    accuracies = {**past.accuracies, **({best[0]: best[1]} if best else {})}
-    return Past(last_round, past.last_round == last_round and past.is_evaluated, accuracies, past.seconds)
+        past = past.after(line, config)
+    scores = dict(past.scores)
+    if best and config.val_split == LABEL_WAVE:
+        # What was passed over once stays so, although another `patience` would have taken it: its model is gone.
+        scores = {number: min(score, best[1]) for number, score in scores.items() if number > best[0]}
+    scores |= {best[0]: best[1]} if best else {}
+    is_last = past.last_round == last_round  # otherwise its line is lost
+    return Past(last_round, is_last and past.is_evaluated, scores, past.seconds, past.changes)
 
 
 def why_over(past: Past, config: RunConfig) -> str:
@@ -77,10 +107,14 @@ def _target(past: Past, config: RunConfig) -> str:
 
 
 def _patience(past: Past, config: RunConfig) -> str:
-    passed = past.last_round - past.best if past.best else 0
-    if not config.patience or passed < config.patience:
+    best = past.best(config)
+    passed = max(past.scores) - best[0] if best else 0
+    if not config.patience or not best or passed < config.patience:
         return ""
-    return f"no better validation accuracy for {passed} {'round' if passed == 1 else 'rounds'} ('patience')"
+    rounds = f"{passed} {'round' if passed == 1 else 'rounds'}"
+    if config.val_split == LABEL_WAVE:
+        return f"predictions changed least in round {best[0]}, and not less in {rounds} since ('patience')"
+    return f"no better validation accuracy for {rounds} ('patience')"
 
 
 def _hours(past: Past, config: RunConfig) -> str:
@@ -92,5 +126,8 @@ def _hours(past: Past, config: RunConfig) -> str:
 RULES: tuple[Callable[[Past, RunConfig], str], ...] = (_target, _patience, _hours)
 
 
-def _number(value: Any) -> float | None:
-    return float(value) if type(value) in (int, float) and math.isfinite(value) and 0 <= value <= 1e9 else None
+def seconds_in(line: Mapping[str, Any]) -> float:
+    """What a round took, to the millisecond as in the file; 0 if that is lost."""
+    value: Any = line.get("seconds")
+    sound = type(value) in (int, float) and math.isfinite(value) and 0 <= value <= 1e9
+    return round(float(value), 3) if sound else 0.0

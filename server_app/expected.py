@@ -10,6 +10,7 @@ from typing import Any
 
 from config.errors import ConfigError
 from config.run_config import RunConfig
+from data.layout.key_files import MAX_CLASSES
 from data.text import LONGEST, one_line, shown
 from learning.method import Method
 from learning.schema import Field, Floats, Number, Numbers, Schema, Text, Texts
@@ -30,9 +31,10 @@ Beside = Mapping[str, Floats]
 """The rules for the arrays of a method that travel beside the weights, by name; empty if there are none."""
 
 
-def in_roll_call(classes: int) -> Records:
-    """A node's answer to the roll call, if the server has so many classes."""
+def in_roll_call(classes: int | None) -> Records:
+    """A node's answer to the roll call, if the server has so many classes; None: if it has none of its own."""
     images = Number(1, MOST_IMAGES, whole=True)
+    most, least = (MAX_CLASSES, 1) if classes is None else (classes, -1)
     return {
         keys.FACTS: {
             keys.PARTITION_ID: Number(-1, 2**31, whole=True),
@@ -41,10 +43,10 @@ def in_roll_call(classes: int) -> Records:
             keys.BAD_IMAGES: Number(0, MOST_IMAGES, whole=True),
             keys.EVAL_EXAMPLES: Number(0, MOST_IMAGES, whole=True),
             keys.OWN_EXAMPLES: Number(0, MOST_IMAGES, whole=True, needed=False),
-            keys.LABEL_HISTOGRAM: Numbers(Number(0, MOST_IMAGES, whole=True), classes),
+            keys.LABEL_HISTOGRAM: Numbers(Number(0, MOST_IMAGES, whole=True), most, least=least),
         },
         keys.ABOUT: {
-            keys.CLASS_NAMES: Texts(most=classes),
+            keys.CLASS_NAMES: Texts(most=most),
             keys.COMPUTE: Text(),
             keys.DATA: Text(),
             keys.FINGERPRINT: Text(),

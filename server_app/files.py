@@ -19,6 +19,7 @@ BEST = "best.safetensors"  # in it, beside one file per round
 FILES = (
     "config.toml", RUN_RECORD, "metrics.jsonl", "clients.jsonl", "noisy-clients.json", "failures.jsonl",
     "resumes.jsonl", "model.safetensors", "accuracy.png", "confusion.png", "confusion.npz",
+    "prediction-changes.png",
 )  # fmt: skip
 FOLDERS = (CHECKPOINTS, "state", "tensorboard")
 

@@ -7,7 +7,7 @@ import math
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from logging import DEBUG
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from flwr.common import log
@@ -59,8 +59,13 @@ class GuardedHalf(ServerHalf):
     def trains(self) -> bool:  # type: ignore[override]
         return self._half.trains
 
-    def prepare(self, config: RunConfig, release: Release) -> None:
-        self._call("prepare", self._half.prepare, config, release)
+    @property
+    def needs_data(self) -> bool:
+        return self._half.needs_data
+
+    def prepare(self, config: RunConfig, release: Release | None) -> None:
+        """`release` may be None unless the half needs data."""
+        self._call("prepare", self._half.prepare, config, cast(Release, release))
 
     def before_round(self, server_round: int, arrays: Any, ask: Ask) -> None:
         self._call("before_round", self._half.before_round, server_round, arrays, ask)

@@ -34,6 +34,7 @@ class Member:
         share: What it was given of its machine, in a simulation.
         bad_images: How many images it leaves out because they cannot be read.
         first_bad: A sentence about the first of them.
+        class_names: In the order of their labels, the same for all members; empty for one that is away.
     """
 
     node_id: int
@@ -50,6 +51,7 @@ class Member:
     bad_images: int = 0
     first_bad: str = ""
     held_out: int = 0
+    class_names: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:

@@ -98,10 +98,10 @@ def recording() -> Iterator[Recorder]:
     recorder.end("finished", recorder.reason)
 
 
-def data_of(release: Release, config: RunConfig, lists: Mapping[str, str]) -> dict[str, str]:
+def data_of(release: Release | None, config: RunConfig, lists: Mapping[str, str]) -> dict[str, str]:
     """The digests of what the server reads, and of the list that clients hold, if the server has it as well."""
     with contextlib.suppress(DataError, OSError):
-        return {**lists, "train": training_split(release, config.train_split).digest}
+        return {**lists, **({"train": training_split(release, config.train_split).digest} if release else {})}
     return dict(lists)
 
 

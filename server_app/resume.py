@@ -13,6 +13,7 @@ from torch import nn
 
 from config.run_config import ConfigError, RunConfig
 from data.sealed import DamagedError
+from data.text import one_line
 from data.user_cache import below_home
 from data.whole_files import round_files, round_of, round_path
 from learning.shared_state import frozen_digest, shared_state
@@ -144,13 +145,16 @@ def _keep_resumable(start: Start) -> None:
             save_checkpoint(path, start.checkpoint)
 
 
-def check_data(checkpoint: Checkpoint, roll: str, lists: Mapping[str, str]) -> None:
+def check_data(
+    checkpoint: Checkpoint, roll: str, lists: Mapping[str, str], class_names: tuple[str, ...] | None = None
+) -> None:
     """Check that the data are those that the run began with, wherever they are now.
 
     Args:
         checkpoint: Where the run resumes.
         roll: Of the clients that have answered, see `server_app.members.roll_of`.
         lists: Digests of what the server reads.
+        class_names: The classes now; None: not known.
 
     Raises:
         ConfigError: They are others.
@@ -162,6 +166,9 @@ def check_data(checkpoint: Checkpoint, roll: str, lists: Mapping[str, str]) -> N
                 f"{resumed} {name} in the server's 'data-dir' has changed since that run began: it names other images"
                 " or labels."
             )
+    if class_names and checkpoint.class_names and class_names != checkpoint.class_names:
+        names = (one_line(", ".join(one)) for one in (checkpoint.class_names, class_names))
+        raise ConfigError(f"{resumed} the classes have changed: that run's were {next(names)}, and now {next(names)}.")
     if checkpoint.roll != roll:
         raise ConfigError(
             f"{resumed} the clients are not those of that run: their number or their images have changed."
@@ -226,7 +233,7 @@ def _is_over(run_dir: Path, checkpoint: Checkpoint, config: RunConfig) -> bool:
     if done >= config.num_server_rounds:
         return True
     lines = read_lines(run_dir / "metrics.jsonl", done, METRICS).entries
-    return bool(why_over(past_of(done, lines, checkpoint.best), config))
+    return bool(why_over(past_of(done, lines, config, checkpoint.best), config))
 
 
 def _by_age(parent: Path) -> list[Path]:

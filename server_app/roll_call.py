@@ -3,24 +3,19 @@
 import time
 from collections import Counter
 from logging import INFO, WARNING
-from typing import Any
 
-import numpy as np
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.common import log
-from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
 
 from config.run_config import RunConfig
-from data.text import one_line, shown
 from messages import keys
-from messages.fingerprint import running_code
-from server_app.expected import in_roll_call
-from server_app.grid import OrderedGrid
-from server_app.members import Member, in_partition_order, in_their_places
-from server_app.replies import problem_of_records
+from server_app.checkpoint_file import Checkpoint
+from server_app.grid import OrderedGrid, is_remote
+from server_app.members import Member, in_partition_order, in_their_places, known_members
+from server_app.roll_call_answers import ClassNames, Frozen, all_travel, judge
 from server_app.stopping import RunStoppedError
-from simulation.capacity import Share
 
 PROGRESS_SECONDS = 30.0  # between two log lines of a long roll call
 LATE_SECONDS = 60.0  # for the answer of a node that came later; its round waits for it
@@ -28,8 +23,23 @@ START_SECONDS = 24 * 3600.0  # to wait for the first nodes if the run sets no `r
 AGAIN_SECONDS = 600.0  # the same for a run that is resumed, which some of them may have left for good
 
 
+def hold_roll_call(
+    grid: Grid,
+    config: RunConfig,
+    class_names: ClassNames,
+    strategy: Strategy,
+    checkpoint: Checkpoint | None,
+    frozen: Frozen,
+) -> list[Member]:
+    """`call_roll` for a new run and for clients of a simulation, who are all there, else `call_roll_again`."""
+    least = getattr(strategy, "min_available_nodes", 1)
+    if checkpoint and class_names and is_remote(grid):
+        return call_roll_again(grid, config, class_names, least, known_members(checkpoint.roll), frozen)
+    return call_roll(grid, config, class_names, least, frozen)
+
+
 def call_roll(
-    grid: Grid, config: RunConfig, class_names: tuple[str, ...], min_nodes: int, frozen: str = ""
+    grid: Grid, config: RunConfig, class_names: ClassNames, min_nodes: int, frozen: Frozen = all_travel
 ) -> list[Member]:
     """Query all connected nodes, and return the members of a new run in partition order.
 
@@ -39,9 +49,9 @@ def call_roll(
     Args:
         grid: The runtime's.
         config: Sent along, so that each client checks it against its own data.
-        class_names: The server's, which every client must share.
+        class_names: What every client must have as well.
         min_nodes: Wait until at least this many nodes are connected; as many must take part.
-        frozen: Hash of the network's weights that do not travel, which every client must have as well.
+        frozen: Of the server's network; every client's must be the same.
 
     Raises:
         RunStoppedError: Too few nodes can take part, or what they hold does not fit together.
@@ -66,7 +76,12 @@ def call_roll(
 
 
 def call_roll_again(
-    grid: Grid, config: RunConfig, class_names: tuple[str, ...], min_nodes: int, known: list[Member], frozen: str = ""
+    grid: Grid,
+    config: RunConfig,
+    class_names: tuple[str, ...],
+    min_nodes: int,
+    known: list[Member],
+    frozen: Frozen = all_travel,
 ) -> list[Member]:
     """The same for a run that is resumed: the members `known` keep their numbers, and some of them may be away.
 
@@ -84,7 +99,7 @@ def call_roll_again(
 
 
 def _query(
-    grid: Grid, config: RunConfig, class_names: tuple[str, ...], node_ids: list[int], frozen: str
+    grid: Grid, config: RunConfig, class_names: ClassNames, node_ids: list[int], frozen: Frozen
 ) -> tuple[list[Member], dict[int, int], list[str]]:
     """The nodes that can take part, by node id the number of partitions each has named, and why others cannot."""
     replies = _answers(OrderedGrid(grid, node_ids), roll_call_messages(node_ids, config), config.round_timeout or None)
@@ -94,7 +109,7 @@ def _query(
 
 
 def introduce(
-    grid: Grid, config: RunConfig, class_names: tuple[str, ...], frozen: str, node_ids: list[int]
+    grid: Grid, config: RunConfig, class_names: tuple[str, ...], frozen: Frozen, node_ids: list[int]
 ) -> list[Member]:
     """A roll call of nodes that came later; those that cannot take part are left out, as in `call_roll`."""
     timeout = min(config.round_timeout or LATE_SECONDS, LATE_SECONDS)
@@ -112,43 +127,6 @@ def _log_left_out(reasons: list[str]) -> None:
 def roll_call_messages(node_ids: list[int], config: RunConfig) -> list[Message]:
     content = RecordDict({keys.CONFIG: ConfigRecord(dict(config.to_flat()))})
     return [Message(content, node_id, MessageType.QUERY) for node_id in node_ids]
-
-
-def judge(
-    replies: list[Message], node_ids: list[int], class_names: tuple[str, ...], frozen: str = ""
-) -> tuple[list[Member], dict[int, int], list[str]]:
-    """Tell the answers that fit from the others.
-
-    Args:
-        replies: At most one of each node.
-        node_ids: Who was asked.
-        class_names: The server's.
-        frozen: Hash of the server's weights that do not travel.
-
-    Returns:
-        The members, by node id the number of partitions that each has named, and for each other node one sentence.
-    """
-    members: list[Member] = []
-    counts: dict[int, int] = {}
-    left_out: list[str] = []
-    expected = in_roll_call(len(class_names))
-    for reply in replies:
-        node_id = reply.metadata.src_node_id
-        if reply.has_error():
-            left_out.append(_refusal(reply))
-        elif problem := problem_of_records(reply.content, expected):
-            left_out.append(f"node {node_id}: {problem}.")
-        else:
-            member = _member(reply)
-            count = int(reply.content.metric_records[keys.FACTS][keys.NUM_PARTITIONS])  # type: ignore[arg-type]
-            about = reply.content.config_records[keys.ABOUT]
-            if problem := _misfit(member, count, about, class_names, frozen):
-                left_out.append(f"{member.name} {problem}.")
-            else:
-                members.append(member)
-                counts[node_id] = count
-    silent = sorted(set(node_ids) - {reply.metadata.src_node_id for reply in replies})
-    return members, counts, sorted(left_out) + [f"node {one}: no reply in time." for one in silent]
 
 
 def _answers(grid: Grid, messages: list[Message], timeout: float | None) -> list[Message]:
@@ -177,57 +155,6 @@ def _wait_for_nodes(grid: Grid, min_nodes: int, seconds: float) -> list[int]:
             log(INFO, "Waiting for nodes: %d connected, %d needed.", logged, min_nodes)
         time.sleep(1)
     return node_ids
-
-
-def _refusal(reply: Message) -> str:
-    words = one_line(reply.error.reason, keys.LONGEST_SENTENCE)
-    if reply.error.code == ErrorCode.NODE_UNAVAILABLE:  # written by OrderedGrid, not by the client
-        return f"node {reply.metadata.src_node_id}: {words}."
-    return words
-
-
-def _member(reply: Message) -> Member:
-    facts: Any = reply.content.metric_records[keys.FACTS]
-    about: Any = reply.content.config_records[keys.ABOUT]
-    return Member(
-        node_id=reply.metadata.src_node_id,
-        partition_id=int(facts[keys.PARTITION_ID]),
-        num_examples=int(facts[keys.NUM_EXAMPLES]),
-        histogram=np.asarray(facts[keys.LABEL_HISTOGRAM], dtype=np.int64),
-        compute=about[keys.COMPUTE],
-        machine=about[keys.MACHINE],
-        deal=about[keys.DEAL],
-        data=about[keys.DATA],
-        eval_examples=int(facts[keys.EVAL_EXAMPLES]),
-        held_out=int(facts.get(keys.OWN_EXAMPLES, 0)),
-        own_folder=facts[keys.PARTITION_ID] < 0,
-        bad_images=int(facts[keys.BAD_IMAGES]),
-        first_bad=about[keys.FIRST_BAD],
-        share=Share(float(about[keys.CPUS]), float(about.get(keys.GPUS, 0.0))) if keys.CPUS in about else None,
-    )
-
-
-def _misfit(member: Member, count: int, about: Any, class_names: tuple[str, ...], frozen: str) -> str | None:
-    """Why a well-formed answer with so many partitions does not fit this server, or itself; None if it does."""
-    if about[keys.FINGERPRINT] != running_code():
-        return (
-            f"runs other code ({about[keys.FINGERPRINT]}) than the server ({running_code()}); stop the local SuperLink"
-            " or update the node, then start the run again"
-        )
-    if tuple(about[keys.CLASS_NAMES]) != class_names:
-        its, ours = (one_line(", ".join(names)) for names in (about[keys.CLASS_NAMES], class_names))
-        return f"has the classes {its}, but the server has {ours}"
-    if about[keys.FROZEN] != frozen:
-        its, ours = (one_line(one) or "none" for one in (str(about[keys.FROZEN]), frozen))
-        return (
-            f"has other frozen weights ({its}) than the server ({ours}); 'pretrained', of the run or of the node, must"
-            " name the same weights, and versions of torch, torchvision and timm must be the same"
-        )
-    if member.partition_id >= count:
-        return f"has a 'partition-id' of {member.partition_id}, but 'num-partitions' is {count}"
-    if member.histogram.sum() != member.num_examples:
-        return f"has {shown(member.num_examples)} images, but {shown(int(member.histogram.sum()))} labels"
-    return None
 
 
 def _of_one_kind(members: list[Member]) -> tuple[list[Member], list[str]]:

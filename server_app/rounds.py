@@ -21,9 +21,12 @@ from messages import keys
 from methods.noisy_clients import truly_noisy
 from methods.scores import image_scores
 from server_app.callbacks import Callback, History, RoundResult, RunState
+from server_app.callbacks.metrics_file import as_json
 from server_app.clean_sets import CleanSet
-from server_app.early_stop import Past, why_over
+from server_app.early_stop import Past, is_evaluated, why_over
 from server_app.exchange import Exchange, Sent
+from server_app.over_clients import means
+from server_app.picking import NOISY, VAL_ACCURACY
 from server_app.replies import in_a_sentence
 from server_app.server_training import ServerTraining, check_finite
 from server_app.stopping import EXPECTED, RunStoppedError
@@ -69,7 +72,7 @@ class RoundLoop:
         Args:
             exchange: The run's messages.
             strategy: Of Flower's interface.
-            clean_sets: ``test``, and ``validation`` if there is one.
+            clean_sets: ``test`` and ``validation``, as far as the run has them.
             config: The run's.
             callbacks: Called in this order.
             half: The method's server half.
@@ -99,7 +102,7 @@ class RoundLoop:
         """
         history = history or History()
         self._exchange.visits = dict(history.visits)
-        past, last = history.past, self._config.num_server_rounds
+        past, last = history.past(self._config), self._config.num_server_rounds
         over = why_over(past, self._config)
         rounds = range(0) if over else range(history.last_round + 1, last + 1)
         for callback in self._callbacks:
@@ -123,14 +126,14 @@ class RoundLoop:
                 # still stop the run, or only a better accuracy keeps it going. If it ends all the same, nobody waits
                 # for their replies, and no later visit builds on these.
                 early = self._overlap and not sent.tally.failures and server_round < last
-                early = early and not self._ends_unless_better(past, server_round, aggregated - done)
+                early = early and not self._ends_unless_better(past, sent, aggregated - done)
                 following, stopped = self._send_early(server_round + 1, arrays) if early else (None, None)
                 result = self._evaluate(sent, arrays, metrics, of_method, state, times)
                 sent, done = following, done + result.seconds
-                past = past.after(server_round, *_evaluated(result), result.seconds)
+                past = past.after(as_json(result), self._config)
                 over = why_over(past, self._config)
                 reached = past.reached(self._config.target_accuracy)
-                result = replace(result, rounds_to_target=reached, ends=over, **noisy)
+                result = replace(result, pick=past.best(self._config), rounds_to_target=reached, ends=over, **noisy)
                 for callback in self._callbacks:
                     callback.after_round(result)
                 if over:
@@ -143,11 +146,15 @@ class RoundLoop:
             log(INFO, "%s", over)
         return over
 
-    def _ends_unless_better(self, past: Past, server_round: int, seconds: float) -> bool:
-        """Whether a round, which has taken so long, is the last if validation finds it no better than those before."""
-        return bool(
-            why_over(past.after(server_round, is_evaluated(server_round, self._config), None, seconds), self._config)
-        )
+    def _ends_unless_better(self, past: Past, sent: Sent, seconds: float) -> bool:
+        """Whether a round, which has taken so long, is the last if validation finds it no better than those before.
+
+        How many predictions have changed is known by now.
+        """
+        line = {"round": sent.server_round, "seconds": seconds, **means(sent.tally.metrics.values())}
+        if is_evaluated(sent.server_round, self._config):
+            line |= {"test-accuracy": 0.0, VAL_ACCURACY: 0.0}
+        return bool(why_over(past.after(line, self._config), self._config))
 
     def _send_early(self, server_round: int, arrays: ArrayRecord) -> tuple[Sent | None, Exception | None]:
         """Send a round while the one before it is not on disk yet; what stops it must not lose that one."""
@@ -185,11 +192,12 @@ class RoundLoop:
         """Evaluate a round if it is due."""
         began = time.perf_counter()
         quality, on_clients = {}, {}
-        if is_evaluated(sent.server_round, self._config):
+        is_due = is_evaluated(sent.server_round, self._config)
+        if is_due:
             quality = {name: clean_set.evaluate(averaged) for name, clean_set in self._clean_sets.items()}
-        if not quality or not math.isfinite(quality["test"].loss):
+        if not quality or not all(math.isfinite(found.loss) for found in quality.values()):
             check_finite(averaged, sent.server_round)
-        if quality:
+        if is_due:
             on_clients = self._exchange.evaluate(sent.server_round, averaged, sent.traffic.evaluation)
         ended = time.perf_counter()
         reports = sent.tally.metrics.values()
@@ -210,6 +218,7 @@ class RoundLoop:
             sampled_partitions=sent.sampled,
             failures=sent.tally.failures,
             on_clients=on_clients,
+            of_validation=_as_validation(on_clients) if self._config.val_split == NOISY else {},
             of_strategy={
                 key: float(value)
                 for key, value in metrics.items()
@@ -227,11 +236,6 @@ class RoundLoop:
         )
 
 
-def is_evaluated(server_round: int, config: RunConfig) -> bool:
-    """Whether the model after a round is evaluated, on the server and on clients."""
-    return server_round % config.evaluate_every == 0 or server_round == config.num_server_rounds
-
-
 def judgement(half: ServerHalf) -> dict[str, Any]:
     """Whom a half takes for noisy, and the truth where it is known, by the names of `RoundResult`'s attributes."""
     noisy, wrong = half.noisy_clients(), half.wrong_labels()
@@ -247,9 +251,10 @@ def _bytes_of_visits(sent: Sent) -> dict[int, tuple[int, int]]:
     return {client: count for client, count in found.items() if count and client in sent.tally.metrics}
 
 
-def _evaluated(result: RoundResult) -> tuple[bool, float | None]:
-    """Whether a round was evaluated, and its accuracy on validation if it has one."""
-    return result.test is not None, result.validation.accuracy if result.validation else None
+def _as_validation(on_clients: Mapping[str, float]) -> dict[str, float]:
+    """Federated evaluation under the names of validation; empty if no client has evaluated."""
+    names = {keys.EVAL_ACCURACY: VAL_ACCURACY, keys.EVAL_LOSS: "val-loss"}
+    return {name: on_clients[key] for key, name in names.items() if key in on_clients}
 
 
 def _mean_loss(reports: Sequence[Mapping[str, Any]]) -> float:

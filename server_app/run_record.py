@@ -28,8 +28,8 @@ class RunRecord:
         code: Fingerprint of each version of the code that it ran, in order, without repetitions.
         versions: By package.
         machine: In words, of the server: ``cpu``, ``cores``, ``gpu`` (empty without one), ``python``, ``system``.
-        data: Digests of the lists that it was trained and evaluated on, by name: ``clean_test``, the one that
-            `val-split` names, and ``train`` where the server has the list that clients hold.
+        data: Digests of the lists that it was trained and evaluated on, by name: those that `test-split` and
+            `val-split` name, and ``train`` where the server has the list that clients hold; none if it has no data.
         clients: How many there are.
         held: Digest of who holds which images with which labels. Runs with one seed and one partition share it.
     """

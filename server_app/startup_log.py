@@ -15,7 +15,6 @@ from flwr.serverapp import Grid
 from config.advice import advice_on_learning_rate
 from config.run_config import RunConfig
 from data.confusion import MANY_CLASSES
-from data.release import Release
 from data.text import label
 from learning.method import Method
 from learning.pretrained import warnings_of_normalization
@@ -194,9 +193,10 @@ def rate_lines(config: RunConfig) -> list[str]:
     return [f"Rates       {', '.join(f'{found[one]:.3g} in round {one + 1}' for one in shown)} ({config.lr_schedule})"]
 
 
-def log_run(config: RunConfig, release: Release, run_dir: Path, device: str, roll: list[str]) -> None:
+def log_run(config: RunConfig, root: Path | None, classes: int, run_dir: Path, device: str, roll: list[str]) -> None:
+    """Log what a run is, with a table of its clients; `root` is None for a server without data."""
     log(INFO, "Run folder  %s", run_dir)
-    log(INFO, "Data        %s (%d classes)", release.root, len(release.class_names))
+    log(INFO, "Data        %s (%d classes)", root or "none here; what clients have", classes)
     log(INFO, "Server      %s on %s", config.model, device)
     log(INFO, "Training    %s on clients, %s on the server", config.method, config.strategy)
     for line in rate_lines(config):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from flwr.app import ArrayRecord
 
+from config.run_config import RunConfig
 from learning.evaluation import Evaluation
 from server_app.early_stop import Past, past_of
 from server_app.traffic import RoundTraffic
@@ -35,7 +36,7 @@ class RoundResult:
     Attributes:
         server_round: From 1.
         arrays: The global model after aggregation.
-        test: The global model on clean test; None in a round that is not evaluated.
+        test: The global model on clean test; None in a round that is not evaluated, and without a test set.
         validation: The same on the clean list that `val-split` names; None without one as well.
         train_loss: Mean local loss over the visit, averaged over clients by examples, in nats.
         num_examples: Images that the round's clients hold together, or that count in the mean (`Visit.used`).
@@ -51,8 +52,10 @@ class RoundResult:
         sampled_partitions: Sampled clients, in the order of the messages.
         failures: Partition of each client without a usable reply, and the reason.
         on_clients: Mean metrics of federated evaluation; empty without it.
+        of_validation: ``val-accuracy`` and ``val-loss`` as clients found them, with `val-split` noisy.
         of_strategy: Metrics that the strategy adds to those of the clients, such as ``clipping-norm``.
         of_method: Metrics of the method: how well it judges images and clients, where the truth is known.
+        pick: Round and score of the model that is the best so far by `val-split`; None before there is one.
         rounds_to_target: The first round in which validation accuracy reached `target-accuracy`; None before, and
             without a target.
         ends: Why the run ends after this round and not in its last one, in a sentence; empty if it goes on.
@@ -81,8 +84,10 @@ class RoundResult:
     sampled_partitions: list[int]
     failures: dict[int, str] = field(default_factory=dict)
     on_clients: dict[str, float] = field(default_factory=dict)
+    of_validation: dict[str, float] = field(default_factory=dict)
     of_strategy: dict[str, float] = field(default_factory=dict)
     of_method: dict[str, float] = field(default_factory=dict)
+    pick: tuple[int, float] | None = None
     rounds_to_target: int | None = None
     ends: str = ""
     state: RunState = field(default_factory=RunState)
@@ -105,7 +110,7 @@ class History:
     Attributes:
         last_round: 0 for a new run.
         metrics: The lines of metrics.jsonl up to that round.
-        best: Round and clean-validation accuracy of the best model so far.
+        best: Round and score of the best model so far, see `server_app.picking`.
         visits: By partition, the round of its last good reply.
         arrays: The global model after that round, emptied after the next one; None for a new run.
     """
@@ -116,10 +121,9 @@ class History:
     visits: dict[int, int] = field(default_factory=dict)
     arrays: ArrayRecord | None = None
 
-    @property
-    def past(self) -> Past:
-        """What decides whether the run is over."""
-        return past_of(self.last_round, self.metrics, self.best)
+    def past(self, config: RunConfig) -> Past:
+        """What decides whether the run is over, by the rules of its config."""
+        return past_of(self.last_round, self.metrics, config, self.best)
 
 
 class Callback:

@@ -1,4 +1,4 @@
-"""`checkpoints/`: the states after the last two rounds, and the best model by clean validation accuracy."""
+"""`checkpoints/`: the states after the last two rounds, and that of the round which `val-split` picks as the best."""
 
 import shutil
 from collections.abc import Mapping
@@ -19,7 +19,10 @@ KEPT = 2  # the newest, and one to fall back on if that is damaged
 
 
 class Checkpoints(Callback):
-    """Writes ``round-00007.safetensors``, and copies the best one to ``best.safetensors``."""
+    """Writes ``round-00007.safetensors``, and copies the best one to ``best.safetensors``.
+
+    The best may be the round before: with ``label-wave`` a round is judged by what its successor's clients report.
+    """
 
     writes = "checkpoints"
 
@@ -31,13 +34,16 @@ class Checkpoints(Callback):
         run: str = "",
         lists: Mapping[str, str] | None = None,
         frozen: str = "",
+        class_names: tuple[str, ...] = (),
     ) -> None:
+        """Write into `folder` what `Checkpoint` describes."""
         self._folder = folder
         self._config = dict(config)
         self._roll = roll
         self._run = run
         self._lists = dict(lists or {})
         self._frozen = frozen
+        self._class_names = class_names
         self._best: tuple[int, float] | None = None
 
     def on_start(self, history: History) -> None:
@@ -50,16 +56,21 @@ class Checkpoints(Callback):
         self._check_best(history.last_round)
 
     def _check_best(self, last_round: int) -> None:
+        """Leave as the best what a run that was never cut off would have after its last round."""
         path = self._folder / BEST
+        source = round_path(self._folder, self._best[0]) if self._best else None
         if path.exists() or path.is_symlink():
             try:
-                if load_checkpoint(path).server_round <= last_round:
+                found = load_checkpoint(path).server_round
+                if found == (self._best[0] if self._best else None):
                     return
-                why = "is of a round that will be repeated"
+                # A run may be cut off after it has saved a round, and before it has copied what that made the best.
+                again = found > last_round
+                why = "is of a round that will be repeated" if again else f"is of round {found}, which is not the best"
             except DamagedError as error:
                 why = str(error)
             log(WARNING, "%s %s; it is now %s.", path, why, move_aside(path, self._folder.parent))
-        if self._best and (source := round_path(self._folder, self._best[0])).is_file():
+        if source and source.is_file():
             self._copy_to_best(source)
 
     def _copy_to_best(self, source: Path) -> None:
@@ -67,9 +78,7 @@ class Checkpoints(Callback):
             shutil.copyfile(source, temporary)
 
     def after_round(self, result: RoundResult) -> None:
-        is_best = result.validation is not None and (self._best is None or result.validation.accuracy > self._best[1])
-        if is_best and result.validation is not None:
-            self._best = (result.server_round, result.validation.accuracy)
+        is_new, self._best = result.pick != self._best, result.pick
         path = round_path(self._folder, result.server_round)
         model = {name: as_numpy(array) for name, array in result.arrays.items()}
         save_checkpoint(
@@ -86,9 +95,10 @@ class Checkpoints(Callback):
                 run=self._run,
                 lists=self._lists,
                 frozen=self._frozen,
+                class_names=self._class_names,
             ),
         )
-        if is_best:
-            self._copy_to_best(path)
+        if is_new and self._best and (source := round_path(self._folder, self._best[0])).is_file():
+            self._copy_to_best(source)
         for old in [*round_files(self._folder).values()][:-KEPT]:
             old.unlink()

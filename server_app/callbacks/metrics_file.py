@@ -40,6 +40,7 @@ def as_json(result: RoundResult) -> dict[str, Any]:
     values = {
         "round": result.server_round,
         **_quality(result.test, result.validation),
+        **result.of_validation,
         **({} if result.rounds_to_target is None else {"rounds-to-target": result.rounds_to_target}),
         "train-loss": result.train_loss,
         "learning-rate": result.learning_rate,
@@ -79,16 +80,17 @@ def _bytes(traffic: RoundTraffic) -> dict[str, int]:
 
 
 def _quality(test: Evaluation | None, validation: Evaluation | None) -> dict[str, Any]:
-    """What evaluation found; without it the accuracy and the loss on clean test are null, and the rest is left out, as
-    the table of more than `MANY_CLASSES` classes always is.
+    """What the server's evaluation found. Without clean test the accuracy and the loss on it are null, and what else is
+    of it is left out, as the table of more than `MANY_CLASSES` classes always is.
     """
-    if test is None:
-        return {"test-accuracy": None, "test-loss": None}
-    values: dict[str, Any] = {"test-accuracy": test.accuracy, "test-loss": test.loss}
+    values: dict[str, Any] = {"test-accuracy": None, "test-loss": None}
+    if test is not None:
+        values = {"test-accuracy": test.accuracy, "test-loss": test.loss}
     if validation is not None:
         values |= {"val-accuracy": validation.accuracy, "val-loss": validation.loss}
-    recall = [None if math.isnan(value) else round(float(value), 6) for value in test.recall]
-    values |= {"macro-f1": test.macro_f1, "per-class-recall": recall}
-    if len(test.confusion) <= MANY_CLASSES:
-        values["confusion-matrix"] = test.confusion.tolist()
+    if test is not None:
+        recall = [None if math.isnan(value) else round(float(value), 6) for value in test.recall]
+        values |= {"macro-f1": test.macro_f1, "per-class-recall": recall}
+        if len(test.confusion) <= MANY_CLASSES:
+            values["confusion-matrix"] = test.confusion.tolist()
     return values

@@ -1,5 +1,6 @@
 """Logs a table with one row per round and the time left: a progress bar would not survive Flower's log relay. What a
-round sends and receives is a line of its own, after the first round and whenever it changes.
+round sends and receives is a line of its own, after the first round and whenever it changes. Without a test set the
+table shows what there is instead, and the log says so at the start.
 
 A row has at most 68 characters, so that it fits into 80 columns behind what Flower puts before each line.
 """
@@ -9,23 +10,51 @@ from logging import INFO
 
 from flwr.common import log
 
+from config.measure import CLEAN_TEST, Measure
+from messages import keys
 from server_app.callbacks import Callback, History, RoundResult
+from server_app.callbacks.metrics_file import as_json
+from server_app.early_stop import seconds_in
+from server_app.picking import LABEL_WAVE, share
 from server_app.traffic import in_words
 
 TITLED = 20  # rows between two headings
 NONE = "-"  # in a round that is not evaluated
+PAGE = "docs/no-clean-data.md"
+HEADINGS = {  # of at most 8 characters
+    "test-accuracy": "accuracy",
+    "val-accuracy": "val acc.",
+    "eval-accuracy": "eval acc",
+    "own-accuracy-before": "own acc.",
+    keys.CHANGED: "changes",
+}
 
 
 class Progress(Callback):
     """Logs through Flower's logger."""
 
-    def __init__(self, num_rounds: int, evaluate_every: int = 1, max_hours: float = 0.0) -> None:
-        """Of `num_rounds`, those that are multiples of `evaluate_every` are evaluated, and the last; 0 hours: no limit.
+    def __init__(
+        self,
+        num_rounds: int,
+        evaluate_every: int = 1,
+        max_hours: float = 0.0,
+        measure: Measure = CLEAN_TEST,
+        val_split: str = "",
+    ) -> None:
+        """Set up the table.
 
-        The time left is that of all rounds, or until the limit: nobody knows what else will end a run.
+        Args:
+            num_rounds: The time left is that of all rounds, or until the limit: nobody knows what else will end a run.
+            evaluate_every: Rounds that are multiples of this are evaluated, and the last.
+            max_hours: The limit; 0: none.
+            measure: Whose accuracy the table shows; if nothing is measured, it shows how many predictions change.
+            val_split: By what the best model is picked.
         """
         self._num_rounds = num_rounds
         self._limit = 3600 * max_hours or math.inf
+        self._measure, self._wave = measure, val_split == LABEL_WAVE
+        self._shows_changes = self._wave and not measure
+        self._key = keys.CHANGED if self._shows_changes else measure.accuracy
         self._passed = 0.0
         self._recent = max(5, evaluate_every)  # rounds that predict the next ones
         self._best: tuple[float, int] | None = None
@@ -33,18 +62,23 @@ class Progress(Callback):
         self._traffic = ""
 
     def on_start(self, history: History) -> None:
-        self._passed = history.past.seconds
+        self._passed = sum(map(seconds_in, history.metrics))
         for line in history.metrics:
-            self._note(line["test-accuracy"], line["round"])
+            self._note(share(line.get(self._key)), line["round"])
+        self._note_pick(history.best)
+        for sentence in about_measure(self._measure, self._wave):
+            log(INFO, "%s", sentence)
         if history.last_round:
             log(INFO, "Resuming after round %d of %d.", history.last_round, self._num_rounds)
 
     def after_round(self, result: RoundResult) -> None:
-        test = result.test
-        self._note(test.accuracy if test else None, result.server_round)
+        values = as_json(result)
+        shown, loss = share(values.get(self._key)), values.get(self._measure.loss)
+        self._note(shown, result.server_round)
+        self._note_pick(result.pick)
         if len(self._durations) % TITLED == 0:
-            heading = ("round", "accuracy", "best (round)", "loss (training)", "seconds", "left")
-            log(INFO, "%s", self._row(*heading))
+            heading = HEADINGS.get(self._key, "accuracy")
+            log(INFO, "%s", self._row("round", heading, "best (round)", "loss (training)", "seconds", "left"))
         self._durations.append(result.seconds)
         # The first round also starts actors and decodes images; later ones predict the rest better.
         recent = self._durations[1:][-self._recent :] or self._durations
@@ -54,9 +88,9 @@ class Progress(Callback):
         width = len(str(self._num_rounds))
         row = self._row(
             f"{result.server_round}/{self._num_rounds}",
-            _percent(test.accuracy) if test else NONE,
+            NONE if shown is None else _percent(shown),
             f"{_percent(self._best[0])} ({-self._best[1]:>{width}})" if self._best else NONE,
-            f"{_loss(test.loss) if test else NONE} ({_loss(result.train_loss):>6})",
+            f"{NONE if loss is None else _loss(loss)} ({_loss(result.train_loss):>6})",
             f"{result.seconds:.1f}",
             clock(left),
         )
@@ -77,9 +111,14 @@ class Progress(Callback):
 
     def _note(self, accuracy: float | None, server_round: int) -> None:
         """Remember the best accuracy and the first round that had it; a round without one was not evaluated."""
-        if accuracy is not None:
-            new = accuracy, -server_round
+        if accuracy is not None and not self._shows_changes:
+            new = accuracy, self._measure.lag - server_round
             self._best = max(self._best or new, new)
+
+    def _note_pick(self, pick: tuple[int, float] | None) -> None:
+        """Where nothing is measured, the best round is the one that is picked, with how much predictions changed."""
+        if self._shows_changes and pick:
+            self._best = 1 - pick[1], -pick[0]
 
     def _row(self, server_round: str, accuracy: str, best: str, loss: str, seconds: str, left: str) -> str:
         width = len(str(self._num_rounds))
@@ -87,6 +126,24 @@ class Progress(Callback):
             f"{server_round:>{max(5, 2 * width + 1)}}  {accuracy:>8}  {best:>{max(12, 9 + width)}}  {loss:>15}"
             f" {seconds:>7}  {left:>7}"
         )
+
+
+def about_measure(measure: Measure, wave: bool) -> list[str]:
+    """What there is instead of a test set, and by what the best model is picked if that is no accuracy; often nothing.
+
+    Args:
+        measure: What accuracies are on.
+        wave: Whether the best model is picked by prediction changes.
+    """
+    lines = []
+    if not measure:
+        lines.append(f"No test set, and nothing else says how good the model is: see {PAGE}.")
+    elif measure is not CLEAN_TEST:
+        older = ", of the round before's model" if measure.lag else ""
+        lines.append(f"No test set. '{HEADINGS[measure.accuracy]}' is on {measure.name}{older}: see {PAGE}.")
+    if wave:
+        lines.append(f"The best model is picked by the first minimum of prediction changes: see {PAGE}.")
+    return lines
 
 
 def _loss(value: float) -> str:

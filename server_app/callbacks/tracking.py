@@ -162,7 +162,7 @@ class Tracking(Callback):
         self._complete = False
 
     def on_start(self, history: History) -> None:
-        self._complete = self._is_last(history.last_round) or bool(why_over(history.past, self._config))
+        self._complete = self._is_last(history.last_round) or bool(why_over(history.past(self._config), self._config))
         with self._never_failing():
             self._tracker = TRACKERS[self._config.tracking](self._run_dir, self._config, history.last_round + 1)
 

@@ -23,8 +23,15 @@ def lines(rounds: Sequence[tuple[int, float | None]], seconds: float = 1.0) -> l
     ]
 
 
+DEFAULTS = RunConfig()
+
+
+def config_of(**values: Any) -> RunConfig:
+    return RunConfig.from_flat({key.replace("_", "-"): value for key, value in values.items()})
+
+
 def why(past: Past, **config: Any) -> str:
-    return why_over(past, RunConfig.from_flat({key.replace("_", "-"): value for key, value in config.items()}))
+    return why_over(past, config_of(**config))
 
 
 @pytest.mark.parametrize(
@@ -50,13 +57,13 @@ def why(past: Past, **config: Any) -> str:
     ],
 )  # fmt: skip
 def test_when_a_rule_ends_a_run(rounds: list[tuple[int, float | None]], config: dict[str, Any], ends: str) -> None:
-    found = why(past_of(rounds[-1][0], lines(rounds)), **config)
+    found = why(past_of(rounds[-1][0], lines(rounds), DEFAULTS), **config)
     assert bool(found) == bool(ends)
     assert ends in found
 
 
 def test_without_validation_only_hours_count() -> None:
-    past = past_of(1, [{"round": 1, "test-accuracy": 0.9, "seconds": 3600.0}])
+    past = past_of(1, [{"round": 1, "test-accuracy": 0.9, "seconds": 3600.0}], DEFAULTS)
     assert not why(past, patience=1, target_accuracy=0.5)
     assert "1 hours" in why(past, max_hours=1)
 
@@ -64,15 +71,15 @@ def test_without_validation_only_hours_count() -> None:
 def test_what_is_lost_of_the_file_is_in_the_checkpoint() -> None:
     """The line of round 2, which was the best, is damaged."""
     left = lines([(1, 0.4), (3, 0.5), (4, 0.5)])
-    assert not why(past_of(4, left), patience=2)
-    assert "for 2 rounds" in why(past_of(4, left, best=(2, 0.6)), patience=2)
-    assert past_of(4, left, best=(2, 0.6)).reached(0.55) == 2
-    assert not past_of(5, left).is_evaluated  # the last line itself is lost: a later round decides
+    assert not why(past_of(4, left, DEFAULTS), patience=2)
+    assert "for 2 rounds" in why(past_of(4, left, DEFAULTS, best=(2, 0.6)), patience=2)
+    assert past_of(4, left, DEFAULTS, best=(2, 0.6)).reached(0.55) == 2
+    assert not past_of(5, left, DEFAULTS).is_evaluated  # the last line itself is lost: a later round decides
 
 
 @pytest.mark.parametrize("value", [None, "0.5", True, [], float("nan"), float("inf"), -1, 1e300])
 def test_odd_values_in_the_file_count_as_missing(value: Any) -> None:
-    past = past_of(1, [{"round": 1, "test-accuracy": 0.5, "val-accuracy": value, "seconds": value}])
+    past = past_of(1, [{"round": 1, "test-accuracy": 0.5, "val-accuracy": value, "seconds": value}], DEFAULTS)
     assert past == Past(1, True, {}, 0.0)
 
 
@@ -81,16 +88,16 @@ def test_a_kill_anywhere_changes_nothing(scores: list[int | None], data: st.Data
     """The past that a resumed run reads is the one that an undisturbed run knows."""
     rounds = [(number, None if score is None else score / 4) for number, score in enumerate(scores, 1)]
     past = Past()
-    for line in lines(rounds, seconds=0.1234):
-        past = past.after(line["round"], line["test-accuracy"] is not None, line.get("val-accuracy"), 0.12344)
+    for line in lines(rounds, seconds=0.12344):
+        past = past.after(line, DEFAULTS)
     known = {number: score for number, score in rounds if score is not None}
     best = max(known.items(), key=lambda pair: (pair[1], -pair[0]), default=None)
     cut = data.draw(st.integers(0, len(rounds)))
-    resumed = past_of(cut, lines(rounds[:cut], seconds=0.123))
-    for line in lines(rounds[cut:]):
-        resumed = resumed.after(line["round"], line["test-accuracy"] is not None, line.get("val-accuracy"), 0.12344)
-    assert resumed == past == past_of(len(rounds), lines(rounds, seconds=0.123), best)
-    assert past.best == (best[0] if best else None)
+    resumed = past_of(cut, lines(rounds[:cut], seconds=0.123), DEFAULTS)
+    for line in lines(rounds[cut:], seconds=0.12344):
+        resumed = resumed.after(line, DEFAULTS)
+    assert resumed == past == past_of(len(rounds), lines(rounds, seconds=0.123), DEFAULTS, best)
+    assert past.best(DEFAULTS) == best
 
 
 def result(server_round: int, ends: str = "") -> RoundResult:
