@@ -3,7 +3,7 @@
 Everything that shows an accuracy asks here for it, and says the measure's name unless that is clean test.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ class Measure:
         short: The same for narrow columns.
         accuracy: Key of a line of metrics.jsonl; empty if nothing is measured.
         loss: Key of the mean cross-entropy on the same images.
-        list: The server's clean list; empty if the images are the clients'.
+        list: The clean list that they are of; empty if they are the clients' own.
         decides: Keys of the run config that say which clients' images these are.
         lag: How many rounds older than its line the model is that was measured.
     """
@@ -36,6 +36,20 @@ class Measure:
         """Whether anything is measured."""
         return bool(self.accuracy)
 
+    def by_round(self, lines: Iterable[Mapping[str, Any]]) -> dict[int, float]:
+        """By round the accuracy of its model, 0 to 1, where these lines of metrics.jsonl have one."""
+        found = {}
+        for line in lines:
+            share: Any = line.get(self.accuracy)
+            if type(share) in (int, float) and 0 <= share <= 1:
+                found[int(line["round"]) - self.lag] = float(share)
+        return found
+
+    @property
+    def words(self) -> str:
+        """For a title."""
+        return f"accuracy on {self.name}" if self else "no accuracy measured"
+
 
 _HELD_OUT = "clients' held-out images (noisy labels)"
 _OF_THOSE = ("fraction-evaluate",)
@@ -43,10 +57,10 @@ _OF_THOSE = ("fraction-evaluate",)
 CLEAN_TEST = Measure("clean test", "clean test", "test-accuracy", "test-loss", "clean_test")
 CLEAN_VAL = Measure("clean validation", "clean val", "val-accuracy", "val-loss", "clean_val")
 CLEAN_TRAIN = Measure("clean train", "clean train", "val-accuracy", "val-loss", "clean_train")
-NOISY_VAL = Measure(_HELD_OUT, "held out", "val-accuracy", "val-loss", decides=_OF_THOSE)
-HELD_OUT = Measure(_HELD_OUT, "held out", "eval-accuracy", "eval-loss", decides=_OF_THOSE)
+NOISY_VAL = Measure(_HELD_OUT, "held-out images", "val-accuracy", "val-loss", decides=_OF_THOSE)
+HELD_OUT = Measure(_HELD_OUT, "held-out images", "eval-accuracy", "eval-loss", decides=_OF_THOSE)
 CLEAN_SLICES = Measure(
-    "clients' slices of clean validation", "clean slices", "eval-accuracy", "eval-loss", decides=_OF_THOSE
+    "clients' slices of clean validation", "clean slices", "eval-accuracy", "eval-loss", "clean_val", _OF_THOSE
 )
 VISITS = Measure(  # without federated evaluation: of the clients that train next, on what they got
     "held-out images (noisy labels) of the next round's clients", "held out, next round",

@@ -16,9 +16,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from config.measure import CLEAN_TEST, Measure, measure_of
 from data.text import label, one_line
 from experiments.estimate import in_words
 from experiments.plan import Row
+from runs.run import read_config
 from server_app.round_lines import METRICS, read_lines
 
 LONGEST = 1000  # characters of a sentence
@@ -39,6 +41,7 @@ class Progress:
         rounds: The lines of its metrics.jsonl.
         first: How many of them are from earlier starts.
         starting: Seconds that this start took before its first round; 0 until that has ended.
+        measure: What its accuracies are on.
     """
 
     row: Row
@@ -48,6 +51,7 @@ class Progress:
     rounds: list[dict[str, Any]] = field(default_factory=list)
     first: int = 0
     starting: float = 0.0
+    measure: Measure = CLEAN_TEST
     _size: int = 0
 
     def __post_init__(self) -> None:
@@ -63,6 +67,7 @@ class Progress:
             return
         if size != self._size:
             before, self._size, self.rounds = self.has_trained, size, read_lines(path, 10**9, METRICS).entries
+            self.measure = measure_of(read_config(self.run_dir)[0])
             if self.has_trained and not before:
                 trained = sum(filter(None, map(_seconds_of, self.rounds[self.first :])))
                 self.starting = max(0.0, time.monotonic() - self.began - trained)
@@ -77,10 +82,11 @@ class Progress:
         return int(self.rounds[-1]["round"]) if self.rounds else 0
 
     @property
-    def accuracy(self) -> float | None:
-        """Of the last round that was evaluated."""
-        found = [line["test-accuracy"] for line in self.rounds if line["test-accuracy"] is not None]
-        return found[-1] if found else None
+    def accuracy(self) -> str:
+        """Of the last round that was evaluated, and on what if that is not clean test; empty before there is one."""
+        found = self.measure.by_round(self.rounds)
+        on = "" if self.measure == CLEAN_TEST else f" on {self.measure.short}"
+        return f"{100 * found[max(found)]:.1f} %{on}" if found else ""
 
     @property
     def round_seconds(self) -> float | None:
@@ -160,10 +166,9 @@ def drawn(running: Sequence[Progress], counts: Counts, width: int) -> Group:
 
 
 def _numbers(one: Progress) -> tuple[str, str, str, str]:
-    accuracy = "" if one.accuracy is None else f"{100 * one.accuracy:.1f} %"
     pace = "starting" if one.round_seconds is None else f"{one.round_seconds:.1f} s a round"
     left = "" if one.seconds_left is None else f"{in_words(one.seconds_left)} left"
-    return f"round {one.done}/{one.asked}", accuracy, pace, left
+    return f"round {one.done}/{one.asked}", one.accuracy, pace, left
 
 
 def name_of(row: Row) -> str:

@@ -30,7 +30,7 @@ def table(
         str, typer.Option(help="Label of the line that all are compared with.", show_default="the grid's")
     ] = "",
     target: Annotated[
-        float | None, typer.Option(help="Add the rounds until this share of clean test is classified correctly.")
+        float | None, typer.Option(help="Add the rounds until this accuracy, 0 to 1, is reached.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="File to write instead of the terminal.", callback=file_to_write)

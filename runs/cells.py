@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 
+from config.measure import CLEAN_TEST, Measure
 from runs.notes import named
 from runs.statistics import Stat
 from runs.table import Column, Line, Section, Table
@@ -63,7 +64,7 @@ def compared(section: Section, column: Column) -> bool:
 def legend(table: Table) -> Iterator[str]:
     """What the numbers are, a sentence each."""
     columns = table.columns
-    yield "Mean ± standard deviation (of the sample) over seeds; accuracies are on clean test."
+    yield f"Mean ± standard deviation (of the sample) over seeds; {_measured(table)}."
     bases = list(dict.fromkeys(section.baseline for section in table.sections if section.baseline))
     if any(compared(section, column) for section in table.sections for column in columns):
         names = ", ".join(map(named, bases))
@@ -73,6 +74,18 @@ def legend(table: Table) -> Iterator[str]:
             f"{MARK} picked on test: clean test itself chose the round, so the number is higher than what a model"
             " chosen without test labels would reach."
         )
+
+
+def measured_on(table: Table) -> list[Measure]:
+    """What accuracies are on, each once."""
+    return list({section.measure.name: section.measure for section in table.sections}.values()) or [CLEAN_TEST]
+
+
+def _measured(table: Table) -> str:
+    found = measured_on(table)
+    if len(found) > 1:
+        return "accuracies are on what the title of each part says, or else on clean test, and not comparable across"
+    return f"accuracies are on {found[0].name}" if found[0] else "no accuracy was measured"
 
 
 def _seeds(count: int) -> str:

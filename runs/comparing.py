@@ -7,7 +7,7 @@ from typing import Any
 from config.run_config import Value
 from data.text import label, one_line
 from runs.errors import RunsError
-from runs.listing import rounds
+from runs.listing import all_on_clean_test, rounds
 from runs.printing import UNKNOWN, in_percent, print_json, print_table, say
 from runs.protocol import differences
 from runs.run import Run, comparable_config
@@ -61,7 +61,7 @@ def warnings_of(runs: Sequence[Run]) -> list[str]:
 
 def _as_json(run: Run) -> dict[str, Any]:
     about = {"name": run.name, "folder": str(run.folder), "status": run.status, "rounds": run.done}
-    return {**about, "scores": shares(run)}
+    return {**about, "accuracy-on": run.measure.name, "scores": shares(run)}
 
 
 def _print(
@@ -72,10 +72,13 @@ def _print(
     else:
         say("They have the same settings.")
     say("")
+    usual = all_on_clean_test(runs)
     rows = []
     for name, run in zip(names, runs, strict=True):
-        rows.append([name, rounds(run), *(in_percent(shares(run)[key]) for key in SHOWN)])
-    print_table(["accuracy", "rounds", *SHOWN.values()], rows, right=["rounds", *SHOWN.values()])
+        on = [] if usual else [run.measure.name]
+        rows.append([name, *on, rounds(run), *(in_percent(shares(run)[key]) for key in SHOWN)])
+    columns = ["accuracy", *([] if usual else ["on"]), "rounds", *SHOWN.values()]
+    print_table(columns, rows, right=["rounds", *SHOWN.values()])
     if warnings:
         say("\n".join(["", "They cannot be compared as they are:", *(f"- {one}" for one in warnings)]))
 
@@ -89,8 +92,9 @@ def _draw(runs: Sequence[Run], names: Sequence[str], path: Path) -> None:
         from data import plots  # matplotlib takes a second to import
         from runs.curves import draw_curves
 
-        curves = [{line["round"]: 100 * line["test-accuracy"] for line in run.evaluated} for run in runs]
-        plots.save(draw_curves(curves, [label(name) for name in names]), path)
+        curves = [{number: 100 * value for number, value in run.accuracies.items()} for run in runs]
+        on = [run.measure.name for run in runs]
+        plots.save(draw_curves(curves, [label(name) for name in names], on), path)
     except OSError as error:
         raise RunsError(f"--plot is {path}, which cannot be written: {error.strerror}.") from None
     except Exception as error:  # whatever a library that draws makes of a name, or lacks

@@ -13,13 +13,18 @@ LINES = ("-", "--", ":", "-.")
 MOST_MARKED = 60  # rounds: more markers would hide the lines
 
 
-def draw_curves(curves: Sequence[Mapping[int, float]], names: Sequence[str]) -> Figure:
-    """Accuracy on clean test by round.
+def draw_curves(curves: Sequence[Mapping[int, float]], names: Sequence[str], on: Sequence[str] = ()) -> Figure:
+    """Accuracy by round.
 
     Args:
         curves: For each run, percent by evaluated round; without any, it has a name and no line.
         names: Of the runs, short.
+        on: What each accuracy is measured on; all the same if empty: clean test. The axis says it, or each name if
+            they differ.
     """
+    measured = dict.fromkeys(on or ["clean test"])
+    if len(measured) > 1:
+        names = [f"{name} (on {of})" for name, of in zip(names, on, strict=True)]
     figure = Figure(figsize=(7.6, 4.2), layout="constrained")
     axes = figure.subplots()
     lines = []
@@ -35,7 +40,7 @@ def draw_curves(curves: Sequence[Mapping[int, float]], names: Sequence[str]) -> 
             markersize=3.5,
         )
         lines.append(line)
-    axes.set(xlabel="round", ylabel="accuracy on clean test, %")
+    axes.set(xlabel="round", ylabel="accuracy, %" if len(measured) > 1 else f"accuracy on {next(iter(measured))}, %")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlim(left=0)
     axes.set_ylim(*_limits([value for curve in curves for value in curve.values()]))

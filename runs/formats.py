@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from runs.averaging import seed_of
-from runs.cells import compared, difference, heading, interval, legend, value
+from runs.cells import compared, difference, heading, interval, legend, measured_on, value
 from runs.errors import RunsError
 from runs.notes import named
 from runs.scores import DEFAULT
@@ -181,10 +181,12 @@ def as_csv(table: Table) -> str:
     out = io.StringIO()
     writer = csv.writer(out)
     head = ["section", "line", "baseline", "seeds"]
+    on = measured_on(table)
+    accuracy = on[0].words if len(on) == 1 else "accuracy"
     for column in table.columns:
-        of = "accuracy on clean test, " if column.key in DEFAULT else ""
+        of = f"{accuracy}, " if column.key in DEFAULT else ""
         head += [f"{of}{column.title}{f', {column.unit}' if column.unit else ''}: {part}" for part in CSV_PARTS]
-    writer.writerow([*map(as_cell, head), "note"])
+    writer.writerow([*map(as_cell, head), "accuracy on", "note"])
     for section in table.sections:
         for line in section.lines:
             numbers = [cell for column in table.columns for cell in _numbers(line, column)]
@@ -192,9 +194,8 @@ def as_csv(table: Table) -> str:
             said = [
                 f"{column.title}: {line.instead[column.key]}." for column in table.columns if column.key in line.instead
             ]
-            writer.writerow(
-                [*map(as_cell, names), len(line.runs), *numbers, as_cell(" ".join([line.note, *said]).strip())]
-            )
+            about = section.measure.name, as_cell(" ".join([line.note, *said]).strip())
+            writer.writerow([*map(as_cell, names), len(line.runs), *numbers, *about])
     return out.getvalue()
 
 
@@ -220,6 +221,7 @@ def as_json(table: Table) -> str:
         {
             "title": section.title,
             "baseline": section.baseline,
+            "accuracy-on": section.measure.name,
             "lines": [_line(line) for line in section.lines],
             "notes": section.notes,
         }

@@ -1,10 +1,11 @@
 """`python -m runs list`: all runs of a folder."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from config.measure import CLEAN_TEST
 from runs.columns import By
 from runs.places import bytes_on_disk
 from runs.printing import UNKNOWN, counted, in_bytes, in_minutes, in_percent, iso, print_json, print_table, say
@@ -29,7 +30,7 @@ ORDER: dict[By, Callable[[Listed], Any]] = {
     By.STRATEGY: lambda one: _text(one.run, "strategy"),
     By.ROUNDS: lambda one: one.run.done,
     By.STATUS: lambda one: one.run.status,
-    By.ACCURACY: lambda one: (accuracy(one.run) is not None, accuracy(one.run) or 0.0),
+    By.ACCURACY: lambda one: (*_comparable(one.run), accuracy(one.run) or 0.0),
     By.SIZE: lambda one: one.size,
 }
 
@@ -37,6 +38,7 @@ ORDER: dict[By, Callable[[Listed], Any]] = {
 NUMBERS = (By.ROUNDS, By.ACCURACY, By.SIZE)
 # Where a terminal is too narrow.
 BELOW: dict[str, str] = {By.STARTED: By.NAME, By.STRATEGY: By.METHOD, By.PRESET: By.METHOD}
+ON = "accuracy on"
 
 
 def list_runs(folder: Path, by: By, reverse: bool, as_json: bool) -> None:
@@ -69,15 +71,26 @@ def about(one: Listed) -> dict[str, Any]:
         "rounds": run.done,
         "asked": run.asked or None,
         "accuracy": accuracy(run),
-        "accuracy-round": run.evaluated[-1]["round"] if run.evaluated else None,
+        "accuracy-round": max(run.accuracies, default=None),
+        "accuracy-on": run.measure.name,
         "bytes": one.size,
         "problems": list(run.problems),
     }
 
 
 def accuracy(run: Run) -> float | None:
-    """Of the last round that was evaluated, on clean test, 0 to 1."""
-    return float(run.evaluated[-1]["test-accuracy"]) if run.evaluated else None
+    """Of the last round that was evaluated, 0 to 1, on what `Run.measure` says."""
+    return next(reversed(run.accuracies.values()), None)
+
+
+def _comparable(run: Run) -> tuple[bool, bool, str]:
+    """By accuracy, runs without one come first, then those without a test set, in groups of one measure."""
+    return accuracy(run) is not None, run.measure == CLEAN_TEST, run.measure.name
+
+
+def all_on_clean_test(runs: Iterable[Run]) -> bool:
+    """Whether nothing need be said of what their accuracies are on."""
+    return all(run.measure == CLEAN_TEST for run in runs)
 
 
 def rounds(run: Run) -> str:
@@ -102,8 +115,11 @@ def _print(listed: list[Listed]) -> None:
     }
     if not any(one.run.config.get("preset") for one in listed):
         del cells[By.PRESET]
-    rows = [[*(cell(one.run) for cell in cells.values()), in_bytes(one.size)] for one in listed]
-    print_table([*cells, By.SIZE], rows, right=NUMBERS, whole=(By.STATUS,), below=BELOW)
+    columns = {str(by): cell for by, cell in cells.items()}
+    if not all_on_clean_test(one.run for one in listed):
+        columns[ON] = lambda run: run.measure.short
+    rows = [[*(cell(one.run) for cell in columns.values()), in_bytes(one.size)] for one in listed]
+    print_table([*columns, By.SIZE], rows, right=NUMBERS, whole=(By.STATUS,), below={**BELOW, ON: By.ACCURACY})
 
 
 def _notes(folder: Path, listed: list[Listed]) -> list[str]:

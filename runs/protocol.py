@@ -7,6 +7,8 @@ Each difference is a sentence. What a folder does not say is a difference as wel
 import re
 from collections.abc import Iterator
 
+from config.choices import VAL_LISTS
+from config.measure import validation_of
 from data.arguments import parse_pairs
 from data.text import one_line, shown
 from runs.run import Run, comparable_config
@@ -21,7 +23,7 @@ MAY_DIFFER = frozenset({"seed", "data-dir", "num-clients"})
 # Keys that say which images and labels there are and who holds them: they tell settings apart, not lines.
 OF_A_SETTING = frozenset(
     {"data-dir", "train-split", "label-noise", "label-noise-args", "partition", "partition-args", "bad-images"}
-    | {"num-clients"}
+    | {"holdout-fraction", "num-clients"}
 )
 UNKNOWN = ""
 
@@ -38,13 +40,15 @@ def setting(run: Run) -> str:
     words.append(_with_args(run, "partition"))
     if config["bad-images"] != "refuse":
         words.append("damaged images left out")
+    if config["holdout-fraction"]:
+        words.append(f"{100 * float(config['holdout-fraction']):g} % held out")
     words.append(f"{clients(run)} clients" if clients(run) else "unknown number of clients")
     return ", ".join(words)
 
 
 def facts(run: Run) -> tuple[str, ...]:
     """What runs of one part of a table have in common; `setting` is the part of it that people read."""
-    return setting(run), _digest(run, "train"), _digest(run, "clean_test")
+    return setting(run), _digest(run, "train"), _digest(run, run.measure.list)
 
 
 def clients(run: Run) -> int:
@@ -64,6 +68,7 @@ def differences(a: Run, b: Run) -> list[str]:
     return [
         *_not_complete(a, b),
         *(unknown or [*_setting(a, b), *_held(a, b), *_selection(a, b)]),
+        *_measured(a, b),
         *_data(a, b),
         *_code(a, b),
         *(() if unknown else _budget(a, b)),
@@ -74,14 +79,14 @@ def why_not_averaged(a: Run, b: Run) -> list[str]:
     """Why two runs are not the same experiment with two seeds, a sentence each; none if they are."""
     unknown = _unknown_settings(a, b)
     same = unknown or [*_keys(a, b), *_clients(a, b)]
-    return [*same, *(() if same else _selection(a, b)), *_data(a, b), *_code(a, b)]
+    return [*same, *(() if same else _selection(a, b)), *_measured(a, b), *_data(a, b), *_code(a, b)]
 
 
 def why_no_result(run: Run) -> str:
     """Why a run that has finished counts for nothing, in a sentence; empty if it counts."""
     last = run.done if ended_early(run) else run.asked
     lost = last - len(run.rounds)
-    if not run.evaluated:
+    if run.measure and not run.accuracies:
         return f"{name_of(run)} is left out: its metrics.jsonl holds no round that was evaluated."
     if not run.config or lost <= 0:
         return ""
@@ -142,7 +147,12 @@ def _setting(a: Run, b: Run) -> Iterator[str]:
     for what, key in texts.items():
         if key == "label-noise" or not both_files:
             yield from _compared(f"The {what}", a, b, _with_args(a, key), _with_args(b, key))
-    for what, key in {"train list": "train-split", "treatment of damaged images": "bad-images"}.items():
+    plain = {
+        "train list": "train-split",
+        "treatment of damaged images": "bad-images",
+        "share that clients hold out": "holdout-fraction",
+    }
+    for what, key in plain.items():
         yield from _compared(f"The {what}", a, b, str(a.config[key]), str(b.config[key]))
     yield from _clients(a, b)
 
@@ -158,21 +168,34 @@ def _held(a: Run, b: Run) -> Iterator[str]:
 
 
 def _selection(a: Run, b: Run) -> Iterator[str]:
-    """Among how many rounds, and on which list, the best one is picked."""
+    """Among how many rounds, and by what, the best one is picked; and how many clients say what is measured on them."""
     steps = (run.config["evaluate-every"] for run in (a, b))
     often = ("every round" if step == 1 else f"every {step} rounds" for step in steps)
     yield from _compared("The schedule of evaluation", a, b, *often)
     names = [str(run.config["val-split"]) for run in (a, b)]
-    if "none" not in names:
+    if "none" not in names and not a.measure == b.measure == validation_of(a.config):  # or `_measured` says it
         lists = (f"{name} ({_short(_digest(run, name))})" for run, name in zip((a, b), names, strict=True))
         known = all(_digest(run, name) for run, name in zip((a, b), names, strict=True))
-        if names[0] != names[1] or known:  # what is unknown of one list is unknown of all, and said there
+        if not {*names} <= {*VAL_LISTS}:
+            yield from _compared("What picks the best round", a, b, *names)
+        elif names[0] != names[1] or known:  # what is unknown of one list is unknown of all, and said there
             yield from _compared("The list that picks the best round", a, b, *lists)
+    for key in sorted({key for run in (a, b) for of in (run.measure, validation_of(run.config)) for key in of.decides}):
+        yield from _compared(f"'{key}'", a, b, f"{a.config[key]:g}", f"{b.config[key]:g}")
+
+
+def _measured(a: Run, b: Run) -> Iterator[str]:
+    """On which images their accuracies are; of clients' images `_setting` and `_held` say more."""
+    measure = a.measure
+    if measure.name != b.measure.name:
+        yield from _compared("What accuracies are measured on", a, b, measure.name, b.measure.name)
+    elif measure.list:
+        what = f"The {measure.list.replace('_', ' ')} list"
+        yield from _compared(what, a, b, _digest(a, measure.list), _digest(b, measure.list))
 
 
 def _data(a: Run, b: Run) -> Iterator[str]:
     """Clients on real machines have lists of their own, which the server knows by what they say they hold."""
-    yield from _compared("The clean test list", a, b, _digest(a, "clean_test"), _digest(b, "clean_test"))
     train = _digest(a, "train"), _digest(b, "train")
     if all(train) or not _holds(a) or _holds(a) != _holds(b):
         yield from _compared("The list of training images", a, b, *train)

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from config.measure import Measure, measure_of
 from config.run_config import ConfigError, RunConfig, Value
 from data.whole_files import TEMPORARY, round_of
 from runs.errors import RunsError
@@ -68,9 +69,14 @@ class Run:
         return int(self.rounds[-1]["round"]) if self.rounds else 0
 
     @property
-    def evaluated(self) -> list[dict[str, Any]]:
-        """The rounds that were evaluated."""
-        return [line for line in self.rounds if line["test-accuracy"] is not None]
+    def measure(self) -> Measure:
+        """On what its accuracies are."""
+        return measure_of(self.config)
+
+    @property
+    def accuracies(self) -> dict[int, float]:
+        """By round the accuracy of its model, 0 to 1; of rounds that were evaluated."""
+        return self.measure.by_round(self.rounds)
 
     @property
     def status(self) -> Status:
@@ -131,7 +137,7 @@ def read_run(folder: Path) -> Run:
     none = f"{folder} is no run: it must be a folder with the config.toml, metrics.jsonl or checkpoints of one."
     if not is_run(folder):
         raise RunsError(none)
-    config, problems = _read_config(folder / "config.toml")
+    config, problems = read_config(folder)
     in_use = is_in_use(folder)
     lines: list[dict[str, Any]] = []
     try:
@@ -226,13 +232,13 @@ def comparable_config(run: Run) -> dict[str, Value]:
 PLACES = frozenset({"output-dir", "run-name", "resume", "tracking", "cache-dir", "cache-gib", "state-dir", "preset"})
 
 
-def _read_config(path: Path) -> tuple[dict[str, Value], list[str]]:
-    """Keys and values of a config.toml, and what is wrong with it.
+def read_config(folder: Path) -> tuple[dict[str, Value], list[str]]:
+    """Keys and values of a run's config.toml, none if it cannot be read; and what is wrong with it.
 
     Rules are not checked: a value that this version no longer takes is still what the run had.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = (folder / "config.toml").read_text(encoding="utf-8")
         values = tomllib.loads(text)
     except FileNotFoundError:
         return {}, ["config.toml is missing."]

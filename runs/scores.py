@@ -1,8 +1,8 @@
 """What a run reached, as one number for each column of a table.
 
-Accuracies are on clean test, in percent. In three of them clean test chooses nothing: that of the last round, the mean
-of the last rounds, and that of the round with the best validation accuracy. ``best-on-test`` is of the round that clean
-test itself picked.
+Accuracies are on clean test, in percent; those of a run without a test set on what `Run.measure` says. In three of them
+that chooses nothing: that of the last round, the mean of the last rounds, and that of the round that `val-split` picks.
+``best-on-test`` is of the round that clean test itself picked.
 """
 
 import math
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
+from config.measure import CLEAN_TEST, validation_of
 from runs.run import Run
 
 MOST_LAST, LAST_SHARE = 10, 4  # see `last_rounds`
@@ -55,11 +56,17 @@ COLUMNS = {
         Column("images", "images seen in training", "", 0),
         Column("bytes", "sent and returned in training", "B", 0),
         Column("bytes-per-round", "sent and returned in training, per round", "B", 0),
+        Column("own-before", "clients' own held-out images, before local training", "%"),
+        Column("own-after", "clients' own held-out images, after local training", "%"),
+        Column("own-gain", "gain of local training on clients' held-out images", "points"),
+        Column("own-worst-tenth", "worst tenth of clients on their held-out images, before local training", "%"),
+        Column("prediction-changes", "predictions changed since the last visit", "%"),
         Column("rounds", "rounds", "", 0),
         Column("rounds-to-target", "rounds to the target", "", 1),
     )
 }
 DEFAULT = ("last", "last10", "picked", "best-on-test")
+WITHOUT = ("prediction-changes", "rounds")  # the default ones of runs that were measured on nothing
 TARGET = "rounds-to-target"  # the only column that a complete run may miss although it was asked for rightly
 
 
@@ -68,9 +75,9 @@ def scores(run: Run, target: float | None = None) -> dict[str, float]:
 
     Args:
         run: Complete, or the numbers are those of its rounds so far.
-        target: Share of clean test, 0 to 1, for ``rounds-to-target``.
+        target: Accuracy, 0 to 1, for ``rounds-to-target``.
     """
-    found = {**_accuracies(run), **_of_last_round(run), **_judgements(run), **_costs(run)}
+    found = {**_accuracies(run), **_of_last_round(run), **_judgements(run), **_on_own(run), **_costs(run)}
     reached = None if target is None else rounds_to(run, target)
     if reached is not None:
         found[TARGET] = reached
@@ -87,8 +94,8 @@ def last_rounds(run: Run) -> int:
 
 
 def rounds_to(run: Run, target: float) -> int | None:
-    """The first evaluated round with at least this accuracy on clean test; None if there is none."""
-    return next((int(line["round"]) for line in run.evaluated if line["test-accuracy"] >= target), None)
+    """The first evaluated round with at least this accuracy; None if there is none."""
+    return next((number for number, accuracy in run.accuracies.items() if accuracy >= target), None)
 
 
 def images_seen(run: Run) -> float | None:
@@ -96,36 +103,44 @@ def images_seen(run: Run) -> float | None:
     return _sum(run, "images-seen")
 
 
-def picked_round(run: Run) -> dict[str, Any] | None:
-    """The line of the round with the best accuracy on validation, the first on ties; None without validation."""
-    lines = [line for line in run.evaluated if _number(line, "val-accuracy") is not None]
-    return max(lines, key=lambda line: float(line["val-accuracy"]), default=None)
+def picked_round(run: Run) -> int | None:
+    """The round with the best accuracy on validation, the first on ties; None without validation."""
+    lines = [line for line in run.rounds if _number(line, "val-accuracy") is not None]
+    best = max(lines, key=lambda line: float(line["val-accuracy"]), default=None)
+    return None if best is None else int(best["round"])
 
 
-def _accuracies(run: Run) -> dict[str, float]:
-    evaluated = run.evaluated
-    if not evaluated:
+def picked_by(run: Run) -> str:
+    """What picks that round, in words."""
+    return "label-wave" if run.config.get("val-split") == "label-wave" else "validation"
+
+
+def _accuracies(run: Run) -> dict[str, float | None]:
+    accuracy = {number: 100 * value for number, value in run.accuracies.items()}
+    if not accuracy:
         return {}
-    accuracy = {int(line["round"]): 100 * float(line["test-accuracy"]) for line in evaluated}
     last = max(accuracy)
     window = [value for number, value in accuracy.items() if number > last - last_rounds(run)]
-    found = {"last": accuracy[last], "last10": math.fsum(window) / len(window), "best-on-test": max(accuracy.values())}
-    if picked := picked_round(run):
-        found["picked"] = accuracy[picked["round"]]
-    return found
+    picked = picked_round(run)
+    by_itself = run.measure == validation_of(run.config)  # which then is no estimate of anything
+    return {
+        "last": accuracy[last],
+        "last10": math.fsum(window) / len(window),
+        "picked": None if picked is None or by_itself else accuracy.get(picked),
+        "best-on-test": max(accuracy.values()) if run.measure == CLEAN_TEST else None,
+    }
 
 
 def _of_last_round(run: Run) -> dict[str, float | None]:
     """Of the last round that was evaluated."""
-    if not run.evaluated:
-        return {}
-    line = run.evaluated[-1]
+    evaluated = max(run.accuracies, default=0) + run.measure.lag
+    line = next((one for one in run.rounds if one["round"] == evaluated), {})
     recalls = line.get("per-class-recall")
     known = [value for value in recalls if _is_number(value)] if isinstance(recalls, list) else []
     return {
         "macro-f1": _percent(line, "macro-f1"),
         "worst-class": 100 * min(known) if known else None,
-        "last-loss": _number(line, "test-loss"),
+        "last-loss": _number(line, run.measure.loss),
     }
 
 
@@ -136,6 +151,19 @@ def _judgements(run: Run) -> dict[str, float | None]:
         "noisy-clients-recall",
     )  # fmt: skip
     return {key: next(_percents(run, key), None) for key in keys}
+
+
+def _on_own(run: Run) -> dict[str, float | None]:
+    """Of the clients of the last round that has it, on what they hold out."""
+    keys = ("own-accuracy-before", "own-accuracy-after", "own-accuracy-before-worst-tenth", "prediction-changes")
+    before, after, worst, changes = (next(_percents(run, key), None) for key in keys)
+    return {
+        "own-before": before,
+        "own-after": after,
+        "own-gain": None if before is None or after is None else after - before,
+        "own-worst-tenth": worst,
+        "prediction-changes": changes,
+    }
 
 
 def _costs(run: Run) -> dict[str, float | None]:

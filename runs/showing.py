@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from config.check import with_strategy
+from config.measure import CLEAN_TEST
 from config.run_config import ConfigError, RunConfig, Value
 from data.text import label, one_line
 from data.whole_files import round_files
@@ -16,7 +17,7 @@ from runs.places import bytes_on_disk
 from runs.printing import LONGEST_NAME, UNENDING, counted, in_bytes, in_minutes, print_facts, print_json, say
 from runs.protocol import clients
 from runs.run import Run, time_of
-from runs.scores import last_rounds, picked_round, scores
+from runs.scores import last_rounds, picked_by, picked_round, scores
 from server_app.files import BEST, CHECKPOINTS
 from server_app.round_lines import FAILURES, read_lines
 from server_app.stopping import resume_command
@@ -39,10 +40,10 @@ def show(run: Run, as_json: bool) -> None:
 
 def everything(run: Run) -> dict[str, Any]:
     """What is known of a run, for scripts; docs/runs.md says what each key means."""
-    record, picked = run.record, picked_round(run)
+    record = run.record
     return {
         **about(Listed(run, bytes_on_disk(run.folder))),
-        "scores": {**shares(run), "picked-round": picked["round"] if picked else None},
+        "scores": {**shares(run), "picked-round": picked_round(run)},
         "settings": settings(run),
         "clients": clients(run) or None,
         "data": record.data if record else {},
@@ -60,7 +61,7 @@ def everything(run: Run) -> dict[str, Any]:
 
 
 def shares(run: Run) -> dict[str, float | None]:
-    """Accuracies on clean test, 0 to 1 as in metrics.jsonl; None if unknown."""
+    """Accuracies, 0 to 1 as in metrics.jsonl, on what `Run.measure` says; None if unknown."""
     found = scores(run)
     return {key: round(found[key] / 100, 12) if key in found else None for key in SHOWN}
 
@@ -167,13 +168,17 @@ def _facts(run: Run, known: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _accuracies(run: Run, known: dict[str, float | None]) -> Iterator[str]:
-    """On clean test, in words: which number can be compared, and which cannot."""
-    picked = f"round {known['picked-round']}, which validation picks"
+    """In words: which number can be compared, and which cannot; and what they are on, if that is not clean test."""
+    if not run.measure:
+        yield "none: the run had no test set, no validation and no evaluation by clients"
+        return
+    if run.measure != CLEAN_TEST:
+        yield f"on {run.measure.name}, for want of a test set"
     window = min(last_rounds(run), run.done)
     names = {
-        "last": f"round {run.evaluated[-1]['round']}, the last one evaluated" if run.evaluated else "",
+        "last": f"round {max(run.accuracies, default=0)}, the last one evaluated",
         "last10": f"mean of the last {counted(window, 'round')}",
-        "picked": picked,
+        "picked": f"round {known['picked-round']}, which {picked_by(run)} picks",
         "best-on-test": f"the best round, {PICKED_ON_TEST}",
     }
     values = {key: known[key] for key in names}
@@ -182,6 +187,9 @@ def _accuracies(run: Run, known: dict[str, float | None]) -> Iterator[str]:
     for key, value in values.items():
         if value is not None and not (key == "last10" and window == 1):
             yield f"{100 * value:5.1f} %  {names[key]}"
+    itself = run.accuracies.get(picked_round(run) or 0)
+    if itself is not None and known["picked"] is None:
+        yield f"{100 * itself:5.1f} %  round {known['picked-round']}, its best: picked on the same images"
 
 
 def _times(run: Run) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from config.measure import CLEAN_TEST, Measure
 from config.rules import closest
 from data.text import one_line, shown
 from runs.averaging import averaged, seed_of
@@ -11,7 +12,7 @@ from runs.errors import RunsError
 from runs.notes import named, notes_on
 from runs.protocol import differences, facts, name_of, setting, why_no_result
 from runs.run import Run
-from runs.scores import COLUMNS, DEFAULT, TARGET, last_rounds, scores
+from runs.scores import COLUMNS, DEFAULT, TARGET, WITHOUT, last_rounds, picked_by, picked_round, scores
 from runs.scores import Column as Column
 from runs.statistics import Stat as Stat
 from runs.statistics import stat_of
@@ -45,12 +46,14 @@ class Section:
         baseline: Label of the line that the others are compared with; empty without one.
         lines: In the order in which labels first came.
         notes: What readers must know: tuning budgets, runs that are not complete.
+        measure: What all accuracies are on; the title says it, if it is not clean test.
     """
 
     title: str
     baseline: str
     lines: tuple[Line, ...]
     notes: tuple[str, ...] = ()
+    measure: Measure = CLEAN_TEST
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ def table_of(
         entries: Complete or not; those that are not are named in the notes and left out.
         columns: Keys; empty for the default ones.
         baseline: A label.
-        target: Share of clean test to reach, 0 to 1, for the column ``rounds-to-target``, which it adds.
+        target: Accuracy to reach, 0 to 1, for the column ``rounds-to-target``, which it adds.
 
     Raises:
         RunsError: There is no such column or label.
@@ -104,22 +107,27 @@ def _columns(keys: Sequence[str], target: float | None, runs: Sequence[Run]) -> 
                 f"there is no column {shown(key)}{closest(key, COLUMNS)}; columns are {', '.join(COLUMNS)}."
             )
     if target is not None and not 0 < target <= 1:
-        raise RunsError(f"the target is {target:g}; it must be a share of clean test, above 0 and at most 1.")
+        raise RunsError(f"the target is {target:g}; it must be an accuracy, above 0 and at most 1.")
     if TARGET in keys and target is None:
-        raise RunsError(f"the column '{TARGET}' needs a target, such as 0.6 of clean test.")
+        raise RunsError(f"the column '{TARGET}' needs a target, such as an accuracy of 0.6.")
     there = {key for run in runs for key in scores(run)}
     wanted = list(dict.fromkeys(keys)) or [key for key in DEFAULT if key in there]
+    wanted = wanted or [key for key in WITHOUT if key in there]
     if target is not None and TARGET not in wanted:
         wanted.append(TARGET)
     lengths = {last_rounds(run) for run in runs}
-    titled = [_titled_column(COLUMNS[key], lengths, target) for key in wanted]
+    picked = sorted({picked_by(run) for run in runs if picked_round(run)}, reverse=True)
+    titled = [_titled_column(COLUMNS[key], lengths, target, picked) for key in wanted]
     return tuple(sorted(titled, key=lambda column: column.picked_on_test))  # it stands apart, at the end
 
 
-def _titled_column(column: Column, lengths: set[int], target: float | None) -> Column:
-    """With the number that its title depends on."""
+def _titled_column(column: Column, lengths: set[int], target: float | None, picked: Sequence[str]) -> Column:
+    """With the number, or what picks, that its title depends on."""
     if column.key == TARGET and target is not None:
         return replace(column, title=f"rounds to {100 * target:g} %")
+    if column.key == "picked" and picked:
+        words = (f"by {one}" if one == "label-wave" else f"on {one}" for one in picked)
+        return replace(column, title=f"round picked {' or '.join(words)}")
     if column.key != "last10" or lengths <= {10}:
         return column
     if len(lengths) > 1:
@@ -131,7 +139,8 @@ def _titled_column(column: Column, lengths: set[int], target: float | None) -> C
 def _sections(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
     """Entries by title. Settings that are read alike, but have other data, get a number.
 
-    A reference whose own setting nothing else has joins the others', if these have one.
+    All of one title are measured on the same, which splits settings that a grid names, if need be. A reference whose
+    own setting nothing else has joins the others', if these have one.
     """
     found: dict[tuple[str, ...], list[Entry]] = {}
     for entry in entries:
@@ -140,15 +149,25 @@ def _sections(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
     if len(rest := found.keys() - apart) == 1:
         found = {rest.pop(): list(entries)}
     titled: dict[str, list[Entry]] = {}
-    for own in found.values():
+    for own in (part for whole in found.values() for part in _by_measure(whole)):
         first = next((entry for entry in own if not entry.reference), own[0])
-        title = name = first.setting or setting(first.run)
-        number = 1
+        title = first.setting or setting(first.run)
+        if (measure := first.run.measure) != CLEAN_TEST:
+            title = f"{title}, {measure.words}"
+        name, number = title, 1
         while name in titled:
             number += 1
             name = f"{title} (other data, {number})"
         titled[name] = own
     return titled
+
+
+def _by_measure(entries: Iterable[Entry]) -> list[list[Entry]]:
+    """Entries of one setting, those together whose accuracies are on the same."""
+    found: dict[str, list[Entry]] = {}
+    for entry in entries:
+        found.setdefault(entry.run.measure.name, []).append(entry)
+    return list(found.values())
 
 
 def _titled(builders: Sequence["_Builder"]) -> Iterator[str]:
@@ -189,7 +208,8 @@ class _Builder:
             self._say_nearest(next(iter(kept.values())), baselines)
         lines = tuple(self._line(label, own, base or {}) for label, own in kept.items())
         notes = (*self._notes, *notes_on(self._entries, kept))
-        return Section(self.title, self._baseline if base else "", lines, notes)
+        measure = self._entries[0].run.measure
+        return Section(self.title, self._baseline if base else "", lines, notes, measure)
 
     def _averaged(self, label: str, runs: Sequence[Run]) -> dict[int, Run]:
         kept, sentences = averaged(runs)

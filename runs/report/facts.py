@@ -7,13 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from config.measure import CLEAN_TEST
 from config.run_config import RunConfig, Value
-from runs.cells import value
+from runs.cells import measured_on, value
 from runs.notes import named
 from runs.printing import counted
 from runs.report.figures import is_number
 from runs.report.gather import differing_keys
 from runs.run import PLACES, Run, comparable_config
+from runs.scores import DEFAULT, WITHOUT
 from runs.table import Line, Section, Table
 
 FEW = 6  # labels that a sentence names
@@ -96,7 +98,7 @@ def summary(sections: Sequence[Section], table: Table) -> list[str]:
 
 def _highest(table: Table) -> str:
     """Which lines have the highest first column, in settings that compare several; those that may not be do not win."""
-    column = next((one for one in table.columns if not one.picked_on_test), None)
+    column = next((one for one in table.columns if not one.picked_on_test and one.key not in WITHOUT), None)
     compared = [
         [line for line in section.lines if column and column.key in line.stats and not line.note]
         for section in table.sections
@@ -104,13 +106,17 @@ def _highest(table: Table) -> str:
     compared = [lines for lines in compared if len(lines) > 1]
     if column is None or not compared:
         return ""
+    on = measured_on(table)
+    what = f"“{column.title}”"
+    if column.key in DEFAULT and on != [CLEAN_TEST] and len(on) == 1:
+        what = f"{what} on {on[0].name}"
     best = [max(lines, key=lambda line: line.stats[column.key].mean) for lines in compared]
     if len(best) == 1:
         numbers = f"{value(best[0], column)} {column.unit}".rstrip()
-        return f"Highest mean of “{column.title}”: {named(best[0].label)}, {numbers}."
+        return f"Highest mean of {what}: {named(best[0].label)}, {numbers}."
     wins = Counter(named(line.label) for line in best)
     return (
-        f"Highest mean of “{column.title}”: "
+        f"Highest mean of {what}: "
         + ", ".join(f"{label} in {count} of {len(best)} settings" for label, count in wins.most_common())
         + "."
     )

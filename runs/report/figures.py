@@ -2,42 +2,90 @@
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from config.measure import (
+    CLEAN_SLICES,
+    CLEAN_TRAIN,
+    CLEAN_VAL,
+    HELD_OUT,
+    NOISY_VAL,
+    NOTHING,
+    Measure,
+    on_clients_of,
+    validation_of,
+)
 from data.confusion import MANY_CLASSES, WORST
 from runs.run import Run
 from runs.table import Line
 
 PERCENT = 100.0
-# Key of metrics.jsonl, title, unit, and what it is multiplied by.
+OWN = "Accuracy on what the round's clients hold out (noisy labels)"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A number of each round.
+
+    Attributes:
+        key: Of metrics.jsonl.
+        title: Of its chart.
+        unit: Of what is drawn.
+        factor: What it is multiplied by.
+        means_it: Whether that is what the key stands for in a run with this config.
+    """
+
+    key: str
+    title: str
+    unit: str = "%"
+    factor: float = PERCENT
+    means_it: Callable[[Mapping[str, Any]], bool] = lambda config: True
+
+
+def _measured(measure: Measure, of: Callable[[Mapping[str, Any]], Measure]) -> Kind:
+    title = measure.words
+    return Kind(measure.accuracy, f"{title[0].upper()}{title[1:]}", means_it=lambda config: of(config) == measure)
+
+
+def _on_other_clients(config: Mapping[str, Any]) -> Measure:
+    """What `eval-accuracy` is on, unless it is drawn as validation."""
+    return NOTHING if validation_of(config) == NOISY_VAL else on_clients_of(config)
+
+
 CURVES = (
-    ("test-accuracy", "Accuracy on clean test", "%", PERCENT),
-    ("val-accuracy", "Accuracy on clean validation", "%", PERCENT),
-    ("train-loss", "Training loss on clients", "nats", 1.0),
+    Kind("test-accuracy", "Accuracy on clean test"),
+    *(_measured(one, validation_of) for one in (CLEAN_VAL, CLEAN_TRAIN, NOISY_VAL)),
+    *(_measured(one, _on_other_clients) for one in (HELD_OUT, CLEAN_SLICES)),
+    Kind("own-accuracy-before", f"{OWN}, before they train"),
+    Kind("own-accuracy-before-worst-tenth", f"{OWN}, before they train: the worst tenth of the clients"),
+    Kind("own-accuracy-after", f"{OWN}, after they train"),
+    Kind("train-loss", "Training loss on clients", "nats", 1.0),
+    Kind("prediction-changes", "Training images predicted otherwise than at the last visit"),
 )
 DETECTION = (
-    ("suspects-precision", "Suspected images: share that is mislabelled", "%", PERCENT),
-    ("suspects-recall", "Mislabelled images: share that is suspected", "%", PERCENT),
-    ("noisy-clients-precision", "Clients found noisy: share that is", "%", PERCENT),
-    ("noisy-clients-recall", "Noisy clients: share that is found", "%", PERCENT),
-    ("noisy-clients", "Clients found noisy", "clients", 1.0),
-    ("label-accuracy", "Given labels that are right", "%", PERCENT),
-    ("corrected-label-accuracy", "Labels after correction that are right", "%", PERCENT),
+    Kind("suspects-precision", "Suspected images: share that is mislabelled"),
+    Kind("suspects-recall", "Mislabelled images: share that is suspected"),
+    Kind("noisy-clients-precision", "Clients found noisy: share that is"),
+    Kind("noisy-clients-recall", "Noisy clients: share that is found"),
+    Kind("noisy-clients", "Clients found noisy", "clients", 1.0),
+    Kind("label-accuracy", "Given labels that are right"),
+    Kind("corrected-label-accuracy", "Labels after correction that are right"),
 )
 Number = float | None
-Kinds = Sequence[tuple[str, str, str, float]]
 
 
-def charts(kinds: Kinds, lines: Sequence[Line]) -> list[dict[str, Any]]:
+def charts(kinds: Sequence[Kind], lines: Sequence[Line]) -> list[dict[str, Any]]:
     """One chart for each kind of number that any of these runs has."""
     found = []
-    for key, title, unit, factor in kinds:
-        curves = [curve for line in lines if (curve := curve_of(line, key, factor))]
+    for kind in kinds:
+        meant = [replace(line, runs=tuple(run for run in line.runs if kind.means_it(run.config))) for line in lines]
+        curves = [curve for line in meant if (curve := curve_of(line, kind.key, kind.factor))]
         if curves:
-            found.append({"key": key, "title": title, "unit": unit, "curves": curves})
+            found.append({"key": kind.key, "title": kind.title, "unit": kind.unit, "curves": curves})
     return found
 
 

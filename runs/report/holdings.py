@@ -10,6 +10,7 @@ from data.confusion import MANY_CLASSES, WORST
 from data.errors import DataError
 from data.noise.synthetic import corrupt
 from data.partition.file import deal
+from data.partition.held_out import held_out
 from data.release import open_release, training_split
 from data.sample import sample_folder
 from data.user_cache import below_home
@@ -20,7 +21,7 @@ MOST_CLIENTS = 200  # in a picture
 
 
 def held_by_clients(run: Run) -> dict[str, Any] | None:
-    """Classes by clients, how many images of a label a client holds; None if the data are not here, or are others.
+    """Classes by clients, how many images of a label a client trains on; None if the data are not here, or are others.
 
     Only a run that recorded the list that its clients share is dealt again: sites with folders of their own hold what
     they hold.
@@ -62,5 +63,6 @@ def _counts(config: RunConfig, digest: str) -> tuple[np.ndarray, tuple[str, ...]
     columns = []
     for client, rows in enumerate(parts):
         labels = corrupt(split.labels[rows], config.label_noise, classes, client, clients, config.seed, **noise)
-        columns.append(np.bincount(labels, minlength=classes))
+        trained = ~held_out(split.keys[rows], config.holdout_fraction, config.seed)
+        columns.append(np.bincount(labels[trained], minlength=classes))
     return np.stack(columns, axis=1), release.class_names

@@ -5,8 +5,10 @@ import json
 from pathlib import Path
 
 import pytest
+import tomli_w
 from rich.console import Console
 
+from config.run_config import RunConfig
 from experiments.display import Counts, Progress, Screen, drawn, seconds_left, summary
 from experiments.plan import Row
 
@@ -38,6 +40,16 @@ def test_a_running_row_is_a_line(tmp_path: Path) -> None:
         "elr, symmetric 0.4, seed 2  round 4/14  15.0 %  10.0 s a round  100 s left",
         "1 done, 1 running, 3 waiting, 1 failed, about 9 min left",
     ]
+
+
+def test_an_accuracy_that_is_not_on_clean_test_says_so(tmp_path: Path) -> None:
+    config = {**RunConfig().to_flat(), "test-split": "none", "val-split": "noisy"}
+    (tmp_path / "config.toml").write_text(tomli_w.dumps(config), encoding="utf-8")
+    row = progress(tmp_path, 0)
+    lines = [{"round": 1, "test-accuracy": None, "val-accuracy": 0.25, "seconds": 10.0}]
+    (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+    row.look()
+    assert "round 1/14  25.0 % on held-out images  10.0 s a round" in text_of([row], Counts())[0]
 
 
 def test_a_row_without_rounds_is_starting(tmp_path: Path) -> None:

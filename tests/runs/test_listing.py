@@ -16,7 +16,7 @@ from tests.runs.folders import Said, write_run
 
 KEYS = {
     "name", "folder", "started", "ended", "changed", "status", "reason", "preset", "method", "strategy", "seed",
-    "rounds", "asked", "accuracy", "accuracy-round", "bytes", "problems",
+    "rounds", "asked", "accuracy", "accuracy-round", "accuracy-on", "bytes", "problems",
 }  # fmt: skip
 ODD = "衣服 <b>[red]x[bold] 🧥\n\x1b[31m"
 
@@ -69,7 +69,7 @@ def test_the_keys_are_stable_and_numbers_are_numbers(folder: Path, runs: Callabl
     assert best == {
         "name": "a", "folder": str(folder / "a"), "started": "2026-02-02T10:00:00+00:00", "ended": None, "changed": "",
         "status": "finished", "reason": "", "preset": "", "method": "ce", "strategy": "fedavg", "seed": 1, "rounds": 3,
-        "asked": 3, "accuracy": 0.3, "accuracy-round": 3, "bytes": 1, "problems": [],
+        "asked": 3, "accuracy": 0.3, "accuracy-round": 3, "accuracy-on": "clean test", "bytes": 1, "problems": [],
     }  # fmt: skip
     assert (found["c"]["status"], found["c"]["reason"], found["c"]["accuracy"]) == ("stopped", "A disk is full.", None)
     odd = found[ODD]

@@ -254,6 +254,9 @@ def test_who_holds_what_is_dealt_again_from_the_same_data_alone(tmp_path: Path) 
     assert other is not None
     assert other["images"] == found["images"]
     assert other["counts"] != found["counts"]
+    fewer = held_by_clients(made(config={**config, "holdout-fraction": 0.5}, record={"data": {"train": split.digest}}))
+    assert fewer is not None
+    assert [one - max(1, round(one / 2)) for one in found["images"]] == fewer["images"]
     assert held_by_clients(made(config=config, record={"data": {"train": "0"}})) is None
     assert held_by_clients(without_record(made(config=config))) is None
     assert (

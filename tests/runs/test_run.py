@@ -64,7 +64,7 @@ def test_whoever_holds_the_lock_is_running(tmp_path: Path) -> None:
 
 def test_rounds_that_are_not_evaluated_are_done_all_the_same(tmp_path: Path) -> None:
     run = read_run(write_run(tmp_path / "run", [None, 0.5, None], {"num-server-rounds": 4, "evaluate-every": 2}))
-    assert (run.done, run.status, [line["round"] for line in run.evaluated]) == (3, "interrupted", [2])
+    assert (run.done, run.status, [*run.accuracies]) == (3, "interrupted", [2])
 
 
 def test_a_config_of_an_earlier_version_has_defaults_where_it_has_no_key(tmp_path: Path) -> None:

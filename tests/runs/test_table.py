@@ -183,8 +183,11 @@ def test_the_last_rounds_say_how_many(rounds: tuple[int, ...], title: str) -> No
     [
         ({"columns": ["lats"]}, "there is no column 'lats' (did you mean 'last'?); columns are last, last10, "),
         ({"baseline": "cee"}, "there is no line 'cee'"),
-        ({"columns": ["rounds-to-target"]}, "the column 'rounds-to-target' needs a target, such as 0.6 of clean test."),
-        ({"target": 60.0}, "the target is 60; it must be a share of clean test, above 0 and at most 1."),
+        (
+            {"columns": ["rounds-to-target"]},
+            "the column 'rounds-to-target' needs a target, such as an accuracy of 0.6.",
+        ),
+        ({"target": 60.0}, "the target is 60; it must be an accuracy, above 0 and at most 1."),
         ({"target": float("nan")}, "the target is nan; it must be"),
     ],
 )
