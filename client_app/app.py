@@ -12,6 +12,7 @@ from flwr.common.constant import ErrorCode
 
 from client_app import local_data, model_transport
 from client_app.client_state import CLASSES, ROOT, ClientState
+from client_app.dealing import release_at
 from client_app.own_batchnorm import own_state, take_own
 from client_app.own_replica import checked_replica, replica_of
 from client_app.visit_inputs import has_all_features, visit_inputs
@@ -120,7 +121,7 @@ def query(message: Message, context: Context) -> Message:
         {
             keys.CLASS_NAMES: list(names),
             keys.COMPUTE: str(compute),
-            keys.DATA: split.digest,
+            keys.DATA: release_at(site.root).identity(split),
             keys.FINGERPRINT: running_code(),
             keys.DEAL: local_data.deal_digest(site, config),
             keys.FIRST_BAD: one_line(bad[0], keys.LONGEST_SENTENCE) if bad else "",

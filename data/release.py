@@ -139,6 +139,16 @@ class Release:
         what = f"{self.text / file} is empty" if file in text_files(self.text) else f"{self.text} has no {file}"
         return f"{what}; {WITHOUT[name]}."
 
+    def identity(self, split: Split) -> str:
+        """16 hex digits that two holders of different images do not share.
+
+        Keys of the released layout belong to one image in the world. Photos in folders have whatever names their
+        cameras gave them, so their sizes count as well.
+        """
+        if (sizes := getattr(self.store, "sizes", None)) is None:
+            return split.digest
+        return hashlib.sha256(split.digest.encode() + sizes(split.keys).astype("<i8").tobytes()).hexdigest()[:16]
+
     def double_labelled(self, splits: Iterable[str] = SPLITS) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The listed images that carry both labels, 37,497 in the full release, none of them in noisy train.
 

@@ -59,8 +59,22 @@ class ClassFolderStore(FolderStore):
         data = super().encoded(key)
         return upright(data) if self._turned else data
 
+    def sizes(self, keys: np.ndarray) -> np.ndarray:
+        """(n,) int64 bytes of the files; -1 of those that are gone.
+
+        Other people's photos may have the same names: sizes tell them apart without reading them.
+        """
+        return np.array([_size(self.path(key)) for key in keys.tolist()], np.int64)
+
     def check_presence(self, keys: np.ndarray, name: str) -> None:
         """They were all there a moment ago."""
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
 
 
 def _key(path: Path, root: Path) -> bytes:

@@ -203,3 +203,15 @@ def test_the_other_commands_take_it(photos: Path, tmp_path: Path) -> None:
     assert "6 images" in said("pack", str(photos), "--out", str(tmp_path / "photos.pack"))
     done = CliRunner().invoke(app, ["match", str(photos), "--out", str(tmp_path / "matched")])
     assert "holds class folders (Coat, T Shirt) and no text files" in str(done.exception)
+
+
+def test_two_sites_whose_photos_have_the_same_names_are_told_apart(photos: Path, tmp_path: Path) -> None:
+    """A site is known by its images, and cameras and scripts name photos alike everywhere."""
+    copy = tmp_path / "a copy"
+    shutil.copytree(photos, copy)
+    one, same = (open_release(folder) for folder in (photos, copy))
+    assert one.identity(one.split("noisy_train")) == same.identity(same.split("noisy_train"))
+    Image.new("RGB", (30, 30), (1, 2, 3)).save(copy / "Coat" / "a.jpg")
+    other = open_release(copy)
+    assert other.split("noisy_train").digest == one.split("noisy_train").digest
+    assert other.identity(other.split("noisy_train")) != one.identity(one.split("noisy_train"))

@@ -1,0 +1,108 @@
+"""Three sites with nothing but folders of photos, and a server without an image: the run ends itself by label-wave, each
+site gets its label report, and a run that is killed and resumed ends with the same bits.
+"""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from server_app.run_lock import FILE as LOCK
+from tests.e2e.superlink import SuperLink, flower_env, pairs, wait_for
+from tests.fakes import outcome_of, rounds_of
+
+pytestmark = pytest.mark.e2e
+
+ROOT = Path(__file__).parents[2]
+SITES, CLASSES, PHOTOS = 3, ("coat", "dress", "scarf"), 20  # photos of each class, at each site
+SETTINGS: dict[str, Any] = {
+    "model": "cnn", "image_size": 16, "batch_size": 8, "num_server_rounds": 40, "fraction_train": 1.0,
+    "precision": "fp32", "learning_rate": 0.02, "strategy_args": f"min-available-nodes={SITES}", "method": "elr",
+    "test_split": "none", "val_split": "label-wave", "inspection": "both", "holdout_fraction": 0.1, "patience": 2,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def sites(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Folders of photos, one for each class; every fifth photo lies in the wrong one."""
+    root = tmp_path_factory.mktemp("sites")
+    random = np.random.default_rng(5)
+    found = []
+    for site in range(SITES):
+        photos = root / f"photos {site}"
+        for label, name in enumerate(CLASSES):
+            (photos / name).mkdir(parents=True)
+            for number in range(PHOTOS):
+                shown = (label + (number % 5 == 0)) % len(CLASSES)
+                pixels = random.integers(0, 100, (24, 24, 3), np.uint8)
+                pixels[..., shown] += 100
+                Image.fromarray(pixels).save(photos / name / f"{number:02}.png")
+        found.append(photos)
+    return found
+
+
+def test_sites_without_clean_images_train_stop_and_get_their_reports(sites: list[Path], tmp_path: Path) -> None:
+    real = SuperLink(tmp_path / "real", tmp_path, simulation=False)
+    try:
+        for number, site in enumerate(sites):
+            real.start_node(f"data-dir='{site}' state-dir='{tmp_path}/state-{number}'")
+        whole = real.run(ROOT, "-c", pairs(**SETTINGS, output_dir=tmp_path, run_name="whole"))
+        assert whole.status == "finished:completed", whole.log
+        killed = tmp_path / "killed"
+        config = pairs(**SETTINGS, output_dir=tmp_path, run_name="killed", resume="auto")
+        with ThreadPoolExecutor(1) as pool:
+            first = pool.submit(real.run, ROOT, "-c", config)
+            wait_for(lambda: (killed / "metrics.jsonl").is_file() and len(rounds_of(killed)) >= 3)
+            os.kill(json.loads((killed / LOCK).read_text(encoding="utf-8"))["pid"], signal.SIGKILL)
+            assert first.result().status != "finished:completed"
+        resumed = real.run(ROOT, "-c", config)
+        assert resumed.status == "finished:completed", resumed.log
+    finally:
+        real.stop()
+    for outcome in (whole, resumed):
+        assert "Traceback" not in outcome.log
+        assert "('patience')" in outcome.log
+    assert not list(tmp_path.glob("real/**/sample*"))  # the server drew none: it has no data
+    rounds = rounds_of(tmp_path / "whole")
+    assert 4 < len(rounds) < SETTINGS["num_server_rounds"]
+    assert all(line["test-accuracy"] is None for line in rounds)
+    assert outcome_of(tmp_path / "killed") == outcome_of(tmp_path / "whole")
+    best = [(tmp_path / name / "checkpoints" / "best.safetensors") for name in ("whole", "killed")]
+    assert _arrays(best[0]) == _arrays(best[1])
+    for number in range(SITES):
+        _has_its_report(tmp_path, number)
+
+
+def _has_its_report(tmp_path: Path, number: int) -> None:
+    """The site's own folders are all that its report is made of."""
+    out = tmp_path / f"report-{number}"
+    states = [path for path in (tmp_path / f"state-{number}").iterdir() if path.is_dir()]
+    assert len(states) == 2  # of both runs
+    _python("-m", "runs", "labels", states[0], "--out", out, home=tmp_path / "site")
+    with (out / "labels.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert 0.85 * len(CLASSES) * PHOTOS < len(rows) < len(CLASSES) * PHOTOS  # all but those that are held out
+    sheets = list(out.glob("*.png"))
+    assert len(sheets) == len(CLASSES)
+
+
+def _arrays(path: Path) -> dict[str, bytes]:
+    from safetensors.numpy import load_file
+
+    return {name: value.tobytes() for name, value in load_file(path).items()}
+
+
+def _python(*arguments: object, home: Path) -> None:
+    env = {**os.environ, **flower_env(home)}
+    command = [sys.executable, *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, env=env, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
