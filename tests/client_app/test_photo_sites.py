@@ -60,7 +60,7 @@ def test_without_clean_lists_a_site_says_what_it_cannot_do(photos: Path, tmp_pat
         assert len(local_data.training_data(Site.resolve({"data-dir": str(root)}, own), own).keys) == 12
         config = RunConfig(image_size=16, batch_size=4, fraction_evaluate=1.0)
         with pytest.raises(
-            DataError, match=rf"{root.name} has no clean_val_key_list\.txt; without it .* must be own\."
+            DataError, match=rf"{root.name} has no clean_val_key_list\.txt; without it .* must be own if"
         ):
             local_data.evaluation_data(Site.resolve({"data-dir": str(root)}, config), config)
         clean = RunConfig(image_size=16, batch_size=4, train_split="clean")
