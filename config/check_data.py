@@ -1,6 +1,6 @@
 """What is wrong with the settings of a run for the images at hand: number of classes, images per client."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from config.combinations import problem_of_single_images
@@ -11,7 +11,7 @@ from data.layout.finding import LIST_FILES, TEXT_FOLDERS
 from data.noise.synthetic import corrupt
 from data.partition.file import deal
 from data.partition.held_out import LEAST, held_out_count
-from data.release import Release, Split, open_release, training_split
+from data.release import TRAIN_LISTS, Release, Split, open_release, training_split
 from data.sample import SampleSize, sample_folder
 from data.text import one_line
 
@@ -30,13 +30,14 @@ def problems_of_data(config: RunConfig, clients: int | None) -> list[str]:
         release = _release(config)
         if release is None:
             return problems + _problems_of_a_sample(config, clients)
-        split = training_split(release, config.train_split)
-        for name in config.server_lists.values():
-            release.split(name)
-        problems += _problems_of_slices(config, release, split, clients) if clients else []
-        return problems + _problem_of_labels(config, split, len(release.class_names))
+        problems += _problems_of_lists(release, config.server_lists.values())
+        if clients or release.has(TRAIN_LISTS[config.train_split]):  # a server whose sites train needs no such list
+            split = training_split(release, config.train_split)
+            problems += _problems_of_slices(config, release, split, clients) if clients else []
+            problems += _problem_of_labels(config, split, len(release.class_names))
     except DataError as error:
-        return [*problems, str(error)]
+        problems.append(str(error))
+    return list(dict.fromkeys(problems))
 
 
 def is_quick(config: RunConfig) -> bool:
@@ -58,6 +59,16 @@ def _release(config: RunConfig) -> Release | None:
     if config.data_dir:
         return open_release(Path(config.data_dir).expanduser())
     return open_release(sample_folder()) if sample_folder().is_dir() else None
+
+
+def _problems_of_lists(release: Release, names: Iterable[str]) -> list[str]:
+    problems = []
+    for name in names:
+        try:
+            release.split(name)
+        except DataError as error:
+            problems.append(str(error))
+    return problems
 
 
 def _problems_of_a_sample(config: RunConfig, clients: int | None) -> list[str]:

@@ -77,7 +77,7 @@ def import_(
     shares = {name: share for name, share in given.items() if share is not None}
     if only and shares:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in shares)
-        raise DataError(f"--only puts all images into {one_line(only)}, and {flags} divides them; give one of both.")
+        raise DataError(f"--only puts all images into {one_line(only)}; leave out {flags}, or --only.")
     done = import_folder(folder, out, Shares(**shares, only=only), noise_rate, seed)
     typer.echo(
         f"{out.resolve()}: " + ", ".join(f"{count} {split}" for split, count in done.counts.items()) + " images."

@@ -214,6 +214,7 @@ def _noisy_mini(release: Release) -> Split:
     return replace(full.take(rows), name="noisy_train_mini")
 
 
+TRAIN_LISTS = {"noisy": "noisy_train", "noisy-mini": "noisy_train", "clean": "clean_train"}  # that these are parts of
 # `config.choices` has the same names.
 TRAIN_SPLITS: dict[str, Callable[[Release], Split]] = {
     "noisy": lambda release: release.split("noisy_train"),

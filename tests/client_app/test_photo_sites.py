@@ -1,6 +1,7 @@
 """A site whose `data-dir` is a folder of photos per class, or a release without clean lists."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +14,10 @@ from data.errors import DataError
 from data.images.decode import decode
 from data.images.photo import read_photo
 from data.import_folder import Shares, import_folder
+from tests.fakes import rounds_of, run_in_process
 
 SIZES = {"coats": 6, "scarves": 0, "shirts": 10}
-OWN = {"fraction_evaluate": 1.0, "eval_split": "own", "holdout_fraction": 0.25}
+OWN: dict[str, Any] = {"fraction_evaluate": 1.0, "eval_split": "own", "holdout_fraction": 0.25}
 
 
 @pytest.fixture
@@ -33,7 +35,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 def test_a_folder_of_photos_is_a_site(photos: Path, tmp_path: Path) -> None:
-    config = RunConfig(image_size=28, batch_size=4, cache_dir=str(tmp_path / "cache"), **OWN)  # type: ignore[arg-type]
+    config = RunConfig(image_size=28, batch_size=4, cache_dir=str(tmp_path / "cache"), **OWN)
     site = Site.resolve({"data-dir": str(photos)}, config)
     assert local_data.class_names(site) == tuple(SIZES)
     trained_on, own = local_data.training_data(site, config), local_data.held_out_data(site, config)
@@ -56,13 +58,27 @@ def test_a_folder_of_photos_is_a_site(photos: Path, tmp_path: Path) -> None:
 def test_without_clean_lists_a_site_says_what_it_cannot_do(photos: Path, tmp_path: Path) -> None:
     import_folder(photos, tmp_path / "release", Shares(only="noisy_train"), 0.0, seed=1)
     for root in (photos, tmp_path / "release"):
-        own = RunConfig(image_size=16, batch_size=4, **OWN)  # type: ignore[arg-type]
+        own = RunConfig(image_size=16, batch_size=4, **OWN)
         assert len(local_data.training_data(Site.resolve({"data-dir": str(root)}, own), own).keys) == 12
         config = RunConfig(image_size=16, batch_size=4, fraction_evaluate=1.0)
         with pytest.raises(
-            DataError, match=rf"{root.name} has no clean_val_key_list\.txt; without it .* must be own\."
+            DataError, match=rf"{root.name} has no clean_val_key_list\.txt; without it .* must be own if"
         ):
             local_data.evaluation_data(Site.resolve({"data-dir": str(root)}, config), config)
         clean = RunConfig(image_size=16, batch_size=4, train_split="clean")
         with pytest.raises(DataError, match=rf"{root.name} has no clean_train_key_list\.txt; .*'train-split' must be"):
             local_data.training_data(Site.resolve({"data-dir": str(root)}, clean), clean)
+
+
+def test_a_run_on_folders_of_photos_needs_no_clean_list(photos: Path, tmp_path: Path) -> None:
+    values: dict[str, Any] = {"model": "cnn", "image_size": 16, "batch_size": 2, "fraction_train": 1.0, **OWN}
+    unclean: dict[str, Any] = {
+        "data_dir": str(photos),
+        "test_split": "none",
+        "val_split": "none",
+        "num_server_rounds": 1,
+    }
+    (one,) = rounds_of(run_in_process(tmp_path / "runs", 2, **values, **unclean))
+    assert one["num-examples"] == 12
+    assert one["test-accuracy"] is None
+    assert 0 <= one["own-accuracy-after"] <= 1

@@ -159,7 +159,7 @@ def test_a_pack_of_it_holds_the_same(photos: Path, tmp_path: Path) -> None:
         one, other = packed.split("noisy_train"), folder.split("noisy_train")
         assert one.digest == other.digest
         assert np.array_equal(load_images(packed, one.keys, 16), load_images(folder, other.keys, 16))
-        with pytest.raises(DataError, match=rf"{name} has no clean_val_key_list\.txt; without it 'val-split' must"):
+        with pytest.raises(DataError, match=rf"{name} has no clean_val_key_list\.txt; without it 'val-split' must not"):
             packed.split("clean_val")
 
 

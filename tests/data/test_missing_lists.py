@@ -207,7 +207,10 @@ def test_an_import_into_one_list(tmp_path: Path) -> None:
     assert said.splitlines()[-1].endswith("43 clean_test images.")
     for options, told in (
         (("--only", "test"), "--only is 'test'; it must be one of noisy_train, clean_train, clean_val, clean_test."),
-        (("--only", "clean_test", "--val", "0.2"), "--only puts all images into clean_test, and --val divides them"),
+        (
+            ("--only", "clean_test", "--val", "0.2"),
+            "--only puts all images into clean_test; leave out --val, or --only.",
+        ),
         (("--only", "clean_test", "--noise-rate", "0.2"), "with --only clean_test no label is noisy; leave it out."),
         ((), "class 'cats' has 3 images; it must have at least 4, one for each list."),
     ):
