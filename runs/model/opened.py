@@ -172,6 +172,8 @@ def _class_names(config: RunConfig, folder: Path | None) -> tuple[str, ...]:
         with contextlib.suppress(DamagedError):
             metadata, weights = _read(folder / LATEST)
             return ModelFacts.from_metadata(metadata, frozenset(weights)).class_names
+    if not config.server_lists:  # then the server may have had no data, and the names were those of its clients
+        raise DamagedError(f"does not say what its classes are called, and there is no {LATEST} of its run that does")
     try:
         return open_release(below_home(config.data_dir) if config.data_dir else default_sample()).class_names
     except (DataError, OSError) as error:
