@@ -95,7 +95,7 @@ def _as_json(
         "model": str(opened.path),
         "round": opened.facts.round,
         "data": str(images.release.root),
-        "split": images.listed.name,
+        "split": images.split or None,
         "digest": images.listed.digest,
         "images": found.num_examples,
         "accuracy": found.accuracy,

@@ -116,11 +116,14 @@ class Labelled:
         return cls(release, listed, known, classes, side, batch, config, notes)
 
     @property
+    def split(self) -> str:
+        """Which list they are; empty for a folder per class."""
+        return "" if isinstance(self.release.store, ClassFolderStore) else self.listed.name
+
+    @property
     def where(self) -> str:
         """In words."""
-        if isinstance(self.release.store, ClassFolderStore):
-            return str(self.release.root)
-        return f"{self.listed.name} of {self.release.root}"
+        return f"{self.split} of {self.release.root}" if self.split else str(self.release.root)
 
     def __len__(self) -> int:
         """How many they are, those that cannot be read among them."""

@@ -54,8 +54,8 @@ def open_model(run_or_file: Path, which: str = Which.LAST) -> OpenedModel:
 
     Args:
         run_or_file: The folder of a run, or a file.
-        which: A `Which`: ``last`` is model.safetensors, ``best`` the checkpoint of the best round by validation; it
-            does not count for a file.
+        which: A `Which`: ``last`` is model.safetensors, ``best`` the checkpoint of the best round by validation; of a
+            file, it must be the default.
 
     Raises:
         RunsError: There is none, it is damaged, or it is not one that this version or this machine can build.
@@ -80,6 +80,8 @@ def open_model(run_or_file: Path, which: str = Which.LAST) -> OpenedModel:
 
 def _file(run_or_file: Path, which: str) -> Path:
     if not run_or_file.is_dir():
+        if which != Which.LAST:
+            raise RunsError(f"{run_or_file} is no folder of a run, of whose models the {which} one could be taken.")
         return run_or_file
     read_run(run_or_file)  # it must be a run
     path = run_or_file / LATEST if which == Which.LAST else run_or_file / CHECKPOINTS / BEST
@@ -172,6 +174,8 @@ def _class_names(config: RunConfig, folder: Path | None) -> tuple[str, ...]:
         with contextlib.suppress(DamagedError):
             metadata, weights = _read(folder / LATEST)
             return ModelFacts.from_metadata(metadata, frozenset(weights)).class_names
+    if not config.server_lists:  # then the server may have had no data, and the names were those of its clients
+        raise DamagedError(f"does not say what its classes are called, and there is no {LATEST} of its run that does")
     try:
         return open_release(below_home(config.data_dir) if config.data_dir else default_sample()).class_names
     except (DataError, OSError) as error:

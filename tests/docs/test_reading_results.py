@@ -1,16 +1,13 @@
 """The snippets of docs/reading-results.md, on files as a run writes them."""
 
 import importlib
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tomli_w
-import torch
 from flwr.app import Array, ArrayRecord
-from PIL import Image
 
 from server_app.callbacks import History, RoundResult
 from tests.docs.pages import ROOT, module_of, run
@@ -38,8 +35,6 @@ def test_snippets_read_what_a_run_wrote(
     folder = tmp_path / "clothing1m-fl-runs" / "my-run"
     folder.mkdir(parents=True)
     (folder / "config.toml").write_text(tomli_w.dumps(config.to_flat()), encoding="utf-8")
-    (tmp_path / "my-release").symlink_to(tiny_sample)
-    Image.new("RGB", (40, 30), (200, 10, 10)).save(tmp_path / "photo.jpg")
     arrays = ArrayRecord({name: Array(value.numpy()) for name, value in model.state_dict().items()})
     evaluation = _module("learning/evaluation.py").Evaluation
     callbacks = [
@@ -60,21 +55,11 @@ def test_snippets_read_what_a_run_wrote(
             )  # fmt: skip
         callback.on_end()
 
-    found = run(PAGE)
+    run(PAGE)
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == "round 2: 71.4%, mean of the last five 71.4%"
     assert printed[1] == "3 of 7 test images of class 2 were taken for class 1"
     assert printed[2] == "ce auto 1"
-    assert printed[3].rsplit(" ", 1)[0] in names
-    assert printed[4].split(" of ")[1].startswith("40 images, macro F1 0.")
-    assert printed[5] == f"round 1; best round and validation accuracy: (1, {15 / 21})"
-    for name, value in model.state_dict().items():
-        assert torch.equal(found["model"].state_dict()[name], value), name
-    assert json.loads(found["about"]["class-names"]) == list(names)
-
-
-def test_torchvision_alone_takes_a_resnet_s_weights() -> None:
-    import torchvision
-
-    weights = _module("task.py").build_model("resnet18", 14, seed=1).state_dict()
-    torchvision.models.get_model("resnet18", num_classes=14).load_state_dict(weights)
+    assert printed[3] == f"round 1; best round and validation accuracy: (1, {15 / 21})"
+    count, size = len(model.state_dict()), sum(value.nbytes for value in model.state_dict().values())
+    assert printed[4] == f"{count} arrays, {size:,} bytes"

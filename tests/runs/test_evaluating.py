@@ -157,7 +157,7 @@ def test_a_folder_per_class(run: Path, photos: Path, runs: Runs) -> None:
     (photos / "Vest" / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
     found = runs("evaluate", run, "--data", photos, "--json").json
     assert np.array_equal(np.array(found["confusion-matrix"])[rows], own[rows])
-    assert found["images"] == own[rows].sum()
+    assert (found["images"], found["split"]) == (own[rows].sum(), None)
     assert found["notes"][0] == "1 image of class Cape left out: the model does not know it."
     assert "Vest/broken.jpg" in found["notes"][1]
     assert is_a_sentence(found["notes"][1])
@@ -186,6 +186,39 @@ def test_a_run_without_a_test_set(tiny_sample: Path, tmp_path: Path, runs: Runs)
         "python -m runs: the run has no test set ('test-split' is none); say with --data or --split on what.\n",
     )
     assert runs("evaluate", run, "--split", "clean_val").code == 0
+
+
+def test_a_run_of_real_nodes_whose_server_has_no_data(
+    tmp_path: Path, runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Class names are those of the sites, and so is all that the model can be evaluated on."""
+    monkeypatch.setattr("server_app.app.is_remote", lambda grid: True)
+    rng = np.random.default_rng(1)
+    for site in ("north", "south"):
+        for name in ("coats", "shirts"):
+            (tmp_path / site / name).mkdir(parents=True)
+            for number in range(6):
+                photo = Image.fromarray(rng.integers(0, 256, (20, 20, 3), np.uint8))
+                photo.save(tmp_path / site / name / f"{site} {number}.png")
+    nodes = [{"data-dir": str(tmp_path / site)} for site in ("north", "south")]
+    more: dict[str, Any] = {"nodes": nodes, "test_split": "none", "val_split": "none", "fraction_train": 1.0}
+    run = make_run(tmp_path / "runs", Path(), "run", data_dir="", **more)
+    assert open_model(run).facts.class_names == ("coats", "shirts")
+    said = runs("evaluate", run)
+    assert (said.code, said.err) == (
+        1,
+        "python -m runs: the run has no test set ('test-split' is none); say with --data or --split on what.\n",
+    )
+    found = runs("evaluate", run, "--data", tmp_path / "north", "--json").json
+    assert (found["images"], found["class-names"], found["notes"]) == (12, ["coats", "shirts"], [])
+    predicted = runs("predict", run, tmp_path / "south" / "coats", "--json").json
+    assert len(predicted["photos"]) == 6
+    assert open_model(run / "checkpoints" / "round-00002.safetensors").facts == open_model(run).facts
+    (run / "model.safetensors").unlink()
+    said = runs("evaluate", run / "checkpoints" / "round-00002.safetensors", "--data", tmp_path / "north")
+    assert (
+        "does not say what its classes are called, and there is no model.safetensors of its run that does" in said.err
+    )
 
 
 def test_pictures_are_drawn_after_the_numbers(run: Path, tmp_path: Path, runs: Runs) -> None:

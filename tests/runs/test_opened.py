@@ -69,6 +69,8 @@ def test_a_file_alone_will_do(run: Path, tmp_path: Path) -> None:
     assert opened.facts == open_model(run).facts
     image = torch.rand(1, 3, 16, 16)
     assert torch.equal(opened.model(image), open_model(run).model(image))
+    with pytest.raises(RunsError, match="is no folder of a run, of whose models the best one could be taken"):
+        open_model(alone, "best")
 
 
 def test_a_checkpoint_is_a_file_too(run: Path) -> None:
