@@ -22,6 +22,7 @@ from config.measure import (
 from data.confusion import MANY_CLASSES, WORST
 from runs.run import Run
 from runs.table import Line
+from server_app.over_clients import PERCENTILES
 
 PERCENT = 100.0
 OWN = "Accuracy on what the round's clients hold out (noisy labels)"
@@ -75,6 +76,13 @@ DETECTION = (
     Kind("label-accuracy", "Given labels that are right"),
     Kind("corrected-label-accuracy", "Labels after correction that are right"),
 )
+# Likewise, of what is spread over clients: the key without ``-percentiles`` and ``-worst-tenth``.
+ACROSS = (
+    ("train-loss", "Training loss of clients", "nats", 1.0),
+    ("agreement-before", "Agreement of the received model with clients' labels", "%", PERCENT),
+    ("own-accuracy-before", "Accuracy of the received model on clients' own images", "%", PERCENT),
+    ("own-accuracy-after", "Accuracy on clients' own images after training there", "%", PERCENT),
+)
 Number = float | None
 
 
@@ -108,6 +116,35 @@ def curve_of(line: Line, key: str, factor: float = 1.0) -> dict[str, Any] | None
         "high": [_short(max(values[one])) for one in rounds],
         "seeds": [len(values[one]) for one in rounds],
     }
+
+
+def charts_across_clients(lines: Sequence[Line]) -> list[dict[str, Any]]:
+    """One chart for each number that any of these runs spreads over clients: median, and 10th to 90th percentile."""
+    found = []
+    for key, title, unit, factor in ACROSS:
+        curves = [curve for line in lines if (curve := curve_across_clients(line, key, factor))]
+        if curves:
+            found.append({"key": key, "title": title, "unit": unit, "curves": curves})
+    return found
+
+
+def curve_across_clients(line: Line, key: str, factor: float = 1.0) -> dict[str, Any] | None:
+    """By round the median client, the 10th and the 90th percentile, and the worst tenth, as means over seeds."""
+    values: dict[int, list[list[float]]] = {}
+    for run in line.runs:
+        for entry in run.rounds:
+            found, worst = entry.get(f"{key}-percentiles"), entry.get(f"{key}-worst-tenth")
+            if isinstance(found, list) and len(found) == len(PERCENTILES) and all(map(is_number, [*found, worst])):
+                values.setdefault(int(entry["round"]), []).append([*found, worst])
+    if not values:
+        return None
+    rounds = sorted(values)
+    table = [[_short(factor * float(one)) for one in np.mean(values[number], axis=0)] for number in rounds]
+    low, _, middle, _, high, worst = (list(column) for column in zip(*table, strict=True))
+    return {
+        "label": line.label, "rounds": rounds, "mean": middle, "low": low, "high": high, "worst": worst,
+        "seeds": [len(values[one]) for one in rounds],
+    }  # fmt: skip
 
 
 def recall_of(lines: Sequence[Line], names: Sequence[str]) -> dict[str, Any] | None:

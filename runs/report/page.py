@@ -3,9 +3,10 @@
 import base64
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,24 @@ from runs.errors import RunsError
 from runs.notes import named
 from runs.protocol import setting
 from runs.report.facts import differences, environments, of_run, summary
-from runs.report.figures import CURVES, DETECTION, charts, class_names, confusions_of, recall_of
+from runs.report.figures import (
+    CURVES,
+    DETECTION,
+    charts,
+    charts_across_clients,
+    class_names,
+    confusions_of,
+    recall_of,
+)
 from runs.report.gather import Material, gather
 from runs.report.holdings import held_by_clients
+from runs.report.visits import HEIGHT, WIDTH, Clients, clients_of
 from runs.run import Run
 from runs.table import Line, Section, Table, table_of
 
 HERE = Path(__file__).parent
 EXTRA = ("jinja2", "plotly")
+MOST_OF_CLIENTS = 24  # lines of which single clients are listed
 SCRIPTS = ("page.js", "controls.js")
 # The page's own scripts run, by their hashes, and nothing is loaded. Plotly sets styles, and shows pixels as images.
 POLICY = (
@@ -84,6 +95,7 @@ def render(material: Material, table: Table, title: str) -> str:
     sections = [section for section in (*tables, *_the_rest(table, material)) if section.lines]
     labels = list(dict.fromkeys(line.label for section in sections for line in section.lines))
     colours = {label: number for number, label in enumerate(labels)}
+    clients = list(islice(single_clients(sections), MOST_OF_CLIENTS))
     scripts = [get_plotlyjs(), *((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS)]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True,
@@ -105,6 +117,11 @@ def render(material: Material, table: Table, title: str) -> str:
         sections=sections,
         colours=colours,
         problems=problems,
+        clients=clients,
+        picture=(WIDTH, HEIGHT),
+        about_clients=" ".join(
+            dict.fromkeys(kind.about for _, _, found in clients for kind in found.kinds if kind.about)
+        ),
         differences=differences(sections),
         environments=environments(sections),
         runs=[
@@ -163,6 +180,7 @@ def drawn(sections: Sequence[Section], labels: Sequence[str]) -> dict[str, Any]:
             {
                 "labels": [line.label for line in section.lines],
                 "curves": charts(CURVES, section.lines),
+                "across": charts_across_clients(section.lines),
                 "detection": charts(DETECTION, section.lines),
                 "recall": recall_of(section.lines, names),
                 "confusion": confusions_of(section.lines, names),
@@ -170,6 +188,13 @@ def drawn(sections: Sequence[Section], labels: Sequence[str]) -> dict[str, Any]:
             }
         )
     return {"labels": list(labels), "settings": settings}
+
+
+def single_clients(sections: Sequence[Section]) -> Iterator[tuple[str, Run, Clients]]:
+    """Of each line its label and the first of its runs that has them, with its clients."""
+    for line in (line for section in sections for line in section.lines):
+        found = ((run, clients) for run in line.runs if (clients := clients_of(run)))
+        yield from ((line.label, run, clients) for run, clients in islice(found, 1))
 
 
 def _hash(script: str) -> str:

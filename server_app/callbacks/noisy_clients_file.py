@@ -43,9 +43,8 @@ class NoisyClientsFile(Callback):
             return
         clients = [self._of(member, result) for member in self._members]
         if clients != self._written:
-            values = {"round": result.server_round, "clients": clients}
-            text = json.dumps(values, allow_nan=False, indent=1, ensure_ascii=False)
-            replace_file(self._path, text.encode("utf-8", "replace"))
+            lines = ",\n".join(json.dumps(one, allow_nan=False) for one in clients)  # one per client, for people
+            replace_file(self._path, f'{{"round": {result.server_round}, "clients": [\n{lines}\n]}}\n'.encode())
             self._written = clients
 
     def _of(self, member: Member, result: RoundResult) -> dict[str, Any]:
