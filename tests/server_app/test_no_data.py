@@ -14,13 +14,14 @@ import safetensors
 from flwr.app import Context, Message
 
 from client_app.app import app as client_app
-from client_app.local_data import release_at
+from client_app.dealing import release_at
 from config.run_config import ConfigError, RunConfig
 from data.layout.finding import CATEGORIES
 from data.layout.key_files import MAX_CLASSES
 from data.release import open_release
 from data.sample import draw_sample
 from messages import keys
+from server_app import attendance
 from server_app.checkpoint_file import load_checkpoint
 from server_app.roll_call import introduce, roll_call_messages
 from server_app.roll_call_answers import judge
@@ -93,9 +94,10 @@ def test_killed_and_resumed_it_is_the_same(whole: Path, sites: list[Path], tmp_p
 
 
 def test_a_resumed_run_knows_its_classes_whoever_is_there(
-    sites: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    sites: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Of two nodes that come, one now has other classes: there is no majority, and none is needed."""
+    monkeypatch.setattr(attendance, "RETURN_SECONDS", 0.0)
     own = [shutil.copytree(site, tmp_path / site.name) for site in sites]
     alone = {"strategy_args": "min-train-nodes=1 min-available-nodes=1"}
     run(tmp_path, own, num_server_rounds=2, **alone)
