@@ -29,7 +29,7 @@ from server_app.exchange import Exchange
 from server_app.files import output_folder
 from server_app.grid import OrderedGrid, is_remote
 from server_app.guarded_half import GuardedHalf, server_half
-from server_app.members import check_number, roll_of
+from server_app.members import check_number, known_members, roll_of
 from server_app.model_transport import Packing
 from server_app.network import network
 from server_app.recording import Recorder, data_of, recording
@@ -92,7 +92,8 @@ def _run(grid: Grid, context: Context, lock: RunLock, recorder: Recorder) -> Non
     if known:
         built(len(known))  # now, so that a network that cannot be stops the run before anybody is asked
 
-    members = hold_roll_call(grid, config, known, strategy, checkpoint, lambda names: built(len(names))[1])
+    before = known_members(checkpoint.roll) if checkpoint and remote else []
+    members = hold_roll_call(grid, config, known, strategy, before, lambda names: built(len(names))[1])
     if checkpoint:
         check_data(checkpoint, roll_of(members), lists, known)
     check_number(config, len(members), "connect as many")

@@ -11,9 +11,8 @@ from flwr.serverapp.strategy import Strategy
 
 from config.run_config import RunConfig
 from messages import keys
-from server_app.checkpoint_file import Checkpoint
-from server_app.grid import OrderedGrid, is_remote
-from server_app.members import Member, in_partition_order, in_their_places, known_members
+from server_app.grid import OrderedGrid
+from server_app.members import Member, in_partition_order, in_their_places
 from server_app.roll_call_answers import ClassNames, Frozen, all_travel, judge
 from server_app.stopping import RunStoppedError
 
@@ -28,13 +27,13 @@ def hold_roll_call(
     config: RunConfig,
     class_names: ClassNames,
     strategy: Strategy,
-    checkpoint: Checkpoint | None,
+    known: list[Member],
     frozen: Frozen,
 ) -> list[Member]:
-    """`call_roll` for a new run and for clients of a simulation, who are all there, else `call_roll_again`."""
+    """`call_roll_again` for the members of a run that real nodes go on with, else `call_roll`."""
     least = getattr(strategy, "min_available_nodes", 1)
-    if checkpoint and class_names and is_remote(grid):
-        return call_roll_again(grid, config, class_names, least, known_members(checkpoint.roll), frozen)
+    if known and class_names:
+        return call_roll_again(grid, config, class_names, least, known, frozen)
     return call_roll(grid, config, class_names, least, frozen)
 
 

@@ -143,7 +143,7 @@ def _difference(content: RecordDict, class_names: tuple[str, ...], whose: str, f
     if (counted := len(content.metric_records[keys.FACTS][keys.LABEL_HISTOGRAM])) != len(class_names):  # type: ignore[arg-type]
         return f"has {len(class_names)} classes, but counts images of {counted}"
     if (weights := str(content.config_records[keys.ABOUT][keys.FROZEN])) != frozen:
-        theirs, ours = (one_line(one) or "none" for one in (weights, frozen))
+        theirs, ours = (one_line(one) if one else "none" for one in (weights, frozen))
         return (
             f"has other frozen weights ({theirs}) than the server ({ours}); 'pretrained', of the run or of the node,"
             " must name the same weights, and versions of torch, torchvision and timm must be the same"
@@ -160,4 +160,4 @@ def _partitions(content: RecordDict) -> int:
 
 
 def _listed(class_names: Sequence[str]) -> str:
-    return one_line(", ".join(class_names))
+    return one_line(", ".join(class_names)) if class_names else "none"

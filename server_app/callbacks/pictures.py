@@ -8,6 +8,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MUTED, ACCENT = "#8a8f98", "#0b6bcb"
+LABEL_WIDTH = 45  # characters along an axis
 
 
 class Pictures(OccasionalCallback):
@@ -144,7 +146,7 @@ def draw_accuracy(
         va="bottom" if crowded else "center",
         fontsize=9.5,
     )
-    axes.set(ylabel=f"accuracy on {measured_on}, %", ylim=(0, 100), xlim=(0, None))
+    axes.set(ylabel=fill(f"accuracy on {measured_on}, %", LABEL_WIDTH), ylim=(0, 100), xlim=(0, None))
     return figure
 
 

@@ -139,8 +139,8 @@ def about_measure(measure: Measure, wave: bool) -> list[str]:
     if not measure:
         lines.append(f"No test set, and nothing else says how good the model is: see {PAGE}.")
     elif measure is not CLEAN_TEST:
-        older = ", of the round before's model" if measure.lag else ""
-        lines.append(f"No test set. '{HEADINGS[measure.accuracy]}' is on {measure.name}{older}: see {PAGE}.")
+        late = ", and a round late" if measure.lag else ""
+        lines.append(f"No test set. '{HEADINGS[measure.accuracy]}' is on {measure.name}{late}: see {PAGE}.")
     if wave:
         lines.append(f"The best model is picked by the first minimum of prediction changes: see {PAGE}.")
     return lines
