@@ -60,11 +60,20 @@ CURVES = (
     Kind("test-accuracy", "Accuracy on clean test"),
     *(_measured(one, validation_of) for one in (CLEAN_VAL, CLEAN_TRAIN, NOISY_VAL)),
     *(_measured(one, _on_other_clients) for one in (HELD_OUT, CLEAN_SLICES)),
-    Kind("own-accuracy-before", f"{OWN}, before they train"),
-    Kind("own-accuracy-before-worst-tenth", f"{OWN}, before they train: the worst tenth of the clients"),
-    Kind("own-accuracy-after", f"{OWN}, after they train"),
     Kind("train-loss", "Training loss on clients", "nats", 1.0),
     Kind("prediction-changes", "Training images predicted otherwise than at the last visit"),
+)
+CLIENTS = (
+    Kind("own-accuracy-before", f"{OWN}, before they train"),
+    Kind("own-accuracy-after", f"{OWN}, after they train"),
+    Kind("own-accuracy-before-worst-tenth", f"{OWN}, before they train: the worst tenth"),
+    Kind("agreement-before", "Training images predicted as labelled, before they train"),
+    Kind("agreement-after", "Training images predicted as labelled, after they train"),
+)
+SPREAD = (
+    Kind("train-loss", "Training loss of single clients", "nats", 1.0),
+    Kind("agreement-before", "Training images of single clients predicted as labelled, before they train"),
+    Kind("own-accuracy-before", "Accuracy on what single clients hold out (noisy labels), before they train"),
 )
 DETECTION = (
     Kind("suspects-precision", "Suspected images: share that is mislabelled"),
@@ -89,12 +98,31 @@ def charts(kinds: Sequence[Kind], lines: Sequence[Line]) -> list[dict[str, Any]]
     return found
 
 
-def curve_of(line: Line, key: str, factor: float = 1.0) -> dict[str, Any] | None:
-    """A number by round: mean, lowest and highest over the seeds that have it; None if none does."""
+def spreads(lines: Sequence[Line]) -> list[dict[str, Any]]:
+    """Charts of how the clients of a round differ: median, 10th and 90th percentile, each as a mean over seeds."""
+    found = []
+    for kind in SPREAD:
+        parts = [[curve_of(line, f"{kind.key}-percentiles", kind.factor, at) for at in (0, 2, 4)] for line in lines]
+        curves = [
+            {**mid, "low": low["mean"], "high": high["mean"], "of": "clients"}
+            for low, mid, high in parts
+            if low and mid and high
+        ]
+        if curves:
+            found.append({"key": kind.key, "title": kind.title, "unit": kind.unit, "curves": curves})
+    return found
+
+
+def curve_of(line: Line, key: str, factor: float = 1.0, at: int | None = None) -> dict[str, Any] | None:
+    """A number by round, or that in this place of a list: mean, lowest and highest over the seeds that have it; None if
+    none does.
+    """
     values: dict[int, list[float]] = {}
     for run in line.runs:
         for entry in run.rounds:
             value: Any = entry.get(key)
+            if at is not None:
+                value = value[at] if isinstance(value, list) and len(value) > at else None
             if is_number(value):
                 values.setdefault(int(entry["round"]), []).append(factor * value)
     if not values:

@@ -62,6 +62,7 @@
     };
   };
   const spread = (curve, at, unit) =>
+    curve.of === "clients" ? `clients, 10th to 90th percentile: ${figure(curve.low[at])} to ${figure(curve.high[at])} ${unit}` :
     curve.seeds[at] < 2 ? "1 seed" : `${curve.seeds[at]} seeds: ${figure(curve.low[at])} to ${figure(curve.high[at])} ${unit}`;
   const line = (curve, unit) => ({
     x: curve.rounds, y: curve.mean, name: word(curve.label), type: "scatter",
@@ -73,7 +74,7 @@
   const drawCurves = (element, chart) =>
     draw(element, () => {
       const shown = chart.curves.filter((curve) => !hidden.has(curve.label));
-      const banded = shown.filter((curve) => curve.seeds.some((count) => count > 1));
+      const banded = shown.filter((curve) => curve.of === "clients" || curve.seeds.some((count) => count > 1));
       const rounds = Math.max(1, ...chart.curves.map((curve) => curve.rounds.at(-1)));
       const first = Math.min(...chart.curves.map((curve) => curve.rounds[0]));
       const layout = {
@@ -225,9 +226,10 @@
     drawCharts(by("curves"), chosen.curves);
     fill("recall", chosen.recall, drawRecall);
     fill("confusion", chosen.confusion, drawConfusion);
+    drawCharts(by("visits"), chosen.visits);
     fill("clients", chosen.clients, drawClients);
     drawCharts(by("detection"), chosen.detection);
-    by("controls").hidden = !["curves", "recall", "confusion", "clients", "detection"].some((id) => !by(id).hidden);
+    by("controls").hidden = !["curves", "recall", "confusion", "visits", "clients", "detection"].some((id) => !by(id).hidden);
     legend.forEach((button) => { button.disabled = !chosen.labels.includes(button.dataset.label); });
   };
   const redraw = () => plots.forEach((again) => again());

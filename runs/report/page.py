@@ -16,7 +16,7 @@ from runs.errors import RunsError
 from runs.notes import named
 from runs.protocol import setting
 from runs.report.facts import differences, environments, of_run, summary
-from runs.report.figures import CURVES, DETECTION, charts, class_names, confusions_of, recall_of
+from runs.report.figures import CLIENTS, CURVES, DETECTION, charts, class_names, confusions_of, recall_of, spreads
 from runs.report.gather import Material, gather
 from runs.report.holdings import held_by_clients
 from runs.run import Run
@@ -163,6 +163,7 @@ def drawn(sections: Sequence[Section], labels: Sequence[str]) -> dict[str, Any]:
             {
                 "labels": [line.label for line in section.lines],
                 "curves": charts(CURVES, section.lines),
+                "visits": [*charts(CLIENTS, section.lines), *spreads(section.lines)],
                 "detection": charts(DETECTION, section.lines),
                 "recall": recall_of(section.lines, names),
                 "confusion": confusions_of(section.lines, names),
