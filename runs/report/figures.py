@@ -61,7 +61,7 @@ CURVES = (
     *(_measured(one, validation_of) for one in (CLEAN_VAL, CLEAN_TRAIN, NOISY_VAL)),
     *(_measured(one, _on_other_clients) for one in (HELD_OUT, CLEAN_SLICES)),
     Kind("train-loss", "Training loss on clients", "nats", 1.0),
-    Kind("prediction-changes", "Training images predicted otherwise than at the last visit"),
+    Kind("prediction-changes", "Predictions that changed since the last visit"),
 )
 CLIENTS = (
     Kind("own-accuracy-before", f"{OWN}, before they train"),
