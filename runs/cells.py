@@ -84,7 +84,9 @@ def measured_on(table: Table) -> list[Measure]:
 def _measured(table: Table) -> str:
     found = measured_on(table)
     if len(found) > 1:
-        return "accuracies are on what the title of each part says, or else on clean test, and not comparable across"
+        return (
+            "accuracies are on what a part's title says, or else on clean test, and must not be compared between parts"
+        )
     return f"accuracies are on {found[0].name}" if found[0] else "no accuracy was measured"
 
 

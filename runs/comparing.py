@@ -11,6 +11,7 @@ from runs.listing import all_on_clean_test, rounds
 from runs.printing import UNKNOWN, in_percent, print_json, print_table, say
 from runs.protocol import differences
 from runs.run import Run, comparable_config
+from runs.scores import how_picked
 from runs.showing import shares
 
 SHOWN = {
@@ -77,8 +78,8 @@ def _print(
     for name, run in zip(names, runs, strict=True):
         on = [] if usual else [run.measure.name]
         rows.append([name, *on, rounds(run), *(in_percent(shares(run)[key]) for key in SHOWN)])
-    columns = ["accuracy", *([] if usual else ["on"]), "rounds", *SHOWN.values()]
-    print_table(columns, rows, right=["rounds", *SHOWN.values()])
+    numbers = ["rounds", *({**SHOWN, "picked": how_picked(runs)}.values())]
+    print_table(["accuracy", *([] if usual else ["on"]), *numbers], rows, right=numbers)
     if warnings:
         say("\n".join(["", "They cannot be compared as they are:", *(f"- {one}" for one in warnings)]))
 

@@ -1,5 +1,6 @@
 """The accuracies of several runs in one picture."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
@@ -10,6 +11,7 @@ from data.plots import INK, quiet
 # Okabe and Ito's colours, which people with any colour vision tell apart; then the same with other lines.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#222222")
 LINES = ("-", "--", ":", "-.")
+NARROW = 32  # letters of what a name is measured on
 MOST_MARKED = 60  # rounds: more markers would hide the lines
 
 
@@ -24,7 +26,8 @@ def draw_curves(curves: Sequence[Mapping[int, float]], names: Sequence[str], on:
     """
     measured = dict.fromkeys(on or ["clean test"])
     if len(measured) > 1:
-        names = [f"{name} (on {of})" for name, of in zip(names, on, strict=True)]
+        below = ["\n".join(textwrap.wrap(f"on {of}", NARROW)) for of in on]  # long lines would leave no room to draw
+        names = [f"{name}\n{of}" for name, of in zip(names, below, strict=True)]
     figure = Figure(figsize=(7.6, 4.2), layout="constrained")
     axes = figure.subplots()
     lines = []

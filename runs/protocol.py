@@ -180,7 +180,8 @@ def _selection(a: Run, b: Run) -> Iterator[str]:
             yield from _compared("What picks the best round", a, b, *names)
         elif names[0] != names[1] or known:  # what is unknown of one list is unknown of all, and said there
             yield from _compared("The list that picks the best round", a, b, *lists)
-    for key in sorted({key for run in (a, b) for of in (run.measure, validation_of(run.config)) for key in of.decides}):
+    on = (a.measure, b.measure), (validation_of(a.config), validation_of(b.config))
+    for key in sorted({key for first, second in on if first.name == second.name for key in first.decides}):
         yield from _compared(f"'{key}'", a, b, f"{a.config[key]:g}", f"{b.config[key]:g}")
 
 

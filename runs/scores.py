@@ -7,12 +7,15 @@ that chooses nothing: that of the last round, the mean of the last rounds, and t
 
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from config.measure import CLEAN_TEST, validation_of
+from config.run_config import ConfigError, RunConfig
 from runs.run import Run
+from server_app.early_stop import past_of
+from server_app.picking import LABEL_WAVE
 
 MOST_LAST, LAST_SHARE = 10, 4  # see `last_rounds`
 
@@ -67,6 +70,7 @@ COLUMNS = {
 }
 DEFAULT = ("last", "last10", "picked", "best-on-test")
 WITHOUT = ("prediction-changes", "rounds")  # the default ones of runs that were measured on nothing
+PICKING = ("val-split", "patience")  # keys that decide which round is picked
 TARGET = "rounds-to-target"  # the only column that a complete run may miss although it was asked for rightly
 
 
@@ -104,15 +108,28 @@ def images_seen(run: Run) -> float | None:
 
 
 def picked_round(run: Run) -> int | None:
-    """The round with the best accuracy on validation, the first on ties; None without validation."""
-    lines = [line for line in run.rounds if _number(line, "val-accuracy") is not None]
-    best = max(lines, key=lambda line: float(line["val-accuracy"]), default=None)
-    return None if best is None else int(best["round"])
+    """The round whose model is the best by `val-split`, as `best.safetensors` is; None if there is none.
+
+    With ``label-wave`` that is by the run's present `patience`, if it was another one before a resume.
+    """
+    try:
+        config = RunConfig.from_flat({key: run.config[key] for key in PICKING if key in run.config})
+    except ConfigError:  # edited by hand
+        return None
+    best = past_of(run.done, run.rounds, config).best(config)
+    return best and best[0]
 
 
 def picked_by(run: Run) -> str:
     """What picks that round, in words."""
-    return "label-wave" if run.config.get("val-split") == "label-wave" else "validation"
+    return LABEL_WAVE if run.config.get("val-split") == LABEL_WAVE else "validation"
+
+
+def how_picked(runs: Iterable[Run]) -> str:
+    """``picked on validation``, or what is right of the rounds that are picked in these runs."""
+    by = {picked_by(run) for run in runs if picked_round(run)} or {"validation"}
+    words = {"validation": "on validation", LABEL_WAVE: "by label-wave"}
+    return f"picked {' or '.join(text for name, text in words.items() if name in by)}"
 
 
 def _accuracies(run: Run) -> dict[str, float | None]:

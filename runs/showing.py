@@ -173,7 +173,7 @@ def _accuracies(run: Run, known: dict[str, float | None]) -> Iterator[str]:
         yield "none: the run had no test set, no validation and no evaluation by clients"
         return
     if run.measure != CLEAN_TEST:
-        yield f"on {run.measure.name}, for want of a test set"
+        yield f"on {run.measure.name}, as the run has no test set"
     window = min(last_rounds(run), run.done)
     names = {
         "last": f"round {max(run.accuracies, default=0)}, the last one evaluated",

@@ -12,7 +12,7 @@ from runs.errors import RunsError
 from runs.notes import named, notes_on
 from runs.protocol import differences, facts, name_of, setting, why_no_result
 from runs.run import Run
-from runs.scores import COLUMNS, DEFAULT, TARGET, WITHOUT, last_rounds, picked_by, picked_round, scores
+from runs.scores import COLUMNS, DEFAULT, TARGET, WITHOUT, how_picked, last_rounds, scores
 from runs.scores import Column as Column
 from runs.statistics import Stat as Stat
 from runs.statistics import stat_of
@@ -116,18 +116,16 @@ def _columns(keys: Sequence[str], target: float | None, runs: Sequence[Run]) -> 
     if target is not None and TARGET not in wanted:
         wanted.append(TARGET)
     lengths = {last_rounds(run) for run in runs}
-    picked = sorted({picked_by(run) for run in runs if picked_round(run)}, reverse=True)
-    titled = [_titled_column(COLUMNS[key], lengths, target, picked) for key in wanted]
+    titled = [_titled_column(COLUMNS[key], lengths, target, how_picked(runs)) for key in wanted]
     return tuple(sorted(titled, key=lambda column: column.picked_on_test))  # it stands apart, at the end
 
 
-def _titled_column(column: Column, lengths: set[int], target: float | None, picked: Sequence[str]) -> Column:
-    """With the number, or what picks, that its title depends on."""
+def _titled_column(column: Column, lengths: set[int], target: float | None, picked: str) -> Column:
+    """With what its title depends on: a number, or how a round is picked."""
     if column.key == TARGET and target is not None:
         return replace(column, title=f"rounds to {100 * target:g} %")
-    if column.key == "picked" and picked:
-        words = (f"by {one}" if one == "label-wave" else f"on {one}" for one in picked)
-        return replace(column, title=f"round picked {' or '.join(words)}")
+    if column.key == "picked":
+        return replace(column, title=f"round {picked}")
     if column.key != "last10" or lengths <= {10}:
         return column
     if len(lengths) > 1:

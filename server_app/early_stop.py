@@ -4,7 +4,6 @@ The rules look at what metrics.jsonl says of the rounds that are done, so a run 
 the same round as one that was not. Only a round that is evaluated can be the last.
 """
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -129,5 +128,5 @@ RULES: tuple[Callable[[Past, RunConfig], str], ...] = (_target, _patience, _hour
 def seconds_in(line: Mapping[str, Any]) -> float:
     """What a round took, to the millisecond as in the file; 0 if that is lost."""
     value: Any = line.get("seconds")
-    sound = type(value) in (int, float) and math.isfinite(value) and 0 <= value <= 1e9
+    sound = type(value) in (int, float) and 0 <= value <= 1e9
     return round(float(value), 3) if sound else 0.0

@@ -104,6 +104,23 @@ def test_validation_that_clients_hold_out_picks_a_round_whose_test_accuracy_coun
     assert (picked_round(run), scores(run)["picked"]) == (2, 75)
 
 
+def test_the_round_that_label_wave_picks() -> None:
+    """Means of three: 0.5, 0.4, 0.5, of the models of rounds 3, 4 and 5; the last, of all changes 0, comes too late."""
+    changes = [None, 0.5, 0.5, 0.5, 0.2, 0.8, 0.5, 0.6, 0.0, 0.0, 0.0]
+    lines = [line(n, n / 20, prediction_changes=one) for n, one in enumerate(changes, start=1)]
+    config: dict[str, Value] = {"val-split": "label-wave", "inspection": "before", "patience": 2}
+    run = made(lines=lines, config=config)
+    assert (picked_round(run), scores(run)["picked"]) == (4, 20)
+    patient = made(lines=lines, config={**config, "patience": 20})
+    assert picked_round(patient) == 10
+    table = table_of([Entry("ce", run), Entry("gce", made(lines=[line(1, 0.5, val_accuracy=0.5)]))])
+    assert table.columns[2].title == "round picked on validation or by label-wave"
+    assert table_of([Entry("ce", run)]).columns[2].title == "round picked by label-wave"
+    few = made(lines=[one if n % 2 else {**one, "test-accuracy": None} for n, one in enumerate(lines)], config=config)
+    assert picked_round(few) == 4
+    assert ("picked" in scores(few)) == (few.accuracies.get(4) is not None)
+
+
 @pytest.mark.parametrize("on", KINDS)
 @pytest.mark.parametrize("format", FORMATS)
 def test_every_format_says_what_it_is_on(on: str, format: str) -> None:
@@ -128,7 +145,7 @@ def test_lines_of_one_setting_that_are_measured_on_different_things_are_apart() 
     found = list(csv.DictReader(io.StringIO(render(table, "csv"), newline="")))
     assert [row["accuracy on"] for row in found] == ["clean test", "clean validation"]
     assert [row["accuracy, last round, %: mean"] for row in found] == ["90.0", "75.0"]
-    assert "accuracies are on what the title of each part says" in " ".join(render(table, "text").split())
+    assert "accuracies are on what a part's title says" in " ".join(render(table, "text").split())
     said = json.loads(render(table, "json"))
     assert [section["accuracy-on"] for section in said["sections"]] == ["clean test", "clean validation"]
 
@@ -243,10 +260,10 @@ def test_show_says_it_in_words(folders: list[Path], runs: Callable[..., Said]) -
     said = [" ".join(runs("show", folder).out.split()) for folder in folders]
     assert "accuracy 50.0 % round 2, the last one evaluated" in said[0]
     assert (
-        "accuracy on clean validation, for want of a test set 75.0 % round 2, the last one evaluated 75.0 % round 2,"
-        " its best: picked on the same images"
+        "accuracy on clean validation, as the run has no test set 75.0 % round 2, the last one evaluated"
+        " 75.0 % round 2, its best: picked on the same images"
     ) in said[1]
-    assert f"accuracy on {HELD_OUT}, for want of a test set 75.0 %" in said[3]
+    assert f"accuracy on {HELD_OUT}, as the run has no test set 75.0 %" in said[3]
     assert "75.0 % round 1, the last one evaluated" in said[5]
     assert "accuracy none: the run had no test set, no validation and no evaluation by clients" in said[6]
     assert runs("show", folders[1], "--json").json["scores"]["picked-round"] == 2
