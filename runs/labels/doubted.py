@@ -10,13 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from client_app.client_state import CORRECTED, GIVEN
+from client_app.client_state import CLASSES, CONFIDENCE, CORRECTED, GIVEN, MARGINS, PREDICTED, ROOT, VISITS
 from client_app.kept_states import Kept, clients_of_one_run, newest_states
 from data.errors import DataError
-
-MARGINS, VISITS = "inspection/margins", "inspection/visits"
-PREDICTED, CONFIDENCE = "inspection/predicted", "inspection/confidence"
-ROOT, CLASSES = "root", "classes"
 
 
 @dataclass(frozen=True)

@@ -165,14 +165,18 @@ def _gaps(kind: Kind, visits: Visits) -> dict[int, float]:
     A model gets better from round to round, so that the last visits of clients in different rounds do not compare.
     """
     rounds: dict[int, list[float]] = {}
-    seen = [(client, one["round"], one.get(kind.key)) for client, of in visits.items() for one in of]
-    seen = [one for one in seen if is_number(one[2])]
+    seen = [
+        (client, one["round"], float(one[kind.key]))
+        for client, of in visits.items()
+        for one in of
+        if is_number(one.get(kind.key))
+    ]
     for _, number, value in seen:
-        rounds.setdefault(number, []).append(float(value))
+        rounds.setdefault(number, []).append(value)
     medians = {number: float(np.median(values)) for number, values in rounds.items()}
     gaps: dict[int, list[float]] = {}
     for client, number, value in seen:
-        gaps.setdefault(client, []).append(float(value) - medians[number])
+        gaps.setdefault(client, []).append(value - medians[number])
     return {client: sum(of) / len(of) for client, of in gaps.items()}
 
 
@@ -213,5 +217,5 @@ def _facts(about: Mapping[str, Any]) -> tuple[str, str, str]:
     return (
         JUDGED[judged] if type(judged) is bool else "",
         JUDGED[really] if type(really) is bool else "",
-        f"{PERCENT * wrong:.1f}" if is_number(wrong) else "",
+        f"{PERCENT * wrong:.1f}" if wrong is not None and is_number(wrong) else "",
     )

@@ -1,5 +1,5 @@
-"""Three sites with nothing but folders of photos, and a server without an image: the run ends itself by label-wave, each
-site gets its label report, and a run that is killed and resumed ends with the same bits.
+"""Three sites with nothing but folders of photos, and a server without an image: label-wave ends the run, each site
+gets its label report, and a run that is killed and resumed ends with the same bits.
 """
 
 import csv
@@ -27,7 +27,7 @@ SITES, CLASSES, PHOTOS = 3, ("coat", "dress", "scarf"), 20  # photos of each cla
 SETTINGS: dict[str, Any] = {
     "model": "cnn", "image_size": 16, "batch_size": 8, "num_server_rounds": 40, "fraction_train": 1.0,
     "precision": "fp32", "learning_rate": 0.02, "strategy_args": f"min-available-nodes={SITES}", "method": "elr",
-    "test_split": "none", "val_split": "label-wave", "inspection": "both", "holdout_fraction": 0.1, "patience": 2,
+    "test_split": "none", "val_split": "label-wave", "inspection": "both", "holdout_fraction": 0.1, "patience": 1,
 }  # fmt: skip
 
 
@@ -61,7 +61,7 @@ def test_sites_without_clean_images_train_stop_and_get_their_reports(sites: list
         config = pairs(**SETTINGS, output_dir=tmp_path, run_name="killed", resume="auto")
         with ThreadPoolExecutor(1) as pool:
             first = pool.submit(real.run, ROOT, "-c", config)
-            wait_for(lambda: (killed / "metrics.jsonl").is_file() and len(rounds_of(killed)) >= 3)
+            wait_for(lambda: (killed / "metrics.jsonl").is_file() and len(rounds_of(killed)) >= 2, 600)
             os.kill(json.loads((killed / LOCK).read_text(encoding="utf-8"))["pid"], signal.SIGKILL)
             assert first.result().status != "finished:completed"
         resumed = real.run(ROOT, "-c", config)
@@ -73,7 +73,7 @@ def test_sites_without_clean_images_train_stop_and_get_their_reports(sites: list
         assert "('patience')" in outcome.log
     assert not list(tmp_path.glob("real/**/sample*"))  # the server drew none: it has no data
     rounds = rounds_of(tmp_path / "whole")
-    assert 4 < len(rounds) < SETTINGS["num_server_rounds"]
+    assert 2 < len(rounds) < SETTINGS["num_server_rounds"]
     assert all(line["test-accuracy"] is None for line in rounds)
     assert outcome_of(tmp_path / "killed") == outcome_of(tmp_path / "whole")
     best = [(tmp_path / name / "checkpoints" / "best.safetensors") for name in ("whole", "killed")]

@@ -17,6 +17,7 @@ from runs.labels import command
 from runs.labels.doubted import read_doubted
 from runs.labels.sheets import file_of
 from runs.labels.truth import score
+from tests.fakes import run_in_process
 from tests.runs.folders import Said
 from tests.runs.kept import CLASSES, write_state
 
@@ -287,6 +288,25 @@ def test_the_newest_state_that_is_valid_is_used(tmp_path: Path, runs: Runs) -> N
     assert said.code == 0
     assert said.err.endswith("using round-00002.safetensors, the newest state that is valid.\n")
     assert rows_of(tmp_path / "out")[0]["mean-margin"] == "2.0000"
+
+
+def test_a_run_leaves_what_a_report_needs(tiny_sample: Path, tmp_path: Path, runs: Runs) -> None:
+    """Two of its four clients are asked in each of three rounds; `elr` also says what it believes."""
+    run = run_in_process(
+        tmp_path, data_dir=str(tiny_sample), method="elr", model="cnn", image_size=16, num_server_rounds=3,
+        inspection="before",
+    )  # fmt: skip
+    said = runs("labels", run, "--json").json
+    rows = rows_of(Path(said["folder"]))
+    visits = {row["client"]: int(row["visits"]) for row in rows}
+    assert sum(visits.values()) == 6
+    assert len(rows) == said["images"] == 30 * len(visits)
+    split = open_release(tiny_sample).split("noisy_train")
+    given = dict(zip(split.keys.tolist(), split.labels.tolist(), strict=True))
+    assert [given[row["key"].encode()] for row in rows] == [int(row["given"]) for row in rows]
+    assert all(row["believed-name"] in open_release(tiny_sample).class_names for row in rows)
+    assert said["truth"]["known"] == said["images"]
+    assert not any(sheet["unreadable"] for sheet in said["sheets"])
 
 
 def test_the_most_images_of_a_sheet_are_those_that_it_has_room_for() -> None:

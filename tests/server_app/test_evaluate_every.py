@@ -8,7 +8,7 @@ import pytest
 from flwr.app import Array, ArrayRecord
 
 from config.run_config import RunConfig
-from server_app import rounds
+from server_app import early_stop, rounds
 from server_app.callbacks import History
 from server_app.callbacks.pictures import Pictures
 from server_app.checkpoint_file import load_checkpoint
@@ -38,7 +38,7 @@ def seldom(tiny_sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_default_evaluates_every_round() -> None:
-    assert all(rounds.is_evaluated(number, RunConfig()) for number in range(1, 15))
+    assert all(early_stop.is_evaluated(number, RunConfig()) for number in range(1, 15))
 
 
 def test_a_multiple_and_the_last_round_are_evaluated_and_nothing_else_changes(

@@ -15,7 +15,8 @@ from data.release import open_release
 from data.sample import draw_sample
 from messages import fingerprint
 from server_app.members import Member
-from server_app.roll_call import judge, roll_call_messages
+from server_app.roll_call import roll_call_messages
+from server_app.roll_call_answers import judge
 from server_app.startup_log import roll_table
 from server_app.stopping import RunStoppedError
 from server_app.strategy import make_strategy
