@@ -164,10 +164,11 @@ def _draw_worst(judged: Judged, opened: OpenedModel, images: Labelled, title: st
         except (DataError, DamageError):  # it was there a moment ago
             pixels = None
         lines = (
-            f"is {names[judged.truth[row]]}",
-            f"taken for {names[judged.predicted[row]]}, {judged.probability[row]:.0%}",
-            Path(judged.names[row]).name,
+            f"labelled {names[judged.truth[row]]}",
+            f"seen as {names[judged.predicted[row]]}",
+            f"{judged.probability[row]:.0%}, {Path(judged.names[row]).name}",
         )
         tiles.append(Tile(pixels, lines))
     wrong = int((judged.predicted != judged.truth).sum())
-    save_sheet(tiles, path, f"The {len(rows)} worst of {counted(wrong, 'mistake')}\n{title}")
+    heading = f"The {len(rows)} worst of {wrong:,} mistakes" if wrong > len(rows) else counted(wrong, "mistake")
+    save_sheet(tiles, path, f"{heading}, the highest loss first\n{title}")
