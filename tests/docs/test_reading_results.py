@@ -58,8 +58,9 @@ def test_snippets_read_what_a_run_wrote(
     run(PAGE)
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == "round 2: 71.4%, mean of the last five 71.4%"
-    assert printed[1] == "3 of 7 test images of class 2 were taken for class 1"
-    assert printed[2] == "ce auto 1"
-    assert printed[3] == f"round 1; best round and validation accuracy: (1, {15 / 21})"
+    assert printed[1] == f"accuracy on clean test: { ({1: 15 / 21, 2: 15 / 21}) }"
+    assert printed[2] == "3 of 7 test images of class 2 were taken for class 1"
+    assert printed[3] == "ce auto 1"
+    assert printed[4] == f"round 1; best round and validation accuracy: (1, {15 / 21})"
     count, size = len(model.state_dict()), sum(value.nbytes for value in model.state_dict().values())
-    assert printed[4] == f"{count} arrays, {size:,} bytes"
+    assert printed[5] == f"{count} arrays, {size:,} bytes"
