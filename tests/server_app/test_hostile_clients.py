@@ -24,7 +24,8 @@ from server_app.expected import Beside, Expected, Records, in_roll_call
 from server_app.grid import OrderedGrid
 from server_app.members import Member
 from server_app.replies import problem_of_records
-from server_app.roll_call import call_roll, judge, roll_call_messages
+from server_app.roll_call import call_roll, roll_call_messages
+from server_app.roll_call_answers import judge
 from server_app.strategy import make_strategy
 from server_app.traffic import Traffic
 from task import build_model
