@@ -81,9 +81,8 @@ def training_data(site: Site, config: RunConfig) -> Split:
     """Keys and labels that this client trains on; `pixels` loads the images.
 
     Raises:
-        DataError: The release cannot be read, there are more clients than images, none is left beside those that are
-            held out, or a batch is larger than what is left; or `bad-images` is `skip` and none of the images can be
-            read.
+        DataError: The release cannot be read, there are more clients than images, or of one image none is left beside
+            what is held out; a batch is larger than what is left; or `bad-images` is `skip` and no image can be read.
     """
     split, _ = _sound(site, _parts(site, config)[0], _stored(config), config)
     if config.drop_last and len(split.labels) < config.batch_size:
@@ -105,8 +104,7 @@ def held_out_data(site: Site, config: RunConfig) -> Split:
 
 
 def evaluation_data(site: Site, config: RunConfig) -> Split:
-    """What this client evaluates on, the same images in every round: its equal share of clean val, or what it holds
-    out.
+    """The images that this client evaluates on in every round: its equal share of clean val, or what it holds out.
 
     Raises:
         DataError: Clean val has fewer images than there are clients, or what `training_data` refuses.

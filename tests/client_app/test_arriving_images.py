@@ -59,6 +59,15 @@ def test_it_is_the_same_visit_bit_for_bit(
     assert orders == [24] * 8 * 3
 
 
+def test_so_is_one_that_looks_at_all_images_first(
+    tiny_sample: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    (_, plain) = outcome_of(run_in_process(tmp_path / "plain", data_dir=str(tiny_sample), **CONFIG))
+    request.getfixturevalue("arriving")
+    looking = {**CONFIG, "inspection": "both", "cache_dir": str(tmp_path / "cache")}
+    assert outcome_of(run_in_process(tmp_path / "new", data_dir=str(tiny_sample), **looking))[1] == plain
+
+
 @pytest.mark.usefixtures("arriving")
 def test_a_bad_image_stops_the_run_as_it_does_where_all_are_decoded_first(tiny_sample: Path, tmp_path: Path) -> None:
     root, path = damaged(tiny_sample, tmp_path)

@@ -38,7 +38,7 @@ CLASSES, WIDTH = 14, 64
 # In which clients send the most: they are noisy, and stage 2 has begun.
 ARGS = {name: "warm-up-rounds=1 clients='all-noisy'" for name, cls in METHODS.items() if cls.finds_noisy_clients}
 RUNS: dict[str, dict[str, Any]] = {
-    "plain": {"method": "ce", "fraction_evaluate": 1.0},
+    "plain": {"method": "ce", "fraction_evaluate": 1.0, "eval_split": "own", "holdout_fraction": 0.2},
     "fednoro": {"method": "fednoro", "method_args": "warm-up-rounds=1"},
     "dualoptim": {"method": "dualoptim", "method_args": "warm-up-rounds=1 clients='all-noisy'"},
     "private, clipped by the server": {
@@ -165,6 +165,8 @@ def test_honest_replies_are_as_expected_and_others_never_raise(method: str, tiny
             batch_size=8,
             local_epochs=2,
             fraction_evaluate=1.0,
+            inspection="both",
+            holdout_fraction=0.2,
         )
     )
     rng = random.Random(method)
