@@ -10,7 +10,7 @@ import pytest
 from flwr.app import Context, Error, Message
 
 from client_app.app import app as client_app
-from server_app.callbacks import History
+from server_app.callbacks import History, of_a_run
 from server_app.callbacks.clients_file import LONGEST_LIST, ClientsFile, lines_of
 from server_app.round_lines import CLIENTS, read_lines
 from tests.fakes import CutOffError, cut_off_in, rounds_of, run_in_process
@@ -76,9 +76,7 @@ def test_a_kill_between_two_files_is_repaired(
         original(self, result)
 
     with monkeypatch.context() as patch:
-        import server_app.app as app
-
-        kind = getattr(app, callback)
+        kind = getattr(of_a_run, callback)
         original = kind.after_round
         patch.setattr(kind, "after_round", killed)
         with pytest.raises(CutOffError):
