@@ -76,9 +76,9 @@ def test_a_kill_between_two_files_is_repaired(
         original(self, result)
 
     with monkeypatch.context() as patch:
-        import server_app.app as app
+        from server_app.callbacks import of_a_run
 
-        kind = getattr(app, callback)
+        kind = getattr(of_a_run, callback)
         original = kind.after_round
         patch.setattr(kind, "after_round", killed)
         with pytest.raises(CutOffError):
