@@ -178,7 +178,7 @@ def test_a_run_that_stops_before_its_first_round_says_so(
     def refuse(*others: Any) -> None:
         raise RunStoppedError("no such list.")
 
-    monkeypatch.setattr("server_app.app.CleanSet", refuse)
+    monkeypatch.setattr("server_app.app.clean_sets_of", refuse)
     with pytest.raises(RunStoppedError):
         run_in_process(tmp_path, **settings(tiny_sample))
     assert record_of(tmp_path / "run").reason == "no such list."
