@@ -62,10 +62,9 @@ CURVES = (
     *(_measured(one, validation_of) for one in (CLEAN_VAL, CLEAN_TRAIN, NOISY_VAL)),
     *(_measured(one, _on_other_clients) for one in (HELD_OUT, CLEAN_SLICES)),
     Kind("own-accuracy-before", f"{OWN}, before they train"),
-    Kind("own-accuracy-before-worst-tenth", f"{OWN}, before they train: the worst tenth of the clients"),
     Kind("own-accuracy-after", f"{OWN}, after they train"),
     Kind("train-loss", "Training loss on clients", "nats", 1.0),
-    Kind("prediction-changes", "Training images predicted otherwise than at the last visit"),
+    Kind("prediction-changes", "Predictions that changed since the last visit"),
 )
 DETECTION = (
     Kind("suspects-precision", "Suspected images: share that is mislabelled"),
