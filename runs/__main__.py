@@ -14,6 +14,8 @@ from runs.labels.command import EXAMPLE as LABELS_EXAMPLE
 from runs.labels.command import labels
 from runs.model.evaluate_command import EXAMPLE as EVALUATE
 from runs.model.evaluate_command import evaluate
+from runs.model.export_command import EXAMPLE as EXPORT
+from runs.model.export_command import export
 from runs.model.predict_command import EXAMPLE as PREDICT
 from runs.model.predict_command import predict
 from runs.report.command import EXAMPLE, report
@@ -122,6 +124,7 @@ app.command(epilog=EXAMPLE)(report)
 app.command(epilog=EVALUATE)(evaluate)
 app.command(epilog=PREDICT)(predict)
 app.command(epilog=LABELS_EXAMPLE)(labels)
+app.command(epilog=EXPORT)(export)
 
 
 def main() -> None:

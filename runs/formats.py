@@ -13,6 +13,7 @@ from typing import Any
 from runs.averaging import seed_of
 from runs.cells import compared, difference, heading, interval, legend, measured_on, value
 from runs.errors import RunsError
+from runs.markup import markdown
 from runs.notes import named
 from runs.scores import DEFAULT
 from runs.table import Column, Line, Section, Table
@@ -105,20 +106,15 @@ def as_markdown(table: Table) -> str:
     """For GitHub."""
     parts = []
     for section in table.sections:
-        parts.append(f"**{_markdown(named(section.title))}**")
+        parts.append(f"**{markdown(named(section.title))}**")
         head, *rows = _grid(section, table.columns)
         rule = ["---", *["---:"] * (len(head) - 1)]
-        lines = [f"| {' | '.join(map(_markdown, cells))} |" for cells in (head, *rows)]
+        lines = [f"| {' | '.join(map(markdown, cells))} |" for cells in (head, *rows)]
         lines.insert(1, f"| {' | '.join(rule)} |")
         parts += ["\n".join(lines)] if rows else []
-        parts.append("\n".join(f"- {_markdown(one)}" for one in _about(section)))
-    parts += [_markdown(sentence) for sentence in (*legend(table), *table.notes)]
+        parts.append("\n".join(f"- {markdown(one)}" for one in _about(section)))
+    parts += [markdown(sentence) for sentence in (*legend(table), *table.notes)]
     return "\n\n".join(filter(None, parts))
-
-
-def _markdown(text: str) -> str:
-    escaped = re.sub(r"([\\`*_\[\]|~$#!])", r"\\\1", text.replace("&", "&amp;").replace("<", "&lt;"))
-    return escaped.replace(">", "&gt;")
 
 
 def as_latex(table: Table) -> str:

@@ -137,7 +137,8 @@ WRITING = [
     ["benchmarks.gpu", "--out"], ["experiments", "run", "absent", "--out"],
     ["runs", "compare", "absent", "--plot"], ["runs", "report", "absent", "--out"],
     ["runs", "labels", "absent", "--out"], ["runs", "evaluate", "absent", "--worst"],
-    ["runs", "predict", "absent", "absent", "--contact-sheet"],
+    ["runs", "predict", "absent", "absent", "--contact-sheet"], ["runs", "export", "absent", "--onnx"],
+    ["runs", "export", "absent", "--torch-export"], ["runs", "export", "absent", "--hub"],
 ]  # fmt: skip
 
 

@@ -66,6 +66,7 @@ WORKS: dict[str, dict[str, str]] = {
     "runs evaluate": {"run": "a model.safetensors", "data": "release"},
     "runs predict": {"run": "a model.safetensors", "photos": "photos/cats"},
     "runs labels": {"run": "states", "out": "{new}"},
+    "runs export": {"run": "a model.safetensors", "hub": "{new}"},
     "client_app.corrected_labels": {"folder": "release", "out": "{new}"},
     "experiments run": {"grid": "a grid.toml", "out": "{new}"},
     "experiments table": {"folder": "experiment"},
