@@ -134,7 +134,7 @@ def curve_across_clients(line: Line, key: str, factor: float = 1.0) -> dict[str,
         for entry in run.rounds:
             found, worst = entry.get(f"{key}-percentiles"), entry.get(f"{key}-worst-tenth")
             if isinstance(found, list) and len(found) == len(PERCENTILES) and all(map(is_number, [*found, worst])):
-                values.setdefault(int(entry["round"]), []).append([*found, worst])
+                values.setdefault(int(entry["round"]), []).append([float(one) for one in (*found, worst)])
     if not values:
         return None
     rounds = sorted(values)
