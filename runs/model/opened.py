@@ -153,7 +153,7 @@ def _from_checkpoint(checkpoint: Checkpoint, path: Path, folder: Path | None) ->
         DamagedError: They are others; or nothing says what the classes are called.
     """
     config = RunConfig.from_flat(checkpoint.config)
-    class_names = _class_names(config, folder)
+    class_names = tuple(checkpoint.class_names) or _class_names(config, folder)
     model = build(NetworkSpec.of(config, build_method(config), len(class_names)).to_be_filled())
     own = {name: value.shape for name, value in shared_state(model).items()}
     if own != {name: value.shape for name, value in checkpoint.model.items()}:
@@ -169,7 +169,7 @@ def _from_checkpoint(checkpoint: Checkpoint, path: Path, folder: Path | None) ->
 
 
 def _class_names(config: RunConfig, folder: Path | None) -> tuple[str, ...]:
-    """Of a checkpoint's run: beside its latest model, or in its data."""
+    """Of a checkpoint that has none, as earlier versions wrote them: beside its run's latest model, or in its data."""
     if folder is not None:
         with contextlib.suppress(DamagedError):
             metadata, weights = _read(folder / LATEST)

@@ -50,7 +50,7 @@ def test_snippets_read_what_a_run_wrote(
                     server_round=server_round, arrays=arrays, test=evaluation(1.5, CONFUSION),
                     validation=evaluation(1.0, CONFUSION), train_loss=0.7, num_examples=20, seconds=10.0,
                     slowest_client_seconds=6.0, slowest_training_seconds=5.0, evaluation_seconds=2.0, images_seen=120,
-                    images_per_second=12.0, sampled_partitions=[0, 1],
+                    images_per_second=12.0, sampled_partitions=[0, 1], pick=(1, 15 / 21),
                 )
             )  # fmt: skip
         callback.on_end()

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from learning.evaluation import Evaluation, evaluate
 from runs.model.judging import Judged, judge
 from runs.model.labelled import Labelled
 from runs.model.opened import open_model
+from server_app.checkpoint_file import load_checkpoint, save_checkpoint
 from tests.fakes import rounds_of
 from tests.odd_values import is_a_sentence
 from tests.runs.folders import Said
@@ -215,6 +217,12 @@ def test_a_run_of_real_nodes_whose_server_has_no_data(
     assert len(predicted["photos"]) == 6
     assert open_model(run / "checkpoints" / "round-00002.safetensors").facts == open_model(run).facts
     (run / "model.safetensors").unlink()
+    again = runs(
+        "evaluate", run / "checkpoints" / "round-00002.safetensors", "--data", tmp_path / "north", "--json"
+    ).json
+    assert again["loss"] == found["loss"]
+    older = replace(load_checkpoint(run / "checkpoints" / "round-00002.safetensors"), class_names=())
+    save_checkpoint(run / "checkpoints" / "round-00002.safetensors", older)
     said = runs("evaluate", run / "checkpoints" / "round-00002.safetensors", "--data", tmp_path / "north")
     assert (
         "does not say what its classes are called, and there is no model.safetensors of its run that does" in said.err
