@@ -132,7 +132,8 @@ def curve_across_clients(line: Line, key: str, factor: float = 1.0) -> dict[str,
     values: dict[int, list[list[float]]] = {}
     for run in line.runs:
         for entry in run.rounds:
-            found, worst = entry.get(f"{key}-percentiles"), entry.get(f"{key}-worst-tenth")
+            found: Any = entry.get(f"{key}-percentiles")
+            worst: Any = entry.get(f"{key}-worst-tenth")
             if isinstance(found, list) and len(found) == len(PERCENTILES) and all(map(is_number, [*found, worst])):
                 values.setdefault(int(entry["round"]), []).append([float(one) for one in (*found, worst)])
     if not values:

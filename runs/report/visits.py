@@ -166,10 +166,10 @@ def _gaps(kind: Kind, visits: Visits) -> dict[int, float]:
     """
     rounds: dict[int, list[float]] = {}
     seen = [
-        (client, one["round"], float(one[kind.key]))
+        (client, int(one["round"]), value)
         for client, of in visits.items()
         for one in of
-        if is_number(one.get(kind.key))
+        if (value := _number(one, kind)) is not None
     ]
     for _, number, value in seen:
         rounds.setdefault(number, []).append(value)
@@ -180,20 +180,25 @@ def _gaps(kind: Kind, visits: Visits) -> dict[int, float]:
     return {client: sum(of) / len(of) for client, of in gaps.items()}
 
 
+def _number(line: Mapping[str, Any], kind: Kind) -> float | None:
+    value: Any = line.get(kind.key)
+    return float(value) if is_number(value) else None
+
+
 def _sign(kind: Kind) -> int:
     return 1 if kind.high_is_bad else -1
 
 
 def _scale(kind: Kind, visits: Visits) -> tuple[float, float]:
     """The least and the most over all clients, whose pictures can so be compared."""
-    values = [float(one[kind.key]) for of in visits.values() for one in of if is_number(one.get(kind.key))]
+    values = [value for of in visits.values() for one in of if (value := _number(one, kind)) is not None]
     return min(values), max(values)
 
 
 def _cell(
     kind: Kind, of_client: Sequence[Mapping[str, Any]], scale: tuple[float, float], rounds: tuple[int, int]
 ) -> Cell:
-    seen = [(one["round"], float(one[kind.key])) for one in of_client if is_number(one.get(kind.key))]
+    seen = [(int(one["round"]), value) for one in of_client if (value := _number(one, kind)) is not None]
     if not seen:
         return Cell(None, "", "", (0.0, 0.0))
     step = -(-len(seen) // MOST_POINTS)
@@ -213,9 +218,11 @@ def _along(value: float, of: tuple[float, float], start: int, end: int) -> float
 
 
 def _facts(about: Mapping[str, Any]) -> tuple[str, str, str]:
-    judged, really, wrong = (about.get(name) for name in ("noisy", "really-noisy", "wrong-labels"))
+    judged: Any = about.get("noisy")
+    really: Any = about.get("really-noisy")
+    wrong: Any = about.get("wrong-labels")
     return (
         JUDGED[judged] if type(judged) is bool else "",
         JUDGED[really] if type(really) is bool else "",
-        f"{PERCENT * wrong:.1f}" if wrong is not None and is_number(wrong) else "",
+        f"{PERCENT * wrong:.1f}" if is_number(wrong) else "",
     )
