@@ -2,11 +2,12 @@
 round sends and receives is a line of its own, after the first round and whenever it changes. Without a test set the
 table shows what there is instead, and the log says so at the start.
 
-A row has at most 68 characters, so that it fits into 80 columns behind what Flower puts before each line.
+No line has more than `WIDTH` characters, so that it fits into 80 columns behind what Flower puts before each line.
 """
 
 import math
 from logging import INFO
+from textwrap import wrap
 
 from flwr.common import log
 
@@ -18,6 +19,7 @@ from server_app.early_stop import seconds_in
 from server_app.picking import LABEL_WAVE, share
 from server_app.traffic import in_words
 
+WIDTH = 68  # characters
 TITLED = 20  # rows between two headings
 NONE = "-"  # in a round that is not evaluated
 PAGE = "docs/no-clean-data.md"
@@ -131,19 +133,23 @@ class Progress(Callback):
 def about_measure(measure: Measure, wave: bool) -> list[str]:
     """What there is instead of a test set, and by what the best model is picked if that is no accuracy; often nothing.
 
+    Lines of at most `WIDTH` characters.
+
     Args:
         measure: What accuracies are on.
         wave: Whether the best model is picked by prediction changes.
     """
-    lines = []
+    said = []
     if not measure:
-        lines.append(f"No test set, and nothing else says how good the model is: see {PAGE}.")
+        said.append("No test set, and nothing else says how good the model is.")
     elif measure is not CLEAN_TEST:
         late = ", and a round late" if measure.lag else ""
-        lines.append(f"No test set. '{HEADINGS[measure.accuracy]}' is on {measure.name}{late}: see {PAGE}.")
+        said.append(f"No test set: '{HEADINGS[measure.accuracy]}' is on {measure.name}{late}.")
     if wave:
-        lines.append(f"The best model is picked by the first minimum of prediction changes: see {PAGE}.")
-    return lines
+        said.append("The best model is picked by the first minimum of prediction changes.")
+    if said:
+        said.append(f"See {PAGE}.")
+    return [line for sentence in said for line in wrap(sentence, WIDTH)]
 
 
 def _loss(value: float) -> str:

@@ -15,7 +15,7 @@ from client_app.app import app as client_app
 from config.measure import CLEAN_TEST, measure_of
 from config.run_config import ConfigError, RunConfig
 from messages import keys
-from server_app.callbacks.progress import HEADINGS, about_measure
+from server_app.callbacks.progress import HEADINGS, WIDTH, about_measure
 from server_app.checkpoint_file import load_checkpoint
 from server_app.clean_sets import CleanSet
 from server_app.run_record import read_record
@@ -163,9 +163,11 @@ def test_the_log_says_what_the_table_shows(whole: Whole, name: str) -> None:
     run_dir, said = whole(name)
     values = RunConfig(**RUNS[name]).to_flat()
     measure, wave = measure_of(values), values["val-split"] == "label-wave"
-    told = [line for line in said if "docs/no-clean-data.md" in line]
-    assert told == about_measure(measure, wave)
-    assert len(told) == (measure is not CLEAN_TEST) + wave
+    about = about_measure(measure, wave)
+    told = [line for line in said if line in about]
+    assert told == about
+    assert " ".join(told).count(". ") == (measure is not CLEAN_TEST) + wave  # and then the page's name
+    assert all(len(line) <= WIDTH for line in told)
     at = next(number for number, line in enumerate(said) if line.lstrip().startswith("round "))
     assert all(said.index(line) < at for line in told)
     heading = HEADINGS[measure.accuracy] if measure else "changes" if wave else "accuracy"
