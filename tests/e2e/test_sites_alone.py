@@ -88,11 +88,12 @@ def _has_its_report(tmp_path: Path, number: int) -> None:
     states = [path for path in (tmp_path / f"state-{number}").iterdir() if path.is_dir()]
     assert len(states) == 2  # of both runs
     _python("-m", "runs", "labels", states[0], "--out", out, home=tmp_path / "site")
-    with (out / "labels.csv").open(encoding="utf-8", newline="") as file:
+    with (out / "labels.csv").open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
     assert 0.85 * len(CLASSES) * PHOTOS < len(rows) < len(CLASSES) * PHOTOS  # all but those that are held out
-    sheets = list(out.glob("*.png"))
-    assert len(sheets) == len(CLASSES)
+    assert len(list((out / "sheets").iterdir())) == len(CLASSES)
+    moved = [row for row in rows if row["suggested"] != "keep" and int(row["rank"]) <= len(rows) // 5]
+    assert len(moved) > 5  # photos that lie in the wrong folder
 
 
 def _arrays(path: Path) -> dict[str, bytes]:
