@@ -31,7 +31,7 @@ VAL_SPLITS = {  # server_app.early_stop
 }
 EVAL_SPLITS = {  # client_app.local_data
     "clean_val": "an equal slice of it each",
-    "own": "what each holds out of its own images, with their noisy labels",
+    "own": "what each holds out of its own images, with its own labels",
 }
 INSPECTIONS = {  # learning.inspection
     "none": "",

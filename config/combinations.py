@@ -12,6 +12,7 @@ from config.run_config import RunConfig
 from data.text import shown
 
 ALIASES = {"imagenet": "IMAGENET1K_V1"}  # of names of weights
+LEAST_FOR_LABEL_WAVE = 4  # rounds until the first model has a number
 
 
 def check_combination(config: RunConfig, method: Any, strategy: Any) -> None:
@@ -133,6 +134,11 @@ def problems_of_clients_evidence(config: RunConfig) -> Iterator[str]:
             "run config: 'eval-split' is own, but 'holdout-fraction' is 0, so clients hold nothing out; it must be"
             " above 0, such as 0.1."
         )
+    elif config.eval_split == "own" and not config.fraction_evaluate and config.val_split != "noisy":
+        yield (
+            "run config: 'eval-split' is own, but 'fraction-evaluate' is 0, so no client evaluates; it must be above 0,"
+            " or 'eval-split' clean_val."
+        )
     if config.val_split == "noisy" and not (config.eval_split == "own" and config.fraction_evaluate):
         yield (
             "run config: 'val-split' is noisy, for which clients evaluate on what they hold out: 'eval-split' must be"
@@ -142,6 +148,11 @@ def problems_of_clients_evidence(config: RunConfig) -> Iterator[str]:
         yield (
             "run config: 'val-split' is label-wave, for which clients look at all of their images in each visit;"
             " 'inspection' must be before or both."
+        )
+    if config.val_split == "label-wave" and config.num_server_rounds < LEAST_FOR_LABEL_WAVE:
+        yield (
+            f"run config: 'num-server-rounds' is {config.num_server_rounds}, but 'val-split' is label-wave, which needs"
+            f" the changes of three rounds, and the first has none; it must be at least {LEAST_FOR_LABEL_WAVE}."
         )
 
 

@@ -51,7 +51,7 @@ class Measure:
         return f"accuracy on {self.name}" if self else "no accuracy measured"
 
 
-_HELD_OUT = "clients' held-out images (noisy labels)"
+_HELD_OUT = "clients' held-out images (their own labels)"
 _OF_THOSE = ("fraction-evaluate",)
 
 CLEAN_TEST = Measure("clean test", "clean test", "test-accuracy", "test-loss", "clean_test")
@@ -63,7 +63,7 @@ CLEAN_SLICES = Measure(
     "clients' slices of clean validation", "clean slices", "eval-accuracy", "eval-loss", "clean_val", _OF_THOSE
 )
 VISITS = Measure(  # without federated evaluation: of the clients that train next, on what they got
-    "held-out images (noisy labels) of the next round's clients", "held out, next round",
+    "held-out images (their own labels) of the next round's clients", "held out, next round",
     "own-accuracy-before", "own-loss-before", decides=("fraction-train",), lag=1,
 )  # fmt: skip
 NOTHING = Measure("nothing", "nothing")

@@ -39,6 +39,8 @@ TRAIN_SECONDS = "train-seconds"  # of the training loop
 VISIT_SECONDS = "visit-seconds"  # of the whole visit, decoding included
 STATE_LOST = "state-lost"  # 1 if the state of `LAST_ROUND` was missing or damaged
 NORM_BIT = "norm-bit"  # 1 if the update was no longer than C
+# Added by the server, as the roll call has it; `NUM_EXAMPLES` may be fewer, with `weigh-by="used"`.
+IMAGES = "images"  # that the client trains on
 # With `inspection`: of the received model on all training images, and of the trained one.
 LOSS_BEFORE, LOSS_AFTER = "loss-before", "loss-after"  # mean cross-entropy with the given labels, in nats
 AGREEMENT_BEFORE, AGREEMENT_AFTER = "agreement-before", "agreement-after"  # share predicted as labelled

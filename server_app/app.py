@@ -45,6 +45,7 @@ from server_app.startup_log import (
     log_resources,
     log_run,
     roll_table,
+    warn_of_few_images,
     warn_of_initial_weights,
     warn_of_learning_rate,
     warn_of_weights,
@@ -115,6 +116,7 @@ def _run(grid: Grid, context: Context, lock: RunLock, recorder: Recorder) -> Non
     where = release.root if release else None
     log_run(config, where, len(class_names), run_dir, compute.device.type, roll_table(members, class_names))
     warn_of_weights(members)
+    warn_of_few_images(config, members)
     if not resumed:
         warn_of_learning_rate(config, method, set_by_user)
         warn_of_initial_weights(config)

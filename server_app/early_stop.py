@@ -107,8 +107,13 @@ def _target(past: Past, config: RunConfig) -> str:
 
 def _patience(past: Past, config: RunConfig) -> str:
     best = past.best(config)
-    passed = max(past.scores) - best[0] if best else 0
-    if not config.patience or not best or passed < config.patience:
+    if not config.patience or not best:
+        return ""
+    if config.val_split == LABEL_WAVE:  # rounds without a score say nothing about a minimum
+        passed = sum(number > best[0] for number in past.scores)
+    else:
+        passed = max(past.scores) - best[0]
+    if passed < config.patience:
         return ""
     rounds = f"{passed} {'round' if passed == 1 else 'rounds'}"
     if config.val_split == LABEL_WAVE:

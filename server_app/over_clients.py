@@ -22,11 +22,11 @@ SPREAD = {
     keys.OWN_ACCURACY_BEFORE: False,
     keys.OWN_ACCURACY_AFTER: False,
 }
-# What is averaged over clients, and by which count of images.
+# What is averaged over clients, and by which count of images: by that which the number is about.
 MEANS = {
     **dict.fromkeys(
         (keys.LOSS_BEFORE, keys.LOSS_AFTER, keys.AGREEMENT_BEFORE, keys.AGREEMENT_AFTER, keys.CHANGED),
-        keys.NUM_EXAMPLES,
+        keys.IMAGES,
     ),
     **dict.fromkeys(
         (keys.OWN_LOSS_BEFORE, keys.OWN_LOSS_AFTER, keys.OWN_ACCURACY_BEFORE, keys.OWN_ACCURACY_AFTER),
@@ -45,7 +45,7 @@ def means(reports: Reports) -> dict[str, float]:
     """Of each number in `MEANS`, the mean over those clients that report it, weighted by images; absent if none does.
 
     Args:
-        reports: Metrics of each usable reply to a train message.
+        reports: Metrics of each usable reply to a train message, with `IMAGES`.
     """
     reports = list(reports)
     found = {name: _mean(reports, name, by) for name, by in MEANS.items()}

@@ -18,7 +18,7 @@ LABEL_WAVE = "label-wave"
 NOISY = "noisy"
 VAL_ACCURACY = "val-accuracy"  # of metrics.jsonl
 WINDOW = 3  # rounds over which changes are averaged, since those of single rounds jump
-PATIENCE = 5  # rounds after which a minimum counts as the first one if `patience` is 0
+PATIENCE = 5  # rounds with a score after which a minimum counts as the first one if `patience` is 0
 
 
 def score_in(line: Mapping[str, Any], changes: Sequence[float], config: RunConfig) -> tuple[int, float] | None:
@@ -49,7 +49,7 @@ def smoothed(changes: Sequence[float]) -> float:
 
 
 def final_after(config: RunConfig) -> float:
-    """Rounds without a better score after which the best one stays the best, whatever follows."""
+    """How many rounds must have a score that is not better for the best one to stay the best, whatever follows."""
     return config.patience or PATIENCE if config.val_split == LABEL_WAVE else math.inf
 
 
@@ -58,13 +58,16 @@ def picked(scores: Mapping[int, float], final: float = math.inf) -> int | None:
 
     Args:
         scores: By round.
-        final: Once a score has not been beaten for so many rounds, none that follows counts.
+        final: Once so many rounds with a score have not beaten the best, none that follows counts.
     """
     best: int | None = None
+    passed = 0
     for server_round in sorted(scores):
         if best is None or scores[server_round] > scores[best]:
-            best = server_round
-        elif server_round - best >= final:
+            best, passed = server_round, 0
+            continue
+        passed += 1
+        if passed >= final:
             break
     return best
 

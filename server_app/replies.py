@@ -62,6 +62,12 @@ class Replies:
     refused: set[int] = field(default_factory=set)
     lost: set[int] = field(default_factory=set)
 
+    @property
+    def reports(self) -> dict[int, dict[str, Any]]:
+        """By partition, the metrics of each usable reply, and `IMAGES`."""
+        images = {member.partition_id: member.num_examples for member in self.members.values()}
+        return {client: {**found, keys.IMAGES: images[client]} for client, found in self.metrics.items()}
+
     def good(self, replies: Iterable[Message], asked: Iterable[int] | None = None) -> Iterator[Message]:
         """Those of the `replies` that are usable.
 

@@ -37,6 +37,10 @@ LOST_STATE = (
     "Client %d has lost its state from round %d and starts afresh, or from an older state if that one is damaged;"
     " clients that move between machines need a 'state-dir' that these share."
 )
+NOTHING_PICKED = (
+    "No round has a number by which 'val-split' %s could pick it, so there is no best.safetensors; the last model is in"
+    " model.safetensors."
+)
 
 
 @dataclass(frozen=True)
@@ -144,6 +148,8 @@ class RoundLoop:
                     previous.clear()  # it is part of reference cycles, see `take_arrays`
         if over:
             log(INFO, "%s", over)
+        if self._config.val_split != "none" and past.best(self._config) is None:
+            log(WARNING, NOTHING_PICKED, self._config.val_split)
         return over
 
     def _ends_unless_better(self, past: Past, sent: Sent, seconds: float) -> bool:
@@ -151,7 +157,7 @@ class RoundLoop:
 
         How many predictions have changed is known by now.
         """
-        line = {"round": sent.server_round, "seconds": seconds, **means(sent.tally.metrics.values())}
+        line = {"round": sent.server_round, "seconds": seconds, **means(sent.tally.reports.values())}
         if is_evaluated(sent.server_round, self._config):
             line |= {"test-accuracy": 0.0, VAL_ACCURACY: 0.0}
         return bool(why_over(past.after(line, self._config), self._config))
@@ -231,7 +237,7 @@ class RoundLoop:
             overlap_seconds=max(0.0, times.before - sent.started),
             server_training_seconds=times.ready - times.aggregated if self._training else None,
             learning_rate=rate_of(self._config, sent.server_round),
-            visits=dict(sent.tally.metrics),
+            visits=sent.tally.reports,
             bytes_of_visits=_bytes_of_visits(sent),
         )
 

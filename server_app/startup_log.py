@@ -25,6 +25,7 @@ from simulation.capacity import GIB, Share, clients_at_once, machines_of, memory
 
 ROLL_ROWS = 12  # larger federations are summarised
 IDLE = 0.2  # share of the CPUs that may be idle without a warning
+FEW = 5  # images, below which a number over them tells about single ones
 ANY = 1e9  # more CPUs than any machine has
 WHERE = "in --federation-config"
 
@@ -221,6 +222,25 @@ def warn_of_weights(members: Sequence[Member]) -> None:
             largest.partition_id,
             f"{largest.num_examples:,}",
             f"{total:,}",
+        )
+
+
+def warn_of_few_images(config: RunConfig, members: Sequence[Member]) -> None:
+    """Warn of clients whose reports are about so few images that they tell something about each of them."""
+    few = [
+        member.partition_id
+        for member in members
+        if 0 < member.held_out < FEW or (config.inspection != "none" and member.num_examples < FEW)
+    ]
+    if few:
+        log(
+            WARNING,
+            "Some numbers that %s %s%s will report are about fewer than %d images, and so tell about single ones; see"
+            " docs/clients.md.",
+            "client" if len(few) == 1 else "clients",
+            ", ".join(map(str, few[:ROLL_ROWS])),
+            f" and {len(few) - ROLL_ROWS} more" if len(few) > ROLL_ROWS else "",
+            FEW,
         )
 
 

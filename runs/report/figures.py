@@ -25,7 +25,7 @@ from runs.table import Line
 from server_app.over_clients import PERCENTILES
 
 PERCENT = 100.0
-OWN = "Accuracy on what the round's clients hold out (noisy labels)"
+OWN = "Accuracy on what the round's clients hold out (their own labels)"
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,8 @@ class RoundResult:
         state: For a checkpoint.
         traffic: Bytes of arrays in the round's messages.
         learning_rate: With which clients took the round's steps.
-        visits: By partition, what each usable reply reports, under `messages.keys`' names and those of the method.
+        visits: By partition, what each usable reply reports, under `messages.keys`' names and those of the method, and
+            ``images``, how many the client trains on.
         bytes_of_visits: By partition, bytes of arrays sent and received in training, by whomever is in `visits`.
         noisy_clients: By partition, whether the method now takes a client for noisy; None if it judges none yet.
         truly_noisy: By partition, whether it is; None where that is unknown.

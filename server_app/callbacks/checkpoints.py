@@ -16,6 +16,10 @@ from server_app.files import BEST
 from server_app.set_aside import move_aside
 
 KEPT = 2  # the newest, and one to fall back on if that is damaged
+GONE = (
+    "The model of round %d, which is the best so far, is no longer in %s; there is no best.safetensors until a later"
+    " round is better."
+)
 
 
 class Checkpoints(Callback):
@@ -58,7 +62,6 @@ class Checkpoints(Callback):
     def _check_best(self, last_round: int) -> None:
         """Leave as the best what a run that was never cut off would have after its last round."""
         path = self._folder / BEST
-        source = round_path(self._folder, self._best[0]) if self._best else None
         if path.exists() or path.is_symlink():
             try:
                 found = load_checkpoint(path).server_round
@@ -70,10 +73,16 @@ class Checkpoints(Callback):
             except DamagedError as error:
                 why = str(error)
             log(WARNING, "%s %s; it is now %s.", path, why, move_aside(path, self._folder.parent))
-        if source and source.is_file():
-            self._copy_to_best(source)
+        self._copy_to_best()
 
-    def _copy_to_best(self, source: Path) -> None:
+    def _copy_to_best(self) -> None:
+        """Copy the checkpoint of the best round, if there is one and nobody has removed its file."""
+        if self._best is None:
+            return
+        source = round_path(self._folder, self._best[0])
+        if not source.is_file():
+            log(WARNING, GONE, self._best[0], self._folder)
+            return
         with replacing(self._folder / BEST) as temporary:
             shutil.copyfile(source, temporary)
 
@@ -98,7 +107,7 @@ class Checkpoints(Callback):
                 class_names=self._class_names,
             ),
         )
-        if is_new and self._best and (source := round_path(self._folder, self._best[0])).is_file():
-            self._copy_to_best(source)
+        if is_new:
+            self._copy_to_best()
         for old in [*round_files(self._folder).values()][:-KEPT]:
             old.unlink()

@@ -12,7 +12,8 @@ from server_app.callbacks import Callback, History, RoundResult
 from server_app.round_lines import CLIENTS, keep_lines
 
 LONGEST_LIST = 100  # numbers; a method may report longer ones, which are left out
-# The first two have shorter names here; adaptive clipping adds noise to the third before anybody may see it.
+# The first is here where it differs from the images, the second has a shorter name; adaptive clipping adds noise to the
+# third before anybody may see it.
 ELSEWHERE = {keys.NUM_EXAMPLES, keys.VISIT_SECONDS, keys.NORM_BIT}
 
 
@@ -49,10 +50,12 @@ def lines_of(result: RoundResult) -> list[dict[str, Any]]:
 
 
 def _line(server_round: int, client: int, report: Mapping[str, Any], traffic: tuple[int, int]) -> dict[str, Any]:
+    images = report[keys.IMAGES]
     line = {
         "round": server_round,
         "client": client,
-        "images": report[keys.NUM_EXAMPLES],
+        "images": images,
+        **({keys.NUM_EXAMPLES: report[keys.NUM_EXAMPLES]} if report[keys.NUM_EXAMPLES] != images else {}),
         "train-loss": report[keys.TRAIN_LOSS],
         "seconds": round(report.get(keys.VISIT_SECONDS, 0.0), 3),
         "train-seconds": round(report.get(keys.TRAIN_SECONDS, 0.0), 3),

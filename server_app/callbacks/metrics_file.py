@@ -9,9 +9,12 @@ from typing import Any
 from data.confusion import MANY_CLASSES
 from learning.evaluation import Evaluation
 from server_app.callbacks import Callback, History, RoundResult
-from server_app.over_clients import summary
+from server_app.over_clients import MEANS, summary
+from server_app.picking import VAL_ACCURACY
 from server_app.round_lines import METRICS, keep_lines
 from server_app.traffic import RoundTraffic
+
+OURS = {*MEANS, VAL_ACCURACY, "val-loss"}  # whose names no method and no strategy may take
 
 
 class MetricsFile(Callback):
@@ -57,9 +60,11 @@ def as_json(result: RoundResult) -> dict[str, Any]:
         **_bytes(result.traffic),
         "sampled-partitions": result.sampled_partitions,
         "failed-partitions": sorted(result.failures),
+        **summary(result.visits.values()),
     }
-    more = {**summary(result.visits.values()), **result.on_clients, **result.of_strategy, **result.of_method}
-    values |= {key: value for key, value in more.items() if key not in values}  # "round" is how lines are found
+    more = {**result.on_clients, **result.of_strategy, **result.of_method}
+    # "round" is how lines are found, and others decide which round is picked, also by not being there.
+    values |= {key: value for key, value in more.items() if key not in values and key not in OURS}
     broken = [key for key, value in values.items() if isinstance(value, float) and not math.isfinite(value)]
     return {**values, **dict.fromkeys(broken)}
 

@@ -42,7 +42,7 @@ class NoisyClientsFile(Callback):
         if result.noisy_clients is None:
             return
         clients = [self._of(member, result) for member in self._members]
-        if clients != self._written:
+        if _judgement(clients) != _judgement(self._written or []):
             lines = ",\n".join(json.dumps(one, allow_nan=False) for one in clients)  # one per client, for people
             replace_file(self._path, f'{{"round": {result.server_round}, "clients": [\n{lines}\n]}}\n'.encode())
             self._written = clients
@@ -51,12 +51,21 @@ class NoisyClientsFile(Callback):
         client, judged = member.partition_id, result.noisy_clients or {}
         return {
             "client": client,
-            "node": name_of(member.node_id),
+            "node": name_of(member.node_id) or self._known_name(client),
             "images": member.num_examples,
             "noisy": judged.get(client),
             "really-noisy": (result.truly_noisy or {}).get(client),
             "wrong-labels": result.wrong_labels.get(client),
         }
+
+    def _known_name(self, client: int) -> str | None:
+        """The name in the file; that of a site that is away now is not known otherwise."""
+        return next((one.get("node") for one in self._written or [] if one["client"] == client), None)
+
+
+def _judgement(clients: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Without names, which come and go with the nodes."""
+    return [{key: value for key, value in one.items() if key != "node"} for one in clients]
 
 
 def read_noisy_clients(path: Path) -> dict[str, Any] | None:

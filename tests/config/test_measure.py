@@ -43,5 +43,5 @@ def test_every_kind_of_validation_is_known() -> None:
     found = {split: validation_of({"val-split": split}).name for split in VAL_SPLITS}
     assert found == {
         "clean_val": "clean validation", "clean_train": "clean train", "label-wave": "nothing", "none": "nothing",
-        "noisy": "clients' held-out images (noisy labels)",
+        "noisy": "clients' held-out images (their own labels)",
     }  # fmt: skip

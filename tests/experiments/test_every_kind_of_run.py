@@ -27,12 +27,12 @@ KINDS: dict[str, tuple[dict[str, Any], str]] = {
     "clean-val": ({"test-split": "none"}, "clean validation"),
     "noisy": (
         {"test-split": "none", "val-split": "noisy", **OWN, "method": "co-teaching"},
-        "clients' held-out images (noisy labels)",
+        "clients' held-out images (their own labels)",
     ),
     "label-wave": (
         {"test-split": "none", "val-split": "label-wave", "fraction-train": 1.0, "num-server-rounds": 5,
          "holdout-fraction": 0.25, "trainable": "head"},
-        "held-out images (noisy labels) of the next round's clients",
+        "held-out images (their own labels) of the next round's clients",
     ),
     "nothing": ({"test-split": "none", "val-split": "none"}, "nothing"),
 }  # fmt: skip

@@ -157,9 +157,9 @@ def test_a_model_that_was_not_tested_says_so_first() -> None:
     text = card(subject_of(made(lines=lines, config=config)))
     assert "**Nothing is known of its accuracy on clean images: this model was not tested.**" in text
     assert "no test images (`test-split = none`)" in text
-    assert "| clients' held-out images (noisy labels) | 50.0 % |" in text
+    assert "| clients' held-out images (their own labels) | 50.0 % |" in text
     assert (
-        "| held-out images (noisy labels) of the next round's clients | 62.5 % |" in text
+        "| held-out images (their own labels) of the next round's clients | 62.5 % |" in text
     )  # of round 3, on this model
     assert "It has not been tested" in text
     assert not {"model-index", "metrics"} & front_matter(text).keys()

@@ -26,7 +26,7 @@ from tests.runs.made import line, made
 
 DIGESTS = {"clean_val": "7a1", "train": "77a1"}
 OWN: dict[str, Value] = {"eval-split": "own", "holdout-fraction": 0.2, "fraction-evaluate": 0.5}
-HELD_OUT = "clients' held-out images (noisy labels)"
+HELD_OUT = "clients' held-out images (their own labels)"
 # By what each is measured on: the config, and the numbers of metrics.jsonl.
 KINDS: dict[str, tuple[dict[str, Value], dict[str, list[float]]]] = {
     "clean validation": ({}, {"val-accuracy": [0.5, 0.75]}),
@@ -36,7 +36,7 @@ KINDS: dict[str, tuple[dict[str, Value], dict[str, list[float]]]] = {
         {"val-split": "none", "fraction-evaluate": 1.0},
         {"eval-accuracy": [0.5, 0.75]},
     ),
-    "held-out images (noisy labels) of the next round's clients": (
+    "held-out images (their own labels) of the next round's clients": (
         {"val-split": "none", "holdout-fraction": 0.2},
         {"own-accuracy-before": [0.5, 0.75], "own-accuracy-after": [0.625, 0.8125]},
     ),
@@ -199,7 +199,7 @@ def test_charts_say_on_which_images() -> None:
     assert titles(without(HELD_OUT)) == [f"Accuracy on {HELD_OUT}"]  # once, although two keys have it
     assert titles(without(HELD_OUT, config={"val-split": "none"})) == [f"Accuracy on {HELD_OUT}"]
     assert titles(without("clients' slices of clean validation")) == ["Accuracy on clients' slices of clean validation"]
-    run = without("held-out images (noisy labels) of the next round's clients")
+    run = without("held-out images (their own labels) of the next round's clients")
     own = [chart["title"] for chart in charts(CURVES, [Line("ce", (run,), {})])]
     assert [title.rsplit(", ", 1)[1] for title in own] == ["before they train", "after they train"]
     both = [

@@ -193,3 +193,15 @@ def test_what_is_not_finite_is_null() -> None:
     assert line["test-loss"] is line["norm"] is None
     assert line["test-accuracy"] == 1.0
     json.dumps(line, allow_nan=False)
+
+
+def test_no_other_number_takes_the_name_of_one_that_picks_rounds() -> None:
+    """Neither where the clients have reported it nor where they have not."""
+    names = {"prediction-changes": 0.0, "own-accuracy-before": 0.0, "val-accuracy": 1.0, "train-loss-worst-tenth": 0.0}
+    report = {"images": 10, "num-examples": 10, "train-loss": 0.5, "prediction-changes": 0.25}
+    for where in ("of_method", "of_strategy"):
+        result = replace(_result(1), **{where: {**names, "mine": 2.0}})  # type: ignore[arg-type]
+        line = as_json(replace(result, visits={4: report}))
+        assert (line["prediction-changes"], line["train-loss-worst-tenth"], line["mine"]) == (0.25, 0.5, 2.0)
+        assert not {"own-accuracy-before", "val-accuracy"} & line.keys()
+        assert "prediction-changes" not in as_json(result)

@@ -18,7 +18,7 @@ from tests.server_app.test_callbacks import _result
 from tests.server_app.test_traffic import CNN, Failing
 
 OF_TIME = ("seconds", "train-seconds")
-VISIT = {"num-examples": 30, "train-loss": 0.5, "visit-seconds": 1.23456, "train-seconds": 1.0}
+VISIT = {"images": 30, "num-examples": 30, "train-loss": 0.5, "visit-seconds": 1.23456, "train-seconds": 1.0}
 
 
 def _run(out: Path, sample: Path, **settings: Any) -> Path:
@@ -130,7 +130,7 @@ def test_the_words_of_a_client_do_not_reach_the_file(tmp_path: Path, tiny_sample
 
 def test_names_of_a_method_never_replace_ours_and_odd_values_stay_out() -> None:
     report = {
-        **VISIT, "round": 77, "client": 78, "images": 79, "seconds": 80.0, "sent-bytes": 81, "norm-bit": 1,
+        **VISIT, "round": 77, "client": 78, "seconds": 80.0, "sent-bytes": 81, "norm-bit": 1,
         "wild\n\"name": math.inf, "list": [1.0, math.nan], "long": [0.0] * (LONGEST_LIST + 1), "text": "x",
         "texts": ["x"], "longest": [0.0] * LONGEST_LIST,
     }  # fmt: skip
@@ -141,6 +141,32 @@ def test_names_of_a_method_never_replace_ours_and_odd_values_stay_out() -> None:
         "sent-bytes": 5, "received-bytes": 6, 'wild\n"name': None, "list": [1.0, None], "longest": [0.0] * LONGEST_LIST,
     }  # fmt: skip
     assert second["client"] == 1
+
+
+def test_a_weight_that_is_not_the_number_of_images_stands_beside_it() -> None:
+    [line] = lines_of(replace(_result(1), visits={4: {**VISIT, "num-examples": 7}}))
+    assert (line["images"], line["num-examples"]) == (30, 7)
+    [usual] = lines_of(replace(_result(1), visits={4: VISIT}))
+    assert "num-examples" not in usual
+
+
+def test_means_over_images_count_also_those_that_a_method_does_not_trust(tmp_path: Path, tiny_sample: Path) -> None:
+    run_dir = _run(
+        tmp_path, tiny_sample, method="selfie", method_args="weigh-by='used' noise-rate=0.6 warm-up-rounds=0",
+        inspection="both", fraction_train=1.0, partition="quantity", partition_args="alpha=2.0 min-size=12",
+    )  # fmt: skip
+    lines, rounds = _lines(run_dir), rounds_of(run_dir)
+    trained_on: dict[int, set[int]] = {}
+    for line in lines:
+        trained_on.setdefault(line["client"], set()).add(line["images"])
+    assert all(len(images) == 1 for images in trained_on.values())
+    assert sum(max(images) for images in trained_on.values()) == 120
+    assert any(line.get("num-examples", line["images"]) < line["images"] for line in lines)
+    last = [line for line in lines if line["round"] == len(rounds)]
+    assert sum(line.get("num-examples", line["images"]) for line in last) == rounds[-1]["num-examples"] < 120
+    for name in ("loss-before", "agreement-before", "agreement-after", "prediction-changes"):
+        mean = sum(line["images"] * line[name] for line in last) / 120
+        assert rounds[-1][name] == pytest.approx(mean)
 
 
 def test_every_line_is_one_line(tmp_path: Path) -> None:

@@ -129,6 +129,28 @@ def test_a_climb_leaves_a_round_at_the_top(warm_up: int, rounds: int, refused: b
     assert _problems(lr_warm_up=warm_up, num_server_rounds=rounds) == [sentence] * refused
 
 
+def test_clients_that_are_to_evaluate_on_what_they_hold_out_are_asked() -> None:
+    own = {"eval_split": "own", "holdout_fraction": 0.1}
+    assert _problems(**own) == [
+        "run config: 'eval-split' is own, but 'fraction-evaluate' is 0, so no client evaluates; it must be above 0, or"
+        " 'eval-split' clean_val."
+    ]
+    assert _problems(**own, fraction_evaluate=0.1) == []
+    [problem] = _problems(**own, val_split="noisy")  # which says the same
+    assert "'fraction-evaluate' and 'holdout-fraction' above 0" in problem
+    [problem] = _problems(eval_split="own")
+    assert "'holdout-fraction' is 0" in problem
+
+
+def test_label_wave_has_rounds_to_pick_from() -> None:
+    wave = {"val_split": "label-wave", "inspection": "before"}
+    assert _problems(**wave, num_server_rounds=3) == [
+        "run config: 'num-server-rounds' is 3, but 'val-split' is label-wave, which needs the changes of three rounds,"
+        " and the first has none; it must be at least 4."
+    ]
+    assert _problems(**wave, num_server_rounds=4) == []
+
+
 def test_nothing_is_said_that_follows_from_a_bad_value() -> None:
     [problem] = _problems(lr_warm_up=20, num_server_rounds=0)
     assert "'num-server-rounds' is 0" in problem

@@ -121,7 +121,8 @@ def test_the_best_model_of_label_wave_is_the_one_that_a_shorter_run_ends_with(
     run_dir, _ = whole("none, label-wave")
     best = load_checkpoint(run_dir / "checkpoints" / "best.safetensors")
     assert 3 <= best.server_round < ROUNDS
-    shorter = settings(tiny_sample, **{**RUNS["none, label-wave"], "num_server_rounds": best.server_round})
+    changes = {"num_server_rounds": best.server_round, "val_split": "none"}  # of three rounds, label-wave picks none
+    shorter = settings(tiny_sample, **{**RUNS["none, label-wave"], **changes})
     run_in_process(tmp_path, **shorter)
     last = load_checkpoint(tmp_path / "run" / "checkpoints" / f"round-{best.server_round:05}.safetensors")
     assert last.model.keys() == best.model.keys()
@@ -270,3 +271,37 @@ def test_a_best_model_that_a_kill_left_behind_is_set_aside(whole: Whole, tmp_pat
     assert not best.exists() or load_checkpoint(best).server_round == picked[0]
     assert load_checkpoint(run_dir / "set-aside" / "best.safetensors.1").server_round == other
     assert json.loads((run_dir / "resumes.jsonl").read_text())["round"] == 3
+
+
+def test_a_run_that_picks_nothing_says_so_at_its_end(
+    whole: Whole, tmp_path: Path, tiny_sample: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    logging.getLogger("flwr").propagate = True
+    common = settings(tiny_sample, **RUNS["none, label-wave"], num_server_rounds=4)
+    run_dir = run_in_process(
+        tmp_path, **{**common, "clients": 4, "fraction_train": 0.25}
+    )  # nearly all visits are first
+    assert sum(keys.CHANGED in line for line in rounds_of(run_dir)) < 3, "choose another seed"
+    [line] = [line for line in caplog.messages if "No round has a number" in line]
+    assert line.startswith("No round has a number by which 'val-split' label-wave could pick it, so there is no best")
+    assert not any("No round has a number" in line for name in RUNS for line in whole(name)[1])
+
+
+def test_a_best_model_that_was_deleted_is_missed(
+    tmp_path: Path, tiny_sample: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    logging.getLogger("flwr").propagate = True
+    run_dir = run_in_process(tmp_path, **settings(tiny_sample, **RUNS["none, label-wave"]))
+    folder = run_dir / "checkpoints"
+    best = load_checkpoint(folder / "best.safetensors").server_round
+    for gone in ("best.safetensors", f"round-{best:05}.safetensors"):
+        (folder / gone).unlink(missing_ok=True)
+    assert not caplog.messages
+    common = settings(tiny_sample, **{**RUNS["none, label-wave"], "num_server_rounds": ROUNDS + 1})
+    run_in_process(tmp_path, **common, resume="auto")
+    [line] = [line for line in caplog.messages if "no longer" in line]
+    assert line.startswith(
+        f"The model of round {best}, which is the best so far, is no longer in {folder}; there is no"
+    )

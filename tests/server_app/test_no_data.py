@@ -15,6 +15,7 @@ from flwr.app import Context, Message
 
 from client_app.app import app as client_app
 from client_app.dealing import release_at
+from config.combinations import LEAST_FOR_LABEL_WAVE
 from config.run_config import ConfigError, RunConfig
 from data.layout.finding import CATEGORIES
 from data.layout.key_files import MAX_CLASSES
@@ -57,7 +58,10 @@ def nodes(sites: list[Path], out: Path) -> list[dict[str, Any]]:
 def run(out: Path, sites: list[Path], handler: Any = None, **changes: Any) -> Path:
     out.mkdir(exist_ok=True)
     common = {"model": "cnn", "image_size": 16, "learning_rate": 0.05, "num_server_rounds": 6, "fraction_train": 1.0}
-    return run_in_process(out, handler=handler, nodes=nodes(sites, out), **{**common, **NO_DATA, **changes})
+    settings = {**common, **NO_DATA, **changes}
+    if settings["num_server_rounds"] < LEAST_FOR_LABEL_WAVE:
+        settings["val_split"] = "none"
+    return run_in_process(out, handler=handler, nodes=nodes(sites, out), **settings)
 
 
 @pytest.fixture(scope="module")

@@ -79,6 +79,25 @@ def test_it_is_written_again_only_when_the_method_judges_otherwise(tmp_path: Pat
     assert json.loads(path.read_text())["round"] == 7
 
 
+def test_a_site_that_is_away_keeps_its_name_and_the_judgement_its_round(tmp_path: Path) -> None:
+    path = tmp_path / FILE
+    remember([NodeInfo(node_id=70_000 + number, name=name) for number, name in enumerate(("north", "south"))])
+    _write(path).after_round(_judged(2, {0: True}))
+    written = path.read_bytes()
+    forget()
+    remember([NodeInfo(node_id=80_000, name="north again")])
+    members = [replace(MEMBERS[0], node_id=80_000), replace(MEMBERS[1], node_id=-2), MEMBERS[2]]
+    callback = NoisyClientsFile(path, members)
+    callback.on_start(History(4))
+    callback.after_round(_judged(5, {0: True}))
+    assert path.read_bytes() == written
+    callback.after_round(_judged(6, {0: False}))
+    found = read_noisy_clients(path)
+    assert found is not None
+    assert found["round"] == 6
+    assert [one["node"] for one in found["clients"]] == ["north again", "south", None]
+
+
 @pytest.mark.parametrize(
     "damaged", [b"x", b"[]", b"{}", b'{"round": "2", "clients": []}', b'{"round": 2, "clients": [3]}']
 )

@@ -14,7 +14,7 @@ ELEVEN = [0.20, 0.40, 0.50, 0.52, 0.55, 0.60, 0.61, 0.65, 0.70, 0.72, 0.90]
 
 
 def _report(images: int, loss: float, **more: Any) -> dict[str, Any]:
-    return {"num-examples": images, "train-loss": loss, **{name.replace("_", "-"): one for name, one in more.items()}}
+    return {"images": images, "train-loss": loss, **{name.replace("_", "-"): one for name, one in more.items()}}
 
 
 def test_the_example_of_the_page() -> None:
@@ -47,6 +47,15 @@ def test_means_weight_by_the_images_that_a_number_is_about() -> None:
         _report(30, 1.0, loss_before=1.0, own_loss_before=2.0, own_examples=10),
     ]
     assert means(reports) == pytest.approx({"loss-before": 1.25, "own-loss-before": 1.25})
+
+
+def test_images_that_do_not_count_in_the_mean_of_models_count_in_what_is_said_of_all() -> None:
+    """With weigh-by='used' a client's num-examples are those of its images that it trusts."""
+    reports = [
+        _report(30, 1.0, prediction_changes=0.5, num_examples=1),
+        _report(10, 1.0, prediction_changes=0.1, num_examples=10),
+    ]
+    assert means(reports) == pytest.approx({"prediction-changes": 0.4})
 
 
 def test_clients_that_do_not_report_a_number_do_not_count_in_it() -> None:

@@ -70,6 +70,8 @@ def test_the_first_minimum_counts_and_not_a_later_one() -> None:
         ({1: 0.5, 2: 0.4, 3: 0.4, 4: 0.6}, 2, 1),
         ({1: 0.5, 2: 0.6, 3: 0.4, 4: 0.4, 5: 0.9}, 2, 2),
         ({1: 0.5, 9: 0.6}, 2, 9),  # nobody has seen the rounds between
+        ({1: 0.5, 7: 0.4, 9: 0.6}, 2, 9),  # nor here, but one
+        ({1: 0.5, 7: 0.4, 9: 0.4, 10: 0.6}, 2, 1),
         ({9: 0.6, 1: 0.5}, math.inf, 9),
     ],
 )
@@ -107,7 +109,7 @@ def test_a_pick_is_never_ahead_of_its_time_nor_taken_back(changes: list[float | 
         assert best in (number - 1, rounds[number - 2] if number > 1 else 0)
     final = patience or PATIENCE
     assert all(best is None or 0 <= best[1] <= 1 for best in bests)
-    if bests[-1] and max(past(changes, config).scores) - rounds[-1] >= final:
+    if bests[-1] and sum(number > rounds[-1] for number in past(changes, config).scores) >= final:
         assert past([*changes, 0.0, 0.0, 0.0], config).best(config) == bests[-1]
 
 
@@ -141,6 +143,24 @@ def test_a_round_without_a_value_neither_counts_nor_is_counted() -> None:
     config = RunConfig(**WAVE)
     found = past([None, 0.3, None, 0.3, None, 0.3, None], config)
     assert found.scores == {5: pytest.approx(0.7)}
+
+
+def test_patience_counts_rounds_that_have_a_number() -> None:
+    """With all clients new, rounds 5 to 7 say nothing; docs/no-clean-data.md speaks of rounds that have a number."""
+    config = RunConfig(**WAVE, test_split="none", patience=2)
+    changes = [None, 0.3, 0.3, 0.2, None, None, None, 0.5, 0.5]
+    assert not why_over(past(changes[:8], config), config)
+    best = past([*changes[:8], 0.0, 0.0], config).best(config)
+    assert best is not None
+    assert best[0] == 9
+    assert "predictions changed least in round 3, and not less in 2 rounds since" in why_over(
+        past(changes, config), config
+    )
+    # An accuracy is there in each evaluated round, and `patience` counts all rounds between these.
+    accuracies = [
+        {"round": number, "val-accuracy": score, "test-accuracy": 0.5} for number, score in ((3, 0.6), (6, 0.5))
+    ]
+    assert "for 3 rounds" in why_over(past_of(6, accuracies, RunConfig(patience=3)), RunConfig(patience=3))
 
 
 @pytest.mark.parametrize("split", ["clean_val", "noisy"])

@@ -17,6 +17,7 @@ from server_app.startup_log import (
     describe,
     gather,
     rate_lines,
+    warn_of_few_images,
     warn_of_initial_weights,
     warn_of_weights,
     warnings,
@@ -217,6 +218,31 @@ def test_a_client_that_decides_alone_is_named(
     warn_of_weights(members)
     expected = ["Client 2 reports 21 of all 41 images, and so decides most of each mean."]
     assert caplog.messages == (expected if warned else [])
+
+
+@pytest.mark.parametrize(
+    ("inspection", "images", "held_out", "named"),
+    [
+        ("none", [4, 4], [0, 0], ""),  # one that is away, or holds nothing out
+        ("before", [4, 5], [0, 0], "client 0 will"),
+        ("none", [40, 40], [5, 4], "client 1 will"),
+        ("both", [1, 9, 9], [1, 1, 9], "clients 0, 1 will"),
+        ("both", [1] * 14, [1] * 14, "clients 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 2 more will"),
+    ],
+)
+def test_clients_whose_numbers_tell_about_single_images_are_named(
+    inspection: str, images: list[int], held_out: list[int], named: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    members = [
+        Member(i, i, count, None, "cpu", held_out=own)  # type: ignore[arg-type]
+        for i, (count, own) in enumerate(zip(images, held_out, strict=True))
+    ]
+    warn_of_few_images(RunConfig(inspection=inspection), members)
+    sentence = (
+        f"Some numbers that {named} report are about fewer than 5 images, and so tell about single ones; see"
+        " docs/clients.md."
+    )
+    assert caplog.messages == ([sentence] if named else [])
 
 
 @pytest.mark.parametrize(
