@@ -14,7 +14,7 @@ from data.errors import DataError
 from data.import_folder import LEFT_OUT, Shares, import_folder
 from data.match import match_names
 from data.next_run import run_line
-from data.options import file_to_write, folder_to_write, picture_to_write
+from data.options import file_in_new_folders, file_to_write, folder_to_write, picture_to_write
 from data.pack_writer import Packing, write_pack
 from data.partition.file import deal, save_partition
 from data.partition.schemes import PARTITIONS
@@ -174,7 +174,7 @@ def check(
 @app.command(epilog="Example: python -m data pack ~/clothing1M --out ~/clothing1M.pack --image-size 256")
 def pack(
     folder: Release_,
-    out: Annotated[Path, typer.Option("--out", help="The file to write.", callback=file_to_write)],
+    out: Annotated[Path, typer.Option("--out", help="The file to write.", callback=file_in_new_folders)],
     image_size: Annotated[int, typer.Option(help="Re-encode with this shorter side; 0: keep files as they are.")] = 0,
     decoded: Annotated[bool, typer.Option("--decoded", help="Store pixels of --image-size x --image-size.")] = False,
     threads: Threads = 0,

@@ -1,5 +1,6 @@
 """Parameters of command lines that name what is written: each is checked before the command does anything."""
 
+import os
 from pathlib import Path
 
 import typer
@@ -13,13 +14,28 @@ SHEETS = (".png", ".jpg", ".jpeg")  # of `data.contact_sheet`
 
 
 def file_to_write(param: typer.CallbackParam, value: Path | None) -> Path | None:
-    """The callback of an option or argument that names a file to write."""
-    return _checked(param, value, "a file")
+    """The callback of an option or argument that names a file to write, in a folder that is there."""
+    if value is not None:
+        name, path = _checked(param, value, "a file")
+        _check_folder(path.parent, name, path)
+    return value
+
+
+def file_in_new_folders(param: typer.CallbackParam, value: Path | None) -> Path | None:
+    """The callback of an option that names a file to write, whose folder the command makes if need be."""
+    if value is not None:
+        name, path = _checked(param, value, "a file")
+        _check_folder(_nearest(path), name, path)
+    return value
 
 
 def folder_to_write(param: typer.CallbackParam, value: Path | None) -> Path | None:
-    """The callback of an option or argument that names a folder to write."""
-    return _checked(param, value, "a folder")
+    """The callback of an option or argument that names a folder to write, made with those above it if need be."""
+    if value is not None:
+        name, path = _checked(param, value, "a folder")
+        if not path.exists():
+            _check_folder(_nearest(path), name, path)
+    return value
 
 
 def picture_to_write(param: typer.CallbackParam, value: Path | None) -> Path | None:
@@ -39,8 +55,22 @@ def _ending_in(suffixes: tuple[str, ...], param: typer.CallbackParam, value: Pat
     return checked
 
 
-def _checked(param: typer.CallbackParam, value: Path | None, wanted: str) -> Path | None:
-    if value is not None:
-        name = param.opts[0] if param.param_type_name == "option" else str(param.metavar)
-        check_output(below_home(str(value)), name, wanted)
-    return value
+def _checked(param: typer.CallbackParam, value: Path, wanted: str) -> tuple[str, Path]:
+    """What the user calls it, and where it is."""
+    name = param.opts[0] if param.param_type_name == "option" else str(param.metavar)
+    path = below_home(str(value))
+    check_output(path, name, wanted)
+    return name, path
+
+
+def _nearest(path: Path) -> Path:
+    """The folder that is there and in which it will be, at some depth."""
+    return next(folder for folder in path.absolute().parents if folder.exists())
+
+
+def _check_folder(folder: Path, name: str, path: Path) -> None:
+    """Refuse a folder into which nothing can be written, while no work is lost."""
+    if not folder.is_dir():
+        raise DataError(f"{name} is {path}, but {folder} is not a folder; it must be one.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise DataError(f"{name} is {path}, but nothing can be written into {folder}; it must be another folder.")

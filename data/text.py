@@ -17,6 +17,12 @@ def shown(value: Any) -> str:
     return one_line(_SHORT.repr(value))
 
 
+def beginning(data: bytes) -> str:
+    """How a file begins, for people: the first line of a text in quotation marks, or bytes as hexadecimal numbers."""
+    line = data[:24].partition(b"\n")[0].rstrip(b"\r").decode("latin-1")
+    return shown(line) if line and line.isascii() and line.isprintable() else f"the bytes {data[:8].hex(' ')}"
+
+
 def one_line(text: Any, longest: int = LONGEST) -> str:
     """Somebody else's text, for a log: its lines joined by " | ", what cannot be printed replaced by "?", and cut.
 

@@ -17,7 +17,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from data.text import shown
+from data.text import beginning, shown
 
 # Training scripts put the state dict under one of these, beside an optimizer's, an epoch and the like.
 WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params", "module")
@@ -59,12 +59,7 @@ def _load(path: Path) -> Any:
         return _load_safetensors(path)
     if start[:1] == b"\x80":  # what torch.save wrote before version 1.6
         return _load_torch(path)
-    raise WeightsError(f"is neither a file of torch.save nor safetensors: it begins with {_beginning(start)}")
-
-
-def _beginning(start: bytes) -> str:
-    text = start[:24].decode("ascii", "replace")
-    return shown(text) if text.isprintable() else f"the bytes {start[:8].hex(' ')}"
+    raise WeightsError(f"is neither a file of torch.save nor safetensors: it begins with {beginning(start)}")
 
 
 def _check_archive(path: Path) -> None:

@@ -19,6 +19,7 @@ from runs.protocol import clients
 from runs.run import Run, time_of
 from runs.scores import last_rounds, picked_by, picked_round, scores
 from server_app.files import BEST, CHECKPOINTS
+from server_app.picking import LABEL_WAVE
 from server_app.round_lines import FAILURES, read_lines
 from server_app.stopping import resume_command
 
@@ -170,7 +171,7 @@ def _facts(run: Run, known: dict[str, Any]) -> Iterator[tuple[str, str]]:
 def _accuracies(run: Run, known: dict[str, float | None]) -> Iterator[str]:
     """In words: which number can be compared, and which cannot; and what they are on, if that is not clean test."""
     if not run.measure:
-        yield "none: the run had no test set, no validation and no evaluation by clients"
+        yield _without_any(run, picked_round(run))
         return
     if run.measure != CLEAN_TEST:
         yield f"on {run.measure.name}, as the run has no test set"
@@ -190,6 +191,14 @@ def _accuracies(run: Run, known: dict[str, float | None]) -> Iterator[str]:
     itself = run.accuracies.get(picked_round(run) or 0)
     if itself is not None and known["picked"] is None:
         yield f"{100 * itself:5.1f} %  round {known['picked-round']}, its best: picked on the same images"
+
+
+def _without_any(run: Run, picked: int | None) -> str:
+    """Of a run without accuracies; label-wave picks a round without any."""
+    if picked_by(run) != LABEL_WAVE:
+        return "none: the run had no test set, no validation and no evaluation by clients"
+    what = f"picks round {picked}" if picked else "has picked no round yet"
+    return f"none: the run had neither a test set nor evaluation by clients\n{LABEL_WAVE} {what}"
 
 
 def _times(run: Run) -> str:

@@ -130,6 +130,38 @@ def test_nothing_is_written_over_what_is_no_file(name: str, tmp_path: Path) -> N
     assert stat.S_ISSOCK((tmp_path / "socket").stat().st_mode)
 
 
+MAKES_FOLDERS = {"data pack --out"}  # for the file that it writes; whoever writes a folder does so for that
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_place_that_takes_no_file_is_refused_at_once(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the work, not when its result is to be written."""
+    (tmp_path / "folder.png").mkdir()
+    for words, command, parameter in paths(name):
+        if words in READ:
+            continue
+
+        def refusal(path: Path, command: Any = command, parameter: Any = parameter) -> str:
+            try:
+                parameter.process_value(command.context_class(command), str(path))
+            except DataError as error:
+                return str(error)
+            return ""
+
+        writes_file = "which is a folder" in refusal(tmp_path / "folder.png")
+        makes_folders = not writes_file or words in MAKES_FOLDERS
+        said = refusal(tmp_path / "nowhere" / "new.png")
+        assert said.endswith("nowhere is not a folder; it must be one.") is not makes_folders, words
+        assert bool(said) is not makes_folders, words
+        with monkeypatch.context() as patched:
+            patched.setattr("data.options.os.access", lambda *_: False)
+            assert f"nothing can be written into {tmp_path}; it must be" in refusal(tmp_path / "new.png"), words
+            if makes_folders:
+                assert f"nothing can be written into {tmp_path}; it" in refusal(tmp_path / "no" / "new.png"), words
+
+
 # One sentence, from the command itself, that names what is there; nothing is read before that.
 WRITING = [
     ["data", "sample", "--out"], ["data", "partition", "absent", "--clients", "2", "--out"],

@@ -8,6 +8,8 @@ import functools
 
 from PIL import Image
 
+from data.text import beginning
+
 try:
     import pillow_heif
 except ImportError:  # HEIC, which phones write, needs it; nothing else does
@@ -33,7 +35,6 @@ BRANDS = {  # of files in ISO's media format, whose bytes 4 to 12 are "ftyp" and
     **dict.fromkeys((b"avif", b"avis"), "AVIF"),
     **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"), "HEIF"),
 }
-SHOWN = 12  # bytes of a file that is no image, in a message
 
 
 @functools.cache
@@ -66,7 +67,7 @@ def what_it_is(data: bytes) -> str:
         return f"it is {name}, which needs {NEEDS[name]}"
     if name:
         return f"it begins like {name}, but its header is damaged or of a kind that is not read"
-    return f"it begins with {data[:SHOWN]!r}, like none of {', '.join(readable())}"
+    return f"it begins with {beginning(data)}, like none of {', '.join(readable())}"
 
 
 def _begins_like(data: bytes, name: str) -> bool:

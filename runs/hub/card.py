@@ -81,8 +81,8 @@ def _usage(subject: Subject) -> list[str]:
     facts = subject.opened.facts
     what = (
         f"It takes photos of any shape, resized to {facts.image_size} x {facts.image_size} pixels without cropping, in"
-        " RGB from 0 to 1, minus the mean and divided by the deviation of `config.json`. Turn photos upright first;"
-        " these lines do the rest."
+        " RGB from 0 to 1, minus the mean and divided by the deviation of `config.json`. These lines also turn photos"
+        " upright, as cameras mark them."
     )
     if subject.is_timms:
         what += " For a folder on the hub, say `hf-hub:USER/NAME` in place of `local-dir:.`."
@@ -157,10 +157,15 @@ def _training(subject: Subject) -> list[str]:
     if not _is_private(subject):
         rows.append(("seed", code(subject.setting("seed"))))
     rows += _made_with(subject)
-    said = [table(("", ""), rows)]
-    if run.reason:
-        said.append(f"It ended before its last round: {name(one_line(run.reason))}")
-    return [*said, *_since(run)]
+    return [table(("", ""), rows), *_ended_early(run), *_since(run)]
+
+
+def _ended_early(run: Run) -> Iterator[str]:
+    """By a rule of its config, in its words; an error's words may name files, and stay out."""
+    if run.status == "finished" and run.reason:
+        yield f"It ended before its last round: {name(one_line(run.reason))}"
+    elif run.status == "stopped" and run.done < run.asked:
+        yield "It stopped before its last round."
 
 
 def _made_with(subject: Subject) -> Iterator[tuple[str, str]]:

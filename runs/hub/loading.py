@@ -7,11 +7,11 @@ from runs.hub.subject import Subject
 TIMM = """\
 import timm
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 network = timm.create_model("local-dir:.", pretrained=True).eval()
 transform = timm.data.create_transform(**timm.data.resolve_model_data_config(network), is_training=False)
-photo = Image.open("photo.jpg").convert("RGB")
+photo = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB")
 with torch.inference_mode():
     probabilities = network(transform(photo)[None]).softmax(dim=1)[0]
 print(network.pretrained_cfg["label_names"][int(probabilities.argmax())], float(probabilities.max()))
@@ -21,7 +21,7 @@ import json
 {imports}
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from safetensors.torch import load_file
 
 with open("config.json", encoding="utf-8") as file:
@@ -49,7 +49,8 @@ for number in range(config["networks"]):
 """
 AFTER = """
 side = config["image_size"]
-photo = Image.open("photo.jpg").convert("RGB").resize((side, side), Image.Resampling.BILINEAR)
+photo = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB")
+photo = photo.resize((side, side), Image.Resampling.BILINEAR)
 pixels = torch.from_numpy(np.array(photo)).float() / 255
 inputs = ((pixels - torch.tensor(config["mean"])) / torch.tensor(config["std"])).permute(2, 0, 1)[None]
 with torch.inference_mode():

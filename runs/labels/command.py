@@ -16,14 +16,15 @@ def labels(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Folder to write, which must not exist yet or be empty; by default label-report beside the clients'"
-            " states.",
+            help="Folder to write, which must be new or empty; by default label-report beside the clients' states.",
             callback=folder_to_write,
         ),
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(help="Where the images are now: a release or a pack; by default where clients had them."),
+        typer.Option(
+            help="Where the images are now: a release, a pack or a folder per class; by default where clients had them."
+        ),
     ] = None,
     top: Annotated[int, typer.Option(help="Images on each contact sheet.", min=1, max=MOST)] = 48,
     as_json: Annotated[bool, typer.Option("--json", help="For scripts: JSON, which docs/clients.md explains.")] = False,

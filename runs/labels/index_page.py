@@ -6,7 +6,8 @@ from urllib.parse import quote
 
 from data.text import label
 from runs.labels.doubted import Doubted
-from runs.labels.sheets import Sheet
+from runs.labels.sheets import Sheet, numbered
+from runs.printing import counted
 
 PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Label report</title>
@@ -16,7 +17,7 @@ p, table {{ max-width: 48em }} td, th {{ padding: .1em 1.2em .1em 0; text-align:
 td + td, th + th {{ text-align: right }} img {{ max-width: 100%; border: 1px solid #ddd }}
 </style>
 <h1>Label report</h1>
-<p>{images:,} images of {clients:,} clients, run {run}. The model would label {differ:,} of them differently.
+<p>{images} of {clients}, run {run}. The model would label {differ:,} of them differently.
 This report was made on this machine, and nothing of it has been sent.</p>
 <p><b>How it is ranked.</b> Each time the model arrived, it looked at every training image. The <i>margin</i> is the
 score (logit) that it gave to the image's label, minus the highest score of any other class. The report sorts images by
@@ -33,15 +34,16 @@ takes for another class.</p>{notes}
 """
 
 
-def index_page(doubted: Doubted, sheets: Sequence[Sheet], notes: Sequence[str]) -> str:
+def index_page(run: str, doubted: Doubted, sheets: Sequence[Sheet], notes: Sequence[str]) -> str:
     """The page's text.
 
     Args:
+        run: Its name.
         doubted: The ranking.
         sheets: One for each class that has images.
         notes: Further sentences.
     """
-    names = {sheet.label: escape(label(doubted.class_names[sheet.label])) for sheet in sheets}
+    names = {sheet.label: escape(numbered(doubted, sheet.label)) for sheet in sheets}
     rows = (
         f'<tr><td><a href="#class-{sheet.label}">{names[sheet.label]}</a></td><td>{sheet.images:,}</td>'
         f"<td>{sheet.differ:,}</td></tr>\n"
@@ -49,16 +51,19 @@ def index_page(doubted: Doubted, sheets: Sequence[Sheet], notes: Sequence[str]) 
     )
     pictures = (
         f'<h2 id="class-{sheet.label}">{names[sheet.label]}</h2>\n'
-        f'<a href="{quote(sheet.file)}"><img src="{quote(sheet.file)}" alt="the {sheet.shown:,} most doubted images"'
-        ' loading="lazy"></a>\n'
+        f'<a href="{quote(sheet.file)}"><img src="{quote(sheet.file)}" alt="{_alt(sheet)}" loading="lazy"></a>\n'
         for sheet in sheets
     )
     return PAGE.format(
-        images=len(doubted),
-        clients=len(doubted.roots),
-        run=escape(label(doubted.folder.name)),
+        images=counted(len(doubted), "image"),
+        clients=counted(len(doubted.roots), "client"),
+        run=escape(label(run)),
         differ=int(doubted.differ.sum()),
         notes="".join(f"\n<p>{escape(note)}</p>" for note in notes),
         rows="".join(rows),
         sheets="".join(pictures),
     )
+
+
+def _alt(sheet: Sheet) -> str:
+    return "the most doubted image" if sheet.shown == 1 else f"the {sheet.shown:,} most doubted images"

@@ -3,13 +3,14 @@
 import contextlib
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 
 from data.contact_sheet import fitted
 from data.errors import DamageError, DataError
 from data.images.decode import decode
-from data.layout.key_files import find
+from data.layout.key_files import find, show
 from data.release import Release, open_release
 from data.stores.pack import PackStore
 from runs.labels.doubted import Doubted
@@ -45,6 +46,13 @@ class Photos:
     def place(self, client: int, key: bytes) -> str:
         """The image's file, or the pack that it is in; empty if the client's release is gone."""
         return str(Path(self._releases[client].store.place(key)).absolute()) if client in self._releases else ""
+
+    def name(self, client: int, key: bytes) -> str:
+        """What the owner of an image calls its file: a key spells some characters of a photo's name as a URL does."""
+        store = self._releases[client].store if client in self._releases else None
+        if store is None or isinstance(store, PackStore):  # whether it is a photo's is not known
+            return unquote(show(key)).rpartition("/")[2]
+        return Path(store.place(key)).name
 
     def pixels(self, client: int, key: bytes, side: int) -> np.ndarray | None:
         """(h, w, 3) uint8, small enough for a square of `side`; None if it cannot be read."""

@@ -44,14 +44,15 @@ def labels(named: str, out: Path | None, data: Path | None, top: int, as_json: b
     photos = Photos(doubted.roots, None if data is None else below_home(str(data)))
     target = _free(folder, doubted) if out is None else below_home(str(out))
     _check_outside(target, [*doubted.roots.values(), *([data] if data else [])])
+    run = folder.resolve().name if is_run(folder) else doubted.folder.name
     found = score(doubted, photos.true(doubted))
     with complete_or_absent(target) as written:
         write_csv(written / CSV, doubted, photos)
         sheets = write_sheets(written, doubted, photos, top)
         notes = _notes(doubted, photos, sheets, found)
-        (written / INDEX).write_text(index_page(doubted, sheets, notes), encoding="utf-8")
+        (written / INDEX).write_text(index_page(run, doubted, sheets, notes), encoding="utf-8")
     if as_json:
-        print_json(_as_json(target, doubted, sheets, found))
+        print_json(_as_json(target, run, doubted, sheets, found))
         return
     say(
         f"{counted(len(doubted), 'image')} of {counted(len(doubted.roots), 'client')}: the model would label"
@@ -83,19 +84,24 @@ def _notes(doubted: Doubted, photos: Photos, sheets: Sequence[Sheet], found: Sco
         client, why = min(photos.missing.items())
         whose = counted(len(photos.missing), "client")
         notes.append(
-            f"Images of {whose} cannot be shown, since their data is gone; of client {client}: {one_line(why)}"
+            f"Images of {whose} cannot be shown, since their data is gone; if it has moved, --data names where it is"
+            f" now. Of client {client}: {one_line(why)}"
         )
     elif unreadable := sum(sheet.unreadable for sheet in sheets):
-        notes.append(f"{unreadable:,} of {sum(sheet.shown for sheet in sheets):,} images on the sheets cannot be read.")
+        shown = sum(sheet.shown for sheet in sheets)
+        notes.append(
+            f"{unreadable:,} of {counted(shown, 'image')} on the sheets cannot be read; if they have moved, --data"
+            " names where they are now."
+        )
     if found:
         notes.append(found.sentence())
     return notes
 
 
-def _as_json(target: Path, doubted: Doubted, sheets: Sequence[Sheet], found: Score | None) -> dict[str, Any]:
+def _as_json(target: Path, run: str, doubted: Doubted, sheets: Sequence[Sheet], found: Score | None) -> dict[str, Any]:
     return {
         "folder": str(target.resolve()),
-        "run": doubted.folder.name,
+        "run": run,
         "images": len(doubted),
         "clients": len(doubted.roots),
         "labelled-differently": int(doubted.differ.sum()),

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from data.contact_sheet import SIDE, Tile, save_sheet
-from data.layout.key_files import show
 from data.progress_bar import cpus, progress_bar
 from data.text import label
 from runs.labels.doubted import Doubted
 from runs.labels.photos import Photos
-from runs.printing import in_percent
+from runs.labels.table import KEEP
+from runs.printing import counted, in_percent
 
 FOLDER = "sheets"
 DIFFERS = "#d62728"  # of the frame around an image that the model takes for another class
@@ -63,6 +63,11 @@ def write_sheets(folder: Path, doubted: Doubted, photos: Photos, top: int) -> li
     return sheets
 
 
+def numbered(doubted: Doubted, given: int) -> str:
+    """``04 Sweater``: the font of sheets lacks some scripts, such as Chinese, and the number still tells the class."""
+    return f"{given:02} {label(doubted.class_names[given])}"
+
+
 def file_of(given: int, name: str) -> str:
     """``sheets/04-Sweater.jpg``: whatever a class is called, its number tells the files apart."""
     readable = re.sub(r"\W+", "-", name).strip("-")[:LONGEST]
@@ -71,27 +76,28 @@ def file_of(given: int, name: str) -> str:
 
 def _write(folder: Path, doubted: Doubted, photos: Photos, given: int, top: int, pool: ThreadPoolExecutor) -> Sheet:
     rows = np.flatnonzero(doubted.given == given)
-    tiles = list(pool.map(lambda row: _tile(doubted, photos, row), rows[:top].tolist()))
+    tiles = list(pool.map(lambda row: tile_of(doubted, photos, row), rows[:top].tolist()))
     unreadable = sum(tile.pixels is None for tile in tiles)
-    name = doubted.class_names[given]
     title = [
-        f"{label(name)}: the {len(tiles):,} most doubted of {len(rows):,} images",
+        f"{numbered(doubted, given)}: the {len(tiles):,} most doubted of {counted(len(rows), 'image')}",
         "In a red frame: the model takes it for another class. Lower margins are more doubtful.",
     ]
     if unreadable:
-        title.append(f"{unreadable:,} images could not be read" + (": their data is gone." if photos.missing else "."))
-    file = file_of(given, name)
+        title.append(
+            f"{counted(unreadable, 'image')} could not be read" + (": their data is gone." if photos.missing else ".")
+        )
+    file = file_of(given, doubted.class_names[given])
     save_sheet(tiles, folder / file, "\n".join(title))
     return Sheet(given, file, len(rows), int(doubted.differ[rows].sum()), len(tiles), unreadable)
 
 
-def _tile(doubted: Doubted, photos: Photos, row: int) -> Tile:
+def tile_of(doubted: Doubted, photos: Photos, row: int) -> Tile:
     """How sure the model is of which class, its mean margin and its line in the table, and which image it is."""
     client, key = int(doubted.clients[row]), bytes(doubted.keys[row])
-    name = label(doubted.class_names[doubted.predicted[row]]) if doubted.differ[row] else "keep"
+    name = numbered(doubted, int(doubted.predicted[row])) if doubted.differ[row] else KEEP
     lines = (
         f"{in_percent(doubted.confidence[row])}  {name}",
         f"margin {doubted.margins[row]:.2f}, rank {row + 1:,}",
-        show(key).rpartition("/")[2],
+        photos.name(client, key),
     )
     return Tile(photos.pixels(client, key, SIDE), lines, DIFFERS if doubted.differ[row] else "")

@@ -56,10 +56,10 @@ def export(
 
 
 def _new_file(flag: str, given: Path | None, suffix: str) -> Path | None:
-    """The path of a file that is not there yet, in a folder that is.
+    """The path of a file that is not there yet.
 
     Raises:
-        DataError: It ends otherwise, it is there, or its folder is not.
+        DataError: It ends otherwise, or it is there.
     """
     if given is None:
         return None
@@ -68,8 +68,6 @@ def _new_file(flag: str, given: Path | None, suffix: str) -> Path | None:
         raise DataError(f"{flag} is {given}; it must end in {suffix}.")
     if path.exists():
         raise DataError(f"{flag} is {given}, which exists already; it must be a file that does not.")
-    if not path.parent.is_dir():
-        raise DataError(f"{flag} is {given}, but {path.parent} is not a folder; it must be one.")
     return path
 
 

@@ -197,7 +197,7 @@ def odd(root: Path) -> tuple[str, str]:
 
 def postscript(root: Path) -> tuple[str, str]:
     (root / key(root)).write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n")
-    return key(root), "it begins with b'%!PS-Adobe-3', like none of JPEG, PNG"
+    return key(root), "it begins with '%!PS-Adobe-3.0 EPSF-3.0', like none of JPEG, PNG"
 
 
 DAMAGES: list[tuple[str, Damage]] = [

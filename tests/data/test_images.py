@@ -124,7 +124,8 @@ def test_no_keys(release: Release) -> None:
         (lambda data: b"", "it is empty"),
         (lambda data: data[: len(data) // 2], "truncated"),
         (lambda data: data[:30], "cannot be read"),
-        (lambda data: b"<html>404</html>", "it begins with"),
+        (lambda data: b"<html>404</html>", "it begins with '<html>404</html>', like none of JPEG"),
+        (lambda data: b"\x00\x00\x01\xba" * 9, "it begins with the bytes 00 00 01 ba 00 00 01 ba, like none of JPEG"),
         (lambda data: b"\xff\xd8\xff" + bytes(100), "cannot be read"),
     ],
 )

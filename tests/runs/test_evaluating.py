@@ -235,9 +235,12 @@ def test_pictures_are_drawn_after_the_numbers(run: Path, tmp_path: Path, runs: R
     for name in ("c.png", "w.jpg"):
         with Image.open(tmp_path / name) as picture:
             assert min(picture.size) > 200
+
+
+def test_a_picture_that_cannot_be_written_is_noticed_before_the_work(run: Path, tmp_path: Path, runs: Runs) -> None:
     said = runs("evaluate", run, "--worst", tmp_path / "nowhere" / "w.png")
-    assert said.code == 1
-    assert "macro F1" in said.out
+    assert (said.code, said.out) == (1, "")
+    assert "--worst is" in said.err
     assert is_a_sentence(said.err.strip())
 
 

@@ -56,6 +56,8 @@ def front_matter(text: str) -> Any:
     return yaml.safe_load(text.split("---\n")[1])
 
 
+LYING = Image.Exif()
+LYING[0x0112] = 6  # the orientation tag of a camera that was held upright
 IN_EACH = """
 import json, os
 for folder in {folders}:
@@ -68,13 +70,14 @@ for folder in {folders}:
 
 
 def test_the_lines_of_the_card_load_it_where_this_app_is_not(tmp_path: Path) -> None:
-    """In one process, as each begins with seconds of importing."""
+    """In one process, as each begins with seconds of importing. They turn the photo upright, too."""
     expected = []
     for number, (name, side, networks) in enumerate(MODELS):
         subject, folder = subject_of(run_of(), name=name, side=side, networks=networks), tmp_path / f"hub {number}"
         write_folder(subject, folder)
         photo = np.random.default_rng(number).integers(0, 256, (side, side, 3), dtype=np.uint8)
-        Image.fromarray(photo).save(folder / "photo.png")
+        lying = Image.fromarray(photo).transpose(Image.Transpose.ROTATE_90)
+        lying.save(folder / "photo.png", exif=LYING)
         compute = Compute(torch.device("cpu"), torch.float32)
         with torch.inference_mode():
             inputs = to_input(torch.from_numpy(photo)[None], compute, subject.opened.facts.normalization)
@@ -216,6 +219,18 @@ def test_no_path_of_the_machine_is_in_the_card() -> None:
     assert "| images to clients | `file (path=a file)` |" in text
     assert "| initial weights | `a file` |" in text
     assert "Training began from other weights" in text
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [("finished", "It ended before its last round: no better"), ("stopped", "It stopped before its last round.")],
+)
+def test_only_a_rule_of_the_config_is_quoted(how: str, said: str) -> None:
+    """What stopped a run may name a file of the machine."""
+    reason = "no better validation" if how == "finished" else "/secret/images/1.jpg cannot be read."
+    text = card(subject_of(run_of({"num-server-rounds": 9}, record={"how": how, "reason": reason})))
+    assert said in text
+    assert "secret" not in text
 
 
 def test_with_privacy_the_seed_is_kept_back() -> None:

@@ -15,7 +15,8 @@ from data.release import open_release
 from data.sealed import write_sealed
 from runs.labels import command
 from runs.labels.doubted import read_doubted
-from runs.labels.sheets import file_of
+from runs.labels.photos import Photos
+from runs.labels.sheets import file_of, numbered, tile_of
 from runs.labels.truth import score
 from tests.fakes import run_in_process
 from tests.runs.folders import Said
@@ -131,7 +132,7 @@ def test_a_name_is_shown_as_it_is_on_the_page(tmp_path: Path, runs: Runs) -> Non
     page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
     assert "<script" not in page
     assert "&lt;script&gt;alert(1)" in page
-    assert ">{images}<" in page
+    assert ">01 {images}<" in page
 
 
 @pytest.fixture
@@ -196,15 +197,56 @@ def test_images_that_cannot_be_read_have_a_place(
         root=tiny_sample, classes=names, server_round=2,
     )  # fmt: skip
     said = runs("labels", on_sample.parent, "--out", tmp_path / "out")
-    assert "1 of 11 images on the sheets cannot be read.\n" in said.out
+    assert (
+        "1 of 11 images on the sheets cannot be read; if they have moved, --data names where they are now.\n"
+        in said.out
+    )
     assert len(rows_of(tmp_path / "out")) == 11
 
 
 def test_without_its_images_a_report_has_the_table_and_says_so(state: Path, tmp_path: Path, runs: Runs) -> None:
     said = runs("labels", state, "--out", tmp_path / "out")
-    assert "Images of 2 clients cannot be shown, since their data is gone; of client 0: /nowhere does not" in said.out
+    assert (
+        "Images of 2 clients cannot be shown, since their data is gone; if it has moved, --data names where it is now."
+        " Of client 0: /nowhere does not exist"
+    ) in said.out
     assert [row["file"] for row in rows_of(tmp_path / "out")] == [""] * 4
     assert "their data is gone" in (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A site's own photos, in a folder per class; the second class has no letter that the font of sheets knows."""
+    for name, file in (("T Shirt", "photo 5%.jpg"), ("\u886c\u886b", "1.jpg")):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        Image.new("RGB", (16, 16)).save(tmp_path / "photos" / name / file)
+    return tmp_path / "photos"
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_tiles_name_the_photo_and_the_number_of_the_class(photos: Path, is_there: bool, tmp_path: Path) -> None:
+    release = open_release(photos)
+    keys = release.index.keys.tolist()
+    assert keys[0] == b"images/T%20Shirt/photo%205%25.jpg"
+    root = photos if is_there else tmp_path / "gone"
+    write_state(tmp_path / "run", 0, keys, [0, 1], [1, 2], [1, 1], root=root, classes=release.class_names)
+    doubted = read_doubted(tmp_path / "run")
+    opened = Photos(doubted.roots)
+    tiles = [tile_of(doubted, opened, row) for row in range(2)]
+    assert [tile.lines[2] for tile in tiles] == ["photo 5%.jpg", "1.jpg"]
+    assert [tile.lines[0] for tile in tiles] == ["50.0 %  01 \u886c\u886b", "50.0 %  keep"]
+    assert [tile.pixels is not None for tile in tiles] == [is_there] * 2
+    assert numbered(doubted, 0) == "00 T Shirt"
+
+
+def test_photos_that_have_moved_are_named(photos: Path, tmp_path: Path, runs: Runs) -> None:
+    release = open_release(photos)
+    keys = release.index.keys.tolist()
+    write_state(tmp_path / "run", 0, keys, [0, 1], [1, 2], root=photos, classes=release.class_names)
+    photos.rename(tmp_path / "elsewhere")
+    assert "if it has moved, --data names where it is now." in runs("labels", tmp_path / "run").out
+    there = runs("labels", tmp_path / "run", "--json", "--data", tmp_path / "elsewhere").json["sheets"]
+    assert not any(sheet["unreadable"] for sheet in there)
 
 
 def test_data_that_has_moved_is_named(on_sample: Path, tiny_sample: Path, tmp_path: Path, runs: Runs) -> None:
@@ -245,7 +287,12 @@ def test_a_report_of_a_run_is_in_its_folder(home: Path, runs: Runs) -> None:
     run = home / "clothing1m-fl-runs" / "mine"
     write_state(run / "state" / "abc", 0, [key(1)], [0], [1])
     (run / "config.toml").touch()
-    assert runs("labels", "mine", "--json").json["folder"] == str(run / "label-report")
+    said = runs("labels", "mine", "--json").json
+    assert (said["folder"], said["run"]) == (str(run / "label-report"), "mine")
+    page = (run / "label-report" / "index.html").read_text(encoding="utf-8")
+    assert "1 image of 1 client, run mine." in page
+    assert 'alt="the most doubted image"' in page
+    assert runs("labels", run / "state", "--json").json["run"] == "abc"
 
 
 def test_nothing_is_written_into_a_dataset(on_sample: Path, tiny_sample: Path, tmp_path: Path, runs: Runs) -> None:

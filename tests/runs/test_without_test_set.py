@@ -270,6 +270,22 @@ def test_show_says_it_in_words(folders: list[Path], runs: Callable[..., Said]) -
     assert runs("show", folders[1], "--json").json["scores"]["picked-round"] == 2
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [([None, 0.5, 0.5, 0.25], "label-wave picks round 3"), ([None], "label-wave has picked no round yet")],
+)
+def test_show_names_the_round_that_label_wave_picks(
+    changes: list[float | None], said: str, tmp_path: Path, runs: Callable[..., Said]
+) -> None:
+    """Although nothing has measured its accuracy."""
+    config: dict[str, Value] = {"test-split": "none", "val-split": "label-wave", "inspection": "before"}
+    folder = write_run(tmp_path / "run", [None] * len(changes), config)
+    lines = [line(number, None, prediction_changes=one) for number, one in enumerate(changes, start=1)]
+    (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in lines), encoding="utf-8")
+    text = " ".join(runs("show", folder).out.split())
+    assert f"accuracy none: the run had neither a test set nor evaluation by clients {said}" in text
+
+
 def test_comparing_names_them_and_draws_them(folders: list[Path], tmp_path: Path, runs: Callable[..., Said]) -> None:
     said = runs("compare", *folders, "--plot", tmp_path / "curves.png")
     assert said.code == 0, said.err
