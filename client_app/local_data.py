@@ -97,29 +97,31 @@ def training_data(site: Site, config: RunConfig) -> Split:
 def held_out_data(site: Site, config: RunConfig) -> Split:
     """Those of its images that this client never trains on, with `holdout-fraction`; their labels are as noisy.
 
+    Empty if none can be read and `bad-images` is `skip`, which keeps nobody from training.
+
     Raises:
-        DataError: What `training_data` refuses.
+        DataError: It has too few images.
     """
-    return _sound(site, _parts(site, config)[1], config.image_size, config)[0]
+    return _held_out(site, config)[0]
 
 
 def evaluation_data(site: Site, config: RunConfig) -> Split:
     """The images that this client evaluates on in every round: its equal share of clean val, or what it holds out.
 
     Raises:
-        DataError: Clean val has fewer images than there are clients, or what `training_data` refuses.
+        DataError: Clean val has too few images, none can be read, or what `training_data` refuses.
     """
     if config.eval_split == "own":
-        return held_out_data(site, config)
+        own, bad = _held_out(site, config)
+        if len(own.keys):
+            return own
+        raise DataError(f"none of {len(bad)} held-out images of {_holder(site)} can be read; the first: {bad[0]}")
     return _sound(site, _slice_of_clean_val(site, config), config.image_size, config)[0]
 
 
 def bad_images(site: Site, config: RunConfig) -> list[str]:
     """A sentence for each image that is missing from those above because it cannot be read."""
-    trained_on, own = _parts(site, config)
-    bad = _sound(site, trained_on, _stored(config), config)[1]
-    if config.holdout_fraction:
-        bad += _sound(site, own, config.image_size, config)[1]
+    bad = _sound(site, _parts(site, config)[0], _stored(config), config)[1] + _held_out(site, config)[1]
     if _needs_clean_val(config):
         bad += _sound(site, _slice_of_clean_val(site, config), config.image_size, config)[1]
     return bad
@@ -142,8 +144,8 @@ def look_at_images(site: Site, config: RunConfig, trained_on: bool = True) -> No
         return
     if trained_on:
         training_pixels(site, training_data(site, config), config)
-    if config.holdout_fraction:
-        pixels(site, held_out_data(site, config), config.image_size, config)
+    if config.holdout_fraction and len((own := held_out_data(site, config)).keys):
+        pixels(site, own, config.image_size, config)
     if _needs_clean_val(config):
         pixels(site, evaluation_data(site, config), config.image_size, config)
 
@@ -209,10 +211,7 @@ def _slice_of_clean_val(site: Site, config: RunConfig) -> Split:
 
 
 def deal_digest(site: Site, config: RunConfig) -> str:
-    """16 hex digits of a hash of the training list, its labels and who gets which part; empty for a site.
-
-    The server compares it to find machines that partition different copies of a release.
-    """
+    """16 hex digits, the same wherever the same list with the same labels is dealt alike; empty for a site."""
     return digest_of(*_deal_of(site, config)) if site.partition_id >= 0 else ""
 
 
@@ -273,16 +272,19 @@ def _stored(config: RunConfig) -> int:
     return stored_size(config.augmentation, config.image_size)
 
 
-def _sound(site: Site, split: Split, size: int, config: RunConfig) -> tuple[Split, list[str]]:
-    return sound_images(release_at(site.root), split, size, cache_of(site), config, torch.get_num_threads())
+def _held_out(site: Site, config: RunConfig) -> tuple[Split, list[str]]:
+    return _sound(site, _parts(site, config)[1], config.image_size, config, one_must_remain=False)
+
+
+def _sound(site: Site, split: Split, size: int, config: RunConfig, **rules: bool) -> tuple[Split, list[str]]:
+    return sound_images(release_at(site.root), split, size, cache_of(site), config, torch.get_num_threads(), **rules)
 
 
 def _cache_of(node_config: Mapping[str, Any], config: RunConfig) -> tuple[Path, int]:
     gib = node_config.get("cache-gib", config.cache_gib)
     if isinstance(gib, bool) or not isinstance(gib, (int, float)) or not 0 <= gib < float("inf"):
         raise DataError(f"node config: 'cache-gib' is {gib!r}; it must be a number of at least 0.")
-    folder = str(node_config.get("cache-dir") or config.cache_dir)
-    return DecodedCache.place(folder), int(gib * GIB)
+    return DecodedCache.place(str(node_config.get("cache-dir") or config.cache_dir)), int(gib * GIB)
 
 
 def cache_of(site: Site) -> DecodedCache:

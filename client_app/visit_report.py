@@ -4,10 +4,12 @@ With `inspection`, how they agree with the labels of all images that it trains o
 `holdout-fraction`, how they do on those that it never trains on. Without either, nothing is computed.
 """
 
+import numpy as np
 from torch import Tensor, nn
 
 from client_app import local_data
 from config.run_config import RunConfig
+from data.images.pixels import Pixels
 from learning.evaluation import evaluate
 from learning.images import Images
 from learning.inference import Inference, evaluating
@@ -48,10 +50,14 @@ class VisitReport:
         """
         self._given, self._config, self._compute = given, config, compute
         self._network, self._earlier = network, earlier
-        self._own = local_data.held_out_data(site, config) if config.holdout_fraction else None
-        self._own_pixels = local_data.pixels(site, self._own, config.image_size, config) if self._own else None
-        self.metrics: dict[str, float] = {keys.OWN_EXAMPLES: len(self._own.labels)} if self._own else {}
+        self.metrics: dict[str, float] = {}
         self.inspected: Inspected | None = None
+        self._own: tuple[Pixels, np.ndarray] | None = None
+        if config.holdout_fraction:
+            own = local_data.held_out_data(site, config)
+            self.metrics[keys.OWN_EXAMPLES] = len(own.labels)
+            if len(own.labels):  # some can be read
+                self._own = local_data.pixels(site, own, config.image_size, config), own.labels
 
     def before_training(self, model: nn.Module, images: Images) -> None:
         """Look at the received model; `model` and `images` are those of `visit_inputs`."""
@@ -77,10 +83,8 @@ class VisitReport:
 
     def _evaluate(self, loss: str, accuracy: str) -> None:
         """On what the client holds out, if it does; under these names."""
-        if self._own is None or self._own_pixels is None:
+        if self._own is None:
             return
         with as_written(self._config), evaluating(self._network):
-            found = evaluate(
-                self._network, self._own_pixels, self._own.labels, self._compute, self._config.normalization
-            )
+            found = evaluate(self._network, *self._own, self._compute, self._config.normalization)
         self.metrics |= {loss: finite(found.loss), accuracy: found.accuracy}

@@ -1,12 +1,14 @@
 """Finds the images of each class in a folder of people's own photos, and names all that is left out."""
 
+import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from data.errors import DataError
-from data.images.formats import needed_for
+from data.images.formats import all_suffixes, needed_for
 from data.layout.key_files import problem_of_names
 from data.text import LONGEST, shown
 
@@ -15,6 +17,8 @@ SYSTEM = {"@eadir", "@recycle", "#recycle", "#snapshot", "@tmp", "__macosx", "$r
           "system volume information", "thumbs.db", "desktop.ini", "ehthumbs.db"}  # fmt: skip
 SPLITS = {"train", "training", "valid", "validation", "val", "dev", "test", "testing"}
 LEAST = 4  # images of a class: one for each list
+DEEP = 3  # levels of folders in which a photo is looked for before a folder is taken for one of photos
+MOST_SEEN = 10_000  # names that are read in search of it
 HIDDEN, MADE, LINK, OUTSIDE, BROKEN = (
     "hidden", "made by a machine, not by its user", "a link to a folder, which is not followed", "in no class folder",
     "a link that leads nowhere",
@@ -26,7 +30,7 @@ class Photos:
     """What a folder holds.
 
     Attributes:
-        classes: Class names, in their order, to sorted image files.
+        classes: Class names, in NFC and in their order, that of code points, to sorted image files.
         left_out: Every other file, or link that is not followed, and why it is left out.
     """
 
@@ -45,20 +49,64 @@ def find_photos(folder: Path, suffixes: frozenset[str], least: int = LEAST) -> P
 
     Raises:
         DataError: `folder` is none, its folders are splits of a dataset, there are fewer than two classes, or a class
-            has too few images or no plain name; or there is no image at all.
+            has too few images or no plain name; two names differ only in how Unicode spells them; or there is no
+            image at all.
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; it must hold one folder of images per class.")
     photos = Photos()
+    folders: dict[str, Path] = {}
     for path in _entries(folder):
         if why := _never_wanted(path):
             photos.left_out += _all_below(path, why)
         elif path.is_dir():
-            photos.classes[path.name] = images_below(path, suffixes, photos.left_out)
+            name = unicodedata.normalize("NFC", path.name)  # as macOS may not have written it
+            if name in folders:
+                raise DataError(
+                    f"{folder} holds two folders named {shown(name)}, whose accents are written in two ways of Unicode;"
+                    " move the photos of both into one."
+                )
+            folders[name] = path
+            photos.classes[name] = images_below(path, suffixes, photos.left_out)
         else:
             photos.left_out.append((path, OUTSIDE))
-    _check(folder, photos, suffixes, least)
+    photos.classes = dict(sorted(photos.classes.items()))
+    _check(folder, photos, folders, suffixes, least)
     return photos
+
+
+def holds_photos(folder: Path) -> bool:
+    """Whether a photo lies in a folder or not far below it, in any format, also one that this Python cannot read.
+
+    Looks at names alone, and at no more than `MOST_SEEN` of them.
+    """
+    if _never_wanted(folder):
+        return False
+    suffixes, left, level = all_suffixes(), MOST_SEEN, [str(folder)]
+    for _ in range(DEEP):
+        below = []
+        for one in level:
+            for entry in _scanned(one):
+                left -= 1
+                if left < 0:
+                    return False
+                if _never_wanted(Path(entry.name)):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    below.append(entry.path)
+                elif Path(entry.name).suffix.lower() in suffixes:
+                    return True
+        level = sorted(below)
+    return False
+
+
+def _scanned(folder: str) -> Iterator[os.DirEntry[str]]:
+    """What is in a folder; nothing if that cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            yield from entries
+    except OSError:
+        return
 
 
 def in_words(left_out: list[tuple[Path, str]], most: int = 4) -> str:
@@ -124,7 +172,7 @@ def _entries(folder: Path) -> list[Path]:
         raise DataError(f"{folder} cannot be read: {error.strerror}; it must be a readable folder.") from None
 
 
-def _check(folder: Path, photos: Photos, suffixes: frozenset[str], least: int) -> None:
+def _check(folder: Path, photos: Photos, folders: dict[str, Path], suffixes: frozenset[str], least: int) -> None:
     names = list(photos.classes)
     splits = [name for name in names if name.lower() in SPLITS]
     if splits and (len(splits) > 1 or len(names) == 1):
@@ -132,7 +180,7 @@ def _check(folder: Path, photos: Photos, suffixes: frozenset[str], least: int) -
     if len(names) < 2:
         raise DataError(
             f"{folder} holds {len(names)} folders; it must hold one folder of images per class, at least 2"
-            f"{_one_level_down(folder, names)}."
+            f"{_one_level_down(folders)}."
         )
     for name, files in photos.classes.items():
         if name != name.strip() or problem_of_names([name]):
@@ -140,7 +188,7 @@ def _check(folder: Path, photos: Photos, suffixes: frozenset[str], least: int) -
                 f"class folder {shown(name)} must have a plain name of at most {LONGEST} characters without"
                 " leading or trailing spaces."
             )
-        others = [(path, why) for path, why in photos.left_out if path.is_relative_to(folder / name)]
+        others = [(path, why) for path, why in photos.left_out if path.is_relative_to(folders[name])]
         unexpected = not files and any(why not in (HIDDEN, MADE) for _, why in others)
         if len(files) < least or unexpected:
             held = f" (left out: {in_words(others)}; images end in {', '.join(sorted(suffixes))})" if others else ""
@@ -162,7 +210,7 @@ def _about_splits(folder: Path, splits: list[str]) -> str:
     return f"{folder} holds {', '.join(splits)}, which are splits of a dataset, not classes; {advice}."
 
 
-def _one_level_down(folder: Path, names: list[str]) -> str:
+def _one_level_down(folders: dict[str, Path]) -> str:
     """Advice for a folder that holds nothing but the right one, as archives unpack."""
-    inner = next((folder / name for name in names if sum(path.is_dir() for path in _entries(folder / name)) > 1), None)
+    inner = next((one for one in folders.values() if sum(path.is_dir() for path in _entries(one)) > 1), None)
     return f", as {inner} does: import that" if inner else ""

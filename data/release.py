@@ -143,11 +143,12 @@ class Release:
         """16 hex digits that two holders of different images do not share.
 
         Keys of the released layout belong to one image in the world. Photos in folders have whatever names their
-        cameras gave them, so their sizes count as well.
+        cameras gave them, so what is in the files counts as well.
         """
-        if (sizes := getattr(self.store, "sizes", None)) is None:
+        contents = getattr(self.store, "contents", None)
+        if contents is None or not (seen := contents(split.keys)):
             return split.digest
-        return hashlib.sha256(split.digest.encode() + sizes(split.keys).astype("<i8").tobytes()).hexdigest()[:16]
+        return hashlib.sha256(split.digest.encode() + seen).hexdigest()[:16]
 
     def double_labelled(self, splits: Iterable[str] = SPLITS) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The listed images that carry both labels, 37,497 in the full release, none of them in noisy train.

@@ -14,7 +14,13 @@ LEAVES_OUT = {"refuse": False, "skip": True}
 
 
 def sound_images(
-    release: Release, split: Split, size: int, cache: DecodedCache, config: RunConfig, threads: int
+    release: Release,
+    split: Split,
+    size: int,
+    cache: DecodedCache,
+    config: RunConfig,
+    threads: int,
+    one_must_remain: bool = True,
 ) -> tuple[Split, list[str]]:
     """Leave out images that cannot be read, if the config says so.
 
@@ -25,20 +31,21 @@ def sound_images(
         cache: Keeps them, and notes which are bad.
         config: The run's.
         threads: How many decode at a time.
+        one_must_remain: Whether a list of which nothing can be read is refused.
 
     Returns:
         The images that remain, in their order, and a sentence about each of the others. With `refuse`, all of them:
         whoever loads them finds out.
 
     Raises:
-        DataError: None remains.
+        DataError: None remains, and one must.
     """
     if not LEAVES_OUT[config.bad_images]:
         return split, []
     bad = cache.bad_images(release, split.keys, size, threads)
     if not bad:
         return split, []
-    if len(bad) == len(split.keys):
+    if len(bad) == len(split.keys) and one_must_remain:
         raise DataError(f"none of {len(bad)} images of {split.name} can be read; the first: {min(bad.items())[1]}")
     return split.take(np.delete(np.arange(len(split.keys)), list(bad))), [said for _, said in sorted(bad.items())]
 

@@ -115,9 +115,9 @@ class Expected:
         if config.inspection == "both":
             schema |= {keys.LOSS_AFTER: LOSS, keys.AGREEMENT_AFTER: SHARE}
         if config.holdout_fraction:
-            own = max(1, member.held_out)
+            schema[keys.OWN_EXAMPLES] = Number(member.held_out, member.held_out, whole=True)
+        if config.holdout_fraction and member.held_out:  # 0: it can read none of them
             schema |= {
-                keys.OWN_EXAMPLES: Number(own, own, whole=True),
                 keys.OWN_LOSS_BEFORE: LOSS,
                 keys.OWN_LOSS_AFTER: LOSS,
                 keys.OWN_ACCURACY_BEFORE: SHARE,

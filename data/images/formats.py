@@ -1,19 +1,13 @@
 """The image formats that are read, whatever a file is called.
 
 Pillow knows forty more, some of which start other programs (Ghostscript, for PostScript) or have decoders that nobody
-tends: they are never tried.
+tends: they are never tried. Suffixes can be looked at without loading Pillow.
 """
 
+import contextlib
 import functools
 
-from PIL import Image
-
 from data.text import beginning
-
-try:
-    import pillow_heif
-except ImportError:  # HEIC, which phones write, needs it; nothing else does
-    pillow_heif = None
 
 # By Pillow's name, the suffixes that such files have.
 SUFFIXES = {
@@ -40,13 +34,20 @@ BRANDS = {  # of files in ISO's media format, whose bytes 4 to 12 are "ftyp" and
 @functools.cache
 def readable() -> tuple[str, ...]:
     """Those of `SUFFIXES` for which this Python has a decoder."""
-    from PIL import features
+    from PIL import Image, features
 
-    if pillow_heif is not None:
+    with contextlib.suppress(ImportError):  # HEIC, which phones write, needs it; nothing else does
+        import pillow_heif
+
         pillow_heif.register_heif_opener()
     Image.init()
     built = {"AVIF": features.check("avif") if "AVIF" in Image.OPEN else False, "WEBP": features.check("webp")}
     return tuple(name for name in SUFFIXES if name in Image.OPEN and built.get(name, True))
+
+
+def all_suffixes() -> frozenset[str]:
+    """Of image files, in lower case, whether this Python reads them or not."""
+    return frozenset(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
 
 
 def read_suffixes() -> tuple[str, ...]:
@@ -71,5 +72,7 @@ def what_it_is(data: bytes) -> str:
 
 
 def _begins_like(data: bytes, name: str) -> bool:
+    from PIL import Image
+
     accept = Image.OPEN[name][1]
     return accept is not None and accept(data[:16]) is True

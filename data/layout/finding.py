@@ -1,12 +1,13 @@
 """Finds a release on disk: which folder holds its text files, which its images, or why a folder is not a release."""
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 from data.errors import DataError
+from data.photo_folders import holds_photos
 
 SPLITS = ("noisy_train", "clean_train", "clean_val", "clean_test")
 LIST_FILES = {split: f"{split}_key_list.txt" for split in SPLITS}
@@ -22,7 +23,7 @@ IMAGE_FOLDERS = ("images", "")  # as released; DivideMix, MLNT, ELR, C2D and Gen
 LEAVES = frozenset("0123456789")  # the first folder level under images/, one tar each
 
 _SCRIPT_SPLITS = frozenset({"noisy_train", "clean_train", "clean_val", "clean_test", "train", "val", "test"})
-_IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+_BELOW_LEAF = re.compile("[0-9]{2}")  # the second folder level
 _GET_TEXT = "put the seven text files of annotations.zip in it"
 _IMPORT = "import it with `python -m data import {folder} --out DIR`"
 
@@ -112,11 +113,16 @@ def _why_no_text(root: Path, names: list[str]) -> str:
             f" {_IMPORT.format(folder=root)}."
         )
     shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    if all(_is_dir(root / name) for name in names):
+        return (
+            f"{root} holds only folders ({shown}), and no photo was found in any of them; it must hold one folder of"
+            " photos per class, or be a release (see data/README.md)."
+        )
     return f"{root} holds none of the release's text files, only {shown}; it must hold {', '.join(TEXT_FILES)}."
 
 
 def _class_folders(root: Path, names: list[str]) -> list[str]:
-    return [name for name in names if _holds_images(root / name)]
+    return [name for name in names if _is_dir(root / name) and holds_photos(root / name)]
 
 
 def _mistake(root: Path, names: list[str]) -> str:
@@ -145,7 +151,7 @@ def _mistake(root: Path, names: list[str]) -> str:
             f" and labels; get the release, or {_IMPORT.format(folder=root / largest)}."
         )
     for images in (root / folder for folder in IMAGE_FOLDERS):
-        if (leaves := _leaves(images)) and not any(_holds_images(images / leaf) for leaf in leaves):
+        if (leaves := _leaves(images)) and all(_is_released(images / leaf) for leaf in leaves):
             return f"{root} holds images but no text files; {_GET_TEXT}."
     return ""
 
@@ -185,8 +191,9 @@ def _leaves(folder: Path) -> list[str]:
     return [name for name in _names_or_none(folder) if name in LEAVES and (folder / name).is_dir()]
 
 
-def _holds_images(folder: Path) -> bool:
-    return any(Path(name).suffix.lower() in _IMAGE_SUFFIXES for name in _names_or_none(folder, limit=100))
+def _is_released(leaf: Path) -> bool:
+    """Whether one of the folders 0 to 9 holds nothing but folders of the released layout, and is no class."""
+    return all(_BELOW_LEAF.fullmatch(name) for name in _names_or_none(leaf))
 
 
 def _names(folder: Path) -> list[str]:
@@ -202,17 +209,9 @@ def _names(folder: Path) -> list[str]:
         raise DataError(f"{folder} cannot be read: {error.strerror}; it must be a readable folder.") from None
 
 
-def _names_or_none(folder: Path, limit: int | None = None) -> list[str]:
-    """Like `_names`, but empty for what is not a folder; `limit` bounds how much is read of a million files."""
-    if not _is_dir(folder):
-        return []
-    if limit is None:
-        return _names(folder)
-    try:
-        with os.scandir(folder) as entries:
-            return list(_wanted(entry.name for entry in islice(entries, limit)))
-    except OSError:
-        return []
+def _names_or_none(folder: Path) -> list[str]:
+    """Like `_names`, but empty for what is not a folder."""
+    return _names(folder) if _is_dir(folder) else []
 
 
 def _wanted(names: Iterable[str]) -> Iterable[str]:

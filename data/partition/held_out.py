@@ -13,18 +13,19 @@ def held_out_count(images: int, fraction: float) -> int:
 
 
 def held_out(keys: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """(n,) bool: which images are held out.
+    """(n,) bool: which images are held out, those whose keys have the smallest hashes.
 
     The seed and the keys alone decide, so that a site, which has no number of its own, draws as the holder of a
-    partition does, and no label has a say.
+    partition does, and no label has a say. An image more or less changes at most one other's part.
 
     Args:
-        keys: (n,) bytes, of all images that the client has, in their order; n at least `LEAST`.
+        keys: (n,) bytes, of all images that the client has; n at least `LEAST`.
         fraction: From 0 to 0.5.
         seed: The run's.
     """
     out = np.zeros(len(keys), bool)
     if count := held_out_count(len(keys), fraction):
-        seen = hashlib.sha256(f"{seed}/held out/".encode() + b"\n".join(keys.tolist())).digest()
-        out[np.random.default_rng(int.from_bytes(seen, "big")).permutation(len(keys))[:count]] = True
+        prefix = f"{seed}/held out/".encode()
+        hashes = b"".join(hashlib.sha256(prefix + key).digest()[:8] for key in keys.tolist())
+        out[np.argsort(np.frombuffer(hashes, ">u8"), kind="stable")[:count]] = True
     return out

@@ -20,6 +20,7 @@ keys           u8 (n, m)           padded with zeros
 import contextlib
 import hashlib
 import json
+import re
 import zlib
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from data.tensors import map_tensors
 FORMAT = "clothing1m-fl pack"
 VERSION = "1"
 BLANK = "0" * 64  # stands for the checksum while it is computed
+RELEASED = re.compile(rb"images/[0-9]/[0-9]{2}/[0-9]+,[0-9]+\.jpg")  # a key of one image in the world
 _ARCHIVES = (".tar", ".gz", ".tgz", ".zip", ".npz")
 
 
@@ -102,6 +104,13 @@ class PackStore:
     def mark(self, keys: np.ndarray) -> bytes:
         """The checksum of the index covers those of all images."""
         return self.index.stamp.encode()
+
+    def contents(self, keys: np.ndarray) -> bytes:
+        """Tells other people's photos of the same names apart; nothing of images that have the release's own names."""
+        if not len(keys) or RELEASED.fullmatch(keys[0]):
+            return b""
+        checksums: bytes = self._checksums[self.rows(keys)].tobytes()
+        return checksums
 
     def check_presence(self, keys: np.ndarray, name: str) -> None:
         """Nothing is missing from a pack that could be opened."""

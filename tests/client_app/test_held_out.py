@@ -1,5 +1,6 @@
 """What a client trains on and what it holds out, as the holder of a slice and at a site."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from data.errors import DataError
 from data.release import CLEAN_LABELS, LIST_FILES, Split, open_release
 from messages import keys
 from server_app.roll_call import call_roll
-from tests.fakes import InProcessGrid
+from tests.fakes import InProcessGrid, rounds_of, run_in_process
 
 NODES: list[dict[str, Any]] = [{"partition-id": client, "num-partitions": 4} for client in range(4)]
 SITE: dict[str, Any] = {}
@@ -146,6 +147,27 @@ def test_bad_images_are_left_out_of_both_parts_and_change_neither(tiny_sample: P
     bad = local_data.bad_images(site, config)
     assert [part.keys[1].decode() in said for part, said in zip((training, own), bad, strict=True)] == [True, True]
     local_data.look_at_images(site, config)
+
+
+def test_nobody_stays_away_because_what_it_holds_out_cannot_be_read(tiny_sample: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(tiny_sample, tmp_path / "release")
+    values: dict[str, Any] = {"bad_images": "skip", "model": "cnn", "cache_dir": str(tmp_path / "cache")}
+    _, own = _parts(NODES[1], _config(root, **values))
+    for key in own.keys:
+        (root / key.decode()).write_bytes(b"")
+    local_data._cache.cache_clear()
+    done = run_in_process(
+        tmp_path / "runs", nodes=NODES, data_dir=str(root), image_size=16, batch_size=8, fraction_train=1.0,
+        holdout_fraction=0.2, **values,
+    )  # fmt: skip
+    visits = [json.loads(line) for line in (done / "clients.jsonl").read_text().splitlines()]
+    assert {(one["client"], one["own-examples"], "own-accuracy-after" in one) for one in visits} == {
+        (client, 0 if client == 1 else 6, client != 1) for client in range(4)
+    }
+    assert "own-accuracy-before" in rounds_of(done)[-1]
+    config = _config(root, eval_split="own", fraction_evaluate=1.0, **values)
+    with pytest.raises(DataError, match=r"none of 6 held-out images of partition 1 can be read; the first: image"):
+        local_data.evaluation_data(Site.resolve(NODES[1], config), config)
 
 
 def test_the_roll_call_looks_at_what_is_held_out(tiny_sample: Path, tmp_path: Path) -> None:

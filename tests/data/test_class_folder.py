@@ -215,3 +215,36 @@ def test_two_sites_whose_photos_have_the_same_names_are_told_apart(photos: Path,
     other = open_release(copy)
     assert other.split("noisy_train").digest == one.split("noisy_train").digest
     assert other.identity(other.split("noisy_train")) != one.identity(one.split("noisy_train"))
+
+
+@pytest.mark.parametrize("place", [0, -1])
+def test_so_are_those_whose_sizes_are_the_same_as_well(photos: Path, tmp_path: Path, place: int) -> None:
+    copy = tmp_path / "a copy"
+    shutil.copytree(photos, copy)
+    file = bytearray((copy / "Coat" / "a.jpg").read_bytes())
+    file[place] ^= 1
+    (copy / "Coat" / "a.jpg").write_bytes(file)
+    one, other = (open_release(folder) for folder in (photos, copy))
+    assert one.identity(one.split("noisy_train")) != other.identity(other.split("noisy_train"))
+    assert len(one.store.encoded(b"images/Coat/a.jpg")) == len(file)
+    (copy / "Coat" / "a.jpg").unlink()
+    assert len(other.identity(other.split("noisy_train"))) == 16
+
+
+def test_and_those_of_packs(photos: Path, tmp_path: Path) -> None:
+    packs = []
+    for number in (0, 1):
+        Image.new("RGB", (20, 16), (9, 99, number)).save(photos / "Coat" / "a.png")
+        write_pack(open_release(photos), tmp_path / f"{number}.pack", Packing(16, decoded=True))
+        packs.append(open_release(tmp_path / f"{number}.pack"))
+    one, other = (pack.split("noisy_train") for pack in packs)
+    assert one.digest == other.digest
+    assert packs[0].identity(one) != packs[1].identity(other)
+
+
+def test_a_pack_of_the_released_images_is_known_by_their_names(tiny_sample: Path, tmp_path: Path) -> None:
+    folder = open_release(tiny_sample)
+    write_pack(folder, tmp_path / "pack", Packing(16, decoded=True))
+    pack = open_release(tmp_path / "pack")
+    one, other = (release.split("noisy_train") for release in (folder, pack))
+    assert pack.identity(other) == folder.identity(one) == one.digest

@@ -1,5 +1,6 @@
 """Which images a client holds out: complete, disjoint, of the right number, the same everywhere."""
 
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
@@ -38,10 +39,32 @@ def test_nothing_is_held_out_unless_it_is_asked_for() -> None:
     assert not held_out(KEYS[:1], 0.0, 1).any()
 
 
-def test_seeds_and_clients_draw_by_themselves() -> None:
-    draws = [held_out(KEYS, 0.5, 1), held_out(KEYS, 0.5, 2), held_out(np.roll(KEYS, 1), 0.5, 1)]
-    for one, other in ((0, 1), (0, 2), (1, 2)):
-        assert 0.4 < (draws[one] == draws[other]).mean() < 0.6
+def test_seeds_draw_by_themselves() -> None:
+    assert 0.4 < (held_out(KEYS, 0.5, 1) == held_out(KEYS, 0.5, 2)).mean() < 0.6
+
+
+@given(st.permutations(range(30)), st.integers(LEAST, 30), st.floats(0, 0.5, exclude_min=True), st.integers(0, 99))
+def test_neither_order_nor_a_photo_that_moves_draws_anew(
+    order: list[int], images: int, fraction: float, seed: int
+) -> None:
+    def drawn(keys: np.ndarray) -> set[bytes]:
+        return set(keys[held_out(keys, fraction, seed)].tolist())
+
+    before = drawn(KEYS[np.sort(order[:images])])
+    assert drawn(KEYS[order[:images]]) == before
+    renamed = KEYS[order[:images]].copy()
+    renamed[0] = b"images/elsewhere.jpg"
+    assert len(before - drawn(renamed)) <= 1
+    one_more = np.append(KEYS[order[:images]], b"images/new.jpg")
+    assert len(before - drawn(one_more)) <= 1
+    assert len(drawn(one_more) - before) <= 1
+
+
+def test_the_draw_stays_as_it_is() -> None:
+    """A resumed run must not train on what it held out."""
+    keys = KEYS[:20].tolist()
+    smallest = sorted(range(20), key=lambda row: hashlib.sha256(b"7/held out/" + keys[row]).digest())[:4]
+    assert np.flatnonzero(held_out(KEYS[:20], 0.2, 7)).tolist() == sorted(smallest)
 
 
 def test_each_image_is_as_likely_as_the_others() -> None:

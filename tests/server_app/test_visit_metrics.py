@@ -84,10 +84,12 @@ def test_impossible_values_are_refused(name: str, value: Any) -> None:
     assert problem.startswith(f"{name!r} is ")
 
 
-def test_a_client_that_never_said_how_many_it_holds_out_counts_as_one_image() -> None:
+def test_a_client_that_can_read_nothing_of_what_it_holds_out_reports_nothing_of_it() -> None:
     config = RunConfig(holdout_fraction=0.2)
     schema = Expected(config, build_method(config), 4).in_training(replace(MEMBER, held_out=0), {})[keys.METRICS]
-    assert problem_of({**USUAL, **OWN}, schema) == "'own-examples' is 6; it must be 1"
+    assert problem_of({**USUAL, keys.OWN_EXAMPLES: 0}, schema) is None
+    assert problem_of({**USUAL, keys.OWN_EXAMPLES: 6}, schema) == "'own-examples' is 6; it must be 0"
+    assert problem_of({**USUAL, **OWN, keys.OWN_EXAMPLES: 0}, schema) is not None
 
 
 def test_only_what_every_client_reports_reaches_the_strategy() -> None:
