@@ -61,8 +61,10 @@ def check(
 def _look_at_data(resolved: Any, clients: int | None, problems: list[str]) -> list[str]:
     """Add what is wrong with the data, and say what was not looked at."""
     from config.architectures import TIMM
-    from config.check_data import is_quick, problems_of_data
+    from config.check_data import is_elsewhere, is_quick, problems_of_data
 
+    if not clients and is_elsewhere(resolved):
+        return ["No fault found, for real nodes: 'data-dir' is not on this machine, but the server would not read it."]
     if not is_quick(resolved):
         return ["No fault found; 'data-dir' is too large to be read here: `python -m data check` does that."]
     if clients and resolved.num_clients not in (0, clients):

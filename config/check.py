@@ -25,6 +25,7 @@ from config.combinations import (
 from config.errors import ConfigError
 from config.hints import hint_about_key
 from config.known import LR_SCHEDULES, METHODS, OPTIMIZERS, PRIVACY, STRATEGIES, TRAINABLES
+from config.method_data import opens_data
 from config.named import kebab, parse_args, unknown
 from config.own_class import module_and_class
 from config.parameters import KnownStrategy, Parameter, fits
@@ -225,8 +226,9 @@ def _refused(key: str, value: str, args: str, error: DataError) -> str:
 
 
 def _problem_of_data_dir(config: RunConfig) -> str | None:
+    """A path that only nodes have is right if their server reads nothing; a simulation's data are opened next."""
     path = Path(config.data_dir).expanduser()
-    if config.data_dir and not os.access(path, os.F_OK):
+    if config.data_dir and opens_data(config) and not os.access(path, os.F_OK):
         return f"run config: 'data-dir' is {config.data_dir!r}, but there is no such folder or file."
     return None
 

@@ -1,9 +1,11 @@
 """What is wrong with the settings of a run for the images at hand: number of classes, images per client."""
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from config.combinations import problem_of_single_images
+from config.method_data import opens_data, problem_of_method_data
 from config.named import parse_args
 from config.run_config import RunConfig
 from data.errors import DataError
@@ -31,6 +33,7 @@ def problems_of_data(config: RunConfig, clients: int | None) -> list[str]:
         if release is None:
             return problems + _problems_of_a_sample(config, clients)
         problems += _problems_of_lists(release, config.server_lists.values())
+        problems += [problem for problem in [problem_of_method_data(config, release)] if problem]
         if clients or release.has(TRAIN_LISTS[config.train_split]):  # a server whose sites train needs no such list
             split = training_split(release, config.train_split)
             problems += _problems_of_slices(config, release, split, clients) if clients else []
@@ -52,6 +55,13 @@ def is_quick(config: RunConfig) -> bool:
         return sum(path.stat().st_size for path in lists if path.is_file()) < QUICK_BYTES
     except OSError:  # whoever opens it says why
         return False
+
+
+def is_elsewhere(config: RunConfig) -> bool:
+    """Whether `data-dir` is not on this machine, and a server on real nodes would not miss it."""
+    return (
+        bool(config.data_dir) and not opens_data(config) and not os.access(Path(config.data_dir).expanduser(), os.F_OK)
+    )
 
 
 def _release(config: RunConfig) -> Release | None:

@@ -35,6 +35,7 @@ METHODS = {
             "smoothing": Parameter(1.0, interval(0)),
             "correction": Parameter("forward", one_of("forward", "backward")),
         },
+        both_labels=("clean_train", "clean_val"),
     ),
     "xiao": KnownMethod(
         {
@@ -51,6 +52,7 @@ METHODS = {
             "trunk": Parameter("classes", one_of("classes", "both")),
         },
         features=True,
+        both_labels=("clean_train",),
     ),
     "feddecorr": KnownMethod(
         {

@@ -59,6 +59,7 @@ class KnownMethod:
     features: bool = False
     finds_noisy_clients: bool = False
     loss_may_be_negative: bool = False
+    both_labels: tuple[str, ...] = ()
     learning_rates: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 

@@ -23,7 +23,7 @@ from messages.fingerprint import code_fingerprint
 from methods import build_method
 
 # Keys that the check of the data does not look at: rows that differ in these alone are looked at once.
-NOT_OF_DATA = frozenset({"method", "method-args", "learning-rate", "strategy", "pretrained", "num-server-rounds"})
+NOT_OF_DATA = frozenset({"learning-rate", "strategy", "pretrained", "num-server-rounds"})
 
 
 @dataclass(frozen=True)

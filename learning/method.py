@@ -143,6 +143,7 @@ class Method:
         strategy: What ``strategy = "auto"`` stands for.
         finds_noisy_clients: Whether its server half tells noisy clients from clean ones, and what clients train on
             depends on it, so that their losses cannot be compared.
+        both_labels: Lists of the server's own in which its server half needs images that carry both labels.
     """
 
     networks: ClassVar[int] = 1
@@ -156,6 +157,7 @@ class Method:
     suspects: ClassVar[bool] = False
     strategy: ClassVar[str] = "fedavg"
     finds_noisy_clients: ClassVar[bool] = False
+    both_labels: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         """A method that checks more calls this first, since it is the dataclass that calls it.

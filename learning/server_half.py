@@ -88,6 +88,13 @@ class ServerHalf:
             ConfigError: Something needed is missing.
         """
 
+    def check_classes(self, classes: int) -> None:
+        """After the roll call, before round 1: refuse a number of classes that what was prepared does not suit.
+
+        Raises:
+            ConfigError: It does not.
+        """
+
     @property
     def needs_data(self) -> bool:
         """Whether it works with the server's own data."""

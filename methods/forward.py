@@ -14,19 +14,23 @@ both labels, with one added to each count, or given (see `methods.transition`). 
 released: not those of clean train, nor noise that the run adds.
 """
 
+import math
 from dataclasses import dataclass
-from typing import cast
+from pathlib import Path
+from typing import ClassVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from config.method_data import ESTIMATE, PUBLISHED
 from config.parameters import parameter
 from config.rules import TRANSITION, interval, one_of
 from config.run_config import ConfigError, RunConfig
 from data.release import Release
+from data.text import shown
 from learning.method import Batch, Method, ServerHalf, Told, Visit
-from methods.transition import estimate_transition, invert_transition
+from methods.transition import LISTS, estimate_transition, invert_transition, published_transition, read_transition
 
 TOLD = "transition"  # what the server tells each client under this name: T row by row, C * C numbers
 
@@ -45,7 +49,9 @@ class Forward(Method):
         correction: One of `CORRECTIONS`.
     """
 
-    transition: str = parameter("estimate", TRANSITION)
+    both_labels: ClassVar[tuple[str, ...]] = LISTS
+
+    transition: str = parameter(ESTIMATE, TRANSITION)
     smoothing: float = parameter(1.0, interval(0))
     correction: str = parameter("forward", one_of(*CORRECTIONS))
 
@@ -103,7 +109,12 @@ class ForwardOnServer(ServerHalf):
         self._method = method
         self._matrix: list[float] = []
 
-    def prepare(self, config: RunConfig, release: Release) -> None:
+    @property
+    def needs_data(self) -> bool:
+        """To count; a matrix that is given needs none, and is compared with the nodes' classes after the roll call."""
+        return self._method.transition == ESTIMATE
+
+    def prepare(self, config: RunConfig, release: Release | None) -> None:
         """Read or estimate T.
 
         Raises:
@@ -111,12 +122,30 @@ class ForwardOnServer(ServerHalf):
                 matrix does not describe.
         """
         source = self._method.transition
-        if source in ("estimate", "clothing1m"):
+        if source in (ESTIMATE, PUBLISHED):
             if config.train_split == "clean" and config.label_noise != "confusion":
                 self._refuse(f"'train-split' is 'clean' and 'label-noise' {config.label_noise!r}")
             if config.train_split != "clean" and config.label_noise != "none":
                 self._refuse(f"'label-noise' {config.label_noise!r} changes labels on top of them")
-        self._matrix = estimate_transition(source, self._method.smoothing, release).ravel().tolist()
+        smoothing = self._method.smoothing
+        if release is not None:
+            matrix = estimate_transition(source, smoothing, release)
+        else:
+            matrix = (
+                published_transition(smoothing) if source == PUBLISHED else read_transition(Path(source).expanduser())
+            )
+        self._matrix = matrix.ravel().tolist()
+
+    def check_classes(self, classes: int) -> None:
+        """Raises:
+        ConfigError: T is of another number of classes.
+        """
+        if len(self._matrix) != classes**2:
+            raise ConfigError(
+                f"run config: 'method-args': transition is {shown(self._method.transition)}, a matrix of"
+                f" {math.isqrt(len(self._matrix))} classes, but the nodes have {classes}; it must be the path of a"
+                " matrix of these classes."
+            )
 
     def tell(self, partition: int) -> dict[str, Told]:
         return {TOLD: self._matrix}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from config.method_data import ESTIMATE, PUBLISHED, problem_of_transition
 from config.run_config import ConfigError
 from data.noise.published import CONFUSION
 from data.release import Release
@@ -38,8 +39,12 @@ def transition_from_counts(counts: np.ndarray, smoothing: float) -> np.ndarray:
     return matrix
 
 
-def read_transition(path: Path, num_classes: int) -> np.ndarray:
+def read_transition(path: Path, num_classes: int | None = None) -> np.ndarray:
     """A matrix from a text file: C lines of C numbers, separated by blanks or commas; empty lines are skipped.
+
+    Args:
+        path: Of the file.
+        num_classes: C; None: as many as there are lines.
 
     Returns:
         (C, C) float64, rows of sum 1: they may be off by `SUM_TOLERANCE` in the file.
@@ -47,7 +52,7 @@ def read_transition(path: Path, num_classes: int) -> np.ndarray:
     Raises:
         ConfigError: No such file, or one that holds no such matrix; the line that is wrong is named.
     """
-    form = f"{num_classes} lines of {num_classes} numbers"
+    form = f"{num_classes} lines of {num_classes} numbers" if num_classes else "as many lines as each has numbers"
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
@@ -56,8 +61,10 @@ def read_transition(path: Path, num_classes: int) -> np.ndarray:
         raise ConfigError(f"{path} cannot be read: {error.strerror}; it must be a text file of {form}.") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is not text; it must be a text file of {form}.") from None
-    rows = [_row(f"{path}, line {number}", line, num_classes) for number, line in enumerate(lines, 1) if line.strip()]
-    if len(rows) != num_classes:
+    filled = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    num_classes = num_classes or len(filled)
+    rows = [_row(f"{path}, line {number}", line, num_classes) for number, line in filled]
+    if not rows or len(rows) != num_classes:
         raise ConfigError(f"{path} has {len(rows)} lines of numbers; it must have {num_classes}, one for each class.")
     matrix = np.array(rows)
     normalized: np.ndarray = matrix / matrix.sum(axis=1, keepdims=True)
@@ -108,23 +115,22 @@ def estimate_transition(transition: str, smoothing: float, release: Release) -> 
             smoothing is 0; or the file holds no such matrix.
         DataError: Lists that cannot be read.
     """
-    num_classes = len(release.class_names)
-    if transition == "estimate":
-        counts = count_pairs(release)
-        if not counts.any():
-            raise ConfigError(
-                f"run config: 'method-args' has transition='estimate', but no image of clean train or clean val in"
-                f" {release.root} carries both labels; transition must be clothing1m or the path of a matrix."
-            )
-    elif transition == "clothing1m":
-        counts = CONFUSION
-        if len(counts) != num_classes:
-            raise ConfigError(
-                f"run config: 'method-args' has transition='clothing1m', whose matrix is of {len(counts)} classes, but"
-                f" {release.root} has {num_classes}; transition must be estimate or the path of a matrix."
-            )
-    else:
-        return read_transition(Path(transition).expanduser(), num_classes)
+    if problem := problem_of_transition(transition, release):
+        raise ConfigError(problem)
+    if transition == ESTIMATE:
+        return _smoothed(count_pairs(release), smoothing)
+    if transition == PUBLISHED:
+        return published_transition(smoothing)
+    return read_transition(Path(transition).expanduser(), len(release.class_names))
+
+
+def published_transition(smoothing: float) -> np.ndarray:
+    """The matrix of the real release's counts, (14, 14) float64."""
+    return _smoothed(CONFUSION, smoothing)
+
+
+def _smoothed(counts: np.ndarray, smoothing: float) -> np.ndarray:
+    """`transition_from_counts`, with a ConfigError."""
     try:
         return transition_from_counts(counts, smoothing)
     except ValueError as error:

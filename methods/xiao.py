@@ -35,6 +35,7 @@ from flwr.common import log
 from torch import Tensor, nn
 
 from config.choices import VAL_SPLITS
+from config.method_data import problem_of_few
 from config.parameters import parameter
 from config.rules import at_least, interval, one_of, rounds_or_share
 from config.run_config import ConfigError, RunConfig
@@ -47,7 +48,6 @@ from methods.transition import count_pairs
 
 CONFUSION = "confusion"  # what the server tells each client under this name: Cm row by row, C * C numbers
 LIST = "clean_train"  # what the server trains on
-LEAST = 2  # images: BatchNorm may need that many
 CLEAN_FALL, TYPE_FALL = 2 / 3, 3 / 5  # shares of the epochs before round 1 after which the learning rate falls
 
 
@@ -83,6 +83,7 @@ class Xiao(Method):
 
     features: ClassVar[bool] = True
     heads: ClassVar[tuple[tuple[str, int], ...]] = HEADS
+    both_labels: ClassVar[tuple[str, ...]] = (LIST,)
 
     def in_first_stage(self, server_round: int, num_rounds: int) -> bool:
         return server_round <= rounds_of(self.first_stage, self.first_stage_rounds, num_rounds)
@@ -200,8 +201,5 @@ def check_enough(count: int, how_many: str) -> None:
     Raises:
         ConfigError: There are too few.
     """
-    if count < LEAST:
-        raise ConfigError(
-            f"run config: 'method' is 'xiao', which learns types of noise from images of clean train that carry a noisy"
-            f" label as well, but {how_many}; there must be at least {LEAST}."
-        )
+    if problem := problem_of_few(count, how_many):
+        raise ConfigError(problem)

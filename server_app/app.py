@@ -99,6 +99,7 @@ def _run(grid: Grid, context: Context, lock: RunLock, recorder: Recorder) -> Non
         check_data(checkpoint, roll_of(members), lists, known)
     check_number(config, len(members), "connect as many")
     class_names = known or members[0].class_names
+    half.check_classes(len(class_names))
     model, frozen = built(len(class_names))
     check_needs(config, strategy, len(members), model)
     apart = batchnorm_names(model) if config.batchnorm == "local" else frozenset()

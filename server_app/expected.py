@@ -31,10 +31,9 @@ Beside = Mapping[str, Floats]
 """The rules for the arrays of a method that travel beside the weights, by name; empty if there are none."""
 
 
-def in_roll_call(classes: int | None) -> Records:
-    """A node's answer to the roll call, if the server has so many classes; None: if it has none of its own."""
+def in_roll_call() -> Records:
+    """A node's answer to the roll call, whatever classes it has: `server_app.roll_call_answers` compares them."""
     images = Number(1, MOST_IMAGES, whole=True)
-    most, least = (MAX_CLASSES, 1) if classes is None else (classes, -1)
     return {
         keys.FACTS: {
             keys.PARTITION_ID: Number(-1, 2**31, whole=True),
@@ -43,10 +42,10 @@ def in_roll_call(classes: int | None) -> Records:
             keys.BAD_IMAGES: Number(0, MOST_IMAGES, whole=True),
             keys.EVAL_EXAMPLES: Number(0, MOST_IMAGES, whole=True),
             keys.OWN_EXAMPLES: Number(0, MOST_IMAGES, whole=True, needed=False),
-            keys.LABEL_HISTOGRAM: Numbers(Number(0, MOST_IMAGES, whole=True), most, least=least),
+            keys.LABEL_HISTOGRAM: Numbers(Number(0, MOST_IMAGES, whole=True), MAX_CLASSES, least=1),
         },
         keys.ABOUT: {
-            keys.CLASS_NAMES: Texts(most=most),
+            keys.CLASS_NAMES: Texts(most=MAX_CLASSES),
             keys.COMPUTE: Text(),
             keys.DATA: Text(),
             keys.FINGERPRINT: Text(),

@@ -67,6 +67,9 @@ class GuardedHalf(ServerHalf):
         """`release` may be None unless the half needs data."""
         self._call("prepare", self._half.prepare, config, cast(Release, release))
 
+    def check_classes(self, classes: int) -> None:
+        self._call("check_classes", self._half.check_classes, classes)
+
     def before_round(self, server_round: int, arrays: Any, ask: Ask) -> None:
         self._call("before_round", self._half.before_round, server_round, arrays, ask)
 

@@ -99,6 +99,8 @@ def _value(value: object) -> str:
         return "nan"
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{_value(key)}: {_value(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, tuple):
+        return "(" + "".join(f"{_value(one)}, " for one in value)[: None if len(value) == 1 else -2].strip() + ")"
     return _quoted(value) if isinstance(value, str) else repr(value)
 
 

@@ -12,8 +12,8 @@ from flwr.common import log
 from torch import nn
 
 from config.run_config import ConfigError, RunConfig
+from data.layout.key_files import first_difference
 from data.sealed import DamagedError
-from data.text import one_line
 from data.user_cache import below_home
 from data.whole_files import round_files, round_of, round_path
 from learning.shared_state import frozen_digest, shared_state
@@ -167,8 +167,11 @@ def check_data(
                 " or labels."
             )
     if class_names and checkpoint.class_names and class_names != checkpoint.class_names:
-        names = (one_line(", ".join(one)) for one in (checkpoint.class_names, class_names))
-        raise ConfigError(f"{resumed} the classes have changed: that run's were {next(names)}, and now {next(names)}.")
+        place, old, new = first_difference(checkpoint.class_names, class_names)
+        raise ConfigError(
+            f"{resumed} the classes have changed: that run had {len(checkpoint.class_names)}, and now there are"
+            f" {len(class_names)}; number {place} was {old or 'none'} and is now {new or 'none'}."
+        )
     if checkpoint.roll != roll:
         raise ConfigError(
             f"{resumed} the clients are not those of that run: their number or their images have changed."

@@ -1,7 +1,6 @@
 """Before round 1, every node reports who it is, what it holds and which code it runs."""
 
 import time
-from collections import Counter
 from logging import INFO, WARNING
 
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
@@ -13,7 +12,7 @@ from config.run_config import RunConfig
 from messages import keys
 from server_app.grid import OrderedGrid
 from server_app.members import Member, in_partition_order, in_their_places
-from server_app.roll_call_answers import ClassNames, Frozen, all_travel, judge
+from server_app.roll_call_answers import ClassNames, Frozen, all_travel, judge, of_one_kind, refuse_sample
 from server_app.stopping import RunStoppedError
 
 PROGRESS_SECONDS = 30.0  # between two log lines of a long roll call
@@ -102,8 +101,10 @@ def _query(
 ) -> tuple[list[Member], dict[int, int], list[str]]:
     """The nodes that can take part, by node id the number of partitions each has named, and why others cannot."""
     replies = _answers(OrderedGrid(grid, node_ids), roll_call_messages(node_ids, config), config.round_timeout or None)
+    if config.server_lists and not config.data_dir:
+        refuse_sample(config, replies)
     members, counts, left_out = judge(replies, node_ids, class_names, frozen)
-    members, others = _of_one_kind(members)
+    members, others = of_one_kind(members)
     return members, counts, left_out + others
 
 
@@ -154,25 +155,6 @@ def _wait_for_nodes(grid: Grid, min_nodes: int, seconds: float) -> list[int]:
             log(INFO, "Waiting for nodes: %d connected, %d needed.", logged, min_nodes)
         time.sleep(1)
     return node_ids
-
-
-def _of_one_kind(members: list[Member]) -> tuple[list[Member], list[str]]:
-    """The sites with folders of their own, or the holders of slices, whichever are more, and a sentence for each other.
-
-    Raises:
-        RunStoppedError: There are as many of both.
-    """
-    kinds = Counter(member.own_folder for member in members)
-    if len(kinds) < 2:
-        return members, []
-    if kinds[True] == kinds[False]:
-        raise RunStoppedError("some nodes have a 'partition-id' and some have none; all or none must have one.")
-    sites = kinds[True] > kinds[False]
-    why = "has a 'partition-id', unlike most nodes" if sites else "has no 'partition-id', unlike most nodes"
-    return (
-        [member for member in members if member.own_folder is sites],
-        [f"node {member.node_id} {why}." for member in members if member.own_folder is not sites],
-    )
 
 
 def _first(left_out: list[str], otherwise: str = "") -> str:

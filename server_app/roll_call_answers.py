@@ -9,7 +9,8 @@ import numpy as np
 from flwr.app import Message, RecordDict
 from flwr.common.constant import ErrorCode
 
-from data.layout.key_files import problem_of_names
+from config.run_config import ConfigError, RunConfig
+from data.layout.key_files import first_difference, problem_of_names
 from data.text import one_line, shown
 from messages import keys
 from messages.fingerprint import running_code
@@ -47,18 +48,11 @@ def judge(
     Raises:
         RunStoppedError: The server has no classes of its own, and two groups of nodes of one size have different ones.
     """
-    left_out: list[str] = []
-    answers: list[tuple[Member, RecordDict]] = []
-    expected = in_roll_call(None if class_names is None else len(class_names))
-    for reply in replies:
-        if reply.has_error():
-            left_out.append(_refusal(reply))
-        elif problem := problem_of_records(reply.content, expected):
-            left_out.append(f"node {reply.metadata.src_node_id}: {problem}.")
-        elif problem := _misfit(member := _member(reply), reply.content):
-            left_out.append(f"{member.name} {problem}.")
-        else:
-            answers.append((member, reply.content))
+    answers, left_out = _sound(replies)
+    if class_names is None:  # no kind of node that is left out decides what the classes are
+        kept, others = of_one_kind([member for member, _ in answers])
+        left_out += others
+        answers = [one for one in answers if one[0].own_folder is kept[0].own_folder]
     members: list[Member] = []
     counts: dict[int, int] = {}
     names = agreed(answers) if class_names is None else class_names
@@ -74,6 +68,60 @@ def judge(
     return members, counts, sorted(left_out) + [f"node {one}: no reply in time." for one in silent]
 
 
+def _sound(replies: Sequence[Message]) -> tuple[list[tuple[Member, RecordDict]], list[str]]:
+    """The answers that do not contradict themselves, by code like the server's, and a sentence about each other."""
+    answers: list[tuple[Member, RecordDict]] = []
+    left_out: list[str] = []
+    expected = in_roll_call()
+    for reply in replies:
+        if reply.has_error():
+            left_out.append(_refusal(reply))
+        elif problem := problem_of_records(reply.content, expected):
+            left_out.append(f"node {reply.metadata.src_node_id}: {problem}.")
+        elif problem := _misfit(member := _member(reply), reply.content):
+            left_out.append(f"{member.name} {problem}.")
+        else:
+            answers.append((member, reply.content))
+    return answers, left_out
+
+
+def refuse_sample(config: RunConfig, replies: Sequence[Message]) -> None:
+    """Check that a server which has drawn a sample, for lack of a `data-dir`, does not judge by it what sites learn.
+
+    Slices of a release that all share may be those of the same sample.
+
+    Raises:
+        ConfigError: Most nodes have folders of their own.
+        RunStoppedError: As many have as have not.
+    """
+    members, _ = of_one_kind([member for member, _ in _sound(replies)[0]])
+    if members and members[0].own_folder:
+        raise ConfigError(
+            "run config: 'data-dir' is empty, so that the server would evaluate on a synthetic sample, but"
+            f" {'a node has' if len(members) == 1 else f'{len(members)} nodes have'} images of their own; name the"
+            " server's release in 'data-dir', or set 'test-split' to none and 'val-split' to none, noisy or label-wave."
+        )
+
+
+def of_one_kind(members: list[Member]) -> tuple[list[Member], list[str]]:
+    """The sites with folders of their own, or the holders of slices, whichever are more, and a sentence for each other.
+
+    Raises:
+        RunStoppedError: There are as many of both.
+    """
+    kinds = Counter(member.own_folder for member in members)
+    if len(kinds) < 2:
+        return members, []
+    if kinds[True] == kinds[False]:
+        raise RunStoppedError("some nodes have a 'partition-id' and some have none; all or none must have one.")
+    sites = kinds[True] > kinds[False]
+    why = "has a 'partition-id', unlike most nodes" if sites else "has no 'partition-id', unlike most nodes"
+    return (
+        [member for member in members if member.own_folder is sites],
+        [f"node {member.node_id} {why}." for member in members if member.own_folder is not sites],
+    )
+
+
 def agreed(answers: Sequence[tuple[Member, RecordDict]]) -> tuple[str, ...]:
     """The class names that most nodes have; none if nobody has answered.
 
@@ -83,10 +131,10 @@ def agreed(answers: Sequence[tuple[Member, RecordDict]]) -> tuple[str, ...]:
     votes = Counter(_class_names(content) for _, content in answers)
     (names, most), *others = votes.most_common() or [((), 0)]
     if others and others[0][1] == most:
-        one, other = (_listed(lists) for lists in sorted((names, others[0][0])))
+        one, other = sorted((names, others[0][0]))
         raise RunStoppedError(
-            f"{most} {'node has' if most == 1 else 'nodes have'} the classes {one}, and as many have {other}; all must"
-            " have the same classes in the same order, since the server has no data that would decide."
+            f"{most} {'node' if most == 1 else 'nodes'} {_other_classes(one, other, 'as many nodes have', most)}; all"
+            " must have the same classes in the same order, since the server has no data that would decide."
         )
     return names
 
@@ -129,6 +177,8 @@ def _misfit(member: Member, content: RecordDict) -> str | None:
         )
     if problem := problem_of_names(_class_names(content)):
         return f"has class names of which number {problem.rstrip('.')}"
+    if (classes := len(_class_names(content))) != len(member.histogram):
+        return f"has {classes} classes, but counts images of {len(member.histogram)}"
     if member.partition_id >= (count := _partitions(content)):
         return f"has a 'partition-id' of {member.partition_id}, but 'num-partitions' is {count}"
     if member.histogram.sum() != member.num_examples:
@@ -139,9 +189,7 @@ def _misfit(member: Member, content: RecordDict) -> str | None:
 def _difference(content: RecordDict, class_names: tuple[str, ...], whose: str, frozen: str) -> str | None:
     """What a node does not share with the others: the classes, which are `whose`, or frozen weights."""
     if (its := _class_names(content)) != class_names:
-        return f"has the classes {_listed(its)}, but {whose} {_listed(class_names)}"
-    if (counted := len(content.metric_records[keys.FACTS][keys.LABEL_HISTOGRAM])) != len(class_names):  # type: ignore[arg-type]
-        return f"has {len(class_names)} classes, but counts images of {counted}"
+        return f"{_other_classes(its, class_names, whose)}; all must have the same classes in the same order"
     if (weights := str(content.config_records[keys.ABOUT][keys.FROZEN])) != frozen:
         theirs, ours = (one_line(one) if one else "none" for one in (weights, frozen))
         return (
@@ -159,5 +207,12 @@ def _partitions(content: RecordDict) -> int:
     return int(content.metric_records[keys.FACTS][keys.NUM_PARTITIONS])  # type: ignore[arg-type]
 
 
-def _listed(class_names: Sequence[str]) -> str:
-    return one_line(", ".join(class_names)) if class_names else "none"
+def _other_classes(its: Sequence[str], class_names: Sequence[str], whose: str, nodes: int = 1) -> str:
+    """What of `its` classes is not as in others, which are `whose`; begins with the verb, for so many nodes."""
+    verb = "names" if nodes == 1 else "name"
+    count = f"{len(its)} class" + ("es" if len(its) != 1 else "")
+    place, one, other = first_difference(its, class_names)
+    if len(its) == len(class_names):
+        return f"{verb} {count}; number {place} is {one}, and {whose} {other} there"
+    which = f"is {one}" + (f", and not {other}" if other else "") if one else f"would be {other}"
+    return f"{verb} {count}, and {whose} {len(class_names)}; number {place} {which}"

@@ -33,7 +33,8 @@ def open_data(config: RunConfig, half: ServerHalf, remote: bool) -> Release | No
             raise ConfigError(
                 f"run config: 'method' is {config.method!r}, whose server half works with images or labels of the"
                 " server's own, but there is no 'data-dir', and the server evaluates on no list of its own; name a"
-                " release in 'data-dir', or choose another method."
+                " release in 'data-dir', or choose another method"
+                f"{' or the path of a matrix as its transition' if config.method == 'forward' else ''}."
             )
     if config.data_dir:
         release = open_release(Path(config.data_dir).expanduser())

@@ -3,6 +3,8 @@
 Vectorised: no Python object per key, because the full release has two million lines.
 """
 
+import itertools
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -10,7 +12,7 @@ from typing import NoReturn
 import numpy as np
 
 from data.errors import DataError
-from data.text import LONGEST, shown
+from data.text import LONGEST, one_line, shown
 
 PREFIX = b"images/"
 MAX_KEY_BYTES = 255  # released keys have at most 37; a bound keeps a garbage line from widening the whole array
@@ -47,6 +49,24 @@ def problem_of_names(names: Sequence[str]) -> str:
             )
         seen.add(name)
     return ""
+
+
+def first_difference(names: Sequence[str], others: Sequence[str]) -> tuple[int, str, str]:
+    """Where two lists of class names differ first: the place, from 1, and both names as a sentence can show them.
+
+    Names that look alike are shown as ASCII, with escapes. A list that has no such place has an empty name there.
+    """
+    pairs = enumerate(itertools.zip_longest(names, others), 1)
+    place, pair = next(((place, pair) for place, pair in pairs if pair[0] != pair[1]), (0, (None, None)))
+    write = ascii if None not in pair and _look_alike(*map(str, pair)) else repr
+    one, other = ("" if name is None else one_line(write(name)) for name in pair)
+    return place, one, other
+
+
+def _look_alike(one: str, other: str) -> bool:
+    """Whether a reader may take one for the other: the same letters composed otherwise, or of another alphabet."""
+    one, other = (unicodedata.normalize("NFKC", " ".join(text.split())) for text in (one, other))
+    return one == other or (len(one) == len(other) and one.isascii() != other.isascii())
 
 
 def read_keys(path: Path) -> np.ndarray:

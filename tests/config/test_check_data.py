@@ -2,9 +2,13 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
+from config.__main__ import check
+from config.check import examine
 from config.check_data import problems_of_data
 from config.run_config import RunConfig
 from data.layout.finding import LIST_FILES
@@ -50,3 +54,46 @@ def test_what_is_missing_matters_only_where_it_is_needed(
     problems = problems_of_data(config, clients)
     assert len(problems) == len(told), problems
     assert all(words in problem for words, problem in zip(told, problems, strict=True)), problems
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"method": "xiao"}, "0; there must be at least 2"),
+        ({"method": "forward"}, "carries both labels; transition must be clothing1m or the path of a matrix"),
+        ({"method": "forward", "method_args": "transition='clothing1m'"}, None),
+        ({"method": "forward", "method_args": "transition='/t.txt'"}, None),
+        ({"method": "ce"}, None),
+    ],
+)
+def test_a_method_that_needs_clean_lists_says_so(
+    tiny_sample: Path, tmp_path: Path, values: dict[str, str], told: str | None
+) -> None:
+    root = tmp_path / "release"
+    shutil.copytree(tiny_sample, root)
+    for split in ("clean_train", "clean_val", "clean_test"):
+        (root / LIST_FILES[split]).unlink()
+    config = RunConfig(data_dir=str(root), batch_size=8, test_split="none", val_split="none", **values)  # type: ignore[arg-type]
+    for clients in (None, 4):
+        problems = problems_of_data(config, clients)
+        assert len(problems) == (told is not None), problems
+        assert told is None or told in problems[0]
+
+
+def test_a_folder_that_only_nodes_have_is_no_fault_of_a_server_without_data(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = str(tmp_path / "gone")
+    values: dict[str, Any] = {"data-dir": gone, "test-split": "none", "val-split": "none"}
+    assert examine(values)[1] == []
+    assert len(examine({**values, "method": "xiao"})[1]) == 1
+    assert len(examine({**values, "method": "forward"})[1]) == 1
+    assert examine({**values, "method": "forward", "method-args": "transition='clothing1m'"})[1] == []
+    assert len(examine({"data-dir": gone})[1]) == 1
+    config = RunConfig(data_dir=gone, test_split="none", val_split="none")
+    assert gone in problems_of_data(config, 4)[0]  # in a simulation
+    pairs = f"data-dir='{gone}' test-split='none' val-split='none'"
+    check([pairs])
+    assert "No fault found, for real nodes: 'data-dir' is not on this machine" in capsys.readouterr().out
+    with pytest.raises(typer.Exit):
+        check([pairs], clients=4)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from data.errors import DataError
 from data.layout import key_files
-from data.layout.key_files import read_text
+from data.layout.key_files import first_difference, read_text
 from data.release import open_release
 
 Write = Callable[..., Path]
@@ -78,3 +78,21 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(DataError, match=r"pipe is no regular file; it must be a readable text file\."):
         read_text(tmp_path / "pipe")
+
+
+@pytest.mark.parametrize(
+    ("names", "others", "told"),
+    [
+        (("a", "b", "c"), ("a", "b", "d"), (3, "'c'", "'d'")),
+        (("a", "b"), ("a",), (2, "'b'", "")),
+        (("a",), ("a", "b"), (2, "", "'b'")),
+        (("a",), ("a",), (0, "", "")),
+        (("Caf\u00e9",), ("Cafe\u0301",), (1, r"'Caf\xe9'", r"'Cafe\u0301'")),  # composed and not
+        (("\u0421oat",), ("Coat",), (1, r"'\u0421oat'", "'Coat'")),  # a Cyrillic letter
+        (("\u5927\u8863",), ("\u8863",), (1, "'\u5927\u8863'", "'\u8863'")),  # as they are
+    ],
+)
+def test_the_first_difference_of_two_lists_of_classes(
+    names: tuple[str, ...], others: tuple[str, ...], told: tuple[int, str, str]
+) -> None:
+    assert first_difference(names, others) == told

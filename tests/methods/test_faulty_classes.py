@@ -205,8 +205,8 @@ HALVES: dict[str, tuple[dict[str, Any], str]] = {
             rf" \(.*test_faulty_classes.py, line \d+\)\.$",
         )
         for hook in (
-            "prepare", "before_round", "tell", "tell_arrays", "choose", "heard", "train", "metrics", "noisy_clients",
-            "wrong_labels", "state",
+            "prepare", "check_classes", "before_round", "tell", "tell_arrays", "choose", "heard", "train", "metrics",
+            "noisy_clients", "wrong_labels", "state",
         )
     },
 }  # fmt: skip

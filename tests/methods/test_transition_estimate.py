@@ -53,8 +53,12 @@ def test_without_images_with_both_labels_the_error_explains_what_to_do() -> None
         estimate_transition("estimate", 1.0, release)
     assert str(caught.value) == (
         "run config: 'method-args' has transition='estimate', but no image of clean train or clean val in /clothing"
-        " carries both labels; transition must be clothing1m or the path of a matrix."
+        " carries both labels; transition must be the path of a matrix."
     )
+    with pytest.raises(ConfigError, match="14 classes, but /clothing has 3; transition must be the path of a matrix"):
+        estimate_transition("clothing1m", 1.0, release)
+    with pytest.raises(ConfigError, match="transition must be clothing1m or the path of a matrix"):
+        estimate_transition("estimate", 1.0, _release(14))
 
 
 def test_a_class_that_was_not_counted_needs_smoothing() -> None:
@@ -70,6 +74,8 @@ def test_the_published_matrix_is_of_fourteen_classes() -> None:
     assert (estimate_transition("clothing1m", 1.0, _release(14)) > 0).all()
     with pytest.raises(ConfigError, match="whose matrix is of 14 classes, but /clothing has 3; transition must be"):
         estimate_transition("clothing1m", 1.0, _release(3))
+    with pytest.raises(ConfigError, match="transition must be estimate or the path of a matrix"):
+        estimate_transition("clothing1m", 1.0, _release(clean_train=[(0, 0)]))
 
 
 def test_a_file_on_the_server(tmp_path: Path) -> None:

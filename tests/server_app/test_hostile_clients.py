@@ -101,7 +101,7 @@ def test_the_run_ends_as_it_would_without_that_client(
 
 
 KINDS: dict[str, Callable[[Expected, Member], Records]] = {
-    "query.default": lambda expected, member: in_roll_call(CLASSES),
+    "query.default": lambda expected, member: in_roll_call(),
     "train.default": lambda expected, member: expected.in_training(member, expected.half.tell(member.partition_id)),
     "evaluate.default": lambda expected, member: expected.in_evaluation(member),
 }

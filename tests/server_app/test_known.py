@@ -57,11 +57,20 @@ def test_the_table_allows_what_the_class_allows(key: str, name: str, parameter: 
 
 @pytest.mark.parametrize("name", METHOD_CLASSES)
 def test_facts_are_those_of_the_class(name: str) -> None:
-    for fact in ("strategy", "networks", "features", "finds_noisy_clients", "loss_may_be_negative", "learning_rates"):
+    for fact in (
+        "both_labels",
+        "strategy",
+        "networks",
+        "features",
+        "finds_noisy_clients",
+        "loss_may_be_negative",
+        "learning_rates",
+    ):
         of_class = getattr(METHOD_CLASSES[name], fact)
         if isinstance(of_class, property):  # the default, or it depends on parameters
             of_class = getattr(METHOD_CLASSES[name](), fact)
         assert getattr(METHODS[name], fact) == of_class
+    assert METHOD_CLASSES[name]().on_server().needs_data == bool(METHODS[name].both_labels)
 
 
 def test_a_rule_without_a_source_is_named() -> None:
