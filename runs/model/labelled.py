@@ -11,11 +11,12 @@ from config.run_config import RunConfig
 from data.errors import BadImageError, DataError
 from data.images.decode import decode
 from data.images.decoded_cache import GIB, DecodedCache
+from data.images.formats import read_suffixes
 from data.images.pixels import Pixels
 from data.release import Release, Split, open_release
 from data.sample import default_sample
 from data.stores.class_folder import ClassFolderStore
-from data.stores.pack import PackStore, is_pack
+from data.stores.pack import PackStore
 from data.text import shown
 from data.user_cache import below_home
 from learning.evaluation import evaluation_batch
@@ -190,6 +191,6 @@ def _opened(named: str) -> Release:
         given = f"--data is {shown(named)}"
         if not path.exists():
             raise RunsError(f"{given}, which does not exist; it must be {MAY_BE}.") from None
-        if path.is_file() and not is_pack(path):
-            raise RunsError(f"{given}, which is a file, but no pack; it must be {MAY_BE}.") from None
+        if path.is_file() and path.suffix.lower() in read_suffixes():
+            raise RunsError(f"{given}, which is a single photo; it must be {MAY_BE}.") from None
         raise RunsError(f"{given}; it must be {MAY_BE} ({str(error).removesuffix('.')}).") from None

@@ -140,7 +140,7 @@ def test_data_that_are_none(run: Path, tmp_path: Path, runs: Runs) -> None:
     (tmp_path / "empty").mkdir()
     for name, why in (
         ("absent", f", which does not exist; {may_be}."),
-        ("a.png", f", which is a file, but no pack; {may_be}."),
+        ("a.png", f", which is a single photo; {may_be}."),
         ("empty", f"; {may_be} ({tmp_path / 'empty'} is empty; it must be "),
     ):
         said = runs("evaluate", run, "--data", tmp_path / name)

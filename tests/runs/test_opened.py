@@ -191,7 +191,8 @@ def test_whatever_is_there_instead_is_one_sentence(damage: str, run: Path) -> No
 
 def test_three_networks_of_an_own_method(tmp_path: Path) -> None:
     facts = replace(ModelFacts.of(RunConfig(model="cnn", image_size=16), ("a", "b")), networks=3)
-    weights = build_model("cnn", 2, 1, networks=3, image_size=16).state_dict()
+    built = build_model("cnn", 2, 1, networks=3, image_size=16).state_dict()
+    weights = {name: value.contiguous() for name, value in built.items()}
     safetensors.torch.save_file(weights, tmp_path / "three.safetensors", facts.to_metadata())
     assert open_model(tmp_path / "three.safetensors").facts.networks == 3
 
