@@ -1,5 +1,6 @@
 """How a command ends: whatever its user can cause is one sentence, not a traceback."""
 
+import os
 import sys
 from collections.abc import Callable
 from inspect import cleandoc
@@ -29,16 +30,20 @@ def several_commands(about: str, example: str) -> typer.Typer:
     )
 
 
-def run_command_line(app: typer.Typer, name: str, expected: tuple[type[Exception], ...]) -> None:
+def run_command_line(app: typer.Typer, name: str, expected: tuple[type[Exception], ...], any_files: str = "") -> None:
     """Parse the command line and do what it says; exit code 1 with a sentence if that cannot be.
 
     Args:
         app: The command.
         name: What its user typed, for the sentence.
         expected: What its code raises deliberately, with one sentence each.
+        any_files: The part that takes files whose names are not UTF-8, if there is one.
     """
     command = with_flowing_help(typer.main.get_command(app))
-    sentence = not_readable(sys.argv[1:]) or ending_in_words(lambda: command(prog_name=name), expected)
+    arguments = sys.argv[1:]
+    if any_files and arguments[:1] == [any_files]:
+        arguments = ["" if os.path.lexists(one) else one for one in arguments]
+    sentence = not_readable(arguments) or ending_in_words(lambda: command(prog_name=name), expected)
     if sentence:
         typer.echo(f"{name}: {one_line(sentence, LONGEST)}", err=True)
         raise SystemExit(1)

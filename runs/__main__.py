@@ -59,7 +59,7 @@ def show(run: RunArgument, as_json: Json = False) -> None:
 
 @app.command(epilog="Example: python -m runs compare my-run my-other-run --plot curves.png")
 def compare(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN")],
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...")],
     plot: Annotated[
         Path | None,
         typer.Option(help="Also draw the accuracies into this .png, .svg or .pdf file.", callback=picture_to_write),
@@ -78,7 +78,7 @@ def compare(
 
 @app.command(epilog="Example: python -m runs remove --older-than 30d --keep-results")
 def remove(
-    runs: Annotated[list[str] | None, typer.Argument(metavar="RUN")] = None,
+    runs: Annotated[list[str] | None, typer.Argument(metavar="[RUN...]")] = None,
     older_than: Annotated[
         str, typer.Option(help="Remove finished runs of which no file has changed for that long: 12h, 30d, 8w.")
     ] = "",
@@ -128,7 +128,7 @@ app.command(epilog=EXPORT)(export)
 
 
 def main() -> None:
-    run_command_line(app, "python -m runs", (RunsError, DataError))
+    run_command_line(app, "python -m runs", (RunsError, DataError), any_files="predict")
 
 
 if __name__ == "__main__":

@@ -2,15 +2,16 @@
 
 import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from data.confusion import of_counts
-from data.contact_sheet import Tile, save_sheet
+from data.contact_sheet import Tile, fitted, save_sheet
 from data.errors import DamageError, DataError
-from data.progress_bar import progress_bar
+from data.progress_bar import cpus, progress_bar
 from data.text import label
 from learning.evaluation import Evaluation
 from runs.errors import RunsError
@@ -21,9 +22,12 @@ from runs.printing import UNKNOWN, counted, in_percent, print_json, print_table,
 from runs.run import Run, is_run, read_run
 
 WORST = 64  # mistakes on a sheet
-NUMBERS = ("images", "found", "right", "F1")
+NUMBERS = ("images", "recall", "precision", "F1")
+ROUNDING = 1e-4  # by how much two machines may differ in a loss
 # What metrics.jsonl calls accuracy and loss on the list that a setting names.
 IN_METRICS = {"test-split": "test", "val-split": "val"}
+
+Known = tuple[float, float]  # accuracy and loss
 
 
 def evaluate(
@@ -46,15 +50,16 @@ def evaluate(
     """
     opened = open_model(model, which)
     images = Labelled.of_data(opened, data, split) if data else Labelled.of_run(opened, split)
-    run = None if data else _run_of(opened)
+    run = _run_of(opened)
     with progress_bar("images", len(images), "python -m runs evaluate") as done:
         judged = judge(opened, images, done)
-    notes = [*images.notes, *([] if run is None else _changed(run, images))]
-    same = None if run is None else repeats(run, opened, images.listed.name, judged.evaluation)
+    changed = [] if data or run is None else _changed(run, images)
+    notes = [*images.notes, *changed]
+    known = None if run is None or (data and not _are_those_of(run, images)) else in_metrics(run, opened, images)
     if as_json:
-        print_json(_as_json(opened, images, judged, notes, same))
+        print_json(_as_json(opened, images, judged, notes, known))
     else:
-        _print(opened, images, judged, notes, same)
+        _print(opened, images, judged, notes, known)
     title = f"{images.where}, {opened.facts.architecture} after round {opened.facts.round}"
     if confusion is not None:
         _draw_confusion(judged.evaluation, opened, title, confusion)
@@ -62,13 +67,13 @@ def evaluate(
         _draw_worst(judged, opened, images, title, worst)
 
 
-def repeats(run: Run, opened: OpenedModel, split: str, found: Evaluation) -> bool | None:
-    """Whether these are the numbers of the model's round in metrics.jsonl, bit for bit; None if it has none."""
-    kind = next((IN_METRICS[key] for key in IN_METRICS if run.config.get(key) == split), "")
+def in_metrics(run: Run, opened: OpenedModel, images: Labelled) -> Known | None:
+    """What metrics.jsonl says of the model's round on this list; None if nothing."""
+    kind = next((IN_METRICS[key] for key in IN_METRICS if run.config.get(key) == images.listed.name), "")
     line = next((line for line in run.rounds if line["round"] == opened.facts.round), {})
     if line.get(f"{kind}-accuracy") is None or line.get(f"{kind}-loss") is None:
         return None
-    return (line[f"{kind}-accuracy"], line[f"{kind}-loss"]) == (found.accuracy, found.loss)
+    return line[f"{kind}-accuracy"], line[f"{kind}-loss"]
 
 
 def _run_of(opened: OpenedModel) -> Run | None:
@@ -76,18 +81,29 @@ def _run_of(opened: OpenedModel) -> Run | None:
     return read_run(folder) if folder else None
 
 
-def _changed(run: Run, images: Labelled) -> list[str]:
-    """A sentence if the list is not the one with which the run began."""
+def _digest(run: Run, images: Labelled) -> str:
+    """Of the list of this name with which the run began; empty if unknown."""
     known = dict(run.record.data) if run.record else {}
     if run.config.get("train-split") == "noisy":
         known["noisy_train"] = known.get("train", "")
-    if known.get(images.listed.name, "") in ("", images.listed.digest):
+    return str(known.get(images.listed.name, ""))
+
+
+def _are_those_of(run: Run, images: Labelled) -> bool:
+    """Whether images from elsewhere are those of the run: a list of the same names and labels, of the same classes."""
+    same = np.array_equal(images.classes, np.arange(len(images.classes)))
+    return same and _digest(run, images) == images.listed.digest
+
+
+def _changed(run: Run, images: Labelled) -> list[str]:
+    """A sentence if the list is not the one with which the run began."""
+    if _digest(run, images) in ("", images.listed.digest):
         return []
     return [f"{images.where} has changed since the run began: it names other images or labels."]
 
 
 def _as_json(
-    opened: OpenedModel, images: Labelled, judged: Judged, notes: list[str], same: bool | None
+    opened: OpenedModel, images: Labelled, judged: Judged, notes: list[str], known: Known | None
 ) -> dict[str, Any]:
     """For scripts; names and rounding are those of metrics.jsonl."""
     found = judged.evaluation
@@ -104,28 +120,36 @@ def _as_json(
         "class-names": list(opened.facts.class_names),
         "per-class-recall": [None if math.isnan(value) else round(float(value), 6) for value in found.recall],
         "confusion-matrix": found.confusion.tolist(),
-        "as-in-metrics": same,
+        "as-in-metrics": None if known is None else known == (found.accuracy, found.loss),
         "notes": notes,
     }
 
 
-def _print(opened: OpenedModel, images: Labelled, judged: Judged, notes: list[str], same: bool | None) -> None:
+def _print(opened: OpenedModel, images: Labelled, judged: Judged, notes: list[str], known: Known | None) -> None:
     found = judged.evaluation
     say(f"{images.where}: {counted(found.num_examples, 'image')}")
     say(f"{opened.path}, after round {opened.facts.round}")
     say(f"accuracy {in_percent(found.accuracy)}, loss {found.loss:.4f}, macro F1 {found.macro_f1:.4f}\n")
     columns = ("class", *NUMBERS, "most often taken for")
     print_table(columns, _rows(found, opened.facts.class_names), right=NUMBERS)
-    if same is not None:
-        known = f"round {opened.facts.round} in metrics.jsonl"
-        say(f"\nThese are the numbers of {known}, to the last bit." if same else f"\n{_other(known, notes)}")
+    if known == (found.accuracy, found.loss):
+        say(f"\nThese are the numbers of round {opened.facts.round} in metrics.jsonl, to the last bit.")
+    elif known is not None:
+        say(f"\n{_other(known, found, opened.facts.round, bool(notes))}")
     for note in notes:
         say(note)
 
 
-def _other(known: str, notes: list[str]) -> str:
-    why = "" if notes else "; the last digits depend on the machine, its threads and the version of torch"
-    return f"These are not the numbers of {known}{why}."
+def _other(known: Known, found: Evaluation, server_round: int, explained: bool) -> str:
+    accuracy, loss = known
+    rounding = ROUNDING * max(1.0, abs(loss))
+    if abs(accuracy - found.accuracy) < 1.5 / found.num_examples and abs(loss - found.loss) < rounding:
+        why = "; the last digits depend on the machine, its threads and the version of torch"
+    else:
+        changed = "; rounding alone hardly does that: the images, or how they are read, must have changed"
+        why = "" if explained else changed
+    there = f"metrics.jsonl has accuracy {in_percent(accuracy)}, loss {loss:.4f}"
+    return f"These are not the numbers of round {server_round}, of which {there}{why}."
 
 
 def _rows(found: Evaluation, class_names: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
@@ -157,10 +181,10 @@ def _draw_worst(judged: Judged, opened: OpenedModel, images: Labelled, title: st
     rows, names = judged.worst(WORST), opened.facts.class_names
     if not len(rows):
         raise RunsError(f"there is no mistake to show, and {path} is not written.")
-    tiles = []
-    for row in rows:
+
+    def tile(row: int) -> Tile:
         try:
-            pixels = images.pixels_of(judged.names[row])
+            pixels = fitted(images.pixels_of(judged.names[row]))  # whole photos would take gigabytes
         except (DataError, DamageError):  # it was there a moment ago
             pixels = None
         lines = (
@@ -168,7 +192,10 @@ def _draw_worst(judged: Judged, opened: OpenedModel, images: Labelled, title: st
             f"seen as {names[judged.predicted[row]]}",
             f"{judged.probability[row]:.0%}, {Path(judged.names[row]).name}",
         )
-        tiles.append(Tile(pixels, lines))
+        return Tile(pixels, lines)
+
+    with ThreadPoolExecutor(cpus()) as pool:
+        tiles = list(pool.map(tile, rows.tolist()))
     wrong = int((judged.predicted != judged.truth).sum())
     heading = f"The {len(rows)} worst of {wrong:,} mistakes" if wrong > len(rows) else counted(wrong, "mistake")
     save_sheet(tiles, path, f"{heading}, the highest loss first\n{title}")

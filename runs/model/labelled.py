@@ -8,22 +8,26 @@ import numpy as np
 import torch
 
 from config.run_config import RunConfig
+from data.errors import BadImageError, DataError
 from data.images.decode import decode
 from data.images.decoded_cache import GIB, DecodedCache
+from data.images.formats import read_suffixes
 from data.images.pixels import Pixels
 from data.release import Release, Split, open_release
 from data.sample import default_sample
 from data.stores.class_folder import ClassFolderStore
 from data.stores.pack import PackStore
+from data.text import shown
 from data.user_cache import below_home
 from learning.evaluation import evaluation_batch
-from learning.sound_images import advising, sound_images
+from learning.sound_images import sound_images
 from runs.errors import RunsError
 from runs.model.class_names import about_unknown, matched
 from runs.model.opened import OpenedModel
 
 MOST_AT_ONCE = 2 * GIB  # bytes of decoded images in memory
 PHOTOS = "noisy_train"  # the only list of a folder per class
+MAY_BE = "a release, a pack of one, or a folder with one folder of photos per class"
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,11 @@ class Labelled:
             )
         if (split := split or config.test_split) == "none":
             raise RunsError("the run has no test set ('test-split' is none); say with --data or --split on what.")
-        release = open_release(below_home(config.data_dir) if config.data_dir else default_sample())
+        try:
+            release = open_release(below_home(config.data_dir) if config.data_dir else default_sample())
+        except DataError as error:
+            known = str(error).removesuffix(".")
+            raise RunsError(f"{known}; say with --data where the run's images are now, or on which others.") from None
         return cls._of(release, split, opened, config)
 
     @classmethod
@@ -90,10 +98,11 @@ class Labelled:
         Images that cannot be read are left out.
 
         Raises:
-            RunsError: No class is one of the model's, or `split` is given for a folder per class.
-            DataError: It is nothing of that, or there is no such list.
+            RunsError: It is nothing of that, no class is one of the model's, or `split` is given for a folder per
+                class.
+            DataError: There is no such list.
         """
-        release = open_release(below_home(named))
+        release = _opened(named)
         if isinstance(release.store, ClassFolderStore):
             if split not in ("", PHOTOS):
                 raise RunsError(f"--split is {split}, but {release.root} holds photos without lists.")
@@ -144,9 +153,17 @@ class Labelled:
             part = self.known.take(np.arange(start, min(start + step, len(self))))
             sound, bad = sound_images(self.release, part, self.side, cache, self.config, threads)
             self.notes.extend(bad)
-            with advising(self.config):
-                pixels = cache.pixels(self.release, sound.keys, self.side, threads)
+            pixels = self._pixels(cache, sound, threads)
             yield Block(pixels, self.classes[sound.labels], [os.fsdecode(bytes(key)) for key in sound.keys])
+
+    def _pixels(self, cache: DecodedCache, part: Split, threads: int) -> Pixels:
+        try:
+            return cache.pixels(self.release, part.keys, self.side, threads)
+        except BadImageError as error:
+            if self.config.bad_images == "skip":  # it was sound a moment ago
+                raise DataError(str(error)) from None
+            without = f"`--data {self.release.root}` evaluates without such images"
+            raise DataError(f"{str(error).removesuffix('.')}; {without}.") from None
 
     def pixels_of(self, name: str) -> np.ndarray:
         """An image by its key, (height, width, 3) uint8, as large as it is on disk, for a person to look at.
@@ -159,3 +176,21 @@ class Labelled:
         if isinstance(store, PackStore) and store.decoded_size:
             return store.pixels(key)
         return decode(store.encoded(key))
+
+
+def _opened(named: str) -> Release:
+    """What --data names.
+
+    Raises:
+        RunsError: It is nothing that has images with classes.
+    """
+    path = below_home(named)
+    try:
+        return open_release(path)
+    except (DataError, OSError) as error:
+        given = f"--data is {shown(named)}"
+        if not path.exists():
+            raise RunsError(f"{given}, which does not exist; it must be {MAY_BE}.") from None
+        if path.is_file() and path.suffix.lower() in read_suffixes():
+            raise RunsError(f"{given}, which is a single photo; it must be {MAY_BE}.") from None
+        raise RunsError(f"{given}; it must be {MAY_BE} ({str(error).removesuffix('.')}).") from None

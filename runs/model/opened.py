@@ -15,6 +15,7 @@ from data.sample import default_sample
 from data.sealed import DamagedError
 from data.text import shown
 from data.user_cache import below_home
+from data.whole_files import round_files
 from learning.model_facts import ModelFacts
 from learning.network import NetworkSpec, build
 from learning.shared_state import frozen_digest, load_shared, plain_state, shared_names, shared_state
@@ -27,6 +28,7 @@ from server_app.files import BEST, CHECKPOINTS
 from task import HEADS, Compute, build_model, pick_compute
 
 LATEST = "model.safetensors"
+MOST_NETWORKS = 16  # that a file may ask to be built; an own method may have three
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,8 @@ def open_model(run_or_file: Path, which: str = Which.LAST) -> OpenedModel:
             facts = ModelFacts.from_metadata(metadata, frozenset(weights))
         model = _filled(facts, weights)
     except (DamagedError, ConfigError) as error:
-        raise RunsError(f"{path} {_as_predicate(error)}.") from None
+        instead = _instead(folder) if folder and path.name == LATEST and isinstance(error, DamagedError) else ""
+        raise RunsError(f"{path} {_as_predicate(error)}{instead}.") from None
     compute = _compute(config)
     return OpenedModel(model.to(compute.device).eval(), replace(facts, heads=()), path, compute, config)
 
@@ -86,10 +89,17 @@ def _file(run_or_file: Path, which: str) -> Path:
     read_run(run_or_file)  # it must be a run
     path = run_or_file / LATEST if which == Which.LAST else run_or_file / CHECKPOINTS / BEST
     if not path.is_file():
-        late = "it is written once a minute and when a run ends"
+        late = f"it is written once a minute and when a run ends{_instead(run_or_file)}"
         why = late if which == Which.LAST else "the run has picked no best round"
         raise RunsError(f"{run_or_file} has no {path.relative_to(run_or_file)}; {why}.")
     return path
+
+
+def _instead(folder: Path) -> str:
+    """What else of a run can be opened, as the end of a sentence; empty if there is nothing."""
+    choices = ["--model best"] if (folder / CHECKPOINTS / BEST).is_file() else []
+    choices += [str(path) for path in round_files(folder / CHECKPOINTS).values()][-1:]
+    return f"; instead, there is {' or '.join(choices)}" if choices else ""
 
 
 def _config(folder: Path) -> RunConfig | None:
@@ -122,8 +132,8 @@ def _filled(facts: ModelFacts, weights: dict[str, Tensor]) -> nn.Module:
         DamagedError: They are not those of such a network.
         ConfigError: This machine has not the library that it is from.
     """
-    if facts.networks not in (1, 2):
-        raise DamagedError(f"has metadata whose 'networks' is {facts.networks}, but must be 1 or 2")
+    if not 1 <= facts.networks <= MOST_NETWORKS:
+        raise DamagedError(f"has metadata whose 'networks' is {facts.networks}, but must be from 1 to {MOST_NETWORKS}")
     classes = len(facts.class_names)
     model = build_model(facts.architecture, classes, 0, networks=facts.networks, image_size=facts.image_size)
     own = model.state_dict()
@@ -139,6 +149,9 @@ def _filled(facts: ModelFacts, weights: dict[str, Tensor]) -> nn.Module:
                 f"does not fit its metadata: {shown(name)} has the shape {tuple(value.shape)}, which in"
                 f" {facts.architecture} for {classes} classes is {tuple(own[name].shape)}"
             )
+    for name in sorted(shared_names(model)):  # constants of an architecture may be infinite
+        if weights[name].is_floating_point() and not weights[name].isfinite().all():
+            raise DamagedError(f"cannot be used: its weights are no finite numbers, {shown(name)} for one")
     with torch.no_grad():
         for name, value in weights.items():
             own[name].copy_(value)

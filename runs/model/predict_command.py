@@ -14,7 +14,7 @@ EXAMPLE = "Example: python -m runs predict my-run ~/photos --top 3"
 
 def predict(
     run: RunArgument,
-    photos: Annotated[list[str], typer.Argument(metavar="PHOTO", show_default=False)],
+    photos: Annotated[list[str], typer.Argument(metavar="PHOTO...", show_default=False)],
     top: Annotated[int, typer.Option(min=1, help="How many classes to name, the most probable first.")] = 1,
     which: WhichOption = Which.LAST,
     as_csv: Annotated[bool, typer.Option("--csv", help="For spreadsheets: a line for each photo.")] = False,

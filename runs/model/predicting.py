@@ -12,13 +12,11 @@ import torch
 import typer
 
 from data.contact_sheet import MOST, Tile, save_sheet
-from data.errors import DataError
-from data.images.photo import read_photo
 from data.progress_bar import progress_bar
 from data.text import label, one_line
 from learning.evaluation import answers, evaluation_batch
 from runs.errors import RunsError
-from runs.formats import FORMULA
+from runs.formats import as_cell
 from runs.model.opened import OpenedModel, open_model
 from runs.model.photos import Photo, photos_named, read_photos
 from runs.printing import UNENDING, counted, print_json, print_table
@@ -32,11 +30,13 @@ class Prediction:
         path: Of its file.
         classes: (k,) int64, the most probable first; of equal ones the first.
         probabilities: (k,) float32.
+        tile: The photo as a contact sheet shows it, (h, w, 3) uint8; None without a sheet, or beyond its end.
     """
 
     path: Path
     classes: np.ndarray
     probabilities: np.ndarray
+    tile: np.ndarray | None = None
 
 
 def predict(
@@ -61,30 +61,34 @@ def predict(
         raise RunsError("--csv and --json are given; it must be one of them.")
     paths, notes = photos_named(named)
     if not paths:
-        raise RunsError(
-            f"there are no photos in {', '.join(one_line(one) for one in named)}. {' '.join(notes)}".strip()
-        )
+        where = ", ".join(one_line(_text(one)) for one in named)
+        raise RunsError(f"there are no photos in {where}. {' '.join(notes)}".strip())
     opened = open_model(model, which)
     with progress_bar("photos", len(paths), "python -m runs predict") as done:
-        predictions, problems = classify(opened, paths, top, done)
+        predictions, problems = classify(opened, paths, top, done, MOST if sheet else 0)
     for note in (*notes, *problems.values()):
-        typer.echo(f"python -m runs predict: {one_line(note, UNENDING)}", err=True)
-    if not predictions:
-        raise RunsError(f"none of {counted(len(paths), 'photo')} can be read.")
+        typer.echo(f"python -m runs predict: {one_line(_text(note), UNENDING)}", err=True)
     names = opened.facts.class_names
     if as_json:
         _print_json(opened, predictions, problems)
-    elif as_csv:
+    if not predictions:
+        few = len(paths) == 1
+        raise RunsError("the photo cannot be read." if few else f"none of {len(paths):,} photos can be read.")
+    if as_csv:
         typer.echo(_csv(predictions, names), nl=False)
-    else:
+    elif not as_json:
         _print(predictions, names)
     if sheet is not None:
         title = f"{counted(len(predictions), 'photo')}\n{opened.facts.architecture} after round {opened.facts.round}"
-        save_sheet([_tile(one, names) for one in predictions[: MOST + 1]], sheet, title)
+        save_sheet([_tile(one, names) for one in predictions], sheet, title)
 
 
 def classify(
-    opened: OpenedModel, paths: Sequence[Path], top: int = 1, done: Callable[[int], None] = lambda count: None
+    opened: OpenedModel,
+    paths: Sequence[Path],
+    top: int = 1,
+    done: Callable[[int], None] = lambda count: None,
+    tiles: int = 0,
 ) -> tuple[list[Prediction], dict[Path, str]]:
     """Apply a model to photos.
 
@@ -93,6 +97,7 @@ def classify(
         paths: Of the photos.
         top: How many classes to name for each.
         done: Hears how many more have been read.
+        tiles: Of how many photos to keep a small picture.
 
     Returns:
         A prediction for each photo that can be read, in their order; and a sentence about each that cannot.
@@ -108,10 +113,10 @@ def classify(
             probabilities = _probabilities(opened, waiting)
             order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
             for photo, classes, row in zip(waiting, order, probabilities, strict=True):
-                predictions.append(Prediction(photo.path, classes, row[classes]))
+                predictions.append(Prediction(photo.path, classes, row[classes], photo.tile))
             waiting.clear()
 
-    for photo in read_photos(paths, size):
+    for photo in read_photos(paths, size, tiles):
         if photo.problem:
             problems[photo.path] = photo.problem
         if photo.pixels is not None:
@@ -136,7 +141,7 @@ def _print(predictions: Sequence[Prediction], class_names: Sequence[str]) -> Non
     numbers = [title for title in _columns(predictions) if title.startswith("probability")]
     rows = []
     for one in predictions:
-        row = [str(one.path)]
+        row = [_text(one.path)]
         for number, probability in zip(one.classes, one.probabilities, strict=True):
             row += [label(class_names[number]), f"{100 * probability:.1f} %"]
         rows.append(row)
@@ -144,14 +149,15 @@ def _print(predictions: Sequence[Prediction], class_names: Sequence[str]) -> Non
 
 
 def _csv(predictions: Sequence[Prediction], class_names: Sequence[str]) -> str:
-    """A row for each photo, probabilities in full; by RFC 4180."""
+    """A row for each photo, probabilities in full; by RFC 4180, with a byte order mark as labels.csv has it."""
     out = io.StringIO()
+    out.write("\ufeff")
     writer = csv.writer(out)
     writer.writerow(_columns(predictions))
     for one in predictions:
-        row = [_cell(_text(one.path))]
+        row = [as_cell(_text(one.path))]
         for number, probability in zip(one.classes, one.probabilities, strict=True):
-            row += [_cell(class_names[number]), str(probability)]
+            row += [as_cell(class_names[number]), str(probability)]
         writer.writerow(row)
     return out.getvalue()
 
@@ -161,11 +167,6 @@ def _columns(predictions: Sequence[Prediction]) -> list[str]:
         f"{what} {place}" for place in range(2, len(predictions[0].classes) + 1) for what in ("class", "probability")
     ]
     return ["photo", "class", "probability", *further]
-
-
-def _cell(text: str) -> str:
-    """A text that no spreadsheet takes for a formula."""
-    return f"'{text}" if text.startswith(FORMULA) else text
 
 
 def _print_json(opened: OpenedModel, predictions: Sequence[Prediction], problems: dict[Path, str]) -> None:
@@ -184,19 +185,18 @@ def _print_json(opened: OpenedModel, predictions: Sequence[Prediction], problems
                 }
                 for one in predictions
             ],
-            "not-read": {_text(path): one_line(problem, UNENDING) for path, problem in problems.items()},
+            "not-read": [
+                {"photo": _text(path), "reason": one_line(_text(problem), UNENDING)}
+                for path, problem in problems.items()
+            ],
         }
     )
 
 
-def _text(path: Path) -> str:
-    """A path that can be printed, whatever bytes it has."""
-    return os.fsencode(path).decode("utf-8", "replace")
+def _text(path: Path | str) -> str:
+    """A path, or a sentence with one, that can be printed: bytes that are no UTF-8 are written as such."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _tile(one: Prediction, class_names: Sequence[str]) -> Tile:
-    try:
-        pixels = read_photo(one.path)
-    except DataError:  # it was there a moment ago
-        pixels = None
-    return Tile(pixels, (class_names[one.classes[0]], f"{one.probabilities[0]:.0%}", one.path.name))
+    return Tile(one.tile, (class_names[one.classes[0]], f"{one.probabilities[0]:.0%}", _text(one.path.name)))

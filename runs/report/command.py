@@ -11,7 +11,7 @@ EXAMPLE = "Example: python -m runs report ~/experiments/first --out page.html"
 
 
 def report(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN", show_default=False)],
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", show_default=False)],
     out: Annotated[Path, typer.Option("--out", help="The page to write.", callback=file_to_write)] = Path(
         "report.html"
     ),

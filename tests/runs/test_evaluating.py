@@ -14,7 +14,9 @@ from typer.testing import CliRunner
 import data.__main__
 from data.images.loading import load_images
 from data.release import Release, open_release
+from data.text import shown
 from learning.evaluation import Evaluation, evaluate
+from runs.model.evaluating import _other
 from runs.model.judging import Judged, judge
 from runs.model.labelled import Labelled
 from runs.model.opened import open_model
@@ -96,8 +98,54 @@ def test_data_that_have_changed_are_named(run: Path, sample: Path, runs: Runs) -
     found = runs("evaluate", run)
     file.write_bytes(before)
     assert "39 images" in found.out
-    assert "These are not the numbers of round 2 in metrics.jsonl." in found.out
+    last = rounds_of(run)[-1]
+    there = f"accuracy {100 * last['test-accuracy']:.1f} %, loss {last['test-loss']:.4f}"
+    assert f"These are not the numbers of round 2, of which metrics.jsonl has {there}." in found.out
     assert f"clean_test of {sample} has changed since the run began: it names other images or labels." in found.out
+
+
+def test_rounding_is_blamed_for_what_it_does_alone() -> None:
+    found = Evaluation(2.0, np.array([[3.0, 1.0], [1.0, 5.0]]))
+    assert "the last digits depend on the machine" in _other((0.9, 2.00005), found, 2, False)
+    for known in ((0.6, 2.0), (0.8, 2.1)):
+        assert "the images, or how they are read, must have changed." in _other(known, found, 2, False)
+    assert _other((0.6, 2.5), found, 2, True).endswith("metrics.jsonl has accuracy 60.0 %, loss 2.5000.")
+
+
+def test_data_that_have_moved_are_compared_as_well(run: Path, sample: Path, tmp_path: Path, runs: Runs) -> None:
+    away = sample.rename(sample.with_name("away"))
+    said = runs("evaluate", run)
+    found = runs("evaluate", run, "--data", away)
+    as_json = runs("evaluate", run, "--data", away, "--json").json
+    away.rename(sample)
+    assert "say with --data where the run's images are now" in said.err
+    assert "These are the numbers of round 2 in metrics.jsonl, to the last bit." in found.out
+    assert as_json["as-in-metrics"] is True
+
+
+def test_a_broken_image_of_the_test_set(run: Path, sample: Path, runs: Runs) -> None:
+    release = open_release(sample)
+    path = Path(release.store.place(bytes(release.split("clean_test").keys[0])))
+    before = path.read_bytes()
+    path.write_bytes(b"nothing")
+    said, without = runs("evaluate", run), runs("evaluate", run, "--data", sample, "--json")
+    path.write_bytes(before)
+    assert (said.code, without.json["images"]) == (1, 39)
+    assert said.err.endswith(f"; `--data {sample}` evaluates without such images.\n")
+
+
+def test_data_that_are_none(run: Path, tmp_path: Path, runs: Runs) -> None:
+    may_be = "it must be a release, a pack of one, or a folder with one folder of photos per class"
+    Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
+    (tmp_path / "empty").mkdir()
+    for name, why in (
+        ("absent", f", which does not exist; {may_be}."),
+        ("a.png", f", which is a single photo; {may_be}."),
+        ("empty", f"; {may_be} ({tmp_path / 'empty'} is empty; it must be "),
+    ):
+        said = runs("evaluate", run, "--data", tmp_path / name)
+        assert said.code == 1
+        assert said.err.startswith(f"python -m runs: --data is {shown(str(tmp_path / name))}{why}"), said.err
 
 
 def test_data_that_are_gone_are_one_sentence(run: Path, sample: Path, runs: Runs) -> None:

@@ -1,5 +1,6 @@
 """The model of a run is opened as the run evaluated it, whatever its method, its networks and what trained."""
 
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,13 +13,16 @@ import safetensors.torch
 import torch
 from safetensors import safe_open
 
+import runs.model.opened
+from config.run_config import RunConfig
 from data.release import open_release
 from learning.evaluation import evaluate
+from learning.model_facts import ModelFacts
 from runs.errors import RunsError
 from runs.model.opened import OpenedModel, open_model
 from server_app.checkpoint_file import load_checkpoint, save_checkpoint
 from server_app.clean_sets import load_list
-from task import HEADS, Networks
+from task import HEADS, Networks, build_model
 from tests.fakes import CutOffError, cut_off_in, rounds_of
 from tests.odd_values import is_a_sentence
 from tests.runs.models import KINDS, make_run
@@ -156,7 +160,15 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "three networks": (
         lambda path: _replace(path, lambda weights, about: about.update({"networks": "3"})),
-        "'networks' is 3, but must be 1 or 2",
+        "does not fit its metadata: there is no 'bn1.bias' in 3 networks cnn",
+    ),
+    "many networks": (
+        lambda path: _replace(path, lambda weights, about: about.update({"networks": "17"})),
+        "'networks' is 17, but must be from 1 to 16",
+    ),
+    "no number": (
+        lambda path: _replace(path, lambda weights, about: weights["bn1.running_var"].fill_(math.inf)),
+        "cannot be used: its weights are no finite numbers, 'bn1.running_var' for one",
     ),
     "no timm network": (
         lambda path: _replace(path, lambda weights, about: about.update({"model": "timm:resnot"})),
@@ -172,7 +184,30 @@ def test_whatever_is_there_instead_is_one_sentence(damage: str, run: Path) -> No
     with pytest.raises(RunsError) as error:
         open_model(run)
     assert said in str(error.value)
+    newest = run / "checkpoints" / "round-00002.safetensors"
+    assert str(error.value).endswith(f"; instead, there is --model best or {newest}.") == ("built here" not in said)
     assert is_a_sentence(str(error.value))
+
+
+def test_three_networks_of_an_own_method(tmp_path: Path) -> None:
+    facts = replace(ModelFacts.of(RunConfig(model="cnn", image_size=16), ("a", "b")), networks=3)
+    built = build_model("cnn", 2, 1, networks=3, image_size=16).state_dict()
+    weights = {name: value.contiguous() for name, value in built.items()}
+    safetensors.torch.save_file(weights, tmp_path / "three.safetensors", facts.to_metadata())
+    assert open_model(tmp_path / "three.safetensors").facts.networks == 3
+
+
+def test_constants_may_be_infinite(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build = runs.model.opened.build_model
+
+    def with_mask(*args: Any, **more: Any) -> Any:
+        model = build(*args, **more)
+        model.register_buffer("mask", torch.zeros(2))
+        return model
+
+    monkeypatch.setattr("runs.model.opened.build_model", with_mask)
+    _replace(run / "model.safetensors", lambda weights, about: weights.update(mask=torch.tensor([0, -math.inf])))
+    assert open_model(run).model.get_buffer("mask").tolist() == [0, -math.inf]
 
 
 def test_a_damaged_checkpoint_is_one_sentence(run: Path) -> None:

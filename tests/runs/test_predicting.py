@@ -25,6 +25,7 @@ from data.import_folder import Shares, import_folder
 from data.release import open_release
 from learning.images import Images
 from learning.inference import Inference
+from runs.__main__ import main
 from runs.model.opened import OpenedModel, open_model
 from runs.model.predicting import classify
 from tests.odd_values import is_a_sentence
@@ -136,31 +137,50 @@ def test_damaged_files_are_named_and_do_not_stop_it(run: Path, tmp_path: Path, r
     assert [line.split(" ")[4] for line in lines] == [str(path) for path in bad]
     assert all(map(is_a_sentence, lines))
     found = runs("predict", run, good, *bad, "--json").json
-    assert list(found["not-read"]) == [str(path) for path in bad]
+    assert [one["photo"] for one in found["not-read"]] == [str(path) for path in bad]
+    assert all(is_a_sentence(one["reason"]) for one in found["not-read"])
     assert [one["photo"] for one in found["photos"]] == [str(good)]
     said = runs("predict", run, *bad, "--json")
-    assert (said.code, said.out) == (1, "")
+    assert said.code == 1
+    assert json.loads(said.out)["photos"] == []
+    assert len(json.loads(said.out)["not-read"]) == 5
     assert said.err.endswith("python -m runs: none of 5 photos can be read.\n")
+    said = runs("predict", run, bad[0])
+    assert (said.code, said.out) == (1, "")
+    assert said.err.endswith("python -m runs: the photo cannot be read.\n")
 
 
 def test_a_folder_means_its_images_and_those_below(run: Path, tmp_path: Path, runs: Runs) -> None:
     photos = write_photos(tmp_path / "photos" / "inner")
     (tmp_path / "photos" / ".hidden.jpg").touch()
     (tmp_path / "photos" / "notes.txt").touch()
+    (tmp_path / "photos" / "link").symlink_to(tmp_path)
+    (tmp_path / "photos" / "nothing.jpg").symlink_to(tmp_path / "absent")
+    (tmp_path / "photos" / "nothing.png").symlink_to(tmp_path / "absent")
     said = runs("predict", run, tmp_path / "photos", photos[0], "--csv")
-    rows = list(csv.DictReader(io.StringIO(said.out)))
+    assert said.out.startswith("\ufeff")  # or Excel takes it for another encoding
+    rows = list(csv.DictReader(io.StringIO(said.out[1:])))
     assert [row["photo"] for row in rows] == [str(path) for path in photos]  # each once
-    assert said.err == f"python -m runs predict: {tmp_path / 'photos'}: 2 files left out (1 hidden, 1 .txt).\n"
+    why = "2 links that lead nowhere, 1 hidden, 1 link to a folder, not followed, 1 .txt"
+    assert said.err == f"python -m runs predict: {tmp_path / 'photos'}: 5 files left out ({why}).\n"
+    for suffix in ("doc", "xls"):
+        (tmp_path / "photos" / f"a.{suffix}").touch()
+    assert ", 2 others).\n" in runs("predict", run, tmp_path / "photos").err
     (tmp_path / "none").mkdir()
     said = runs("predict", run, tmp_path / "none")
     assert (said.code, said.err) == (1, f"python -m runs: there are no photos in {tmp_path / 'none'}.\n")
+    said = runs("predict", run, tmp_path / "photos", "")
+    assert (said.code, said.err) == (
+        1,
+        "python -m runs: PHOTO is empty; it must be an image file, or a folder of them.\n",
+    )
 
 
 def test_table_csv_and_json_say_the_same(run: Path, tmp_path: Path, runs: Runs) -> None:
     photos = write_photos(tmp_path / "photos")
     found = runs("predict", run, *photos, "--top", 3, "--json").json
     assert (found["round"], found["model"]) == (2, str(run / "model.safetensors"))
-    rows = list(csv.DictReader(io.StringIO(runs("predict", run, *photos, "--top", 3, "--csv").out)))
+    rows = list(csv.DictReader(io.StringIO(runs("predict", run, *photos, "--top", 3, "--csv").out[1:])))
     table = runs("predict", run, *photos, "--top", 3).out
     assert len(rows) == len(found["photos"]) == len(photos)
     for row, one in zip(rows, found["photos"], strict=True):
@@ -184,12 +204,22 @@ def test_names_of_others_change_nothing(run: Path, tmp_path: Path, runs: Runs, m
     bytes_only = os.fsencode(tmp_path) + b"/caf\xe9.jpg"
     os.rename(tmp_path / "a\nb.jpg", bytes_only)  # noqa: PTH104
     out = runs("predict", run, "=1+1.jpg", "[bold]x.jpg", "\x1b[31m.jpg", ".", "--csv").out
-    assert next(csv.DictReader(io.StringIO(out)))["photo"] == "'=1+1.jpg"
+    assert next(csv.DictReader(io.StringIO(out[1:])))["photo"] == "'=1+1.jpg"
     table = runs("predict", run, "[bold]x.jpg", ".").out
     assert "[bold]x.jpg" in table
     assert "\x1b" not in table
+    Path(os.fsdecode(b"caf\xe8.jpg")).touch()
     found = runs("predict", run, ".", "--json").json
-    assert "caf\ufffd.jpg" in [one["photo"] for one in found["photos"]]
+    assert r"caf\xe9.jpg" in [one["photo"] for one in found["photos"]]
+    assert [one["photo"] for one in found["not-read"]] == [r"caf\xe8.jpg"]
+    monkeypatch.setattr("sys.argv", ["x", "predict", str(run), os.fsdecode(b"caf\xe9.jpg")])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert not end.value.code
+    monkeypatch.setattr("sys.argv", ["x", "show", os.fsdecode(b"caf\xe9.jpg")])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 1
 
 
 def test_a_contact_sheet(run: Path, tmp_path: Path, runs: Runs) -> None:
@@ -199,6 +229,16 @@ def test_a_contact_sheet(run: Path, tmp_path: Path, runs: Runs) -> None:
         assert min(sheet.size) > 300
 
 
+def test_a_contact_sheet_keeps_small_pictures_of_as_many_as_it_shows(run: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (800, 400)).save(tmp_path / "large.png")
+    (tmp_path / "broken.png").touch()
+    paths = [tmp_path / "broken.png", *[tmp_path / "large.png"] * 400]
+    found, _ = classify(open_model(run), paths, tiles=3)
+    assert all(one.tile is not None and one.tile.shape == (80, 160, 3) for one in found[:3])
+    assert found[-1].tile is None
+    assert classify(open_model(run), paths[1:2])[0][0].tile is None
+
+
 def test_a_model_of_numbers_that_are_none(run: Path, tmp_path: Path, runs: Runs) -> None:
     weights: dict[str, Any] = safetensors.torch.load_file(run / "model.safetensors")
     with safe_open(run / "model.safetensors", "pt") as file:
@@ -206,5 +246,9 @@ def test_a_model_of_numbers_that_are_none(run: Path, tmp_path: Path, runs: Runs)
     weights["fc.bias"] = torch.full_like(weights["fc.bias"], math.nan)
     safetensors.torch.save_file(weights, tmp_path / "nan.safetensors", about)
     picture().save(tmp_path / "a.jpg")
-    found = json.loads(runs("predict", tmp_path / "nan.safetensors", tmp_path / "a.jpg", "--json").out)
-    assert found["photos"][0]["classes"][0]["probability"] is None
+    said = runs("predict", tmp_path / "nan.safetensors", tmp_path / "a.jpg", "--json")
+    assert (said.code, said.out) == (1, "")
+    assert said.err == (
+        f"python -m runs: {tmp_path / 'nan.safetensors'} cannot be used: its weights are no finite numbers, 'fc.bias'"
+        " for one.\n"
+    )
