@@ -13,7 +13,6 @@ import safetensors.torch
 import torch
 from safetensors import safe_open
 
-import runs.model.opened
 from config.run_config import RunConfig
 from data.release import open_release
 from learning.evaluation import evaluate
@@ -198,7 +197,7 @@ def test_three_networks_of_an_own_method(tmp_path: Path) -> None:
 
 
 def test_constants_may_be_infinite(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    build = runs.model.opened.build_model
+    build = build_model
 
     def with_mask(*args: Any, **more: Any) -> Any:
         model = build(*args, **more)
