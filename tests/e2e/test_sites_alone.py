@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from runs.__main__ import app
 from server_app.run_lock import FILE as LOCK
 from tests.e2e.superlink import SuperLink, flower_env, pairs, wait_for
 from tests.fakes import outcome_of, rounds_of
@@ -80,6 +82,7 @@ def test_sites_without_clean_images_train_stop_and_get_their_reports(sites: list
     assert _arrays(best[0]) == _arrays(best[1])
     for number in range(SITES):
         _has_its_report(tmp_path, number)
+    _every_command_works(tmp_path, sites[0])
 
 
 def _has_its_report(tmp_path: Path, number: int) -> None:
@@ -94,6 +97,20 @@ def _has_its_report(tmp_path: Path, number: int) -> None:
     assert len(list((out / "sheets").iterdir())) == len(CLASSES)
     moved = [row for row in rows if row["suggested"] != "keep" and int(row["rank"]) <= len(rows) // 5]
     assert len(moved) > 5  # photos that lie in the wrong folder
+
+
+def _every_command_works(tmp_path: Path, photos: Path) -> None:
+    """On the runs of a server that has no image."""
+    run, out = tmp_path / "whole", tmp_path / "out"
+    out.mkdir()
+    for words in (
+        ["list", tmp_path], ["show", run, "--json"], ["compare", run, tmp_path / "killed"],
+        ["report", run, "--out", out / "page.html"], ["predict", run, photos, "--model", "best", "--csv"],
+        ["evaluate", run, "--data", photos, "--worst", out / "worst.png"],
+        ["export", run, "--torch-export", out / "model.pt2", "--hub", out / "hub"],
+    ):  # fmt: skip
+        done = CliRunner().invoke(app, [*map(str, words)])
+        assert done.exit_code == 0, (words, done.output, done.exception)
 
 
 def _arrays(path: Path) -> dict[str, bytes]:

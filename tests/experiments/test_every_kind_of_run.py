@@ -48,6 +48,7 @@ COMMANDS = {
     "report": "report RUN OTHER --out OUT/page.html",
     "evaluate": "evaluate RUN --split clean_val --confusion OUT/confusion.png --worst OUT/worst.png",
     "predict": "predict RUN PHOTO --contact-sheet OUT/photo.png",
+    "export": "export RUN --onnx OUT/model.onnx --torch-export OUT/model.pt2 --hub OUT/hub",
     "labels": "labels RUN --out OUT/labels",
     "caches": "caches",
     "remove": "remove RUN --keep-results --yes",
