@@ -1,6 +1,7 @@
 """States of clients as those of a run with `inspection` leave them, written by hand."""
 
-from collections.abc import Mapping, Sequence
+import csv
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,9 @@ import numpy as np
 from client_app.client_state import FORMAT
 from data.sealed import write_sealed
 from data.whole_files import round_path
+from tests.runs.folders import Said
 
+Runs = Callable[..., Said]
 CLASSES = ("a/b", "=x", "Y" * 200)
 
 
@@ -55,3 +58,13 @@ def write_state(
     }
     write_sealed(path, FORMAT, {"digest": "d", "root": str(root), "classes": list(classes)}, arrays)
     return path
+
+
+def key(number: int) -> bytes:
+    return f"images/0/00/{number},{number}.jpg".encode()
+
+
+def rows_of(report: Path) -> list[dict[str, str]]:
+    """Lines of a label report."""
+    with (report / "labels.csv").open(encoding="utf-8-sig", newline="") as file:
+        return list(csv.DictReader(file))
