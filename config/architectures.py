@@ -11,8 +11,8 @@ from dataclasses import dataclass
 TIMM = "timm:"  # before a name of timm's
 TIMM_NAME = re.compile(r"timm:\w[\w-]*(\.[\w-]+)?")  # with or without the tag of its weights
 TIMM_MISSING = (
-    'which needs timm, and that is not installed here: `pip install "clothing1m-fl[timm]"`, or `pip install timm`,'
-    " on the server and on every machine with clients."
+    "which needs timm, and that is not installed here: `pip install timm` on the server and on every machine with"
+    " clients."
 )
 V1, V2 = ("IMAGENET1K_V1",), ("IMAGENET1K_V1", "IMAGENET1K_V2")
 SWAG = ("IMAGENET1K_SWAG_E2E_V1", "IMAGENET1K_SWAG_LINEAR_V1")
