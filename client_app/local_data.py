@@ -28,8 +28,7 @@ from learning.sound_images import advising, sound_images
 from messages.keys import NUM_PARTITIONS, PARTITION_ID
 
 LOOKED_AT = 20_000  # images of a training list that the roll call decodes; those of more, their client's first visit
-# Threads that decode while a GPU trains: 16 of them decode hardly faster than 2, and keep the one from the interpreter
-# that launches the GPU's work.
+# Threads that decode while a GPU trains: 16 hardly decode faster, and keep what launches its work from the interpreter.
 DECODING_BESIDE = 2
 
 
@@ -273,7 +272,8 @@ def _stored(config: RunConfig) -> int:
 
 
 def _held_out(site: Site, config: RunConfig) -> tuple[Split, list[str]]:
-    return _sound(site, _parts(site, config)[1], config.image_size, config, one_must_remain=False)
+    own = _parts(site, config)[1]
+    return _sound(site, own, config.image_size, config, one_must_remain=False) if config.holdout_fraction else (own, [])
 
 
 def _sound(site: Site, split: Split, size: int, config: RunConfig, **rules: bool) -> tuple[Split, list[str]]:
