@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,15 @@ def in_the_way(folder: Path) -> Iterator[tuple[Path, str]]:
     yield folder / ("x" * 300), "which cannot be written: File name too long."
 
 
+def refusal_of(command: Any, parameter: Any, path: Path) -> str:
+    """What a parameter says of a path; empty if it takes it."""
+    try:
+        parameter.process_value(command.context_class(command), str(path))
+    except DataError as error:
+        return str(error)
+    return ""
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_nothing_is_written_over_what_is_no_file(name: str, tmp_path: Path) -> None:
     """A new path of a command is in `READ`, or it refuses all of this before the command does anything."""
@@ -108,13 +118,7 @@ def test_nothing_is_written_over_what_is_no_file(name: str, tmp_path: Path) -> N
     for words, command, parameter in paths(name):
         if words in READ:
             continue
-
-        def refusal(path: Path, command: Any = command, parameter: Any = parameter) -> str:
-            try:
-                parameter.process_value(command.context_class(command), str(path))
-            except DataError as error:
-                return str(error)
-            return ""
+        refusal = partial(refusal_of, command, parameter)
 
         for path, sentence in wrong:
             assert refusal(path).startswith(f"{words.rpartition(' ')[2]} is "), words
@@ -142,13 +146,7 @@ def test_a_place_that_takes_no_file_is_refused_at_once(
     for words, command, parameter in paths(name):
         if words in READ:
             continue
-
-        def refusal(path: Path, command: Any = command, parameter: Any = parameter) -> str:
-            try:
-                parameter.process_value(command.context_class(command), str(path))
-            except DataError as error:
-                return str(error)
-            return ""
+        refusal = partial(refusal_of, command, parameter)
 
         writes_file = "which is a folder" in refusal(tmp_path / "folder.png")
         makes_folders = not writes_file or words in MAKES_FOLDERS
