@@ -84,9 +84,13 @@ class Progress:
     @property
     def accuracy(self) -> str:
         """Of the last round that was evaluated, and on what if that is not clean test; empty before there is one."""
+        return self.accuracy_to(1)
+
+    def accuracy_to(self, decimals: int) -> str:
+        """`accuracy` in percent with so many decimals."""
         found = self.measure.by_round(self.rounds)
         on = "" if self.measure == CLEAN_TEST else f" on {self.measure.short}"
-        return f"{100 * found[max(found)]:.1f} %{on}" if found else ""
+        return f"{100 * found[max(found)]:.{decimals}f} %{on}" if found else ""
 
     @property
     def round_seconds(self) -> float | None:

@@ -182,7 +182,7 @@ class Scheduler:
             self._screen.say(f"{name_of(row)}: failed: {outcome.reason} (log: {self._experiment.log(row)})")
             return
         self.counts.done += 1
-        accuracy = "" if progress.accuracy is None else f", {100 * progress.accuracy:.2f} %"
+        accuracy = f", {progress.accuracy_to(2)}" if progress.accuracy else ""
         self._screen.say(
             f"{name_of(row)}: done in {took:.0f} s{accuracy} after {progress.done} round{'s' * (progress.done != 1)}"
         )

@@ -6,9 +6,9 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -60,6 +60,8 @@ def grid(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Start:
     """A start of the grid, with a mark by which all that it starts can be found."""
 
+    all: ClassVar[list["Start"]] = []
+
     def __init__(self, grid: Path, out: Path, *arguments: str) -> None:
         self._mark = f"START_MARK={uuid.uuid4()}"
         name, _, value = self._mark.partition("=")
@@ -68,6 +70,7 @@ class Start:
             command, cwd=ROOT, env={**os.environ, name: value}, text=True, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, preexec_fn=_hear_ctrl_c,
         )  # fmt: skip
+        self.all.append(self)
 
     def left(self) -> list[int]:
         """Process ids of all that lives of it."""
@@ -81,6 +84,17 @@ class Start:
     def said(self) -> str:
         said, _ = self.process.communicate(timeout=900)
         return said
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_by_a_test_that_fails() -> Iterator[None]:
+    yield
+    while Start.all:
+        start = Start.all.pop()
+        with start.process:
+            start.process.kill()
+        for pid in start.left():
+            os.kill(pid, signal.SIGKILL)
 
 
 def _hear_ctrl_c() -> None:

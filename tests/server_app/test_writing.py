@@ -134,8 +134,8 @@ def _replaced(run_dir: Path) -> None:
 TROUBLE: dict[str, tuple[Callable[[Path], None], str]] = {
     "files too large": (_limited(resource.RLIMIT_FSIZE, 40_000), "checkpoints cannot be written (File too large); "),
     "too many open files": (_limited(resource.RLIMIT_NOFILE, 3), "failures.jsonl cannot be written (Too many open "),
-    "folder deleted": (shutil.rmtree, "metrics.jsonl cannot be written (No such file or directory); put its folder"),
-    "folder replaced": (_replaced, "metrics.jsonl cannot be written (Not a directory); put its folder"),
+    "folder deleted": (shutil.rmtree, "clients.jsonl cannot be written (No such file or directory); put its folder"),
+    "folder replaced": (_replaced, "clients.jsonl cannot be written (Not a directory); put its folder"),
 }
 
 

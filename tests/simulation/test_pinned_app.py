@@ -58,7 +58,7 @@ def test_a_machine_without_the_bundle_unpacks_it_once(tmp_path: Path) -> None:
 def test_on_this_machine_the_bundle_itself_is_used() -> None:
     load, arguments = app.__reduce__()
     assert load(*arguments) is app
-    assert len(pickle.dumps(arguments)) < 500_000
+    assert len(pickle.dumps(arguments)) < 1_000_000
 
 
 class Head:
