@@ -3,7 +3,7 @@
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,18 +48,22 @@ def find_photos(folder: Path, suffixes: frozenset[str], least: int = LEAST) -> P
         least: Images that each class must have. With 0, an empty folder is a class of which somebody has no photos.
 
     Raises:
-        DataError: `folder` is none, its folders are splits of a dataset, there are fewer than two classes, or a class
-            has too few images or no plain name; two names differ only in how Unicode spells them; or there is no
-            image at all.
+        DataError: `folder` is none, or a whole file system; its folders are splits of a dataset, there are fewer than
+            two classes, or a class has too few images or no plain name; two names differ only in how Unicode spells
+            them; or there is no image at all.
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; it must hold one folder of images per class.")
+    if folder.resolve() == Path(folder.resolve().anchor):  # looking through all of it would take minutes
+        raise DataError(
+            f"{folder} is a whole file system; it must be a folder that holds one folder of images per class."
+        )
     photos = Photos()
     folders: dict[str, Path] = {}
     for path in _entries(folder):
         if why := _never_wanted(path):
             photos.left_out += _all_below(path, why)
-        elif path.is_dir():
+        elif _is_folder(path):
             name = unicodedata.normalize("NFC", path.name)  # as macOS may not have written it
             if name in folders:
                 raise DataError(
@@ -135,10 +139,10 @@ def images_below(folder: Path, suffixes: frozenset[str], left_out: list[tuple[Pa
     def why_not(path: Path) -> str:
         if why := _never_wanted(path):
             return why
-        if path.is_symlink() and not path.exists():
+        if path.is_symlink() and not _seen(Path.exists, path):
             return BROKEN
-        if not path.is_file():
-            return LINK if path.is_dir() else "no file"
+        if not _seen(Path.is_file, path):
+            return LINK if _is_folder(path) else "no file"
         suffix = path.suffix.lower()
         if suffix in suffixes:
             return ""
@@ -147,7 +151,7 @@ def images_below(folder: Path, suffixes: frozenset[str], left_out: list[tuple[Pa
 
     images = []
     for path in _entries(folder):
-        if path.is_dir() and not path.is_symlink() and not _never_wanted(path):
+        if _is_folder(path) and not path.is_symlink() and not _never_wanted(path):
             images += images_below(path, suffixes, left_out)
         elif why := why_not(path):
             left_out += _all_below(path, why)
@@ -158,11 +162,23 @@ def images_below(folder: Path, suffixes: frozenset[str], left_out: list[tuple[Pa
 
 def _all_below(path: Path, why: str) -> Iterator[tuple[Path, str]]:
     """A file, or all files of a folder."""
-    if not path.is_dir() or path.is_symlink():
+    if not _is_folder(path) or path.is_symlink():
         yield path, why
         return
     for inner in _entries(path):
         yield from _all_below(inner, why)
+
+
+def _is_folder(path: Path) -> bool:
+    return _seen(Path.is_dir, path)
+
+
+def _seen(test: Callable[[Path], bool], path: Path) -> bool:
+    """Whether a path passes a test; not if it may not even be looked at, as where a link leads into a closed folder."""
+    try:
+        return test(path)
+    except OSError:
+        return False
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -201,7 +217,7 @@ def _check(folder: Path, photos: Photos, folders: dict[str, Path], suffixes: fro
 def _about_splits(folder: Path, splits: list[str]) -> str:
     """What to do with an export that somebody has split already."""
     largest = max(splits, key=lambda name: name.lower().startswith("train"))
-    inside = [path.name for path in _entries(folder / largest) if path.is_dir() and not _never_wanted(path)]
+    inside = [path.name for path in _entries(folder / largest) if _is_folder(path) and not _never_wanted(path)]
     advice = (
         f"import {folder / largest}, of which new splits are drawn, or keep these with docs/adding-a-dataset.md"
         if len(inside) > 1

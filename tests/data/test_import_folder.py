@@ -1,5 +1,6 @@
 """Any folder of images, one subfolder per class, into the released layout and back."""
 
+import errno
 import os
 import random
 import shutil
@@ -12,7 +13,7 @@ from PIL import Image
 from data.errors import DataError
 from data.images.loading import load_images
 from data.import_folder import LEFT_OUT, Shares, import_folder
-from data.photo_folders import find_photos, in_words
+from data.photo_folders import BROKEN, find_photos, in_words
 from data.release import open_release
 
 
@@ -242,3 +243,24 @@ def test_every_file_is_imported_or_named_and_never_both(tmp_path: Path, seed: in
     for name, files in photos.classes.items():
         assert len(files) >= 4
         assert all(path.is_file() and path.is_relative_to(top / name) for path in files)
+
+
+def test_what_may_not_be_looked_at_is_left_out_and_named(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = photos / "cats" / "closed.jpg"
+    closed.symlink_to(tmp_path / "nobody" / "may-look.jpg")
+    stat = Path.stat
+
+    def not_permitted(path: Path, **how: bool) -> os.stat_result:
+        if path == closed and how.get("follow_symlinks", True):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return stat(path, **how)
+
+    monkeypatch.setattr(Path, "stat", not_permitted)
+    assert (closed, BROKEN) in find_photos(photos, frozenset({".jpg"}), least=0).left_out
+
+
+def test_a_whole_file_system_is_not_looked_through() -> None:
+    with pytest.raises(DataError, match=r"^/ is a whole file system; it must be a folder that holds one folder of"):
+        find_photos(Path("/"), frozenset({".jpg"}))
