@@ -7,6 +7,8 @@ with the same names in the same order. A test compares the two.
 PRESETS = {
     "notebook": "the published FedAvg run",
     "clothing1m": "the recipe we recommend",
+    "fedcorr": "FedCorr on Clothing1M, as published",
+    "fnbench": "FNBench's protocol, on any release",
 }
 TRACKERS = {  # server_app.callbacks.tracking
     "none": "",

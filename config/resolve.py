@@ -2,6 +2,9 @@
 
 Precedence, lowest first: the defaults of `RunConfig` (which `config.settings` writes into pyproject.toml), the preset
 that `preset` names (a file of ``config/presets/``), what the user set with ``flwr run -c``.
+
+Parameters that a preset gives to its method, partition and the like are for those alone: whoever names another method
+does not get them.
 """
 
 import tomllib
@@ -46,7 +49,9 @@ def fused_values(
         raise ConfigError(
             f"run config: 'preset' is {shown(name)}; it must be one of {known}{closest(name, available)}."
         )
-    return {**fused, **tomllib.loads(available[name].read_text(encoding="utf-8")), **overrides}
+    preset = tomllib.loads(available[name].read_text(encoding="utf-8"))
+    others = {f"{key}-args" for key, value in preset.items() if overrides.get(key, value) != value}
+    return {**fused, **{key: value for key, value in preset.items() if key not in others}, **overrides}
 
 
 def app_defaults() -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from torch import nn
 
 from config.measure import measure_of
+from config.published import published_for
 from config.run_config import RunConfig
 from learning.shared_state import frozen_digest
 from server_app.callbacks import Callback
@@ -66,6 +67,13 @@ def callbacks_of(
         Progress(config.num_server_rounds, config.evaluate_every, config.max_hours, measure, config.val_split),
         Tracking(run_dir, config),
         LatestModel(run_dir / "model.safetensors", class_names, config, model),
-        Pictures(run_dir, class_names, title, config.preset, measure, wave=config.val_split == LABEL_WAVE),
+        Pictures(
+            run_dir,
+            class_names,
+            title,
+            published_for(config.preset, config.method),
+            measure,
+            wave=config.val_split == LABEL_WAVE,
+        ),
         Contributions(len(members)),
     ]

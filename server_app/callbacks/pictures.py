@@ -5,8 +5,7 @@ With many classes the picture shows those with the most errors, and `confusion.n
 """
 
 import io
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from config.measure import CLEAN_TEST, Measure
-from config.run_config import PRESETS
+from config.published import Published
 from data.confusion import MANY_CLASSES, of_counts
 from data.whole_files import replace_file
 from learning.evaluation import Evaluation
@@ -29,6 +28,8 @@ if TYPE_CHECKING:
 
 MUTED, ACCENT = "#8a8f98", "#0b6bcb"
 LABEL_WIDTH = 45  # characters along an axis
+MANY_ROUNDS = 200  # beyond that, points would merge into a thick line
+NEAR = 14  # points of accuracy above the run's last one in which its label would lie on a published line
 
 
 class Pictures(OccasionalCallback):
@@ -42,7 +43,7 @@ class Pictures(OccasionalCallback):
         folder: Path,
         class_names: tuple[str, ...],
         title: str,
-        preset: str = "",
+        published: Published | None = None,
         measure: Measure = CLEAN_TEST,
         *,
         wave: bool = False,
@@ -53,12 +54,12 @@ class Pictures(OccasionalCallback):
             folder: Where they are drawn.
             class_names: In the order of their labels.
             title: Of the curves.
-            preset: A run of one whose published curve we have is compared with it, if there is a test set.
+            published: What the run is compared with, if there is a test set.
             measure: What accuracies are on.
             wave: Whether the best model is picked by prediction changes, which are then drawn as well.
         """
         super().__init__()
-        self._published = published_curve(preset) if measure is CLEAN_TEST else []
+        self._published = published if measure is CLEAN_TEST else None
         self._folder = folder
         self._class_names = class_names
         self._title = title
@@ -111,43 +112,53 @@ class Pictures(OccasionalCallback):
             save(figure, self._folder / "confusion.png")
 
 
-def published_curve(preset: str) -> list[float]:
-    """Accuracy per round, in percent, of the published run that a preset repeats; empty if it repeats none."""
-    path = PRESETS / f"{preset}-curve.json"
-    if not preset or not path.is_file():
-        return []
-    curve: list[float] = json.loads(path.read_text(encoding="utf-8"))["test-accuracy-percent"]
-    return curve
-
-
 def draw_accuracy(
-    accuracies: Mapping[int, float], title: str, published: Sequence[float] = (), measured_on: str = CLEAN_TEST.name
+    accuracies: Mapping[int, float],
+    title: str,
+    published: Published | None = None,
+    measured_on: str = CLEAN_TEST.name,
 ) -> "Figure":
-    """Accuracy by round on what is named, compared with a published run on the real Clothing1M if there is one."""
+    """Accuracy by round on what is named, compared with a published run on Clothing1M if there is one.
+
+    What was published is named below the axes, where no curve can run through its name.
+    """
+    from matplotlib.patheffects import withStroke
+
     figure, axes = _curves(title)
-    if published:
-        axes.plot(range(1, len(published) + 1), published, color=MUTED, linewidth=1.2)
-        axes.annotate(
-            "published FedAvg, real Clothing1M", (len(published), published[-1]), (0, -6), "data", "offset points",
-            color=MUTED, ha="right", va="top", fontsize=8.5,
-        )  # fmt: skip
     rounds, shares = zip(*sorted(accuracies.items()), strict=True)
     percent = 100 * np.asarray(shares)
-    axes.plot(rounds, percent, color=ACCENT, linewidth=2, marker="o", markersize=3.5)
-    crowded = rounds[-1] > 0.75 * len(published)  # no space to the right of the last point: label it above
+    last, side, length = float(percent[-1]), 1, 0  # `side` of the last point on which its label is: 1 above, -1 below
+    if published:
+        _draw_published(figure, axes, published)
+        length = len(published.percent) if published.by_round else 0
+        side = -1 if last < published.at(rounds[-1]) < last + NEAR else 1
+    marker = "o" if len(rounds) <= MANY_ROUNDS else ""
+    axes.plot(rounds, percent, color=ACCENT, linewidth=2, marker=marker, markersize=3.5)
     axes.annotate(
-        f"this run: {percent[-1]:.1f} %",
-        (rounds[-1], percent[-1]),
-        (0, 12) if crowded else (7, 0),
+        f"this run: {last:.1f} %",
+        (rounds[-1], last),
+        (0, 12 * side),
         "data",
         "offset points",
         color=ACCENT,
-        ha="right" if crowded else "left",
-        va="bottom" if crowded else "center",
+        ha="right" if rounds[-1] > 0.75 * length else "left",
+        va="bottom" if side > 0 else "top",
         fontsize=9.5,
+        path_effects=[withStroke(linewidth=3, foreground="white")],
     )
     axes.set(ylabel=fill(f"accuracy on {measured_on}, %", LABEL_WIDTH), ylim=(0, 100), xlim=(0, None))
     return figure
+
+
+def _draw_published(figure: "Figure", axes: "Axes", published: Published) -> None:
+    """A curve if each round was published, else a line across the picture."""
+    if published.by_round:
+        rounds = range(1, len(published.percent) + 1)
+        lines = axes.plot(rounds, published.percent, color=MUTED, linewidth=1.2, label=published.label)
+    else:
+        level = published.percent[0]
+        lines = [axes.axhline(level, color=MUTED, linewidth=1.2, linestyle=(0, (6, 3)), label=published.label)]
+    figure.legend(handles=lines, loc="outside lower left", frameon=False, fontsize=8.5, labelcolor="#555b65")
 
 
 def draw_changes(changes: Mapping[int, float], pick: int | None, title: str) -> "Figure":

@@ -5,16 +5,24 @@ import logging
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from flwr.app import Array, ArrayRecord
+from matplotlib.figure import Figure
 from PIL import Image
 
+from config.measure import CLEAN_TEST, CLEAN_VAL, Measure
+from config.published import Published, published_for
+from config.run_config import RunConfig
 from learning.evaluation import Evaluation
-from server_app.callbacks import History, OccasionalCallback, RoundResult
+from server_app.callbacks import History, OccasionalCallback, RoundResult, of_a_run
+from server_app.callbacks.failures_file import FailuresFile
 from server_app.callbacks.metrics_file import MetricsFile, as_json
-from server_app.callbacks.pictures import Pictures, draw_accuracy, published_curve
+from server_app.callbacks.pictures import Pictures
 from server_app.callbacks.progress import Progress, clock
 from server_app.traffic import RoundTraffic, Traffic
 
@@ -180,11 +188,38 @@ def test_pictures_of_a_run(tmp_path: Path) -> None:
             assert min(image.size) > 400
 
 
-@pytest.mark.parametrize(("preset", "lines"), [("", 1), ("clothing1m", 1), ("notebook", 2)])
-def test_the_published_curve_is_drawn_for_its_preset_alone(preset: str, lines: int) -> None:
-    (axes,) = draw_accuracy({1: 0.2, 2: 0.3}, "title", published_curve(preset)).axes
-    assert len(axes.lines) == lines
-    assert np.asarray(axes.lines[-1].get_ydata()).tolist() == pytest.approx([20, 30])
+@pytest.mark.parametrize(("measure", "compared"), [(CLEAN_TEST, True), (CLEAN_VAL, False)])
+def test_accuracy_on_clean_test_alone_is_compared_with_what_was_published(
+    measure: Measure, compared: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+
+    def note(accuracies: object, title: str, published: Published | None, measured_on: str) -> Figure:
+        drawn.append((published, measured_on))
+        return Figure()
+
+    monkeypatch.setattr("server_app.callbacks.pictures.draw_accuracy", note)
+    published = published_for("fedcorr", "ce")
+    pictures = Pictures(tmp_path, ("a", "b"), "title", published, measure)
+    pictures.after_round(replace(_result(1), validation=_result(1).test))
+    pictures.on_end()
+    assert drawn == [(published if compared else None, measure.name)]
+
+
+@pytest.mark.parametrize(
+    ("preset", "method", "name"),
+    [("", "ce", None), ("fnbench", "ce", None), ("fedcorr", "dividemix", "DivideMix"), ("notebook", "elr", "FedAvg")],
+)
+def test_a_run_is_compared_with_what_its_preset_and_method_say(
+    preset: str, method: str, name: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Published | None] = []
+    monkeypatch.setattr(of_a_run, "Pictures", lambda *args, **_: given.append(args[3]))
+    config = RunConfig(preset=preset, method=method, strategy="fedavg", model="cnn")
+    start: Any = SimpleNamespace(run_dir=tmp_path, run="a")
+    model, failures = torch.nn.Linear(1, 1), FailuresFile(tmp_path / "failures.jsonl")
+    of_a_run.callbacks_of(start, config, [], ("a", "b"), model, flower_run="", lists={}, failures=failures)
+    assert [published and published.name for published in given] == [name]
 
 
 def test_what_is_not_finite_is_null() -> None:
