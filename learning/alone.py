@@ -87,7 +87,7 @@ class Alone:
         self._times += 1
         seed = derived_seed(visit.generator.initial_seed(), "alone", self._times)
         model = copies(visit.networks[0], method.networks, seed)
-        config, labels = config_alone(self._config, epochs), visit.labels
+        config, labels = config_alone(self._config, epochs), visit.labels.clone()
         optimizer = make_optimizer(config, model)
         losses: list[float] = []
         seen, state, believed = 0, dict[str, Tensor](), labels
@@ -99,7 +99,8 @@ class Alone:
                     server_round=number, state=state, relabelled=believed if method.relabels else None,
                 )  # fmt: skip
             except FloatingPointError as error:
-                raise FloatingPointError(f"in epoch {number} of {epochs} that a client trained alone, {error}") from None
+                where = f"in epoch {number} of {epochs} that a client trained alone"
+                raise FloatingPointError(f"{where}, {error}") from None
             state = report.visit.state if method.remembers else {}
             believed = labels if report.visit.corrected is None else report.visit.corrected
             losses += report.epoch_losses

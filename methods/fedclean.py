@@ -1,4 +1,4 @@
-"""FedClean (Jiang and Zhang, ICML 2025): clients judge their labels alone, then with the global model, and train on the rest.
+"""FedClean (Jiang and Zhang, ICML 2025): clients judge labels alone, then with the global model, and train on the rest.
 
 Made for federations in which every client's labels are noisy. At a client's first visit a method for noisy labels
 learns from its images alone (`learning.alone`): joint optimisation (the paper's FedClean2) or co-teaching (FedClean1).
@@ -214,7 +214,8 @@ def upper(values: Floats) -> npt.NDArray[np.bool_]:
 
 
 def largest(values: Floats, among: npt.NDArray[np.bool_], share: float) -> npt.NDArray[np.int64]:
-    """Where the largest numbers are, (k,): of those that are `among` (m,) this share, rounded down; equal ones in order."""
+    """Where the largest numbers are, (k,): this share of those that are `among` (m,), rounded down; of equal ones the
+    first."""
     places = np.flatnonzero(among)
     count = int(share * len(places) + 1e-9)  # 0.29 * 100 is 28.999999999999996
     return places[np.argsort(-values[places], kind="stable")[:count]]

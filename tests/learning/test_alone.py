@@ -211,7 +211,7 @@ class Impossible(CE):
 @pytest.mark.parametrize(
     ("method", "sentence"),
     [
-        (Scholar(epochs=21), "Scholar trains alone for 21 passes .*; its passes_alone is 20, and must be at least that"),
+        (Scholar(epochs=21), "Scholar trains alone for 21 passes .*; its passes_alone is 20, and must be at least"),
         (Scholar(epochs=11, times=2), "Scholar trains alone for 22 passes"),
         (Scholar(epochs=0), "Scholar trains CE alone for 0 epochs; it must be at least 1"),
         (Scholar(inner=Headed()), "Scholar trains Headed alone, so its heads must name types as well"),
