@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from config.run_config import RunConfig
 from learning.images import Images
-from learning.inference import Inference
 from learning.method import Method, Visit
 from learning.method_rules import MethodError, problem_of_class
 from learning.optimizer import make_optimizer

@@ -6,10 +6,10 @@ With y the given labels and y_bar the class that the learner predicts, D^c = {y 
 the p of the global model as a client receives it:
 
     stage 1   train on D^c
-    stage 2   of D \\ D^c, where argmax p = y_bar, L_co = CE(p, y) - CE(p, y_bar) becomes a mixture of two Gaussians;
-              the sigma_1 largest of the upper one get the label y_bar, and are trained on as well
-    stage 3   of the rest, CE(p, y) becomes a mixture; the lower one counts as clean; those of the sigma_2 largest of
-              the upper one with max p >= epsilon get the label argmax p; all these are trained on as well
+    stage 2   outside of D^c, where argmax p = y_bar, L_co = CE(p, y) - CE(p, y_bar) becomes a mixture of two Gaussians;
+              the largest share sigma_1 of the upper one gets the label y_bar, and is trained on as well
+    stage 3   of the rest, CE(p, y) becomes a mixture; the lower one counts as clean; of the largest share sigma_2 of
+              the upper one, images with max p >= epsilon get the label argmax p; all these are trained on as well
 
 Training is cross-entropy of images mixed by MixUp. A model's weight in the mean is how many images its client trained
 on (the paper's ASSA). What is left out of a stage is not trained on; each step of relabelling happens once.
@@ -214,8 +214,10 @@ def upper(values: Floats) -> npt.NDArray[np.bool_]:
 
 
 def largest(values: Floats, among: npt.NDArray[np.bool_], share: float) -> npt.NDArray[np.int64]:
-    """Where the largest numbers are, (k,): this share of those that are `among` (m,), rounded down; of equal ones the
-    first."""
+    """Where the largest numbers are, (k,): this share of those that are `among` (m,), rounded down.
+
+    Of equal ones, the first count as larger.
+    """
     places = np.flatnonzero(among)
     count = int(share * len(places) + 1e-9)  # 0.29 * 100 is 28.999999999999996
     return places[np.argsort(-values[places], kind="stable")[:count]]

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -42,7 +42,7 @@ CONFIG = RunConfig(
 class Scholar(CE):
     """Cross-entropy, once another method has learned alone; it announces twenty passes."""
 
-    inner: Method = CE()
+    inner: Method = field(default_factory=CE)
     epochs: int = 3
     times: int = 1
 

@@ -329,7 +329,7 @@ def test_of_equal_numbers_the_first_are_taken() -> None:
 def test_no_image_is_alone_in_the_last_batch(count: int, batch_size: int) -> None:
     rows = torch.arange(count)
     batches = not_alone(list(rows.split(batch_size)) if count else [], batch_size)
-    assert sum((batch.tolist() for batch in batches), []) == rows.tolist()
+    assert [row for batch in batches for row in batch.tolist()] == rows.tolist()
     if count > 1 and batch_size > 1:
         assert min(map(len, batches)) > 1
     assert all(len(batch) <= batch_size + 1 for batch in batches)

@@ -72,8 +72,11 @@ def _judged(clean: int, stage: int = 1) -> Any:
     """What a visit left that found the first images clean, and would call the others 4."""
     rows = torch.arange(25)
     state: dict[str, Tensor] = {
-        INFERRED: LABELS.where(rows < clean, 4), CLEAN: rows < clean, DOUBT: torch.zeros(25), DONE: torch.tensor([stage])
-    }  # fmt: skip
+        INFERRED: LABELS.where(rows < clean, 4),
+        CLEAN: rows < clean,
+        DOUBT: torch.zeros(25),
+        DONE: torch.tensor([stage]),
+    }
     return type("After", (), {"state": state, "corrected": LABELS})
 
 
@@ -88,9 +91,7 @@ def test_one_image_beside_full_batches_trains_with_batchnorm(batchnorm: str) -> 
 
 @pytest.mark.parametrize("mixup", [0.0, 1.0])
 @pytest.mark.parametrize("learner", ["joint-optimization", "co-teaching"])
-def test_a_frozen_body_is_trained_by_its_head(
-    tmp_path: Path, tiny_sample: Path, mixup: float, learner: str
-) -> None:
+def test_a_frozen_body_is_trained_by_its_head(tmp_path: Path, tiny_sample: Path, mixup: float, learner: str) -> None:
     """On features if no images are mixed, in all stages."""
     run_dir = _run(
         tmp_path, tiny_sample, trainable="head", augmentation="none", fraction_train=1.0, num_server_rounds=3,
@@ -182,9 +183,7 @@ def test_a_client_that_lost_its_state_begins_again(tmp_path: Path, tiny_sample: 
     ],
     ids=["private", "bf16"],
 )
-def test_with_private_updates_and_in_half_precision(
-    tmp_path: Path, tiny_sample: Path, changes: dict[str, Any]
-) -> None:
+def test_with_private_updates_and_in_half_precision(tmp_path: Path, tiny_sample: Path, changes: dict[str, Any]) -> None:
     settings = {"num_server_rounds": 3, "method_args": "alone-epochs=1", "clients": 2, **changes}
     lines = rounds_of(_run(tmp_path, tiny_sample, **settings))
     assert all(line["failed-partitions"] == [] for line in lines)
