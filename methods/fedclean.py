@@ -65,6 +65,8 @@ DONE = "done"  # (1,) int64: the last stage whose judgement has been made; 0 bef
 class FedClean(CE):
     """Cross-entropy of mixed images, on those whose labels agree with a learner of the client's own, or were corrected.
 
+    Stage 3 has what the first two leave of the run; a stage that would begin after its end does not take place.
+
     Images are suspected if they count as unclean or were relabelled. `suspicion` is ``l / (1 + l)``, l the given
     label's cross-entropy by the client's learner, later by the global model of the last relabelling; plus 1 if they are
     suspected.
@@ -102,15 +104,6 @@ class FedClean(CE):
     relabels = True
     suspects = True
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        shares = self.first_stage_rounds < 0 and self.second_stage_rounds < 0
-        if shares and self.first_stage + self.second_stage > 1 + 1e-9:
-            raise ValueError(
-                f"first-stage and second-stage must be at most 1 together, and are {self.first_stage:g} and"
-                f" {self.second_stage:g}"
-            )
-
     @property
     def passes_alone(self) -> int:
         return self.alone_epochs * self.local_learner().passes
@@ -145,7 +138,7 @@ class FedClean(CE):
         suspected = ~visit.state[CLEAN] | (visit.labels != visit.given)
         doubt = visit.state[DOUBT]
         visit.suspected = suspected
-        visit.suspicion = suspected + doubt / (1 + doubt)
+        visit.suspicion = suspected + (doubt / (1 + doubt)).nan_to_num(1.0)  # of an infinite one
         visit.used = len(visit.scratch["trained"])
 
     def _judged(self, visit: Visit) -> Tensor:
