@@ -49,6 +49,8 @@ class Visit:
         corrected: (n,) int64 labels to believe instead of the given ones, if the method has any; for scoring and
             export.
         suspected: (n,) bool, images whose label the method thinks is wrong, if it judges them; for scoring.
+        suspicion: (n,) float32 on the visit's device, finite: how suspect each label is, the larger the more, by the
+            number that the method decides by. Only its order counts, within the client; for scoring.
         batch_size: Of the run.
         drop_last: Whether an incomplete batch is left out.
         epoch: The local epoch, from 1; 0 before the first.
@@ -72,6 +74,7 @@ class Visit:
     metrics: dict[str, float | list[float]] = field(default_factory=dict)
     corrected: Tensor | None = None
     suspected: Tensor | None = None
+    suspicion: Tensor | None = None
     batch_size: int = 64
     drop_last: bool = False
     epoch: int = 0

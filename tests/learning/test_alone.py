@@ -69,9 +69,14 @@ def _same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 @pytest.mark.parametrize("inner", [CE(), JointOptimization(), ELR(weight_averaging=0.5), CE(mixup=1.0)])
 def test_it_is_a_federation_of_one(inner: Method) -> None:
     """Round after round by hand: labels, state and optimiser are handed on, and the rate follows the schedule."""
-    schedule = {"lr_schedule": "cosine", "momentum": 0.9, "gradient_clipping": 0.5, "augmentation": "flip"}
+    schedule: dict[str, Any] = {
+        "lr_schedule": "cosine",
+        "momentum": 0.9,
+        "gradient_clipping": 0.5,
+        "augmentation": "flip",
+    }
     (learned,) = _train(Scholar(inner=inner), **schedule).visit.scratch["learned"]
-    config = replace(CONFIG, **schedule, local_epochs=1, num_server_rounds=3)  # type: ignore[arg-type]
+    config = replace(CONFIG, **schedule, local_epochs=1, num_server_rounds=3)
     assert [rate_of(config, number) for number in (1, 2, 3)] == pytest.approx([0.05, 0.0375, 0.0125])
     seed = derived_seed(derived_generator(1, "t").initial_seed(), "alone", 1)
     model, state, labels = build_model("cnn", 5, seed=1), None, None
@@ -96,8 +101,8 @@ def test_it_leaves_no_trace_in_the_visit(inner: Method) -> None:
     """Neither in weights and statistics of BatchNorm, nor in draws of batches, views and layers that draw."""
     models = [build_model("resnet18", 5, seed=1) for _ in range(2)]
     for model in models:
-        model.fc = nn.Sequential(nn.Dropout(0.5), model.fc)  # type: ignore[assignment]
-    values = {"augmentation": "flip", "image_size": 32, "local_epochs": 1}
+        model.fc = nn.Sequential(nn.Dropout(0.5), classifier(model))
+    values: dict[str, Any] = {"augmentation": "flip", "image_size": 32, "local_epochs": 1}
     images = torch.randint(256, (10, 32, 32, 3), dtype=torch.uint8, generator=derived_generator(1, "images"))
     before = torch.get_rng_state()
     plain = _train(CE(), models[0], images, **values)

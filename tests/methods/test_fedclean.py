@@ -61,6 +61,11 @@ def _visit(
     return visit
 
 
+def _suspicion(visit: Visit) -> Tensor:
+    assert visit.suspicion is not None
+    return visit.suspicion
+
+
 def _logits(*rows: list[float]) -> Tensor:
     return torch.tensor(rows)
 
@@ -85,8 +90,8 @@ def test_what_the_learner_agrees_with_is_clean_by_hand() -> None:
     assert visit.suspected is not None
     assert visit.suspected.tolist() == [False, True, False, True]
     suspicion = [wrong + loss / (1 + loss) for wrong, loss in zip((0, 1, 0, 1), expected, strict=True)]
-    assert visit.suspicion.tolist() == pytest.approx(suspicion, abs=1e-6)
-    assert visit.suspicion.dtype is torch.float32
+    assert _suspicion(visit).tolist() == pytest.approx(suspicion, abs=1e-6)
+    assert _suspicion(visit).dtype is torch.float32
     assert visit.labels.tolist() == labels.tolist()
 
 
@@ -290,7 +295,7 @@ def test_models_that_answer_nonsense_break_nothing() -> None:
     visit = _visit(FedClean(), LABELS, Models(nonsense, nonsense), 3)
     assert 2 <= len(visit.scratch["rows"]) <= 20
     assert all(0 <= label < 3 for label in visit.labels.tolist())
-    assert visit.suspicion.isfinite().all()
+    assert _suspicion(visit).isfinite().all()
 
 
 def test_upper_by_hand() -> None:
@@ -344,7 +349,8 @@ def test_whatever_models_say_a_client_trains(
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(classes, (count,), generator=generator)
-    models = Models(*(4 * torch.randn(count, classes, generator=generator) for _ in range(2)))
+    own, shared = (4 * torch.randn(count, classes, generator=generator) for _ in range(2))
+    models = Models(own, shared)
     visit = _visit(FedClean(), labels, models, stage, batch_size=batch_size, drop_last=drop_last)
     assert visit.suspected is not None
     clean = visit.state[CLEAN]
@@ -353,8 +359,8 @@ def test_whatever_models_say_a_client_trains(
     assert visit.used == (int(clean.sum()) if clean.sum() > 1 else count)
     rows = visit.scratch["rows"]
     assert 1 <= len(set(rows)) == len(rows) <= visit.used
-    assert (visit.suspicion[visit.suspected] >= 1).all()
-    assert (visit.suspicion[~visit.suspected] < 1).all()
+    assert (_suspicion(visit)[visit.suspected] >= 1).all()
+    assert (_suspicion(visit)[~visit.suspected] < 1).all()
 
 
 @pytest.mark.parametrize(

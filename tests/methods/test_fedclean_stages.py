@@ -47,11 +47,13 @@ def test_a_first_visit_trains_alone_and_can_be_repeated(learner: str) -> None:
     for name, value in first.visit.state.items():
         assert torch.equal(value, again.visit.state[name]), name
     used = first.visit.used
+    assert used is not None
     assert first.images_seen == again.images_seen == 3 * 25 + 2 * used
     later = _visit(method, 2, first.visit)
     assert later.images_seen == 2 * used
     assert later.visit.used == used
     lost = _visit(method, 2)
+    assert lost.visit.used is not None
     assert lost.images_seen == 3 * 25 + 2 * lost.visit.used
 
 
@@ -60,6 +62,7 @@ def test_a_first_visit_of_a_whole_client_by_its_own_learner() -> None:
     visit = _visit().visit
     state = visit.state
     assert torch.equal(state[CLEAN], state[INFERRED] == LABELS)
+    assert visit.suspected is not None
     assert torch.equal(visit.suspected, ~state[CLEAN])
     assert state[DOUBT].dtype is torch.float32
     assert state[DONE].tolist() == [1]
