@@ -1,4 +1,4 @@
-"""FedClean: whom the client's own learner and the global model believe, by hand, and what is odd about a client."""
+"""FedClean: whom the client's own learner and the global model believe, by hand."""
 
 import math
 from dataclasses import dataclass, field
@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 
 from learning.alone import Learned
@@ -16,7 +14,7 @@ from learning.method import Method, Seen, Visit
 from learning.mixup import Mix
 from methods import ce
 from methods.co_teaching import CoTeaching
-from methods.fedclean import CLEAN, DONE, DOUBT, INFERRED, FedClean, largest, not_alone, upper
+from methods.fedclean import CLEAN, DONE, DOUBT, INFERRED, FedClean
 from methods.joint_optimization import JointOptimization
 from tests.batches_of import Y, Z, batch_of, visit_of
 
@@ -41,7 +39,7 @@ class Models:
         return self.shared
 
 
-def _visit(
+def visit_by(
     method: FedClean, labels: Tensor, models: Models, stage: int = 1, after: Visit | None = None, **values: Any
 ) -> Visit:
     """One visit of one epoch in the first round of a stage of 250 rounds; `after` an earlier one."""
@@ -61,7 +59,7 @@ def _visit(
     return visit
 
 
-def _suspicion(visit: Visit) -> Tensor:
+def suspicion_of(visit: Visit) -> Tensor:
     assert visit.suspicion is not None
     return visit.suspicion
 
@@ -70,7 +68,7 @@ def _logits(*rows: list[float]) -> Tensor:
     return torch.tensor(rows)
 
 
-def _sure(classes: list[int], margins: list[float] | float, count: int = 3) -> Tensor:
+def sure(classes: list[int], margins: list[float] | float, count: int = 3) -> Tensor:
     """(n, C) logits: the margin at one class, 0 at the others."""
     values = torch.as_tensor(margins, dtype=torch.float32).expand(len(classes))
     return torch.zeros(len(classes), count).scatter_(1, torch.tensor(classes)[:, None], values[:, None])
@@ -80,7 +78,7 @@ def test_what_the_learner_agrees_with_is_clean_by_hand() -> None:
     """CE of label 0 under (2, 0, 0) is log(1 + 2 e^-2) = 0.239545, of label 1 it is 2.239545; uniform: log 3."""
     labels = torch.tensor([0, 1, 1, 2])
     own = _logits([2, 0, 0], [2, 0, 0], [0, 3, 0], [0.1, 0, 0])
-    visit = _visit(FedClean(), labels, Models(own, own))
+    visit = visit_by(FedClean(), labels, Models(own, own))
     assert visit.state[INFERRED].tolist() == [0, 0, 1, 0]
     assert visit.state[CLEAN].tolist() == [True, False, True, False]
     assert visit.scratch["rows"] == [0, 2]
@@ -90,23 +88,23 @@ def test_what_the_learner_agrees_with_is_clean_by_hand() -> None:
     assert visit.suspected is not None
     assert visit.suspected.tolist() == [False, True, False, True]
     suspicion = [wrong + loss / (1 + loss) for wrong, loss in zip((0, 1, 0, 1), expected, strict=True)]
-    assert _suspicion(visit).tolist() == pytest.approx(suspicion, abs=1e-6)
-    assert _suspicion(visit).dtype is torch.float32
+    assert suspicion_of(visit).tolist() == pytest.approx(suspicion, abs=1e-6)
+    assert suspicion_of(visit).dtype is torch.float32
     assert visit.labels.tolist() == labels.tolist()
 
 
 def test_the_learner_is_asked_once_and_the_global_model_when_a_stage_begins() -> None:
     labels = torch.tensor([0, 1, 1, 2])
-    models = Models(_sure([0, 0, 1, 2], 2.0), _sure([0, 0, 1, 2], 2.0))
+    models = Models(sure([0, 0, 1, 2], 2.0), sure([0, 0, 1, 2], 2.0))
     visit, asked = None, []
     for stage in (1, 1, 2, 2, 3, 3):
-        visit = _visit(FedClean(alone_epochs=7), labels, models, stage, visit)
+        visit = visit_by(FedClean(alone_epochs=7), labels, models, stage, visit)
         asked.append((len(models.learners), models.asked))
         assert visit.state[DONE].tolist() == [stage]
     assert asked == [(1, 0), (1, 0), (1, 1), (1, 1), (1, 2), (1, 2)]
     assert models.learners == [(JointOptimization(prior="given"), 7)]
     models.learners.clear()
-    _visit(FedClean(learner="co-teaching", forget_rate=0.4), labels, models)
+    visit_by(FedClean(learner="co-teaching", forget_rate=0.4), labels, models)
     assert models.learners == [(CoTeaching(forget_rate=0.4), 10)]
 
 
@@ -121,17 +119,17 @@ def _cross_entropies(logits: Tensor, labels: Tensor) -> np.ndarray:
 # Twenty images with label 0: ten clean, and ten that the learner calls 1. Of these, the global model calls the first
 # six 1 as well, with margins 1, 1.2, 0.9, 8, 8.4 and 8.2, and the others 2.
 LABELS = torch.zeros(20, dtype=torch.int64)
-OWN = _sure([0] * 10 + [1] * 10, 5.0)
+OWN = sure([0] * 10 + [1] * 10, 5.0)
 MARGINS = [3.0] * 10 + [1.0, 1.2, 0.9, 8.0, 8.4, 8.2] + [4.0, 0.1, 0.2, 0.3]
-SHARED = _sure([0] * 10 + [1] * 6 + [2] * 4, MARGINS)
+SHARED = sure([0] * 10 + [1] * 6 + [2] * 4, MARGINS)
 
 
 def test_the_first_relabelling_by_hand() -> None:
     """L_co of an image is the difference of two of its logits: here its margin. Six are too few for a mixture, so all
     are upper, and 0.8 of six are four: those with 8.4, 8.2, 8 and 1.2."""
-    first = _visit(FedClean(), LABELS, Models(OWN, SHARED))
+    first = visit_by(FedClean(), LABELS, Models(OWN, SHARED))
     assert first.scratch["rows"] == list(range(10))
-    visit = _visit(FedClean(), LABELS, Models(OWN, SHARED), 2, first)
+    visit = visit_by(FedClean(), LABELS, Models(OWN, SHARED), 2, first)
     inferred = torch.ones(20, dtype=torch.int64)
     difference = _cross_entropies(SHARED, LABELS) - _cross_entropies(SHARED, inferred)
     assert difference[10:16] == pytest.approx(MARGINS[10:16])
@@ -148,14 +146,14 @@ def test_the_first_relabelling_by_a_mixture() -> None:
     """Fourteen agree: nine near 1, five near 8. Of the upper five, 0.8 are four, all but the smallest."""
     margins = [0.8, 0.9, 1.0, 1.1, 1.2, 0.85, 0.95, 1.05, 1.15, 8.0, 8.4, 8.2, 7.9, 8.1]
     labels = torch.zeros(16, dtype=torch.int64)
-    own, shared = _sure([0, 0] + [1] * 14, 5.0), _sure([0, 0] + [1] * 14, [3.0, 3.0, *margins])
-    first = _visit(FedClean(), labels, Models(own, shared))
-    visit = _visit(FedClean(), labels, Models(own, shared), 2, first)
+    own, shared = sure([0, 0] + [1] * 14, 5.0), sure([0, 0] + [1] * 14, [3.0, 3.0, *margins])
+    first = visit_by(FedClean(), labels, Models(own, shared))
+    visit = visit_by(FedClean(), labels, Models(own, shared), 2, first)
     assert visit.scratch["rows"] == [0, 1, 11, 12, 13, 15]
     assert visit.labels.nonzero()[:, 0].tolist() == [11, 12, 13, 15]
-    everybody = _visit(FedClean(relabel_agreed=1.0), labels, Models(own, shared), 2, first)
+    everybody = visit_by(FedClean(relabel_agreed=1.0), labels, Models(own, shared), 2, first)
     assert everybody.scratch["rows"] == [0, 1, 11, 12, 13, 14, 15]
-    nobody = _visit(FedClean(relabel_agreed=0.0), labels, Models(own, shared), 2, first)
+    nobody = visit_by(FedClean(relabel_agreed=0.0), labels, Models(own, shared), 2, first)
     assert nobody.scratch["rows"] == [0, 1]
 
 
@@ -167,8 +165,8 @@ def _rest() -> tuple[Tensor, Tensor, Tensor]:
     m = 2, and 0.88 at m = 2.7.
     """
     labels = torch.zeros(16, dtype=torch.int64)
-    own = _sure([0, 0] + [1] * 14, 5.0)
-    shared = _sure([0, 0] + [2] * 14, [3.0, 3.0] + [0.0, 0.05] * 4 + [5.7, 6.0, 6.2, 5.9, 6.1, 5.8])
+    own = sure([0, 0] + [1] * 14, 5.0)
+    shared = sure([0, 0] + [2] * 14, [3.0, 3.0] + [0.0, 0.05] * 4 + [5.7, 6.0, 6.2, 5.9, 6.1, 5.8])
     return labels, own, shared
 
 
@@ -178,9 +176,9 @@ def test_the_second_relabelling_by_hand() -> None:
     losses = _cross_entropies(shared, labels)
     assert losses[2:4] == pytest.approx([math.log(3), math.log(2 + math.exp(0.05))])
     assert losses[10] == pytest.approx(math.log(2 + math.exp(5.7)), abs=1e-6)
-    second = _visit(FedClean(), labels, Models(own, shared), 2, _visit(FedClean(), labels, Models(own, shared)))
+    second = visit_by(FedClean(), labels, Models(own, shared), 2, visit_by(FedClean(), labels, Models(own, shared)))
     assert second.scratch["rows"] == [0, 1]  # the models agree on nobody
-    visit = _visit(FedClean(), labels, Models(own, shared), 3, second)
+    visit = visit_by(FedClean(), labels, Models(own, shared), 3, second)
     assert visit.scratch["rows"] == [*range(10), 11, 12, 13, 14]
     assert visit.labels.tolist() == [2 if row in (11, 12, 13, 14) else 0 for row in range(16)]
     assert visit.used == 14
@@ -193,10 +191,10 @@ def test_only_what_the_global_model_is_sure_of_is_relabelled(confidence: float, 
     """max p = 1 / (1 + 2 e^-m): 0.99455 at 5.9, 0.99507 at 6, 0.99553 at 6.1 and 0.99596 at 6.2. Who is not among
     the largest does not count: of 5.7 and 5.8 the model is sure enough in the test before."""
     labels, own, shared = _rest()
-    sure = 1 / (1 + 2 * np.exp(-np.array([5.9, 6.0, 6.1, 6.2])))
-    assert sure == pytest.approx([0.994551, 0.995067, 0.995534, 0.995958], abs=1e-6)
+    likely = 1 / (1 + 2 * np.exp(-np.array([5.9, 6.0, 6.1, 6.2])))
+    assert likely == pytest.approx([0.994551, 0.995067, 0.995534, 0.995958], abs=1e-6)
     method = FedClean(confidence=confidence)
-    visit = _visit(method, labels, Models(own, shared), 3, _visit(method, labels, Models(own, shared)))
+    visit = visit_by(method, labels, Models(own, shared), 3, visit_by(method, labels, Models(own, shared)))
     assert visit.labels.nonzero()[:, 0].tolist() == relabelled
     assert visit.scratch["rows"] == [*range(10), *relabelled]
 
@@ -204,10 +202,10 @@ def test_only_what_the_global_model_is_sure_of_is_relabelled(confidence: float, 
 def test_a_client_that_missed_a_stage_takes_both_steps_in_order() -> None:
     """In stage 3 without stage 2, or as its first visit: as if it had come in between with the same model."""
     models = Models(OWN, SHARED)
-    first = _visit(FedClean(), LABELS, models)
-    second = _visit(FedClean(), LABELS, models, 2, first)
-    expected = _visit(FedClean(), LABELS, models, 3, second)
-    for visit in (_visit(FedClean(), LABELS, models, 3, first), _visit(FedClean(), LABELS, models, 3)):
+    first = visit_by(FedClean(), LABELS, models)
+    second = visit_by(FedClean(), LABELS, models, 2, first)
+    expected = visit_by(FedClean(), LABELS, models, 3, second)
+    for visit in (visit_by(FedClean(), LABELS, models, 3, first), visit_by(FedClean(), LABELS, models, 3)):
         for name, value in expected.state.items():
             assert torch.equal(visit.state[name], value), name
         assert torch.equal(visit.labels, expected.labels)
@@ -216,10 +214,10 @@ def test_a_client_that_missed_a_stage_takes_both_steps_in_order() -> None:
 
 def test_a_judgement_holds_whatever_the_model_says_later() -> None:
     """Each step once: another model, and a longer run that puts the client back into stage 2, change nothing."""
-    visit = _visit(FedClean(), LABELS, Models(OWN, SHARED), 3)
+    visit = visit_by(FedClean(), LABELS, Models(OWN, SHARED), 3)
     other = Models(-OWN, -SHARED)
     for stage in (3, 2, 1):
-        later = _visit(FedClean(), LABELS, other, stage, visit)
+        later = visit_by(FedClean(), LABELS, other, stage, visit)
         assert torch.equal(later.labels, visit.labels)
         assert all(torch.equal(later.state[name], value) for name, value in visit.state.items())
     assert (other.asked, other.learners) == (0, [])
@@ -254,113 +252,6 @@ def test_mixed_images_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.testing.assert_close(logits.grad, (Z.softmax(dim=1) - torch.from_numpy(q)) / 2, rtol=0, atol=1e-7)
     assert FedClean().mixes
     assert not FedClean(mixup=0.0).mixes
-
-
-@pytest.mark.parametrize("count", range(1, 11))
-@pytest.mark.parametrize("who", ["nobody", "everybody", "one", "two"])
-@pytest.mark.parametrize("stage", [1, 2, 3])
-def test_small_clients_train_on_two_images_at_least(count: int, who: str, stage: int) -> None:
-    """Or on their only one. Models agree with the labels of nobody, everybody, one or two."""
-    labels = torch.arange(count) % 3
-    right = {"nobody": 0, "everybody": count, "one": 1, "two": 2}[who]
-    said = [int(label) if row < right else int(label + 1) % 3 for row, label in enumerate(labels)]
-    models = Models(_sure(said, 3.0), _sure([(one + (row >= right)) % 3 for row, one in enumerate(said)], 1.0))
-    visit = _visit(FedClean(), labels, models, stage)
-    clean = min(right, count)
-    assert visit.scratch["rows"] == list(range(clean if clean > 1 else count))
-    assert visit.used == len(visit.scratch["rows"])
-    assert visit.suspected is not None
-    assert int(visit.suspected.sum()) == count - clean
-
-
-def test_where_all_are_noisy_both_models_together_correct_them() -> None:
-    """Twenty images, none of whose labels anybody believes, with equal margins: no mixture, and the first 16 of 20."""
-    models = Models(_sure([1] * 20, 3.0), _sure([1] * 20, 3.0))
-    visit = _visit(FedClean(), LABELS, models, 2)
-    assert visit.labels.tolist() == [1] * 16 + [0] * 4
-    assert visit.scratch["rows"] == list(range(16))
-
-
-def test_where_nobody_is_noisy_nothing_changes() -> None:
-    models = Models(_sure([0] * 20, 3.0), _sure([0] * 20, [0.1 * row for row in range(20)]))
-    visit = _visit(FedClean(), LABELS, models, 3)
-    assert visit.scratch["rows"] == list(range(20))
-    assert torch.equal(visit.labels, LABELS)
-    assert visit.suspected is not None
-    assert not visit.suspected.any()
-
-
-def test_models_that_answer_nonsense_break_nothing() -> None:
-    nonsense = torch.full((20, 3), float("nan"))
-    visit = _visit(FedClean(), LABELS, Models(nonsense, nonsense), 3)
-    assert 2 <= len(visit.scratch["rows"]) <= 20
-    assert all(0 <= label < 3 for label in visit.labels.tolist())
-    assert _suspicion(visit).isfinite().all()
-
-
-def test_upper_by_hand() -> None:
-    values = np.array([0.1, 0.2, 0.15, 0.12, 0.18, 0.11, 0.19, 5.0, 5.1, 4.9])
-    assert upper(values).tolist() == [False] * 7 + [True] * 3
-    assert upper(1000 * values - 7).tolist() == [False] * 7 + [True] * 3  # whatever the scale
-    assert upper(values[:9]).all()
-    assert upper(np.full(30, 2.5)).all()
-    assert upper(np.array([*values, np.inf])).all()
-    assert upper(np.zeros(0)).tolist() == []
-
-
-def test_what_is_below_the_lower_mean_is_never_upper() -> None:
-    """A wide upper Gaussian has more of the smallest numbers than a narrow lower one."""
-    values = np.array([0.0, *np.linspace(0.30, 0.34, 40), *np.linspace(0.3, 1.0, 12)])
-    assert not upper(values)[0]
-    assert upper(values)[-1]
-
-
-@given(st.lists(st.floats(0, 100), min_size=0, max_size=50), st.floats(0, 1))
-def test_the_largest_of_the_upper_ones(numbers: list[float], share: float) -> None:
-    values = np.array(numbers)
-    among = upper(values)
-    chosen = largest(values, among, share)
-    assert len(chosen) == math.floor(share * among.sum() + 1e-9)
-    assert among[chosen].all()
-    left = np.setdiff1d(np.flatnonzero(among), chosen)
-    assert not len(left) or not len(chosen) or values[left].max() <= values[chosen].min()
-    assert len(set(chosen.tolist())) == len(chosen)
-
-
-def test_of_equal_numbers_the_first_are_taken() -> None:
-    assert largest(np.array([1.0, 3.0, 3.0, 3.0]), np.array([True] * 4), 0.5).tolist() == [1, 2]
-    assert len(largest(np.zeros(100), np.ones(100, dtype=bool), 0.29)) == 29
-
-
-@given(st.integers(0, 40), st.integers(1, 9))
-def test_no_image_is_alone_in_the_last_batch(count: int, batch_size: int) -> None:
-    rows = torch.arange(count)
-    batches = not_alone(list(rows.split(batch_size)) if count else [], batch_size)
-    assert [row for batch in batches for row in batch.tolist()] == rows.tolist()
-    if count > 1 and batch_size > 1:
-        assert min(map(len, batches)) > 1
-    assert all(len(batch) <= batch_size + 1 for batch in batches)
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.integers(1, 40), st.integers(2, 6), st.integers(1, 3), st.integers(1, 7), st.booleans(), st.integers(0, 999))
-def test_whatever_models_say_a_client_trains(
-    count: int, classes: int, stage: int, batch_size: int, drop_last: bool, seed: int
-) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.randint(classes, (count,), generator=generator)
-    own, shared = (4 * torch.randn(count, classes, generator=generator) for _ in range(2))
-    models = Models(own, shared)
-    visit = _visit(FedClean(), labels, models, stage, batch_size=batch_size, drop_last=drop_last)
-    assert visit.suspected is not None
-    clean = visit.state[CLEAN]
-    assert torch.equal(clean & (visit.labels == labels), ~visit.suspected)
-    assert torch.equal(visit.labels[~clean], labels[~clean])
-    assert visit.used == (int(clean.sum()) if clean.sum() > 1 else count)
-    rows = visit.scratch["rows"]
-    assert 1 <= len(set(rows)) == len(rows) <= visit.used
-    assert (_suspicion(visit)[visit.suspected] >= 1).all()
-    assert (_suspicion(visit)[~visit.suspected] < 1).all()
 
 
 @pytest.mark.parametrize(
