@@ -209,6 +209,23 @@ METHODS = {
         features=True,
         finds_noisy_clients=True,
     ),
+    "fedclean": KnownMethod(
+        {
+            "label_smoothing": Parameter(0.0, interval(0, 1, open_high=True)),
+            "mixup": Parameter(1.0, interval(0)),
+            "learner": Parameter("joint-optimization", one_of("joint-optimization", "co-teaching")),
+            "alone_epochs": Parameter(10, at_least(1, 1000)),
+            "prior": Parameter("given", one_of("uniform", "given")),
+            "forget_rate": Parameter(0.2, interval(0, 1, open_high=True)),
+            "first_stage": Parameter(0.2, interval(0, 1, open_low=True)),
+            "first_stage_rounds": Parameter(-1, rounds_or_share(1, "first-stage")),
+            "second_stage": Parameter(0.4, interval(0, 1)),
+            "second_stage_rounds": Parameter(-1, rounds_or_share(0, "second-stage")),
+            "relabel_agreed": Parameter(0.8, interval(0, 1)),
+            "relabel_confident": Parameter(0.8, interval(0, 1)),
+            "confidence": Parameter(0.9, interval(0, 1)),
+        },
+    ),
 }
 STRATEGIES = {
     "fedavg": KnownStrategy(

@@ -8,7 +8,7 @@ needs more returns its server half from `on_server`.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,9 @@ from learning.steps import Batch as Batch
 from learning.steps import Seen as Seen
 from learning.steps import Step as Step
 from learning.steps import View as View
+
+if TYPE_CHECKING:
+    from learning.alone import Alone, Learned
 
 
 @dataclass
@@ -46,6 +49,8 @@ class Visit:
         corrected: (n,) int64 labels to believe instead of the given ones, if the method has any; for scoring and
             export.
         suspected: (n,) bool, images whose label the method thinks is wrong, if it judges them; for scoring.
+        suspicion: (n,) float32 on the visit's device, finite: how suspect each label is, the larger the more, by the
+            number that the method decides by. Only its order counts, within the client; for scoring.
         batch_size: Of the run.
         drop_last: Whether an incomplete batch is left out.
         epoch: The local epoch, from 1; 0 before the first.
@@ -53,6 +58,7 @@ class Visit:
         used: How many images the client's weight in the mean counts; None: all that it holds.
         received: Arrays that the server half sent with the weights, float32, on the device.
         sends: Arrays that travel back with the weights; `Method.sends` says which.
+        trainer: Trains further networks on the local images; `alone` is its short form.
     """
 
     labels: Tensor
@@ -68,6 +74,7 @@ class Visit:
     metrics: dict[str, float | list[float]] = field(default_factory=dict)
     corrected: Tensor | None = None
     suspected: Tensor | None = None
+    suspicion: Tensor | None = None
     batch_size: int = 64
     drop_last: bool = False
     epoch: int = 0
@@ -75,6 +82,7 @@ class Visit:
     used: int | None = None
     received: Mapping[str, Tensor] = field(default_factory=dict)
     sends: dict[str, Tensor] = field(default_factory=dict)
+    trainer: "Alone | None" = None
 
     def __post_init__(self) -> None:
         self.given = self.labels
@@ -121,6 +129,18 @@ class Visit:
         """A copy of a network as it is now, which turns `View.inputs` into logits (batch, C) float32."""
         assert self.inference is not None
         return self.inference.frozen(self.networks[network])
+
+    def alone(self, method: "Method", epochs: int) -> "Learned":
+        """Train a copy of the first network, as it is now, on the local images alone; see `learning.alone`.
+
+        The visit's own networks, state and generator stay as they are. `Method.passes_alone` must announce it.
+
+        Args:
+            method: How it learns from `labels`; to it each epoch is a round of a run of so many rounds.
+            epochs: How often it goes through the images.
+        """
+        assert self.trainer is not None
+        return self.trainer.learn(self, method, epochs)
 
 
 class Method:
@@ -181,6 +201,14 @@ class Method:
     def loss_may_be_negative(self) -> bool:
         """Whether it may be, as with a pull towards targets; a class attribute or a property, likewise."""
         return False
+
+    @property
+    def passes_alone(self) -> int:
+        """How many times `Visit.alone` may go through the client's images in one visit; 0 for a method without it.
+
+        An epoch of a method counts as many as its `passes`. A class attribute or a property, likewise.
+        """
+        return 0
 
     @property
     def mixes(self) -> bool:

@@ -37,6 +37,8 @@ def problem_of_class(method: Method, augmentation: str) -> str | None:
     for name in ("networks", "passes"):
         if type(value := getattr(method, name)) is not int or value < 1:
             return f"its {name} is {shown(value)}, and must be a whole number of at least 1"
+    if type(method.passes_alone) is not int or method.passes_alone < 0:
+        return f"its passes_alone is {shown(method.passes_alone)}, and must be a whole number of at least 0"
     if not _are_heads(method.heads):
         wanted = "a tuple of pairs of a plain name and a number, such as (('types', 3),)"
         return f"its heads is {shown(method.heads)}, and must be {wanted}"

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from config.run_config import RunConfig
+from learning.alone import Alone
 from learning.draws import derived_draws
 from learning.images import Images, images_on
 from learning.inference import Inference, features_of
@@ -27,7 +28,7 @@ class TrainingReport:
 
     Attributes:
         epoch_losses: Mean loss per image of each local epoch, in order.
-        images_seen: Images that went through a step, over all epochs.
+        images_seen: Images that went through a step, over all epochs and what was trained alone (`Visit.alone`).
         seconds: Wall time of the loop; on a GPU, with the time that it waits for images that are still being decoded.
         visit: What the method left behind.
     """
@@ -88,6 +89,7 @@ def train_locally(
     scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.dtype is torch.float16)
     images, labels = images_on(images, compute.device), labels.to(compute.device)
     look = partial(_look, method=method, config=config, compute=compute)
+    alone = Alone(train_locally, method, images, config, compute)
     visit = Visit(
         labels,
         _num_classes(model),
@@ -101,6 +103,7 @@ def train_locally(
         batch_size=config.batch_size,
         drop_last=config.drop_last,
         received={name: value.to(compute.device) for name, value in (received or {}).items()},
+        trainer=alone,
     )
     if relabelled is not None:
         visit.labels = relabelled.to(compute.device, copy=True)
@@ -142,7 +145,7 @@ def train_locally(
         keep_own(visit.own, visit.state)
     if method.relabels:
         visit.corrected = visit.labels
-    return TrainingReport(epoch_losses, images_seen, time.perf_counter() - started, visit)
+    return TrainingReport(epoch_losses, images_seen + alone.images_seen, time.perf_counter() - started, visit)
 
 
 def _look(

@@ -82,7 +82,8 @@ class Expected:
         # q-FedAvg raises losses to a power; everything else takes what a method computes.
         loss = Number(low=0) if self.config.strategy == "qfedavg" else Number()
         images = Number(1, member.num_examples, whole=True)
-        most_seen = member.num_examples * self.config.local_epochs * self.method.passes
+        passes = self.config.local_epochs * self.method.passes + self.method.passes_alone
+        most_seen = member.num_examples * passes
         schema: dict[str, Field] = {
             keys.NUM_EXAMPLES: images,
             keys.TRAIN_LOSS: loss,
