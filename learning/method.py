@@ -46,6 +46,8 @@ class Visit:
         corrected: (n,) int64 labels to believe instead of the given ones, if the method has any; for scoring and
             export.
         suspected: (n,) bool, images whose label the method thinks is wrong, if it judges them; for scoring.
+        suspicion: (n,) float32 on the visit's device, finite: how suspect each label is, the larger the more, by the
+            number that the method decides by. Only its order counts, within the client; for scoring.
         batch_size: Of the run.
         drop_last: Whether an incomplete batch is left out.
         epoch: The local epoch, from 1; 0 before the first.
@@ -68,6 +70,7 @@ class Visit:
     metrics: dict[str, float | list[float]] = field(default_factory=dict)
     corrected: Tensor | None = None
     suspected: Tensor | None = None
+    suspicion: Tensor | None = None
     batch_size: int = 64
     drop_last: bool = False
     epoch: int = 0
@@ -139,7 +142,7 @@ class Method:
             ``network.further_heads``, trained if a loss uses them.
         passes: How many images the steps of one epoch may use at most, as a multiple of those that the client holds.
         learning_rates: By preset, the learning rate that suits the method better than the preset's own.
-        suspects: Whether visits may leave `suspected` images.
+        suspects: Whether visits may leave `suspected` images and their `suspicion`.
         strategy: What ``strategy = "auto"`` stands for.
         finds_noisy_clients: Whether its server half tells noisy clients from clean ones, and what clients train on
             depends on it, so that their losses cannot be compared.
