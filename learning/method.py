@@ -159,7 +159,7 @@ class Method:
             ``network.further_heads``, trained if a loss uses them.
         passes: How many images the steps of one epoch may use at most, as a multiple of those that the client holds.
         learning_rates: By preset, the learning rate that suits the method better than the preset's own.
-        suspects: Whether visits may leave `suspected` images.
+        suspects: Whether visits may leave `suspected` images and their `suspicion`.
         strategy: What ``strategy = "auto"`` stands for.
         finds_noisy_clients: Whether its server half tells noisy clients from clean ones, and what clients train on
             depends on it, so that their losses cannot be compared.

@@ -157,6 +157,11 @@ def _problem_of_judgement(visit: Visit, method: Method) -> str | None:
             return "visit.suspected is set, so suspects must be True"
         if not _is_array(visit.suspected, torch.bool, (held,)):
             return f"visit.suspected must be ({held},) bool"
+    if visit.suspicion is not None:
+        if not method.suspects:
+            return "visit.suspicion is set, so suspects must be True"
+        if not _are_finite(visit.suspicion, held):
+            return f"visit.suspicion must be ({held},) float32 and finite"
     if visit.used is not None and not (isinstance(visit.used, (int, np.integer)) and 0 <= visit.used <= held):
         return f"visit.used is {shown(visit.used)}; it must be a whole number from 0 to {held}"
     strange = next((name for name, value in visit.state.items() if not isinstance(value, Tensor)), None)
@@ -183,6 +188,10 @@ def _are_labels(labels: Any, held: int, classes: int) -> bool:
         return False
     found = labels.cpu().numpy()
     return int(found.min()) >= 0 and int(found.max()) < classes
+
+
+def _are_finite(values: Any, held: int) -> bool:
+    return _is_array(values, torch.float32, (held,)) and bool(np.isfinite(values.cpu().numpy()).all())
 
 
 def _is_array(value: Any, dtype: torch.dtype, shape: tuple[int, ...]) -> bool:

@@ -154,7 +154,7 @@ class ServerHalf:
     def noisy_clients(self) -> Mapping[int, bool] | None:
         """By partition, whether this half takes a client for noisy as things stand; None while it judges nobody.
 
-        A client that is missing was not judged.
+        A client that is missing was not judged. The round's line says how right it is; no half needs to.
         """
         return None
 

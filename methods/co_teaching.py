@@ -31,7 +31,8 @@ from learning.method import Batch, Method, Visit, rounds_of
 class CoTeaching(Method):
     """Cross-entropy of two networks, each on what the other finds easy.
 
-    The reported loss is ``loss_1 + loss_2``: of two networks, on kept images only.
+    The reported loss is ``loss_1 + loss_2``: of two networks, on kept images only. An image is as suspect as its
+    cross-entropy was under network 1 when the visit last trained on it; 0 if it never did.
 
     Attributes:
         forget_rate: tau, from 0 up to but not including 1.
@@ -54,18 +55,34 @@ class CoTeaching(Method):
     def begin(self, visit: Visit) -> None:
         visit.suspected = None
         visit.scratch["left_out"] = torch.zeros_like(visit.labels, dtype=torch.bool)  # in this epoch, by network 1
+        visit.scratch["losses"] = torch.zeros_like(visit.labels, dtype=torch.float32)  # when last seen, of network 1
 
     def loss(self, batch: Batch, visit: Visit) -> Tensor:
         count = kept(self.forget_rate_at(visit.server_round, visit.num_rounds), len(batch.labels))
         one, other = losses_of(batch)
         easy_for_one, easy_for_other = easiest_first(one), easiest_first(other)
-        visit.scratch["left_out"].index_fill_(0, batch.rows[easy_for_one[count:]], True)
+        judge(batch.rows, one, easy_for_one[count:], visit)
         return one[easy_for_other[:count]].mean() + other[easy_for_one[:count]].mean()
 
     def end_epoch(self, visit: Visit) -> None:
         """The last epoch's judgement stays; images that it did not see are not suspected."""
         visit.suspected = visit.scratch["left_out"]
         visit.scratch["left_out"] = torch.zeros_like(visit.suspected)
+        # No number sorts last, and the loss of an image that is left out may be none.
+        visit.suspicion = visit.scratch["losses"].nan_to_num(nan=torch.finfo(torch.float32).max)
+
+
+def judge(rows: Tensor, losses: Tensor, left_out: Tensor, visit: Visit) -> None:
+    """Note what network 1 makes of a batch.
+
+    Args:
+        rows: (batch,) int64, of the images.
+        losses: (batch,) its cross-entropies.
+        left_out: (any number,) int64, which places of the batch it leaves out.
+        visit: Where it is noted.
+    """
+    visit.scratch["left_out"].index_fill_(0, rows[left_out], True)
+    visit.scratch["losses"].index_copy_(0, rows, losses.detach().float())
 
 
 def losses_of(batch: Batch) -> tuple[Tensor, Tensor]:

@@ -26,15 +26,15 @@ from torch import Tensor
 from config.parameters import parameter
 from config.rules import interval, rounds_or_share
 from learning.method import Batch, Visit, rounds_of
-from methods.co_teaching import CoTeaching, easiest_first, kept, losses_of
+from methods.co_teaching import CoTeaching, easiest_first, judge, kept, losses_of
 
 
 @dataclass(frozen=True)
 class CoTeachingPlus(CoTeaching):
     """Cross-entropy of two networks where they disagree, each on what the other finds easy.
 
-    Images are suspected as in co-teaching, by their loss among all of their batch: that the networks agree says nothing
-    about a label.
+    Images are suspected, and more or less suspect, as in co-teaching, by their loss among all of their batch: that the
+    networks agree says nothing about a label.
 
     Attributes:
         start: t_0 as a share of the run's rounds, from 0 to 1.
@@ -49,8 +49,7 @@ class CoTeachingPlus(CoTeaching):
             return super().loss(batch, visit)
         rate = self.forget_rate_at(visit.server_round, visit.num_rounds)
         one, other = losses_of(batch)
-        left_out = easiest_first(one)[kept(rate, len(one)) :]
-        visit.scratch["left_out"].index_fill_(0, batch.rows[left_out], True)
+        judge(batch.rows, one, easiest_first(one)[kept(rate, len(one)) :], visit)
         predicted, predicted_by_other = (views[0].logits.argmax(dim=1) for views in batch.views)
         differ = predicted != predicted_by_other
         count = kept_of(rate, differ.sum()).masked_fill(~differ.any(), len(differ))

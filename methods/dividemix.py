@@ -55,7 +55,8 @@ class DivideMix(Method):
     """Two networks, each of which learns from what the other divides into labelled and unlabelled images.
 
     With ``augmentation = "none"`` views are mirrored half of the time nevertheless: equal ones would tell nothing. The
-    reported loss is the mean over the steps of both networks.
+    reported loss is the mean over the steps of both networks. Suspected are, after warm-up, the images that network 0
+    takes as unlabelled in the last epoch; an image is as suspect as its 1 - w there.
 
     Attributes:
         warm_up: T_w as a share of the run's rounds, from 0 to 1.
@@ -119,6 +120,7 @@ class DivideMix(Method):
             device = visit.labels.device
             visit.scratch["clean"] = torch.from_numpy(np.stack(judged)).float().to(device)  # (2, n), by who uses it
             visit.suspected = torch.from_numpy(judged[0] <= self.threshold).to(device)
+            visit.suspicion = 1 - visit.scratch["clean"][0]
             steps = [step for network in (0, 1) for step in self._divided(visit, network, judged[network])]
         for step in steps:
             visit.scratch["used"][torch.cat(step.groups[: 2 if self.lambda_u else 1]).numpy()] = True

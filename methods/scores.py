@@ -3,18 +3,25 @@
 Clients send `counts`; the server adds up a round's and divides (`image_scores`). True labels are those of a drawn
 sample, of imported folders, and of clean lists with noise on top; nobody knows those of the million. They are used for
 nothing else.
+
+How many images a method suspects is its own choice, so that two methods' precision and recall can hardly be compared.
+Hence a second pair of scores at a fixed budget, as many suspects as labels are wrong (Pickler, Kamassury and Silva
+2025, arXiv 2510.16211): `found_in_budget`. The budget is each client's own, because
+suspicion cannot be compared between clients without sending it. Two counts of a client say all that it needs.
 """
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from learning.method import Method, Visit
 from learning.schema import Number, Schema
 
 SUSPECTED, CORRECTED = "suspected-images", "corrected-images"  # `messages.keys` has the same names
+BUDGET, BUDGET_WRONG = "suspects-budget", "suspects-budget-wrong"
 
 
 def counts(method: Method, visit: Visit, true: np.ndarray) -> dict[str, float]:
@@ -27,8 +34,10 @@ def counts(method: Method, visit: Visit, true: np.ndarray) -> dict[str, float]:
 
     Returns:
         Over the images whose true label is known: ``images-known``, ``labels-right`` (given ones); with
-        `Method.corrects` ``corrected-right``; with `Method.suspects` ``suspected``, ``suspected-wrong``. Over all
-        images: ``corrected-images``, how many have another label than the given one, and ``suspected-images``.
+        `Method.corrects` ``corrected-right``; with `Method.suspects` ``suspected``, ``suspected-wrong``,
+        ``suspects-budget`` (as many as have a wrong label; 0 without `Visit.suspicion`) and ``suspects-budget-wrong``
+        (see `found_in_budget`; a fraction if there are ties). Over all images: ``corrected-images``, how many have
+        another label than the given one, and ``suspected-images``.
     """
     if not (method.corrects or method.suspects):
         return {}
@@ -43,7 +52,35 @@ def counts(method: Method, visit: Visit, true: np.ndarray) -> dict[str, float]:
         suspected = torch.zeros_like(known) if visit.suspected is None else visit.suspected.cpu()
         found["suspected"], found["suspected-wrong"] = (known & suspected).sum(), (wrong & suspected).sum()
         found[SUSPECTED] = suspected.sum()
-    return {name: float(value) for name, value in found.items()}
+    sent = {name: float(value) for name, value in found.items()}
+    if method.suspects:
+        sent[BUDGET], sent[BUDGET_WRONG] = 0.0, 0.0
+        if visit.suspicion is not None:
+            of_known, are_wrong = visit.suspicion.cpu()[known].numpy(), wrong[known].numpy()
+            sent[BUDGET], sent[BUDGET_WRONG] = float(are_wrong.sum()), found_in_budget(of_known, are_wrong)
+    return sent
+
+
+def found_in_budget(suspicion: npt.NDArray[Any], wrong: npt.NDArray[np.bool_]) -> float:
+    """How many wrong labels are among the b most suspect images, where b is how many are wrong in all.
+
+    Where equal ones straddle the limit it is the expected number if chance decides between them, so that an equal
+    suspicion of all n images finds ``b b / n``: the share of wrong labels.
+
+    Args:
+        suspicion: (n,) numbers, the larger the more suspect; no NaN.
+        wrong: (n,).
+
+    Returns:
+        From 0 to b; 0 if nothing is wrong.
+    """
+    budget = int(wrong.sum())
+    if not budget:
+        return 0.0
+    limit = np.partition(suspicion, -budget)[-budget]  # of the last one that is taken
+    above, tied = suspicion > limit, suspicion == limit
+    left = budget - int(above.sum())  # for the tied ones
+    return int(wrong[above].sum()) + left * int(wrong[tied].sum()) / int(tied.sum())
 
 
 def reported_counts(method: Method, images: int) -> Schema:
@@ -52,36 +89,61 @@ def reported_counts(method: Method, images: int) -> Schema:
         return {}
     names = ["images-known", "labels-right"]
     names += ["corrected-right", CORRECTED] if method.corrects else []
-    names += ["suspected", "suspected-wrong", SUSPECTED] if method.suspects else []
-    return dict.fromkeys(names, Number(0, images, whole=True))
+    names += ["suspected", "suspected-wrong", SUSPECTED, BUDGET] if method.suspects else []
+    fraction: Schema = {BUDGET_WRONG: Number(0, images)} if method.suspects else {}
+    return {**dict.fromkeys(names, Number(0, images, whole=True)), **fraction}
 
 
-COUNTS = ("images-known", "labels-right", "corrected-right", "suspected", "suspected-wrong")
+# What each count cannot exceed, whatever a client sends.
+LIMITS = {
+    "labels-right": "images-known",
+    "corrected-right": "images-known",
+    "suspected": "images-known",
+    "suspected-wrong": "suspected",
+    BUDGET: "images-known",
+    BUDGET_WRONG: BUDGET,
+}
 
 
 def image_scores(replies: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """Shares over the round's images whose true labels are known.
+    """Shares over the round's images whose true labels are known, each from 0 to 1.
 
     Args:
         replies: Metrics of each usable reply.
 
     Returns:
-        ``label-accuracy`` of the given labels, ``corrected-label-accuracy``, ``suspects-precision`` and
-        ``suspects-recall``, each where the method makes such a judgement and the share is one of something.
+        ``label-accuracy`` of the given labels, ``corrected-label-accuracy``, ``suspects-precision``,
+        ``suspects-recall``, ``suspects-at-budget-precision`` and ``suspects-at-budget-fnr`` (false-negative rate: the
+        share of the wrong labels that the budget does not find), each where the method makes such a judgement and the
+        share is one of something.
     """
     replies = list(replies)
     if not replies or "images-known" not in replies[0]:
         return {}
-    total = {name: sum(float(one.get(name, 0.0)) for one in replies) for name in COUNTS}
+    total = _totals(replies)
     known, wrong = total["images-known"], total["images-known"] - total["labels-right"]
     if not known:
         return {}
     scores = {"label-accuracy": total["labels-right"] / known}
     if "corrected-right" in replies[0]:
         scores["corrected-label-accuracy"] = total["corrected-right"] / known
-    if "suspected" in replies[0]:
-        if total["suspected"]:
-            scores["suspects-precision"] = total["suspected-wrong"] / total["suspected"]
-        if wrong:
-            scores["suspects-recall"] = total["suspected-wrong"] / wrong
+    if total["suspected"]:
+        scores["suspects-precision"] = total["suspected-wrong"] / total["suspected"]
+    if "suspected" in replies[0] and wrong:
+        scores["suspects-recall"] = min(total["suspected-wrong"] / wrong, 1.0)
+    if total[BUDGET]:
+        scores["suspects-at-budget-precision"] = total[BUDGET_WRONG] / total[BUDGET]
+        scores["suspects-at-budget-fnr"] = (total[BUDGET] - total[BUDGET_WRONG]) / total[BUDGET]
     return scores
+
+
+def _totals(replies: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """Each count over all replies, 0 where there is none."""
+    total = dict.fromkeys(["images-known", *LIMITS], 0.0)
+    for reply in replies:
+        found = {"images-known": float(reply.get("images-known", 0.0))}
+        for name, limit in LIMITS.items():
+            found[name] = min(float(reply.get(name, 0.0)), found[limit])
+        for name, value in found.items():
+            total[name] += value
+    return total

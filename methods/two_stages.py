@@ -29,7 +29,7 @@ from data.release import Release
 from learning.method import Method, ServerHalf, Told
 from learning.schema import Number, Numbers, Schema
 from learning.server_half import Ask, Choice
-from methods.noisy_clients import client_scores, detect
+from methods.noisy_clients import detect
 from methods.turns import Turns
 
 # What the server tells each client each round, by name.
@@ -109,7 +109,6 @@ class TwoStagesOnServer(ServerHalf):
         self._noisy: set[int] = set()  # partitions of the noisy clients
         self._trained: set[int] = set()  # partitions of those that trained in the last round of stage 1 so far
         self._judged: dict[int, float] = {}  # by partition of those that answered, the share of wrong labels, or NaN
-        self._scores: dict[str, float] = {}  # how right the tags are, if known; for each round's metrics
         self._turns = Turns()  # in stage 1, if clients are sampled in turns
         self._seed = 0
 
@@ -149,7 +148,6 @@ class TwoStagesOnServer(ServerHalf):
             named = ", ".join(map(str, sorted(self._noisy)[:SHOWN])) + (", ..." if len(self._noisy) > SHOWN else "")
             log(INFO, "Noisy clients: %s; noisy-clients.json lists all clients.", named)
         self._judged = {partition: _wrong_share(answers[partition]) for partition in partitions}
-        self._scores = client_scores(detection.noisy, np.array(list(self._judged.values())))
 
     def answers(self, classes: int, images: int) -> Mapping[str, Schema]:
         count, positive = Number(0, images, whole=True), Number(low=0)
@@ -178,10 +176,6 @@ class TwoStagesOnServer(ServerHalf):
         if self._method.first_stage_clients == IN_TURNS:
             self._turns.trained(replies)
 
-    def metrics(self, server_round: int) -> dict[str, float]:
-        """The tags' scores, from the first round of stage 2."""
-        return dict(self._scores) if 0 < self._began <= server_round else {}
-
     def noisy_clients(self) -> dict[int, bool] | None:
         """The tags; nobody is judged by `clients` all-noisy and all-clean."""
         return {partition: partition in self._noisy for partition in self._judged} or None
@@ -198,7 +192,6 @@ class TwoStagesOnServer(ServerHalf):
             "noisy": np.array(sorted(self._noisy), dtype=np.int64),
             "judged": np.array(list(self._judged), dtype=np.int64),
             "wrong": np.array(list(self._judged.values()), dtype=np.float64),
-            **{f"score/{name}": np.array([value]) for name, value in self._scores.items()},
         }
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
@@ -209,8 +202,6 @@ class TwoStagesOnServer(ServerHalf):
         self._began = int(state["began"][0])
         self._noisy = set(state["noisy"].tolist())
         self._judged = dict(zip(state["judged"].tolist(), state["wrong"].tolist(), strict=True))
-        scores = {name: float(value[0]) for name, value in state.items() if name.startswith("score/")}
-        self._scores = {name.removeprefix("score/"): value for name, value in scores.items()}
 
 
 def _wrong_share(answer: Mapping[str, Any]) -> float:

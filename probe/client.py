@@ -6,10 +6,11 @@ nor memory depends on what they show, so no dataset is needed.
 """
 
 import json
-import resource
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,8 +46,12 @@ Work = Callable[[], tuple[int, float]]
 
 
 def peak_rss() -> int:
-    """The most memory that this process has held so far, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """The most memory that this process has held so far, in bytes.
+
+    `ru_maxrss` would count what the process that started this one held by then.
+    """
+    (peak,) = re.findall(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))
+    return int(peak) * 1024
 
 
 def network_spec(config: RunConfig) -> NetworkSpec:

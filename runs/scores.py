@@ -52,6 +52,8 @@ COLUMNS = {
         Column("corrected-label-accuracy", "corrected labels that are right", "%"),
         Column("suspects-precision", "precision of suspected images", "%"),
         Column("suspects-recall", "recall of suspected images", "%"),
+        Column("suspects-at-budget-precision", "precision of as many suspects as labels are wrong", "%"),
+        Column("suspects-at-budget-fnr", "false-negative rate of as many suspects as labels are wrong", "%"),
         Column("noisy-clients-precision", "precision of noisy clients", "%"),
         Column("noisy-clients-recall", "recall of noisy clients", "%"),
         Column("seconds", "wall time", "s", 0),
@@ -164,8 +166,8 @@ def _of_last_round(run: Run) -> dict[str, float | None]:
 def _judgements(run: Run) -> dict[str, float | None]:
     """How well a method told right from wrong, in the last round that says so."""
     keys = (
-        "corrected-label-accuracy", "suspects-precision", "suspects-recall", "noisy-clients-precision",
-        "noisy-clients-recall",
+        "corrected-label-accuracy", "suspects-precision", "suspects-recall", "suspects-at-budget-precision",
+        "suspects-at-budget-fnr", "noisy-clients-precision", "noisy-clients-recall",
     )  # fmt: skip
     return {key: next(_percents(run, key), None) for key in keys}
 

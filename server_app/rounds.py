@@ -18,7 +18,7 @@ from config.run_config import RunConfig
 from learning.schedule import rate_of
 from learning.server_half import ServerHalf
 from messages import keys
-from methods.noisy_clients import truly_noisy
+from methods.noisy_clients import client_scores, truly_noisy
 from methods.scores import image_scores
 from server_app.callbacks import Callback, History, RoundResult, RunState
 from server_app.callbacks.metrics_file import as_json
@@ -124,7 +124,8 @@ class RoundLoop:
                     arrays = self._training.step(server_round, arrays)
                 # Before the next round's messages go out, which may change what the method's server half knows.
                 state = RunState(state_of(self._strategy)(), self._half.state(), dict(self._exchange.visits))
-                of_method, noisy = self._half.metrics(server_round), judgement(self._half)
+                noisy = judgement(self._half)
+                of_method = {**scores_of(noisy), **self._half.metrics(server_round)}
                 times = Times(done, aggregated, time.perf_counter())
                 # Clients train the next round while the server evaluates this one, unless `callbacks.failure_gate` may
                 # still stop the run, or only a better accuracy keeps it going. If it ends all the same, nobody waits
@@ -245,9 +246,22 @@ class RoundLoop:
 def judgement(half: ServerHalf) -> dict[str, Any]:
     """Whom a half takes for noisy, and the truth where it is known, by the names of `RoundResult`'s attributes."""
     noisy, wrong = half.noisy_clients(), half.wrong_labels()
-    known = None if noisy is None else truly_noisy(np.array([wrong.get(client, np.nan) for client in noisy]))
+    known = None if noisy is None else truly_noisy(_shares(noisy, wrong))
     truth = None if noisy is None or known is None else dict(zip(noisy, known.tolist(), strict=True))
     return {"noisy_clients": noisy, "truly_noisy": truth, "wrong_labels": wrong}
+
+
+def scores_of(judged: Mapping[str, Any]) -> dict[str, float]:
+    """How right a `judgement` is, for the round's line: the same for every method, so that no half sees to it."""
+    noisy: Mapping[int, bool] | None = judged["noisy_clients"]
+    if noisy is None:
+        return {}
+    return client_scores(np.array(list(noisy.values()), dtype=bool), _shares(noisy, judged["wrong_labels"]))
+
+
+def _shares(noisy: Mapping[int, bool], wrong: Mapping[int, float]) -> np.ndarray:
+    """(judged clients,) float64, the shares of their labels that are wrong; NaN where unknown."""
+    return np.array([wrong.get(client, np.nan) for client in noisy], dtype=np.float64)
 
 
 def _bytes_of_visits(sent: Sent) -> dict[int, tuple[int, int]]:

@@ -329,3 +329,10 @@ def test_second_networks_are_measured() -> None:
     assert len(networks_of(kept_replica(spec, torch.device("cpu"), False).model)) == 2
     assert kept_replica.cache_info().misses == 1  # the one that was measured
     kept_replica.cache_clear()
+
+
+def test_what_the_starting_process_held_does_not_count() -> None:
+    code = "from probe.client import peak_rss; print(peak_rss())"
+    start = f"import subprocess, sys; held = bytes([1]) * (1 << 30); subprocess.run([sys.executable, '-c', {code!r}])"
+    done = subprocess.run([sys.executable, "-c", start], check=True, capture_output=True, text=True)
+    assert 0 < int(done.stdout) < 1 << 30

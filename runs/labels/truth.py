@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from methods.scores import found_in_budget
 from runs.labels.doubted import Doubted
 from runs.printing import in_percent
 
@@ -17,7 +18,8 @@ class Score:
         wrong: How many of their labels are wrong.
         auc: The chance that an image with a wrong label ranks before one with a right label (ROC AUC).
         first_tenth: Share of wrong labels in the first tenth of the ranking.
-        first_as_many: Share of wrong labels among as many as are wrong.
+        first_as_many: Share of wrong labels among as many as are wrong, see `methods.scores.found_in_budget`.
+        missed: Share of the wrong labels that are not among these: the false-negative rate at that budget.
         suggested: Of the images with a wrong label, the share whose suggested class is the true one.
     """
 
@@ -26,6 +28,7 @@ class Score:
     auc: float
     first_tenth: float
     first_as_many: float
+    missed: float
     suggested: float
 
     def sentence(self) -> str:
@@ -33,8 +36,8 @@ class Score:
             f"True classes of {self.known:,} images are known: {self.wrong:,} labels"
             f" ({in_percent(self.wrong / self.known)}) are wrong. ROC AUC of the ranking {self.auc:.3f};"
             f" {in_percent(self.first_tenth)} of its first tenth are wrong, and {in_percent(self.first_as_many)} of its"
-            f" first {self.wrong:,}. The suggested class is right for {in_percent(self.suggested)} of the"
-            " wrong labels."
+            f" first {self.wrong:,}, which miss {in_percent(self.missed)} of the wrong labels. The suggested"
+            f" class is right for {in_percent(self.suggested)} of the wrong labels."
         )
 
 
@@ -55,12 +58,14 @@ def score(doubted: Doubted, true: np.ndarray) -> Score | None:
     count = int(wrong.sum())
     if not 0 < count < len(rows):
         return None
+    found = found_in_budget(-doubted.margins[rows], wrong)
     right_class = (doubted.predicted == true)[rows]
     return Score(
         len(rows),
         count,
         float(roc_auc_score(wrong, -doubted.margins[rows])),
         float(wrong[: max(1, len(rows) // 10)].mean()),
-        float(wrong[:count].mean()),
+        found / count,
+        (count - found) / count,
         float(right_class[wrong].mean()),
     )

@@ -69,6 +69,8 @@ CURVES = (
 DETECTION = (
     Kind("suspects-precision", "Suspected images: share that is mislabelled"),
     Kind("suspects-recall", "Mislabelled images: share that is suspected"),
+    Kind("suspects-at-budget-precision", "As many suspects as labels are wrong: share that is mislabelled"),
+    Kind("suspects-at-budget-fnr", "As many suspects as labels are wrong: share of mislabelled images that is missed"),
     Kind("noisy-clients-precision", "Clients found noisy: share that is"),
     Kind("noisy-clients-recall", "Noisy clients: share that is found"),
     Kind("noisy-clients", "Clients found noisy", "clients", 1.0),

@@ -49,6 +49,8 @@ NAMES = {
     "corrected-label-accuracy": "labels/corrected-accuracy",
     "suspects-precision": "labels/suspects-precision",
     "suspects-recall": "labels/suspects-recall",
+    "suspects-at-budget-precision": "labels/suspects-at-budget-precision",
+    "suspects-at-budget-fnr": "labels/suspects-at-budget-fnr",
     "noisy-clients": "clients/noisy",
     "noisy-clients-precision": "clients/noisy-precision",
     "noisy-clients-recall": "clients/noisy-recall",

@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 
 from benchmarks.methods import cost as method_cost
 from benchmarks.methods import data as method_data
-from benchmarks.methods.cost import GRIDS
+from benchmarks.methods.cost import GRIDS, Pair, as_measured
 from benchmarks.methods.data import TRANSITIONS, digits, link_to, sample_and_truth, transition_of
 from benchmarks.tools.in_process import SMALL
 from client_app.app import app as client_app
@@ -30,6 +30,7 @@ from experiments.grid import Grid, combinations, doubly_set
 from experiments.grid_file import read_grid
 from experiments.plan import Row
 from methods import build_method
+from probe.errors import NoRoomError
 
 
 def _grids() -> Iterator[tuple[str, Grid]]:
@@ -190,11 +191,12 @@ def test_every_visit_but_the_first_is_paired_with_one_of_plain_cross_entropy(
         "method-args": "label-smoothing=0.1",
     }
     try:
-        found = method_cost.ratios(config, clients=2, rounds=3)
+        found = method_cost.pairs_of(config, clients=2, rounds=3)
     finally:
         torch.set_num_threads(threads)
-    assert len(found) == 2
-    assert all(0 < ratio < 100 for ratio in found)
+    assert [pair.server_round for pair in found] == [2, 3]
+    assert all(0 < pair.time < 100 for pair in found)
+    assert all(pair.sent == pair.returned and 2 * pair.sent == pair.plain_bytes > 80_000 for pair in found)
     assert [entry[:2] for entry in seen] == [
         ("own", "label-smoothing=0.1"), ("plain", ""), ("plain", ""), ("own", "label-smoothing=0.1"),
         ("own", "label-smoothing=0.1"), ("plain", ""),
@@ -202,25 +204,73 @@ def test_every_visit_but_the_first_is_paired_with_one_of_plain_cross_entropy(
     assert [entry[2] for entry in seen[::2]] == [entry[2] for entry in seen[1::2]]  # of the same client
 
 
+@pytest.mark.parametrize(
+    ("args", "late"),
+    [
+        ("", ""),
+        ("beta=0.7", "beta=0.7"),
+        ("warm-up-rounds=12 history=10", "warm-up-rounds=1 history=10"),
+        (
+            "preprocessing-rounds=20 fine-tuning-rounds=10 alpha=1.0",
+            "preprocessing-rounds=1 fine-tuning-rounds=1 alpha=1.0",
+        ),
+        ("start-rounds=0 warm-up-rounds=-1", "start-rounds=0 warm-up-rounds=-1"),
+    ],
+)
+def test_every_stage_but_the_last_takes_one_round(args: str, late: str) -> None:
+    assert as_measured({"method": "x", "method-args": args}, "last") == {"method": "x", "method-args": late}
+    assert as_measured({"method": "x", "method-args": args}, "first") == {"method": "x", "method-args": args}
+    assert as_measured({"method": "ce"}, "last")["method-args"] == ""
+
+
+def test_memory_is_that_of_a_process_that_trains_one_client(tiny_sample: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config: dict[str, Value] = {"data-dir": str(tiny_sample), "model": "cnn", "image-size": 16, "precision": "fp32"}
+    assert 50 << 20 < method_cost.memory_of(config, clients=4) < 8 << 30
+
+    def full(*_: object) -> None:
+        raise NoRoomError("a client was ended by signal 9")
+
+    monkeypatch.setattr(method_cost, "try_clients", full)
+    with pytest.raises(DataError, match=r"^a client was ended by signal 9\.$"):
+        method_cost.memory_of(config, clients=4)
+
+
 def test_costs_are_those_of_a_grid_s_rows_in_their_second_stage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seen: list[tuple[str, int]] = []
+    probed: list[tuple[str, str]] = []
 
-    def ratios(config: dict[str, Value], clients: int) -> list[float]:
+    def pairs_of(config: dict[str, Value], clients: int) -> list[Pair]:
         seen.append((str(config["method-args"]), clients))
-        return [1.5, 1.0, 1.2]
+        return [Pair(2, 1.5, 80, 20, 50), Pair(3, 1.0, 80, 20, 50), Pair(4, 1.2, 81, 20, 50)]
+
+    def memory_of(config: dict[str, Value], clients: int) -> int:
+        probed.append((str(config["method"]), str(config["method-args"])))
+        return (500 if config["method"] == "ce" else 530) << 20
 
     grid = tmp_path / "mine.toml"
     text = next(path for path in GRIDS if path.stem == "mixed").read_text(encoding="utf-8")
     grid.write_text(text.replace(method_data.PLACE, str(tmp_path)), encoding="utf-8")
-    monkeypatch.setattr(method_cost, "ratios", ratios)
+    monkeypatch.setattr(method_cost, "pairs_of", pairs_of)
+    monkeypatch.setattr(method_cost, "memory_of", memory_of)
     with pytest.raises(DataError, match=r"truth is missing; run `python -m benchmarks\.methods\.data` first\.$"):
         method_cost.main([grid], ["elr"])
     (tmp_path / "truth").mkdir()
     method_cost.main([grid], ["fednoro", "elr"])
     assert seen == [("beta=0.7 strength=3.0", 20), ("warm-up-rounds=1", 20)]
-    assert "mine, fednoro: 1.20" in capsys.readouterr().err
+    assert probed == [("ce", ""), ("elr", "beta=0.7 strength=3.0"), ("fednoro", "warm-up-rounds=4")]
+    said = capsys.readouterr()
+    assert "mine, fednoro: 1.20" in said.err
+    assert json.loads(said.out.splitlines()[-1])["rows"][1] == {
+        "grid": "mine", "method": "fednoro", "time, x ce": 1.2, "least": 1.0, "most": 1.5, "sent, B": 80,
+        "returned, B": 20, "bytes, x ce": pytest.approx(301 / 150), "memory, MiB": 530.0, "more than ce": 30.0,
+    }  # fmt: skip
+    method_cost.main([grid], ["fednoro"], stage="first", memory=False)
+    assert seen[2:] == [("warm-up-rounds=4", 20)]
+    assert len(probed) == 3
+    rows = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
+    assert [*rows[0]] == list(method_cost.COLUMNS[:-2])
     with pytest.raises(DataError, match=r"nowhere\.toml is no file"):
         method_cost.main([tmp_path / "nowhere.toml"])
     with pytest.raises(DataError, match=r"--method is xiao; .*mine\.toml has ceiling, ce, sce, "):

@@ -1,5 +1,6 @@
 """Co-teaching: worked numbers, where each network's gradient comes from, its schedule, and what it suspects."""
 
+import math
 from fractions import Fraction
 from typing import Any
 
@@ -69,6 +70,26 @@ def test_equal_losses_are_kept_in_the_order_of_the_batch() -> None:
     method.end_epoch(visit)
     assert visit.suspected is not None
     assert visit.suspected.tolist() == [False, False, False, True, True]
+
+
+def test_an_image_is_as_suspect_as_network_1_s_loss_when_it_was_last_seen() -> None:
+    """Image 0 is never seen, 1 and 2 once; of what left-out images have, no number is the most suspect."""
+    method = CoTeaching()
+    visit = _begun(method, torch.zeros(7, dtype=torch.int64))
+    assert visit.suspicion is None
+    method.loss(batch_of(NOUGHTS, _logits(ONE), _logits(OTHER), rows=torch.tensor([6, 5, 4, 3, 2])), visit)
+    method.end_epoch(visit)
+    assert visit.suspicion is not None
+    assert (visit.suspicion.dtype, visit.suspicion.requires_grad) == (torch.float32, False)
+    assert visit.suspicion.tolist() == pytest.approx([0, 0, 2.0, 0.9, 0.4, 1.5, 0.2])
+    method.loss(batch_of(NOUGHTS, _logits(ONE[::-1]), _logits(OTHER), rows=torch.tensor([6, 5, 4, 3, 1])), visit)
+    method.end_epoch(visit)
+    assert visit.suspicion.tolist() == pytest.approx([0, 0.2, 2.0, 1.5, 0.4, 0.9, 2.0])
+    broken = _logits([*ONE[:4], math.nan])
+    method.loss(batch_of(NOUGHTS, broken, _logits(OTHER)), visit)
+    method.end_epoch(visit)
+    assert visit.suspicion.isfinite().all()
+    assert visit.suspicion.argmax() == 4
 
 
 def test_what_network_1_left_out_of_the_last_epoch_is_suspected() -> None:

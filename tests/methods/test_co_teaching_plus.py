@@ -115,6 +115,8 @@ def test_images_are_suspected_as_in_co_teaching(start: float) -> None:
     method.end_epoch(visit)
     assert visit.suspected is not None
     assert visit.suspected.tolist() == [False, False, False, False, True]
+    assert visit.suspicion is not None
+    assert visit.suspicion.tolist() == pytest.approx(ONE)
 
 
 def test_a_visit_trains_both_networks() -> None:

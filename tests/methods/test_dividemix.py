@@ -225,6 +225,11 @@ def test_each_network_trains_on_what_the_other_one_divided() -> None:
     assert [step.network for step in steps] == [0] * 3 + [1] * 3
     assert visit.suspected is not None
     assert visit.suspected.tolist() == [True] * 3 + [False] * 10  # by the one whose division network 0 uses
+    assert visit.suspicion is not None
+    assert visit.suspicion.dtype is torch.float32
+    assert torch.equal(visit.suspicion, 1 - visit.scratch["clean"][0])
+    assert visit.suspicion[:3].min() > 0.99
+    assert visit.suspicion[3:].max() < 0.01
 
 
 def test_an_incomplete_batch_of_the_labelled_is_left_out_unless_it_is_the_only_one() -> None:

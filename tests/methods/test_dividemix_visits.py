@@ -64,8 +64,10 @@ def test_one_labelled_image_and_none_unlabelled_train_with_batchnorm(
 def test_clients_of_any_size_train(count: int, batch_size: int) -> None:
     report, _ = _visit(DivideMix(warm_up_rounds=0), count=count, batch_size=batch_size, drop_last=False, local_epochs=1)
     assert all(np.isfinite(report.epoch_losses))
+    assert report.visit.suspicion.shape == (count,)
     if count < 10:
         assert not report.visit.suspected.any()
+        assert not report.visit.suspicion.any()  # all alike
         assert report.images_seen == 2 * count
 
 

@@ -1,5 +1,6 @@
 """What a class of the user's own does wrong ends in one sentence, and before training where the class says it."""
 
+import math
 import re
 import sys
 import types
@@ -88,6 +89,7 @@ ROWS = torch.arange(4)
 ANNOUNCES = {"sends": lambda self, told, classes, width: {"c": Floats((3,))}}
 REPORTS = {"reports": lambda self, told, classes: {"x": Number()}}
 KEEPS = {"remembers": True, "corrects": True, "relabels": True}
+RANKS = r"must be \(30,\) float32 and finite"
 LABELS = r"must be \(30,\) int64 from 0 to 13"
 VISITS: dict[str, tuple[dict[str, Any], str]] = {
     "sends unannounced": (_left(sends={"c": torch.zeros(3)}), "visit.sends has c, but sends announces nothing"),
@@ -102,7 +104,13 @@ VISITS: dict[str, tuple[dict[str, Any], str]] = {
     "labels in between": ({"corrects": True, **_left(corrected=torch.zeros(30))}, f"visit.corrected {LABELS}"),
     "corrects": (_left(corrected=torch.zeros(30).long()), "visit.corrected is set, so corrects must be True"),
     "suspects": (_left(suspected=torch.zeros(30).bool()), "visit.suspected is set, so suspects must be True"),
-    "suspicion": ({"suspects": True, **_left(suspected=torch.zeros(30))}, r"visit.suspected must be \(30,\) bool"),
+    "suspected": ({"suspects": True, **_left(suspected=torch.zeros(30))}, r"visit.suspected must be \(30,\) bool"),
+    "ranks": (_left(suspicion=torch.zeros(30)), "visit.suspicion is set, so suspects must be True"),
+    "suspicion": ({"suspects": True, **_left(suspicion=torch.zeros(30).double())}, f"visit.suspicion {RANKS}"),
+    "few suspicions": ({"suspects": True, **_left(suspicion=torch.zeros(29))}, f"visit.suspicion {RANKS}"),
+    "listed suspicions": ({"suspects": True, **_left(suspicion=[0.0] * 30)}, f"visit.suspicion {RANKS}"),
+    "no suspicion": ({"suspects": True, **_left(suspicion=torch.full((30,), math.nan))}, f"visit.suspicion {RANKS}"),
+    "infinite": ({"suspects": True, **_left(suspicion=torch.full((30,), math.inf))}, f"visit.suspicion {RANKS}"),
     "uses more": (_left(used=31), "visit.used is 31; it must be a whole number from 0 to 30"),
     "uses less than none": (_left(used=-1), "visit.used is -1; it must be a whole number from 0 to 30"),
     "uses a tensor": (_left(used=torch.tensor(3)), r"visit.used is tensor\(3\); it must be a whole number"),

@@ -12,7 +12,8 @@ from config.run_config import ConfigError, RunConfig
 from learning.server_half import ServerHalf
 from methods import METHODS, build_method
 from methods.noisy_clients import detect
-from methods.two_stages import BEGAN, NOISY, STAGE
+from methods.two_stages import BEGAN, NOISY, STAGE, TwoStages
+from server_app.rounds import judgement, scores_of
 
 CLASSES = 4
 
@@ -51,13 +52,13 @@ class Clients:
         return self._answers
 
 
-@pytest.mark.parametrize("method", [name for name, cls in METHODS.items() if cls.finds_noisy_clients])
+@pytest.mark.parametrize("method", [name for name, cls in METHODS.items() if issubclass(cls, TwoStages)])
 def test_clients_are_asked_once_before_the_first_round_of_stage_2(method: str) -> None:
     half, clients = _half("warm-up-rounds=2", method=method), Clients()
     for server_round in (1, 2):
         half.before_round(server_round, ArrayRecord(), clients)
         assert half.tell(2) == {STAGE: 1, NOISY: False}
-        assert half.metrics(server_round) == {}
+        assert scores_of(judgement(half)) == {}
         assert half.state() == {}
     assert clients.asked == []
     for server_round in (3, 4):
@@ -66,8 +67,8 @@ def test_clients_are_asked_once_before_the_first_round_of_stage_2(method: str) -
     assert [k for k in range(10) if half.tell(k)[NOISY]] == [2, 5, 7]
     assert half.tell(3) == {STAGE: 2, NOISY: False, BEGAN: 3}
     scores = {"noisy-clients": 3.0, "noisy-clients-precision": 1.0, "noisy-clients-recall": 1.0}
-    assert half.metrics(3) == scores
-    assert half.metrics(2) == {}  # the round that is still being evaluated when the next one is prepared
+    assert scores_of(judgement(half)) == scores
+    assert half.metrics(3) == {}  # the app adds them to the round's line
 
 
 def test_a_resumed_server_asks_nobody_again() -> None:
@@ -78,7 +79,7 @@ def test_a_resumed_server_asks_nobody_again() -> None:
     other.before_round(4, ArrayRecord(), others)
     assert others.asked == []
     assert [other.tell(k) for k in range(10)] == [half.tell(k) for k in range(10)]
-    assert other.metrics(4) == half.metrics(4)
+    assert scores_of(judgement(other)) == scores_of(judgement(half))
     fresh = _half()
     fresh.load_state({})
     assert fresh.tell(2) == {STAGE: 1, NOISY: False}
@@ -156,7 +157,7 @@ def test_unknown_truth_is_not_scored() -> None:
     answers = {k: {**dict(v), "images-known": 199 if k == 0 else 200} for k, v in clients("", ArrayRecord()).items()}
     half = _half()
     half.before_round(3, ArrayRecord(), lambda action, arrays: answers)
-    assert half.metrics(3) == {"noisy-clients": 3.0}
+    assert scores_of(judgement(half)) == {"noisy-clients": 3.0}
 
 
 @pytest.mark.parametrize(("clients", "noisy"), [("all-noisy", True), ("all-clean", False)])

@@ -39,7 +39,7 @@ def test_the_ranking_is_judged_where_the_truth_is_known(on_sample: Path, tmp_pat
     said = runs("labels", on_sample.parent, "--out", tmp_path / "out", "--json")
     assert said.json["truth"] == {
         "known": 10, "wrong": 4, "auc": pytest.approx(23 / 24), "first-tenth": 1.0, "first-as-many": 0.75,
-        "suggested": 0.75,
+        "missed": 0.25, "suggested": 0.75,
     }  # fmt: skip
     assert said.json["labelled-differently"] == 3
     assert said.json["folder"] == str(tmp_path / "out")
@@ -48,8 +48,8 @@ def test_the_ranking_is_judged_where_the_truth_is_known(on_sample: Path, tmp_pat
     text = runs("labels", on_sample.parent).out
     assert (
         "True classes of 10 images are known: 4 labels (40.0 %) are wrong. ROC AUC of the ranking 0.958; 100.0 % of its"
-        " first tenth are wrong, and 75.0 % of its first 4. The suggested class is right for 75.0 % of the wrong"
-        " labels.\n"
+        " first tenth are wrong, and 75.0 % of its first 4, which miss 25.0 % of the wrong labels. The suggested"
+        " class is right for 75.0 % of the wrong labels.\n"
     ) in text
 
 

@@ -79,12 +79,14 @@ def test_of_the_last_evaluated_round() -> None:
 
 def test_judgements_are_of_the_last_round_that_has_them() -> None:
     judged = {"corrected_label_accuracy": 0.75, "suspects_precision": 0.5, "suspects_recall": 0.25}
+    judged |= {"suspects_at_budget_precision": 0.75, "suspects_at_budget_fnr": 0.25}
     found = scores(
         made(
             lines=[line(1, 0.5, noisy_clients_precision=1.0, suspects_recall=1.0), line(2, 0.5, **judged), line(3, 0.5)]
         )
     )
     assert [found[key] for key in ("corrected-label-accuracy", "suspects-precision", "suspects-recall")] == [75, 50, 25]
+    assert [found["suspects-at-budget-precision"], found["suspects-at-budget-fnr"]] == [75, 25]
     assert found["noisy-clients-precision"] == 100
     assert "noisy-clients-recall" not in found
 

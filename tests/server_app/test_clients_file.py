@@ -183,12 +183,13 @@ def test_every_line_is_one_line(tmp_path: Path) -> None:
 def test_what_a_method_judges_has_scores_where_truth_is_known() -> None:
     counts = {
         "images-known": 20, "labels-right": 15, "corrected-right": 18, "suspected": 4, "suspected-wrong": 3,
-        "suspected-images": 5,
+        "suspected-images": 5, "suspects-budget": 5, "suspects-budget-wrong": 2.5,
     }  # fmt: skip
     [line] = lines_of(replace(_result(1), visits={4: {**VISIT, **counts}}))
     assert line.items() >= {
         "label-accuracy": 0.75, "corrected-label-accuracy": 0.9, "suspects-precision": 0.75, "suspects-recall": 0.6,
-        "suspected-images": 5, "images-known": 20,
+        "suspected-images": 5, "images-known": 20, "suspects-at-budget-precision": 0.5, "suspects-at-budget-fnr": 0.5,
+        "suspects-budget": 5, "suspects-budget-wrong": 2.5,
     }.items()  # fmt: skip
 
 

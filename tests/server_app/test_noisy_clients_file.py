@@ -15,7 +15,7 @@ from server_app.callbacks import History
 from server_app.callbacks.noisy_clients_file import NoisyClientsFile, read_noisy_clients
 from server_app.members import Member
 from server_app.node_names import forget, remember
-from server_app.rounds import judgement
+from server_app.rounds import judgement, scores_of
 from tests.fakes import CutOffError, cut_off_in, rounds_of, run_in_process
 from tests.server_app.test_callbacks import _result
 
@@ -126,6 +126,25 @@ def test_the_truth_is_known_if_it_is_for_all_who_were_judged() -> None:
         "wrong_labels": shares,
     }
     assert judgement(ServerHalf()) == {"noisy_clients": None, "truly_noisy": None, "wrong_labels": {}}
+
+
+def test_every_half_that_judges_is_scored_in_the_round_s_line() -> None:
+    """Found are 0 and 3; above the midpoint 0.3 of 0.0 and 0.6 are 1 and 3. Client 7 was not judged."""
+
+    class Half(ServerHalf):
+        def noisy_clients(self) -> dict[int, bool]:
+            return {0: True, 1: False, 2: False, 3: True}
+
+        def wrong_labels(self) -> dict[int, float]:
+            return {0: 0.1, 1: 0.6, 2: 0.0, 3: 0.5, 7: 1.0} if known else {}
+
+    known = True
+    assert scores_of(judgement(Half())) == {
+        "noisy-clients": 2.0, "noisy-clients-precision": 0.5, "noisy-clients-recall": 0.5
+    }  # fmt: skip
+    known = False
+    assert scores_of(judgement(Half())) == {"noisy-clients": 2.0}
+    assert scores_of(judgement(ServerHalf())) == {}
 
 
 @pytest.mark.parametrize("message", [0, 3, 5, 6])  # of two in each round; 0: none
