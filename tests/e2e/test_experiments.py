@@ -150,9 +150,13 @@ def test_a_grid_that_is_killed_at_random_moments_ends_like_an_undisturbed_one(
 
 def _kill_the_superlink(start: Start, out: Path) -> None:
     """While a row that this start has begun trains."""
+
+    def superlinks() -> list[int]:
+        return [pid for pid in start.left() if "bin/flower-superlink " in command_of(pid) + " " and _is_it(pid)]
+
+    (superlink,) = wait_for(superlinks, PATIENCE)  # rows of the start before may go on until then
     before = _rounds(out)
     wait_for(lambda: _rounds(out) > before, PATIENCE)
-    (superlink,) = (pid for pid in start.left() if "bin/flower-superlink " in command_of(pid) + " " and _is_it(pid))
     os.kill(superlink, signal.SIGKILL)
 
 
