@@ -17,6 +17,7 @@ from methods.co_teaching_plus import CoTeachingPlus
 from methods.dividemix import DivideMix
 from methods.dualoptim import DualOptim
 from methods.elr import ELR
+from methods.fedcorr import FedCorr
 from methods.feddecorr import FedDecorr
 from methods.fedelc import FedELC
 from methods.fedlsr import FedLSR
@@ -49,6 +50,7 @@ METHODS: dict[str, type[Method]] = {
     "fedelc": FedELC,
     "maskedoptim": MaskedOptim,
     "dualoptim": DualOptim,
+    "fedcorr": FedCorr,
 }
 AUTO = "auto"  # a value of `strategy`
 
