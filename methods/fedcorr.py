@@ -7,7 +7,8 @@
    (`fedcorr_on_server`). On a noisy client, a mixture of two Gaussians over the losses gives delta_k, the share of
    images in the higher one; elsewhere delta_k = 0. Of its ``floor(n_k delta_k pi)`` images with the highest
    losses, those with ``max p > theta`` get the label argmax p, p from the global model.
-2. Fine-tuning, on clients with ``delta_k <= kappa`` alone. Then noisy clients relabel all images with ``max p > theta``.
+2. Fine-tuning, on clients with ``delta_k <= kappa`` alone. Then noisy clients relabel all images with
+   ``max p > theta``.
 3. Usual training of all clients with the labels as they are by then.
 
     L = MixUp cross-entropy + beta delta_k |w - w_t|    (w_t as received; in stages 2 and 3 beta = 0)
