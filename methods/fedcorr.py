@@ -230,7 +230,8 @@ def _logits(visit: Visit) -> Tensor:
 def distance(weights: list[Tensor], others: list[Tensor]) -> Tensor:
     """|w - w'| of all tensors as one vector: a scalar, whose gradient is 0 where it is 0."""
     norms = [torch.linalg.vector_norm(one - other) for one, other in zip(weights, others, strict=True)]
-    return torch.linalg.vector_norm(torch.stack(norms))
+    together: Tensor = torch.linalg.vector_norm(torch.stack(norms))
+    return together
 
 
 def highest(values: Tensor, count: int) -> Tensor:

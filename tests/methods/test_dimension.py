@@ -1,6 +1,7 @@
 """Local intrinsic dimension: by hand, against the definition, in blocks, and where points coincide."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,7 +91,7 @@ def test_blocks_change_nothing_but_memory(monkeypatch: pytest.MonkeyPatch, pairs
     monkeypatch.setattr(dimension, "PAIRS", pairs)
     sizes, cdist = [], torch.cdist
 
-    def watching(some: Tensor, others: Tensor, **values: str) -> Tensor:
+    def watching(some: Tensor, others: Tensor, **values: Any) -> Tensor:
         sizes.append(len(some) * len(others))
         return cdist(some, others, **values)
 
@@ -104,7 +105,7 @@ def test_ten_thousand_images_never_make_a_square_matrix(monkeypatch: pytest.Monk
     class EnoughError(Exception):
         """The first block says it all."""
 
-    def watching(some: Tensor, others: Tensor, **values: str) -> Tensor:
+    def watching(some: Tensor, others: Tensor, **values: Any) -> Tensor:
         assert len(some) >= 100
         assert len(some) * len(others) <= PAIRS == 2**20
         raise EnoughError

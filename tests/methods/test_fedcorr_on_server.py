@@ -39,10 +39,12 @@ def _half(args: str = "", rounds: int = 8, seed: int = 1) -> FedCorrOnServer:
     return half
 
 
-def _reply(partition: int, lids: Mapping[int, float] = LIDS, **values: float) -> dict[str, float]:
+def _reply(
+    partition: int, changed: Mapping[str, float] | None = None, lids: Mapping[int, float] = LIDS
+) -> dict[str, float]:
     wrong = 60 if partition in NOISY else 0
     fixed = {"images-known": 100, "labels-right": 100 - wrong, "num-examples": 100, "noisy-share": 0.01 * wrong}
-    return {**fixed, "lid": lids[partition], **values}
+    return {**fixed, "lid": lids[partition], **(changed or {})}
 
 
 def _round(
@@ -56,7 +58,7 @@ def _round(
     half.before_round(server_round, ArrayRecord(), lambda action, arrays: {})
     choice = half.choose(server_round, CLIENTS, usual) or Choice(CLIENTS, usual)
     sampled = random.Random(server_round).sample(sorted(choice.clients), min(choice.count, len(choice.clients)))
-    half.heard(server_round, {k: _reply(k, lids) for k in sampled if k not in silent})
+    half.heard(server_round, {k: _reply(k, lids=lids) for k in sampled if k not in silent})
     return sampled
 
 
@@ -254,7 +256,7 @@ def test_a_client_that_comes_back_gets_its_turn_first() -> None:
 def test_shares_of_wrong_labels_where_all_true_labels_are_known(values: dict[str, float], share: float | None) -> None:
     half = _half(rounds=2)
     half.choose(1, CLIENTS, 5)
-    half.heard(1, {k: _reply(k, **(values if k == 2 else {})) for k in CLIENTS})
+    half.heard(1, {k: _reply(k, values if k == 2 else None) for k in CLIENTS})
     assert half.wrong_labels().get(2) == share
     assert ("noisy-clients-recall" in half.metrics(1)) == (share is not None)
 
@@ -265,7 +267,7 @@ def test_shares_of_wrong_labels_where_all_true_labels_are_known(values: dict[str
 def test_a_noisy_client_with_a_small_share_fine_tunes() -> None:
     half = _half("clean-share=0.2")
     half.choose(1, CLIENTS, 5)
-    half.heard(1, {k: _reply(k, **({"noisy-share": 0.2} if k == 5 else {})) for k in CLIENTS})
+    half.heard(1, {k: _reply(k, {"noisy-share": 0.2} if k == 5 else None) for k in CLIENTS})
     half.before_round(5, ArrayRecord(), lambda action, arrays: {})
     assert half.choose(5, CLIENTS, 5) == Choice([0, 1, 3, 4, 5, 6, 8, 9], 5)
     assert half.choose(5, [2, 3, 7], 5) == Choice([3], 5)  # all that there are
@@ -277,7 +279,7 @@ def test_if_nobody_is_clean_all_fine_tune(monkeypatch: pytest.MonkeyPatch, caplo
     monkeypatch.setattr("methods.fedcorr_on_server.two_groups", lambda values, rounds, least_gap: everybody)
     half = _half()
     half.choose(1, CLIENTS, 5)
-    half.heard(1, {k: _reply(k, **{"noisy-share": 0.5}) for k in CLIENTS})
+    half.heard(1, {k: _reply(k, {"noisy-share": 0.5}) for k in CLIENTS})
     caplog.clear()
     with caplog.at_level(logging.WARNING, "flwr"):
         half.before_round(5, ArrayRecord(), lambda action, arrays: {})
