@@ -141,13 +141,12 @@ def _caught(clients: int, share: float, apart: float, federations: int, seed: in
     return float(np.mean(right))
 
 
-@pytest.mark.parametrize("alike", ["normal", "skewed"])
-@pytest.mark.parametrize(("clients", "most"), [(5, 0.1), (10, 0.06), (40, 0.05), (100, 0.04)])
-def test_alike_clients_are_hardly_ever_accused(alike: str, clients: int, most: float) -> None:
-    assert _accused(alike, clients, 100) <= most
+@pytest.mark.parametrize(("clients", "most"), [(5, 0.12), (10, 0.12), (20, 0.1), (40, 0.05), (100, 0.04)])
+def test_alike_clients_are_seldom_accused(clients: int, most: float) -> None:
+    assert _accused("normal", clients, 100) <= most
 
 
-@pytest.mark.parametrize(("clients", "least"), [(10, 0.5), (40, 0.85)])
+@pytest.mark.parametrize(("clients", "least"), [(10, 0.7), (40, 0.9)])
 def test_noisy_clients_are_found(clients: int, least: float) -> None:
     """Which are eight of the clean ones' deviations away."""
     assert _caught(clients, 0.4, 8, 40) >= least
