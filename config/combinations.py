@@ -195,7 +195,14 @@ def problems_of_values(config: RunConfig, args: Mapping[str, Mapping[str, Any]])
         yield f"run config: 'method-args' is {config.method_args!r}; alpha of sce must be above 0 if beta is 0."
     if config.method == "forward" and config.strategy == "qfedavg" and given["correction"] == "backward":
         yield _losses_refused(config, "may be negative with correction='backward'")
-    if known.finds_noisy_clients and given["warm_up_rounds"] >= max(2, config.num_server_rounds):
+    if config.method == "fedcorr":
+        rounds = max(given["preprocessing_rounds"], 1) + max(given["fine_tuning_rounds"], 0)
+        if rounds >= max(2, config.num_server_rounds):
+            yield (
+                f"run config: by preprocessing-rounds and fine-tuning-rounds in 'method-args', stages 1 and 2 take at"
+                f" least {rounds} rounds, but 'num-server-rounds' is {config.num_server_rounds}; they must be fewer."
+            )
+    if known.finds_noisy_clients and given.get("warm_up_rounds", -1) >= max(2, config.num_server_rounds):
         yield (
             f"run config: 'method-args' sets warm-up-rounds to {given['warm_up_rounds']}, but 'num-server-rounds' is"
             f" {config.num_server_rounds}; it must be below that."

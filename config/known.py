@@ -209,6 +209,24 @@ METHODS = {
         features=True,
         finds_noisy_clients=True,
     ),
+    "fedcorr": KnownMethod(
+        {
+            "preprocessing": Parameter(0.5, interval(0, 1, open_low=True)),
+            "preprocessing_rounds": Parameter(-1, rounds_or_share(1, "preprocessing")),
+            "fine_tuning": Parameter(0.25, interval(0, 1)),
+            "fine_tuning_rounds": Parameter(-1, rounds_or_share(0, "fine-tuning")),
+            "iterations": Parameter(0, at_least(0, 1000)),
+            "alpha": Parameter(1.0, interval(0)),
+            "beta": Parameter(5.0, interval(0)),
+            "proximal": Parameter("norm", one_of("norm", "squared")),
+            "neighbours": Parameter(20, at_least(2, 1000)),
+            "relabel_ratio": Parameter(0.8, interval(0, 1)),
+            "confidence": Parameter(0.9, interval(0, 1)),
+            "clean_share": Parameter(0.1, interval(0, 1)),
+            "least_gap": Parameter(0.1, interval(0)),
+        },
+        finds_noisy_clients=True,
+    ),
     "fedclean": KnownMethod(
         {
             "label_smoothing": Parameter(0.0, interval(0, 1, open_high=True)),

@@ -18,6 +18,7 @@ from methods.dividemix import DivideMix
 from methods.dualoptim import DualOptim
 from methods.elr import ELR
 from methods.fedclean import FedClean
+from methods.fedcorr import FedCorr
 from methods.feddecorr import FedDecorr
 from methods.fedelc import FedELC
 from methods.fedlsr import FedLSR
@@ -50,6 +51,7 @@ METHODS: dict[str, type[Method]] = {
     "fedelc": FedELC,
     "maskedoptim": MaskedOptim,
     "dualoptim": DualOptim,
+    "fedcorr": FedCorr,
     "fedclean": FedClean,
 }
 AUTO = "auto"  # a value of `strategy`

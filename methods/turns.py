@@ -41,6 +41,10 @@ class Turns:
             sure += alike
         return Choice(sure, usual)
 
+    def completed(self, clients: Iterable[int]) -> int:
+        """How many turns all of these clients have had; for one that was away, what it missed counts as had."""
+        return min((self._last[partition] for partition in clients), default=0)
+
     def state(self) -> dict[str, np.ndarray]:
         """For checkpoints."""
         if not self._last:

@@ -30,6 +30,7 @@ from learning.own_network import keep_own
 from learning.replica import kept_replica
 from learning.training import train_locally
 from methods import build_method
+from methods.fedcorr_on_server import DELTA
 from methods.forward import TOLD
 from methods.two_stages import BEGAN, NOISY, STAGE
 from methods.xiao import CONFUSION
@@ -41,7 +42,7 @@ CLASSES = 14
 WARM_UP_STEPS = 2
 # The server's messages that make a visit most expensive: the client is noisy, and the run is nearly over.
 UNIT = np.eye(CLASSES).ravel().tolist()
-HEAVIEST: dict[str, Told] = {STAGE: 2, NOISY: True, BEGAN: 1, TOLD: UNIT, CONFUSION: UNIT}
+HEAVIEST: dict[str, Told] = {STAGE: 2, NOISY: True, BEGAN: 1, TOLD: UNIT, CONFUSION: UNIT, DELTA: 0.5}
 Work = Callable[[], tuple[int, float]]
 
 

@@ -8,6 +8,7 @@ import pytest
 import safetensors.numpy
 
 from methods import METHODS
+from methods.two_stages import TwoStages
 from tests.fakes import rounds_of, run_in_process
 
 TINY: dict[str, Any] = {"model": "cnn", "image_size": 16, "num_server_rounds": 3, "val_split": "none"}
@@ -19,7 +20,7 @@ WARM_UPS = {
     "fedclean": "alone-epochs=2 first-stage-rounds=1 second-stage-rounds=1",
     **dict.fromkeys(("dividemix", "fednoro", "fedelc", "maskedoptim", "dualoptim"), "warm-up-rounds=1"),
 }
-TWO_STAGES = [name for name, cls in METHODS.items() if cls.finds_noisy_clients]
+TWO_STAGES = [name for name, cls in METHODS.items() if issubclass(cls, TwoStages)]
 
 
 def _run(out: Path, sample: Path, method: str, **changes: Any) -> Path:
