@@ -25,6 +25,7 @@ from methods.forward import Forward
 from methods.gce import GCE
 from methods.joint_optimization import JointOptimization
 from methods.maskedoptim import MaskedOptim
+from methods.robustfl import RobustFL
 from methods.sce import SCE
 from methods.selfie import SELFIE
 from methods.xiao import Xiao
@@ -49,6 +50,7 @@ METHODS: dict[str, type[Method]] = {
     "fedelc": FedELC,
     "maskedoptim": MaskedOptim,
     "dualoptim": DualOptim,
+    "robustfl": RobustFL,
 }
 AUTO = "auto"  # a value of `strategy`
 
