@@ -1,8 +1,7 @@
 """Class centroids of features that clients share, for `robustfl` and `dualoptim`.
 
-A client gets those that the server knows. Of classes that it holds and the server does not know, at first all, it takes
-the mean features under the model as received; of the others it knows nothing. What it sends back after training says
-which classes it is about. The server merges that class by class, over the clients that say something of the class:
+A client gets those that the server knows. What it sends back after training says which classes it is about. The server
+merges that class by class, over the clients that say something of the class:
 
     c <- sum_k s_k c_k / sum_k s_k,    s_k = max(cos(c, c_k), 0)
 
@@ -16,9 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from learning.method import Visit
 from learning.schema import Floats, Number
-from methods.logit_adjustment import shares
 
 # What travels beside the weights, both ways.
 CENTROIDS = "centroids"  # (C, d) float32, 0 where a class is not known
@@ -33,21 +30,6 @@ def centroids_sent(classes: int, width: int) -> dict[str, Floats]:
     """What `Method.sends` announces: the centroids of so many classes and features."""
     feature, flag = Number(-LARGEST_FEATURE, LARGEST_FEATURE), Number(0, 1, whole=True)
     return {CENTROIDS: Floats((classes, width), feature), KNOWN: Floats((classes,), flag)}
-
-
-def centroids_for(visit: Visit) -> tuple[Tensor, Tensor]:
-    """The centroids (C, d) float32 for a visit and which of them are known, (C,) bool.
-
-    It waits for the device once, and may look at all images.
-    """
-    held = shares(visit.labels, visit.num_classes) > 0
-    if CENTROIDS not in visit.received:
-        return class_means(visit.features(), visit.labels, visit.num_classes)
-    centroids, known = visit.received[CENTROIDS], visit.received[KNOWN] > 0
-    if bool((held & ~known).any()):
-        own, _ = class_means(visit.features(), visit.labels, visit.num_classes)
-        centroids = torch.where(known[:, None], centroids, own)
-    return centroids, known | held
 
 
 def class_means(features: Tensor, labels: Tensor, num_classes: int, fewest: int = 1) -> tuple[Tensor, Tensor]:

@@ -11,8 +11,10 @@ The first term is FedELC's (L_c + beta L_e) / C with beta = 1, since KL(p || y_d
 cross-entropy. g is a margin: an image must be nearer to its own class than to any other by that much.
 
 Centroids (`methods.centroids`) are float32 arrays beside the weights, and only noisy clients exchange them, in stage 2.
-Classes that a client holds no centroid of are no part of its L_ctr. After training it sends the mean features of the
-classes that it holds, by given label, and which these are. The server merges them as RobustFL does.
+A client gets those that the server knows. Of classes that it holds and the server does not know, at first all, it takes
+the mean features under the model as received; of the others it knows nothing, and they are no part of L_ctr. After
+training it sends the mean features of the classes that it holds, by given label, and which these are. The server merges
+them as RobustFL does.
 
 The authors' code detaches the features, so that L_ctr changes nothing; here it has its gradient. It gives classes that
 a client lacks a random centroid, which says nothing and is averaged with the others; adds up sums of features over
@@ -33,8 +35,9 @@ from config.parameters import parameter
 from config.rules import interval
 from learning.method import Batch, Told, Visit
 from learning.schema import Floats
-from methods.centroids import CENTROIDS, KNOWN, GlobalCentroids, centroids_for, centroids_sent, class_means
+from methods.centroids import CENTROIDS, KNOWN, GlobalCentroids, centroids_sent, class_means
 from methods.fedelc import FedELC
+from methods.logit_adjustment import shares
 from methods.two_stages import TwoStagesOnServer, learns_as_noisy
 
 LARGEST_MARGIN = 100.0
@@ -83,6 +86,21 @@ class DualOptim(FedELC):
 
     def on_server(self) -> "DualOptimOnServer":
         return DualOptimOnServer(self)
+
+
+def centroids_for(visit: Visit) -> tuple[Tensor, Tensor]:
+    """The centroids (C, d) float32 for a visit and which of them are known, (C,) bool.
+
+    It waits for the device once, and may look at all images.
+    """
+    held = shares(visit.labels, visit.num_classes) > 0
+    if CENTROIDS not in visit.received:
+        return class_means(visit.features(), visit.labels, visit.num_classes)
+    centroids, known = visit.received[CENTROIDS], visit.received[KNOWN] > 0
+    if bool((held & ~known).any()):
+        own, _ = class_means(visit.features(), visit.labels, visit.num_classes)
+        centroids = torch.where(known[:, None], centroids, own)
+    return centroids, known | held
 
 
 def margin_of(centroids: Tensor, known: Tensor) -> Tensor:

@@ -13,8 +13,9 @@ With F(x) what goes into the classifier and c_j the centroid of class j, a step 
 
 over the R images; the c_j follow after the step. yhat is what the global model predicts as the client receives it, anew
 in each visit. Until round T_pl it is the given label. lambda(t) = lambda min(t / T_pl, 1) with t the round, from 1.
-tau_t rises as in `co_teaching`. Centroids travel beside the weights; `methods.centroids` says how a client begins
-without any, and how the server merges them.
+tau_t rises as in `co_teaching`. Centroids travel beside the weights, and `methods.centroids` says how the server merges
+them. Of a class that the server does not know, at first of all, the client knows nothing either until a step saw it:
+m_i is 0, and c_j becomes that step's mean.
 
 No code of the authors is public. FNBench took over another's (github.com/jangsoohyuk), from which this differs:
 
@@ -22,8 +23,10 @@ No code of the authors is public. FNBench took over another's (github.com/jangso
 * There it is a sum over images and features, so that with its gradient it would grow with the batch and with d, from
   128 features of a small network to 2048 of a ResNet-50. Here it is the mean over the images with m_i = 1, and over
   features; ``distance = "sum"`` is the norm above without the d.
-* There all images are predicted one by one; here in one pass, and only in visits where it is needed: once yhat counts,
-  and while the server lacks the centroid of a class that the client holds.
+* There all images are predicted one by one; here in one pass, once yhat counts.
+* There round 1 begins with mean features in evaluation mode, in which the BatchNorm of a fresh network knows no
+  statistics: they are of another size than a step's, and with the gradient a ResNet-18 from random weights diverged in
+  its first visit.
 * There s_j may be negative, so that c_j moves towards a mean that points away from it; and a c_j at right angles to all
   features, which a client may make up or a random start bring, would stay for good. Where s_j is below `SIMILAR`, c_j
   becomes the step's mean.
@@ -47,7 +50,7 @@ from config.parameters import parameter
 from config.rules import interval, one_of, rounds_or_share
 from learning.method import Batch, Method, ServerHalf, Told, Visit, rounds_of
 from learning.schema import Floats
-from methods.centroids import CENTROIDS, KNOWN, SIMILAR, GlobalCentroids, centroids_for, centroids_sent, class_means
+from methods.centroids import CENTROIDS, KNOWN, SIMILAR, GlobalCentroids, centroids_sent, class_means
 from methods.co_teaching import CoTeaching, easiest_first, kept
 
 FEWEST = 2  # images of a class, below which their mean would be one image's features
@@ -64,7 +67,8 @@ class RobustFL(Method):
         forget_rate: tau, from 0 up to but not including 1.
         warm_up: How long tau_t rises, as a share of the run's rounds, from 0 to 1.
         warm_up_rounds: The same in rounds; -1 leaves it to the share.
-        pseudo_start: T_pl as a share of the run's rounds, from 0 to 1.
+        pseudo_start: T_pl as a share of the run's rounds, from 0 to 1; at least one round, since a fresh classifier
+            predicts nothing.
         pseudo_start_rounds: T_pl itself, how many rounds come before predictions count as labels; -1 leaves it to the
             share.
         centre: lambda, at least 0.
@@ -91,18 +95,19 @@ class RobustFL(Method):
 
     def pseudo_start_of(self, num_rounds: int) -> int:
         """T_pl of a run."""
-        return rounds_of(self.pseudo_start, self.pseudo_start_rounds, num_rounds)
+        length = rounds_of(self.pseudo_start, self.pseudo_start_rounds, num_rounds)
+        return length if self.pseudo_start_rounds >= 0 else max(1, length)
 
     def centre_at(self, server_round: int, num_rounds: int) -> float:
         """lambda(t); rounds count from 1."""
         return self.centre * min(server_round / max(1, self.pseudo_start_of(num_rounds)), 1.0)
 
     def begin(self, visit: Visit) -> None:
-        centroids, known = centroids_for(visit)
-        predicted = visit.labels
+        visit.scratch["predicted"] = visit.labels
         if visit.server_round > self.pseudo_start_of(visit.num_rounds):
-            predicted = visit.predict().argmax(dim=1)
-        visit.scratch.update({CENTROIDS: centroids, KNOWN: known, "predicted": predicted})
+            visit.scratch["predicted"] = visit.predict().argmax(dim=1)
+        if visit.received:
+            visit.scratch[CENTROIDS], visit.scratch[KNOWN] = visit.received[CENTROIDS], visit.received[KNOWN] > 0
         visit.scratch["suspected"] = torch.zeros_like(visit.labels, dtype=torch.bool)
         visit.scratch["losses"] = torch.zeros(len(visit.labels), device=visit.labels.device)
 
@@ -113,8 +118,11 @@ class RobustFL(Method):
         count = kept(self.forget_rate_at(visit.server_round, visit.num_rounds), len(losses))
         chosen = easiest_first(losses)[:count]
         features, labels, rows = given_features[chosen], batch.labels[chosen], batch.rows[chosen]
-        centroids = visit.scratch[CENTROIDS]
-        fits = nearest(features.detach(), centroids, visit.scratch[KNOWN]) == labels
+        if CENTROIDS not in visit.scratch:
+            visit.scratch[CENTROIDS] = features.new_zeros(visit.num_classes, features.shape[1])
+            visit.scratch[KNOWN] = torch.zeros(visit.num_classes, dtype=torch.bool, device=labels.device)
+        centroids, known = visit.scratch[CENTROIDS], visit.scratch[KNOWN]
+        fits = known[labels] & (nearest(features.detach(), centroids, known) == labels)
         believed = labels.where(fits, visit.scratch["predicted"][rows])
         visit.scratch["suspected"][batch.rows] = True
         visit.scratch["suspected"][rows] = believed != labels
@@ -131,6 +139,7 @@ class RobustFL(Method):
     def end_step(self, visit: Visit) -> None:
         means, seen = visit.scratch.pop("step")
         visit.scratch[CENTROIDS] = followed(visit.scratch[CENTROIDS], means, seen)
+        visit.scratch[KNOWN] = visit.scratch[KNOWN] | seen
 
     def end(self, visit: Visit) -> None:
         """The last judgement of each image stays; those that no step saw are not suspected."""
@@ -138,7 +147,7 @@ class RobustFL(Method):
         visit.suspicion = visit.scratch["losses"]
         counts = torch.zeros(visit.num_classes, device=visit.labels.device)
         counts.scatter_add_(0, visit.labels, torch.ones(len(visit.labels), device=visit.labels.device))
-        held = counts >= FEWEST
+        held = (counts >= FEWEST) & visit.scratch[KNOWN]
         visit.sends = {CENTROIDS: visit.scratch[CENTROIDS] * held[:, None], KNOWN: held.float()}
 
     def sends(self, told: Mapping[str, Told], classes: int, width: int) -> Mapping[str, Floats]:
@@ -177,7 +186,7 @@ def followed(centroids: Tensor, means: Tensor, seen: Tensor) -> Tensor:
     """The c_j after a step, (C, d).
 
     Args:
-        centroids: (C, d), before it.
+        centroids: (C, d), before it; 0 where they are not known.
         means: (C, d), of the step's features.
         seen: (C,) bool, the classes that it saw; the others stay.
     """
