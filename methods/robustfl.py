@@ -25,8 +25,7 @@ No code of the authors is public. FNBench took over another's (github.com/jangso
   features; ``distance = "sum"`` is the norm above without the d.
 * There all images are predicted one by one; here in one pass, once yhat counts.
 * There round 1 begins with mean features in evaluation mode, in which the BatchNorm of a fresh network knows no
-  statistics: they are of another size than a step's, and with the gradient a ResNet-18 from random weights diverged in
-  its first visit.
+  statistics: those of a ResNet-18 from random weights are a sixth as large as a step's. It costs a pass besides.
 * There s_j may be negative, so that c_j moves towards a mean that points away from it; and a c_j at right angles to all
   features, which a client may make up or a random start bring, would stay for good. Where s_j is below `SIMILAR`, c_j
   becomes the step's mean.

@@ -235,7 +235,7 @@ def test_a_client_that_makes_up_centroids_ends_nobodys_training(tmp_path: Path, 
         {"payload": "bf16", "strategy": "fedprox", "strategy_args": "proximal-mu=0.1"},
         {"strategy": "rfa", "trainable": "head", "augmentation": "none"},  # on kept features
         {"strategy": "krum", "trainable": "lora", "model": "resnet18", "num_server_rounds": 1},
-        {"batchnorm": "local", "model": "resnet18", "precision": "bf16", "clients": 2},
+        {"batchnorm": "local", "model": "resnet18", "precision": "fp32", "image_size": 32, "clients": 2},
     ],
     ids=["fedprox bf16", "rfa head", "krum lora", "own BatchNorm"],
 )
