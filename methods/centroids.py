@@ -125,5 +125,6 @@ def shortened(before: np.ndarray, known: np.ndarray, found: np.ndarray, held: np
     ordered = np.sort(np.where(counted > 0, counted, np.inf), axis=0)
     middle = np.maximum((counted > 0).sum(axis=0) - 1, 0) // 2
     limits = LONGEST * np.take_along_axis(ordered, middle[None], axis=0)
-    factors: np.ndarray = np.minimum(limits / np.where(lengths > 0, lengths, 1.0), 1.0)
-    return exact * factors[:, :, None]
+    factors = np.minimum(limits / np.where(lengths > 0, lengths, 1.0), 1.0)
+    cut: np.ndarray = exact * factors[:, :, None]
+    return cut
