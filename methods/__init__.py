@@ -27,6 +27,7 @@ from methods.forward import Forward
 from methods.gce import GCE
 from methods.joint_optimization import JointOptimization
 from methods.maskedoptim import MaskedOptim
+from methods.robustfl import RobustFL
 from methods.sce import SCE
 from methods.selfie import SELFIE
 from methods.xiao import Xiao
@@ -53,6 +54,7 @@ METHODS: dict[str, type[Method]] = {
     "dualoptim": DualOptim,
     "fedcorr": FedCorr,
     "fedclean": FedClean,
+    "robustfl": RobustFL,
 }
 AUTO = "auto"  # a value of `strategy`
 

@@ -10,20 +10,16 @@ centroid of class j and ``g = min(max over pairs |c_i - c_j|, 100)``, a noisy cl
 The first term is FedELC's (L_c + beta L_e) / C with beta = 1, since KL(p || y_d) plus the entropy of p is that
 cross-entropy. g is a margin: an image must be nearer to its own class than to any other by that much.
 
-Centroids are float32 arrays beside the weights, and only noisy clients exchange them, in stage 2. A client gets those
-that the server knows. Of classes that it holds and the server does not know, at first all, it takes the mean features
-under the model as received; of the others it knows nothing, and they are no part of L_ctr. After training it sends the
-mean features of the classes that it holds, by given label, and which these are. The server merges them as RobustFL
-does, class by class, over the clients that hold the class:
-
-    c <- sum_k s_k c_k / sum_k s_k,    s_k = max(cos(c, c_k), 0)
-
-A class that is new to it, or whose s_k are below `SIMILAR` on average, gets their plain mean.
+Centroids (`methods.centroids`) are float32 arrays beside the weights, and only noisy clients exchange them, in stage 2.
+A client gets those that the server knows. Of classes that it holds and the server does not know, at first all, it takes
+the mean features under the model as received; of the others it knows nothing, and they are no part of L_ctr. After
+training it sends the mean features of the classes that it holds, by given label, and which these are. The server merges
+them as RobustFL does.
 
 The authors' code detaches the features, so that L_ctr changes nothing; here it has its gradient. It gives classes that
 a client lacks a random centroid, which says nothing and is averaged with the others; adds up sums of features over
-epochs without dividing anew; keeps centroids in float16; lets s_k be negative, so that sums near 0 blow centroids up;
-and takes the square root of squared distances that rounding can make negative.
+epochs without dividing anew; keeps centroids in float16; merges them by weights that may be negative; and takes the
+square root of squared distances that rounding can make negative.
 """
 
 from collections.abc import Mapping
@@ -38,18 +34,13 @@ from torch.nn.functional import cross_entropy
 from config.parameters import parameter
 from config.rules import interval
 from learning.method import Batch, Told, Visit
-from learning.schema import Floats, Number
+from learning.schema import Floats
+from methods.centroids import CENTROIDS, KNOWN, GlobalCentroids, centroids_sent, class_means
 from methods.fedelc import FedELC
 from methods.logit_adjustment import shares
 from methods.two_stages import TwoStagesOnServer, learns_as_noisy
 
-# What travels beside the weights, both ways.
-CENTROIDS = "centroids"  # (C, d) float32, 0 where a class is not known
-KNOWN = "known"  # (C,) float32, 1 for a class whose centroid is known, else 0
-
 LARGEST_MARGIN = 100.0
-LARGEST_FEATURE = 1e6  # squares of thousands of them are still finite in float32, so that no client can spoil others
-SIMILAR = 0.1  # a mean cosine below it says that the global centroid points elsewhere
 
 
 @dataclass(frozen=True)
@@ -91,10 +82,7 @@ class DualOptim(FedELC):
 
     def sends(self, told: Mapping[str, Told], classes: int, width: int) -> Mapping[str, Floats]:
         """The centroids of a client that learns as noisy."""
-        if not learns_as_noisy(told):
-            return {}
-        feature, flag = Number(-LARGEST_FEATURE, LARGEST_FEATURE), Number(0, 1, whole=True)
-        return {CENTROIDS: Floats((classes, width), feature), KNOWN: Floats((classes,), flag)}
+        return centroids_sent(classes, width) if learns_as_noisy(told) else {}
 
     def on_server(self) -> "DualOptimOnServer":
         return DualOptimOnServer(self)
@@ -113,15 +101,6 @@ def centroids_for(visit: Visit) -> tuple[Tensor, Tensor]:
         own, _ = class_means(visit.features(), visit.labels, visit.num_classes)
         centroids = torch.where(known[:, None], centroids, own)
     return centroids, known | held
-
-
-def class_means(features: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-    """The mean of features (n, d) by labels (n,), as (C, d) of their dtype, 0 without images; which have any, (C,)."""
-    # A product instead of a scattered sum, whose order, and so its last bits, a GPU leaves to chance.
-    members = torch.zeros(len(labels), num_classes, dtype=features.dtype, device=labels.device)
-    members.scatter_(1, labels[:, None], 1.0)
-    counts = members.sum(dim=0)
-    return members.T @ features / counts.clamp(min=1)[:, None], counts > 0
 
 
 def margin_of(centroids: Tensor, known: Tensor) -> Tensor:
@@ -156,49 +135,17 @@ class DualOptimOnServer(TwoStagesOnServer):
 
     def __init__(self, method: DualOptim) -> None:
         super().__init__(method)
-        self._centroids: np.ndarray | None = None  # (C, d) float32
-        self._known: np.ndarray | None = None  # (C,) bool
+        self._centroids = GlobalCentroids()
 
     def tell_arrays(self, partition: int) -> dict[str, np.ndarray]:
-        if self._centroids is None or self._known is None or not learns_as_noisy(self.tell(partition)):
-            return {}
-        return {CENTROIDS: self._centroids, KNOWN: self._known.astype(np.float32)}
+        return self._centroids.told() if learns_as_noisy(self.tell(partition)) else {}
 
     def heard_arrays(self, server_round: int, arrays: Mapping[int, Mapping[str, np.ndarray]]) -> None:
-        sent = [arrays[partition] for partition in sorted(arrays)]  # whatever order they came in
-        found = np.stack([one[CENTROIDS] for one in sent])
-        held = np.stack([one[KNOWN] for one in sent]) > 0
-        before = np.zeros_like(found[0]) if self._centroids is None else self._centroids
-        known = np.zeros_like(held[0]) if self._known is None else self._known
-        self._centroids, self._known = merged(before, known, found, held), known | held.any(axis=0)
+        self._centroids.heard(arrays)
 
     def state(self) -> dict[str, np.ndarray]:
-        state = super().state()
-        if self._centroids is not None and self._known is not None:
-            state |= {CENTROIDS: self._centroids, KNOWN: self._known}
-        return state
+        return {**super().state(), **self._centroids.state()}
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
         super().load_state(state)
-        self._centroids, self._known = state.get(CENTROIDS), state.get(KNOWN)
-
-
-def merged(before: np.ndarray, known: np.ndarray, found: np.ndarray, held: np.ndarray) -> np.ndarray:
-    """The new global centroids, (C, d) float32.
-
-    Args:
-        before: (C, d), the global ones.
-        known: (C,) bool, which of these there are.
-        found: (clients, C, d), the clients' own.
-        held: (clients, C) bool, which of these there are. A class that none has stays as it was.
-    """
-    exact, old = found.astype(np.float64), before.astype(np.float64)
-    lengths = np.linalg.norm(exact, axis=2) * np.linalg.norm(old, axis=1)
-    cosines = (exact * old).sum(axis=2) / np.where(lengths > 0, lengths, 1.0)
-    similar = np.maximum(cosines, 0.0) * held
-    holders = held.sum(axis=0)
-    follow = known & (similar.sum(axis=0) >= SIMILAR * holders)
-    weights = np.where(follow, similar, held)
-    total = weights.sum(axis=0)
-    means = (weights[:, :, None] * exact).sum(axis=0) / np.where(total > 0, total, 1.0)[:, None]
-    return np.where(holders[:, None] > 0, means, old).astype(np.float32)
+        self._centroids.load_state(state)

@@ -38,6 +38,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "co-teaching-plus": {"method_args": "start-rounds=2"},
     "dividemix": {"method_args": "warm-up-rounds=2"},
     "fedclean": {"method_args": "alone-epochs=2"},
+    "robustfl": {"method_args": "pseudo-start-rounds=3"},
     **dict.fromkeys(("fednoro", "fedelc", "maskedoptim", "dualoptim"), TWO_STAGES),
 }
 THROUGH_RAY = ("elr", "co-teaching", "dualoptim")

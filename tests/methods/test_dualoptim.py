@@ -14,16 +14,8 @@ from config.run_config import ConfigError, RunConfig
 from learning.method import Visit
 from learning.training import train_locally
 from methods import METHODS
-from methods.dualoptim import (
-    CENTROIDS,
-    KNOWN,
-    DualOptim,
-    centre_loss,
-    centroids_for,
-    class_means,
-    distances_between,
-    margin_of,
-)
+from methods.centroids import CENTROIDS, KNOWN, class_means
+from methods.dualoptim import DualOptim, centre_loss, centroids_for, distances_between, margin_of
 from methods.fedelc import FedELC
 from task import Compute, build_model, derived_generator
 from tests.batches_of import Y, Z, batch_of, visit_of

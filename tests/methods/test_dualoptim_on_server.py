@@ -7,7 +7,8 @@ from flwr.app import ArrayRecord
 from config.run_config import RunConfig
 from learning.server_half import ServerHalf
 from methods import build_method
-from methods.dualoptim import CENTROIDS, KNOWN, LARGEST_FEATURE, DualOptim, merged
+from methods.centroids import CENTROIDS, KNOWN, LARGEST_FEATURE, merged
+from methods.dualoptim import DualOptim
 from tests.methods.test_fedelc import NOISY
 from tests.methods.test_two_stages_on_server import Clients
 

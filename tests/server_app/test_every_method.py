@@ -18,6 +18,7 @@ WARM_UPS = {
     "joint-optimization": "warm-up-rounds=0",
     "co-teaching-plus": "start-rounds=0 warm-up-rounds=1",
     "fedclean": "alone-epochs=2 first-stage-rounds=1 second-stage-rounds=1",
+    "robustfl": "pseudo-start-rounds=1 warm-up-rounds=2",
     **dict.fromkeys(("dividemix", "fednoro", "fedelc", "maskedoptim", "dualoptim"), "warm-up-rounds=1"),
 }
 TWO_STAGES = [name for name, cls in METHODS.items() if issubclass(cls, TwoStages)]
