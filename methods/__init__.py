@@ -18,6 +18,7 @@ from methods.dividemix import DivideMix
 from methods.dualoptim import DualOptim
 from methods.elr import ELR
 from methods.feddecorr import FedDecorr
+from methods.feddiv import FedDiv
 from methods.fedelc import FedELC
 from methods.fedlsr import FedLSR
 from methods.fednoro import FedNoRo
@@ -49,6 +50,7 @@ METHODS: dict[str, type[Method]] = {
     "fedelc": FedELC,
     "maskedoptim": MaskedOptim,
     "dualoptim": DualOptim,
+    "feddiv": FedDiv,
 }
 AUTO = "auto"  # a value of `strategy`
 

@@ -59,7 +59,7 @@ def test_a_visit_waits_for_the_device_once_an_epoch(augmentation: str, proximal_
 
 # Those that need to be told something have such tests of their own; features are not there without values.
 TOLD = {"forward", "xiao", "fednoro", "fedelc", "maskedoptim", "dualoptim"}
-MIX = {"dividemix"}  # their losses need what they mixed
+MIX = {"dividemix", "feddiv"}  # their losses need what they mixed
 LOSSES = [name for name in METHODS if name not in TOLD]
 
 

@@ -37,7 +37,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "co-teaching": {"strategy": "fedmedian"},
     "co-teaching-plus": {"method_args": "start-rounds=2"},
     "dividemix": {"method_args": "warm-up-rounds=2"},
-    **dict.fromkeys(("fednoro", "fedelc", "maskedoptim", "dualoptim"), TWO_STAGES),
+    **dict.fromkeys(("fednoro", "fedelc", "maskedoptim", "dualoptim", "feddiv"), TWO_STAGES),
 }
 THROUGH_RAY = ("elr", "co-teaching", "dualoptim")
 

@@ -14,9 +14,10 @@ from config.run_config import ConfigError, RunConfig
 from learning.server_half import Choice, ServerHalf
 from methods import METHODS, build_method
 from methods.turns import Turns
+from methods.two_stages import TwoStages
 from tests.methods.test_two_stages_on_server import Clients
 
-TWO_STAGES = [name for name, cls in METHODS.items() if cls.finds_noisy_clients]
+TWO_STAGES = [name for name, cls in METHODS.items() if issubclass(cls, TwoStages)]
 
 
 def _half(args: str, method: str = "fednoro", rounds: int = 30, seed: int = 1) -> ServerHalf:

@@ -8,6 +8,7 @@ import pytest
 import safetensors.numpy
 
 from methods import METHODS
+from methods.two_stages import TwoStages
 from tests.fakes import rounds_of, run_in_process
 
 TINY: dict[str, Any] = {"model": "cnn", "image_size": 16, "num_server_rounds": 3, "val_split": "none"}
@@ -16,9 +17,10 @@ WARM_UPS = {
     "selfie": "warm-up-rounds=0 history=2",
     "joint-optimization": "warm-up-rounds=0",
     "co-teaching-plus": "start-rounds=0 warm-up-rounds=1",
-    **dict.fromkeys(("dividemix", "fednoro", "fedelc", "maskedoptim", "dualoptim"), "warm-up-rounds=1"),
+    **dict.fromkeys(("dividemix", "fednoro", "fedelc", "maskedoptim", "dualoptim", "feddiv"), "warm-up-rounds=1"),
 }
-TWO_STAGES = [name for name, cls in METHODS.items() if cls.finds_noisy_clients]
+TWO_STAGES = [name for name, cls in METHODS.items() if issubclass(cls, TwoStages)]
+LEAVE_OUT = {"feddiv"}  # images, in some visits
 
 
 def _run(out: Path, sample: Path, method: str, **changes: Any) -> Path:
@@ -31,7 +33,7 @@ def test_one_client_whose_partition_is_smaller_than_a_batch(tmp_path: Path, tiny
     run_dir = _run(tmp_path, tiny_sample, method, clients=1, fraction_train=1.0, batch_size=500, drop_last=False)
     lines = rounds_of(run_dir)
     passes = METHODS[method].passes
-    assert all(120 * (passes == 1) <= line["images-seen"] <= 120 * passes for line in lines)
+    assert all(120 * (passes == 1 and method not in LEAVE_OUT) <= line["images-seen"] <= 120 * passes for line in lines)
     assert all(math.isfinite(line["test-loss"]) for line in lines)
 
 

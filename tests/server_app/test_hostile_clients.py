@@ -19,6 +19,7 @@ from config.run_config import RunConfig
 from data.release import open_release
 from messages import keys
 from methods import METHODS, build_method, with_own_strategy
+from methods.two_stages import TwoStages
 from server_app.exchange import Exchange
 from server_app.expected import Beside, Expected, Records, in_roll_call
 from server_app.grid import OrderedGrid
@@ -36,7 +37,7 @@ REPLIES = int(os.environ.get("CLOTHING1M_FL_HOSTILE_REPLIES", "12"))
 CLIENTS, LIAR = 4, 2
 CLASSES, WIDTH = 14, 64
 # In which clients send the most: they are noisy, and stage 2 has begun.
-ARGS = {name: "warm-up-rounds=1 clients='all-noisy'" for name, cls in METHODS.items() if cls.finds_noisy_clients}
+ARGS = {name: "warm-up-rounds=1 clients='all-noisy'" for name, cls in METHODS.items() if issubclass(cls, TwoStages)}
 RUNS: dict[str, dict[str, Any]] = {
     "plain": {"method": "ce", "fraction_evaluate": 1.0, "eval_split": "own", "holdout_fraction": 0.2},
     "fednoro": {"method": "fednoro", "method_args": "warm-up-rounds=1"},
