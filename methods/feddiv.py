@@ -69,8 +69,8 @@ class FedDiv(Method):
         momentum: m, from 0 up to but not including 1.
         alpha: Of MixUp, above 0.
         prior_weight: eta, at least 0.
-        weigh_by: What the client's weight in the mean counts: ``held``, all its images; or ``used``, those that it
-            trained on in the visit.
+        weigh_by: What the client's weight in the mean counts: ``held``, all its images; or ``used``, on a noisy client
+            those that it trained on in the visit.
     """
 
     warm_up: float = parameter(0.2, interval(0, 1, open_low=True, open_high=True))
@@ -184,7 +184,7 @@ class FedDiv(Method):
             logits = visit.predict()
             self._fit(bounded_losses(logits, visit.given), mixture_told(visit.told), visit)
             self._remember(logits, visit)
-        if self.weigh_by == "used":
+        if self.weigh_by == "used" and "labelled" in visit.scratch:
             visit.used = int(visit.scratch["used"].sum())
 
     def reports(self, told: Mapping[str, Told], classes: int) -> Schema:

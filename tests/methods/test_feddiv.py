@@ -124,8 +124,7 @@ def test_a_noisy_client_trains_on_the_clean_and_the_relabelled_that_are_consiste
     assert _rows(method, visit, epoch=2) == [1, 2, 3, 4, 6, 8]
     method.end(visit)
     assert visit.used is None
-    used = FedDiv(weigh_by="used")
-    used.end(visit)
+    FedDiv(weigh_by="used").end(visit)
     assert visit.used == 9
 
 
