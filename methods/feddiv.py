@@ -113,8 +113,9 @@ class FedDiv(Method):
         if MEAN not in visit.state:
             visit.state[MEAN] = uniform_mean(visit.num_classes, visit.given.device)
         visit.metrics[NOISY] = 0.0
-        if self.warms_up(visit):
-            return
+
+    def judge(self, visit: Visit) -> None:
+        """Filter the images by the received model, which the network still is, and say whether the client is noisy."""
         logits = visit.predict()
         losses, told = bounded_losses(logits, visit.given), mixture_told(visit.told)
         own = self._fit(losses, told, visit)
@@ -149,6 +150,8 @@ class FedDiv(Method):
 
     def steps(self, visit: Visit) -> Sequence[Step]:
         """On a noisy client, those of what the sampler keeps; else all."""
+        if visit.suspected is None and not self.warms_up(visit):
+            self.judge(visit)
         noisy = "labelled" in visit.scratch
         batches = visit.batches(self._kept(visit) if noisy else None)
         if noisy:

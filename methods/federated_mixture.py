@@ -52,7 +52,7 @@ def bounded_losses(logits: Tensor, labels: Tensor) -> Floats:
 
     A client must not take part with losses that are not finite, see `fitted`.
     """
-    losses = cross_entropy(logits, labels, reduction="none").double().cpu().numpy()
+    losses: Floats = cross_entropy(logits, labels, reduction="none").double().cpu().numpy()
     return np.clip(losses, 0.0, LARGEST_LOSS)
 
 

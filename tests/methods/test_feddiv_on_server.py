@@ -104,7 +104,7 @@ def test_clients_are_judged_after_the_warm_up_by_their_last_visit() -> None:
 
 def test_shares_of_wrong_labels_where_all_true_labels_are_known() -> None:
     half = _half()
-    unknown = {"images-known": 99, "labels-right": 50}
+    unknown: dict[str, Any] = {"images-known": 99, "labels-right": 50}
     half.heard(1, {0: _reply(right=100), 1: _reply(right=40), 2: _reply(**unknown)})
     half.heard(3, {3: _reply(right=7, images=8) | {"num-examples": 5}})
     assert half.wrong_labels() == {0: 0.0, 1: 0.6, 3: 0.125}
