@@ -7,29 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 
-from config.run_config import ConfigError, RunConfig
+from config.run_config import ConfigError
 from learning.method import Seen, Visit
 from learning.mixup import Mix
-from learning.training import train_locally
 from methods import feddiv
-from methods.consistency_sampler import (
-    consistent,
-    first_with_two,
-    uniform_mean,
-    updated_mean,
-    without_a_single_one,
-)
+from methods.consistency_sampler import uniform_mean
 from methods.feddiv import FedDiv, probably_clean
 from methods.federated_mixture import DEVIATIONS, MEANS, MIXTURE, WEIGHTS
 from methods.two_stages import NOISY
-from task import Compute, build_model, derived_generator
 from tests.batches_of import Y, Z, batch_of, visit_of
 
-CPU = Compute(torch.device("cpu"), torch.float32)
 W = [0.5, 4.0, 0.5, 1.5, 0.6, 0.4]  # posterior of the lower 0.5 near a loss of 1.55
 SIX = {MEANS, DEVIATIONS, WEIGHTS}
 LATE: dict[str, Any] = {"server_round": 10, "num_rounds": 10, "told": {MIXTURE: W}}
@@ -83,6 +72,7 @@ def test_the_servers_mixture_filters_and_confident_images_get_new_labels_by_hand
     assert visit.corrected.tolist() == [0] * 5 + [1, 1, 0, 1, 0]
     assert visit.labels.tolist() == visit.given.tolist() == [0] * 10
     assert visit.metrics[NOISY] == 1.0
+    assert visit.suspicion is not None
     assert visit.suspicion.dtype == torch.float32
     order = visit.suspicion.argsort().tolist()
     assert order[-1] == 8
@@ -96,22 +86,6 @@ def test_a_client_fits_its_own_mixture_but_filters_by_the_servers() -> None:
     alone = _begun(FedDiv(), _logits(PREDICTED), told={})
     assert alone.suspected is not None
     assert alone.suspected.tolist() == [False] * 5 + [True] * 5
-
-
-def test_the_sampler_keeps_what_is_consistent_by_hand() -> None:
-    """p = (.7, .2, .1) and xi = .5 add (.178337, .804719, 1.151293) to the logits."""
-    logits = torch.tensor([[2.0, 1.8, 0.0], [3.0, 1.0, 0.0], [0.0, 1.0, 0.8], [0.0, 1.0, 0.8]])
-    mean = torch.tensor([0.7, 0.2, 0.1])
-    assert consistent(torch.tensor([0, 0, 1, 2]), logits, mean, 0.5).tolist() == [False, True, False, True]
-    assert consistent(torch.tensor([0, 0, 1, 2]), logits, mean, 0.0).tolist() == [True, True, True, False]
-
-
-def test_the_running_mean_by_hand() -> None:
-    """.2 (.7, .2, .1) + .8 (.3, .275, .425)."""
-    logits = torch.tensor([[0.5, 0.25, 0.25], [0.1, 0.3, 0.6]]).log()
-    found = updated_mean(torch.tensor([0.7, 0.2, 0.1]), logits, 0.2)
-    torch.testing.assert_close(found, torch.tensor([0.38, 0.26, 0.36]))
-    assert updated_mean(found, logits + math.nan, 0.2).tolist() == found.tolist()
 
 
 def test_a_noisy_client_trains_on_the_clean_and_the_relabelled_that_are_consistent() -> None:
@@ -241,17 +215,6 @@ def test_at_least_two_images_are_left(logits: list[tuple[float, float]], rows: l
     assert _rows(method, visit, epoch=2) == rows
 
 
-def test_sets_and_batches_without_single_images() -> None:
-    empty, one, two, more = (torch.arange(count) for count in (0, 1, 2, 5))
-    assert first_with_two(two, more) is two
-    assert first_with_two(empty, one, more) is more
-    assert first_with_two(one, empty, one) is one
-    assert [len(rows) for rows in without_a_single_one(list(more.split(2)), 2)] == [2, 3]
-    assert [len(rows) for rows in without_a_single_one(list(more.split(3)), 3)] == [3, 2]
-    assert [len(rows) for rows in without_a_single_one([one], 4)] == [1]
-    assert [len(rows) for rows in without_a_single_one(list(more.split(1)), 1)] == [1] * 5
-
-
 def test_without_a_mixture_and_with_losses_that_are_not_finite_all_are_clean() -> None:
     assert probably_clean(np.array([0.1, 9.0]), None).tolist() == [1, 1]
     visit = _begun(FedDiv(), _logits(PREDICTED) * math.nan)
@@ -278,67 +241,6 @@ def test_equal_losses_are_all_clean_or_all_noisy() -> None:
         assert visit.suspected is not None
         assert visit.suspected.tolist() == [noisy] * 10
         assert visit.metrics == {NOISY: float(noisy)}
-
-
-def _visit(method: FedDiv, count: int = 24, model: str = "cnn", classes: int = 4, **values: Any) -> Any:
-    visits = {name: values.pop(name) for name in ("server_round", "told", "state", "order") if name in values}
-    order = visits.pop("order", torch.arange(count))
-    fixed = {"model": model, "image_size": 32, "batch_size": 6, "local_epochs": 2, "learning_rate": 0.05}
-    config = RunConfig(**{**fixed, "num_server_rounds": 10, **values})
-    images = torch.randint(256, (count, 32, 32, 3), generator=derived_generator(1, "x"), dtype=torch.uint8)
-    trained, labels = build_model(model, 5, seed=3), torch.arange(count) % classes
-    return train_locally(
-        trained, images[order], labels[order], method, config, CPU, derived_generator(1, "t"),
-        **{"server_round": 10, "told": {MIXTURE: [1.4, 1.8, 0.3, 0.3, 0.5, 0.5]}, **visits},
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize("server_round", [1, 10])
-def test_a_visit_can_be_repeated_and_remembers_the_mean_prediction(server_round: int) -> None:
-    method = FedDiv(prior_weight=1.0, confidence=0.2)
-    first = _visit(method, server_round=server_round)
-    again = _visit(method, server_round=server_round)
-    assert again.epoch_losses == first.epoch_losses
-    assert first.visit.metrics == again.visit.metrics
-    assert first.visit.metrics.keys() == {NOISY, *SIX}
-    mean = first.visit.state["mean-prediction"]
-    assert mean.shape == (5,)
-    assert mean.sum().item() == pytest.approx(1, abs=1e-5)
-    later = _visit(method, server_round=server_round, state=first.visit.state)
-    assert not torch.equal(later.visit.state["mean-prediction"], mean)
-
-
-@settings(max_examples=8, deadline=None)
-@given(st.integers(1, 12), st.integers(1, 5), st.sampled_from([1, 10]), st.booleans())
-def test_clients_of_any_size_train(count: int, batch_size: int, server_round: int, drop_last: bool) -> None:
-    report = _visit(
-        FedDiv(), count=count, batch_size=batch_size, server_round=server_round, drop_last=drop_last, classes=1,
-    )  # fmt: skip
-    assert all(np.isfinite(report.epoch_losses))
-    assert 0 < report.images_seen <= 2 * count
-
-
-@pytest.mark.parametrize("kept", [1, 7, 13])
-def test_batchnorm_never_meets_a_single_image(monkeypatch: pytest.MonkeyPatch, kept: int) -> None:
-    """A ResNet leaves one pixel of 32 x 32, of which BatchNorm needs two images. Batches of 6 would leave one."""
-    monkeypatch.setattr(feddiv, "consistent", lambda predicted, *_: torch.arange(len(predicted)) < kept)
-    told = {MIXTURE: [0.5, 9.9, 4.0, 0.3, 0.9, 0.1]}
-    method = FedDiv(threshold=0.0, noisy_share=0.0)
-    monkeypatch.setattr(feddiv, "probably_clean", lambda losses, _: np.where(np.arange(len(losses)) == 23, -1.0, 1.0))
-    report = _visit(method, model="resnet18", local_epochs=1, drop_last=False, told=told)
-    assert report.images_seen == (23 if kept == 1 else kept)
-
-
-def test_a_visit_says_the_same_of_images_in_another_order() -> None:
-    """And nothing of it has one entry for each image."""
-    order = torch.arange(24)
-    order[[0, 13]] = order[[13, 0]]
-    one, other = (_visit(FedDiv(), order=some).visit for some in (torch.arange(24), order))
-    shapes = [{name: np.shape(value) for name, value in visit.metrics.items()} for visit in (one, other)]
-    assert shapes[0] == shapes[1] == {NOISY: (), **dict.fromkeys(SIX, (2,))}
-    for name in SIX:
-        assert one.metrics[name] == pytest.approx(other.metrics[name], abs=1e-5)
-    assert one.sends == other.sends == {}
 
 
 def test_mixing_and_loss_read_no_tensor() -> None:
