@@ -53,8 +53,8 @@ def problems_of_method(config: RunConfig, method: Any, strategy: Any) -> Iterato
         )
     if config.privacy != "none" and method.finds_noisy_clients:
         yield (
-            f"run config: 'privacy' is {config.privacy!r}, but 'method' is {name!r}, for which clients send their loss"
-            " on each class without noise; 'privacy' must be none, or 'method' another one."
+            f"run config: 'privacy' is {config.privacy!r}, but 'method' is {name!r}, for which clients send numbers"
+            " about their losses without noise; 'privacy' must be none, or 'method' another one."
         )
     if config.trainable == "head" and name == "feddecorr":
         yield (

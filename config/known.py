@@ -227,6 +227,22 @@ METHODS = {
         },
         finds_noisy_clients=True,
     ),
+    "feddiv": KnownMethod(
+        {
+            "warm_up": Parameter(0.2, interval(0, 1, open_low=True, open_high=True)),
+            "warm_up_rounds": Parameter(-1, rounds_or_share(1, "warm-up")),
+            "iterations": Parameter(0, at_least(0, 1000)),
+            "threshold": Parameter(0.5, interval(0, 1)),
+            "noisy_share": Parameter(0.1, interval(0, 1)),
+            "confidence": Parameter(0.75, interval(0, 1)),
+            "debias": Parameter(0.5, interval(0)),
+            "momentum": Parameter(0.2, interval(0, 1, open_high=True)),
+            "alpha": Parameter(1.0, interval(0, open_low=True)),
+            "prior_weight": Parameter(0.0, interval(0)),
+            "weigh_by": Parameter("held", one_of("held", "used")),
+        },
+        finds_noisy_clients=True,
+    ),
     "fedclean": KnownMethod(
         {
             "label_smoothing": Parameter(0.0, interval(0, 1, open_high=True)),

@@ -4,9 +4,11 @@
     n_k = sum_i r_ik,   w_k = n_k / n,   m_k = sum_i r_ik x_i / n_k,   v_k = sum_i r_ik (x_i - m_k)^2 / n_k + floor
 
 scikit-learn does the same from a random start, after a second of importing. Here the start is the best division of the
-sorted numbers in two, that of 2-means, which on a line can be found exactly: equal numbers give equal mixtures.
+sorted numbers in two, that of 2-means, which on a line can be found exactly: equal numbers give equal mixtures. Or it
+is another mixture, such as one of more numbers than these.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +33,17 @@ class Mixture:
     variances: Floats
     weights: Floats
 
+    @classmethod
+    def of(cls, numbers: Sequence[float]) -> "Mixture":
+        """The mixture with these six `numbers`; the deviations and weights above 0."""
+        means, deviations, weights = np.array(numbers, dtype=np.float64).reshape(3, 2)
+        return cls(means, deviations**2, weights)
+
+    @property
+    def numbers(self) -> list[float]:
+        """All six: both means, both deviations, both weights."""
+        return [*self.means.tolist(), *np.sqrt(self.variances).tolist(), *self.weights.tolist()]
+
     def lower(self, values: Floats) -> Floats:
         """(n,) float64, the probability that each of (n,) numbers comes from the Gaussian with the lower mean.
 
@@ -51,7 +64,13 @@ class Mixture:
         return logs
 
 
-def fit_mixture(values: Floats, iterations: int = 100, tolerance: float = 1e-2, floor: float = 5e-4) -> Mixture:
+def fit_mixture(
+    values: Floats,
+    iterations: int = 100,
+    tolerance: float = 1e-2,
+    floor: float = 5e-4,
+    start: Mixture | None = None,
+) -> Mixture:
     """Fit two Gaussians; the defaults are DivideMix's.
 
     Args:
@@ -59,13 +78,15 @@ def fit_mixture(values: Floats, iterations: int = 100, tolerance: float = 1e-2, 
         iterations: At most so many.
         tolerance: It ends when the mean log likelihood changes by less.
         floor: Added to variances, so that no Gaussian shrinks to a point.
+        start: Where it starts instead of from a division. Then a Gaussian to which less than one number belongs, all
+            its shares of them added up, keeps its mean and variance: so little says nothing about them.
     """
     values = np.asarray(values, dtype=np.float64)
-    low = divide(values).astype(np.float64)
-    mixture, before = _fitted(values, low, floor), -np.inf
+    mixture = start or _fitted(values, divide(values).astype(np.float64), floor)
+    before = -np.inf
     for _ in range(iterations):
         likelihood = mixture.log_likelihood(values)
-        mixture = _fitted(values, mixture.lower(values), floor)
+        mixture = _fitted(values, mixture.lower(values), floor, mixture if start else None)
         if abs(likelihood - before) < tolerance:
             break
         before = likelihood
@@ -90,10 +111,15 @@ def divide(values: Floats) -> npt.NDArray[np.bool_]:
     return lowest
 
 
-def _fitted(values: Floats, low: Floats, floor: float) -> Mixture:
-    """The Gaussians of numbers that belong to the first with these probabilities, (n,)."""
+def _fitted(values: Floats, low: Floats, floor: float, last: Mixture | None = None) -> Mixture:
+    """The Gaussians of numbers that belong to the first with these probabilities, (n,).
+
+    If there is a `last` mixture, Gaussians to which less than one number belongs are as in that one.
+    """
     shares = np.stack([low, 1 - low], axis=1)
     counts = shares.sum(axis=0) + TINY
     means = values @ shares / counts
     variances = ((values[:, None] - means) ** 2 * shares).sum(axis=0) / counts + floor
+    if last is not None:
+        means, variances = np.where(counts < 1, (last.means, last.variances), (means, variances))
     return Mixture(means, variances, counts / counts.sum())

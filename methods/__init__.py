@@ -20,6 +20,7 @@ from methods.elr import ELR
 from methods.fedclean import FedClean
 from methods.fedcorr import FedCorr
 from methods.feddecorr import FedDecorr
+from methods.feddiv import FedDiv
 from methods.fedelc import FedELC
 from methods.fedlsr import FedLSR
 from methods.fednoro import FedNoRo
@@ -53,6 +54,7 @@ METHODS: dict[str, type[Method]] = {
     "maskedoptim": MaskedOptim,
     "dualoptim": DualOptim,
     "fedcorr": FedCorr,
+    "feddiv": FedDiv,
     "fedclean": FedClean,
     "robustfl": RobustFL,
 }

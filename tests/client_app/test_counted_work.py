@@ -60,7 +60,7 @@ def test_a_visit_waits_for_the_device_once_an_epoch(augmentation: str, proximal_
 # Those that need to be told something, or train alone first, have such tests of their own; features are not there
 # without values.
 TOLD = {"forward", "xiao", "fednoro", "fedelc", "maskedoptim", "dualoptim", "fedclean"}
-MIX = {"dividemix", "fedcorr"}  # their losses need what they mixed
+MIX = {"dividemix", "fedcorr", "feddiv"}  # their losses need what they mixed
 LOSSES = [name for name in METHODS if name not in TOLD]
 
 

@@ -39,7 +39,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "dividemix": {"method_args": "warm-up-rounds=2"},
     "fedclean": {"method_args": "alone-epochs=2"},
     "robustfl": {"method_args": "pseudo-start-rounds=3"},
-    **dict.fromkeys(("fednoro", "fedelc", "maskedoptim", "dualoptim"), TWO_STAGES),
+    **dict.fromkeys(("fednoro", "fedelc", "maskedoptim", "dualoptim", "feddiv"), TWO_STAGES),
 }
 THROUGH_RAY = ("elr", "co-teaching", "dualoptim")
 

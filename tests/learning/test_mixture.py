@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.mixture import GaussianMixture
 
-from learning.mixture import divide, fit_mixture
+from learning.mixture import Mixture, divide, fit_mixture
 
 LOSSES = np.array([0.05, 0.1, 0.12, 0.2, 0.3, 1.8, 2.1, 2.4])
 SCALED = (LOSSES - 0.05) / 2.35
@@ -88,3 +88,65 @@ def test_two_numbers_and_a_million() -> None:
     mixture = fit_mixture(values)
     assert mixture.means == pytest.approx([0.1, 0.7], abs=1e-3)
     assert mixture.weights == pytest.approx([0.6, 0.4], abs=1e-3)
+
+
+NUMBERS = [0.0, 4.0, 1.0, 1.0, 0.5, 0.5]
+
+
+def test_one_step_from_a_given_start_by_hand() -> None:
+    """Of 0, 1 and 4: odds of N(0, 1) to N(4, 1) are exp(8 - 4 x), so shares are s(8), s(4) and s(-8), s the sigmoid."""
+    shares = np.array([0.9996646499, 0.9820137900, 0.0003353501])
+    count, values = 1.98201379, np.array([0.0, 1.0, 4.0])
+    low = (0.98201379 + 4 * 0.0003353501) / count
+    high = (0.01798621 + 4 * 0.9996646499) / 1.01798621
+    found = fit_mixture(values, iterations=1, floor=0.25, start=Mixture.of(NUMBERS))
+    assert found.means == pytest.approx([low, high], abs=1e-7)
+    assert found.weights == pytest.approx([count / 3, 1.01798621 / 3], abs=1e-7)
+    assert found.variances == pytest.approx(
+        [
+            (shares * (values - low) ** 2).sum() / count + 0.25,
+            ((1 - shares) * (values - high) ** 2).sum() / 1.01798621 + 0.25,
+        ],
+        abs=1e-7,
+    )
+
+
+def test_a_gaussian_that_gets_next_to_nothing_stays_where_it_was() -> None:
+    """Otherwise numbers that are all low would pull it down to 0, or to one outlier."""
+    values = np.array([-0.2, -0.1, 0.0, 0.1, 0.2])
+    found = fit_mixture(values, 10, floor=0.01, start=Mixture.of(NUMBERS))
+    assert found.means == pytest.approx([0, 4], abs=1e-3)
+    assert found.variances == pytest.approx([0.02 + 0.01, 1], abs=1e-3)
+    assert found.weights == pytest.approx([1, 0], abs=1e-3)
+    assert np.isfinite(found.lower(np.array([-1e3, 0.0, 4.0, 1e3]))).all()
+    far = fit_mixture(values - 1e3, 10, floor=0.01, start=Mixture.of(NUMBERS))
+    assert far.means == pytest.approx([-1000, 4])
+
+
+def test_no_step_leaves_the_start() -> None:
+    start = Mixture.of(NUMBERS)
+    assert fit_mixture(np.array([0.0, 1.0]), iterations=0, start=start).numbers == start.numbers == NUMBERS
+
+
+def test_components_that_change_places_are_put_in_order() -> None:
+    start = Mixture.of([4.0, 0.0, 1.0, 1.0, 0.5, 0.5])
+    found = fit_mixture(np.array([0.0, 0.0, 4.0, 4.1]), 5, floor=0.01, start=start)
+    assert found.means == pytest.approx([0, 4.05], abs=1e-3)
+
+
+@given(
+    st.lists(st.floats(0, 10), min_size=1, max_size=40),
+    st.tuples(*[st.floats(0, 10)] * 2, *[st.floats(0.1, 5)] * 2, *[st.floats(1e-6, 1)] * 2),
+)
+def test_any_numbers_from_any_start_give_a_mixture(numbers: list[float], start: tuple[float, ...]) -> None:
+    """Also numbers that are all equal."""
+    values = np.array(numbers)
+    mixture = fit_mixture(values, 10, floor=0.01, start=Mixture.of(start))
+    assert np.isfinite(mixture.numbers).all()
+    assert np.isfinite(mixture.lower(values)).all()
+    assert mixture.means[0] <= mixture.means[1]
+    assert mixture.weights.sum() == pytest.approx(1)
+    assert ((mixture.means >= -1e-9) & (mixture.means <= 10 + 1e-9)).all()
+    assert mixture.variances.min() >= 0.01
+    again = Mixture.of(mixture.numbers)
+    assert again.numbers == pytest.approx(mixture.numbers, rel=1e-12)

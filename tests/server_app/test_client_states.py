@@ -111,6 +111,7 @@ ARGS = {
     "joint-optimization": "warm-up-rounds=1 history=3",
     "fedclean": "alone-epochs=2",
     **dict.fromkeys(("fedelc", "maskedoptim", "dualoptim"), "warm-up-rounds=1 clients='all-noisy'"),
+    "feddiv": "warm-up-rounds=2 confidence=0.2",
 }
 
 

@@ -19,9 +19,10 @@ WARM_UPS = {
     "co-teaching-plus": "start-rounds=0 warm-up-rounds=1",
     "fedclean": "alone-epochs=2 first-stage-rounds=1 second-stage-rounds=1",
     "robustfl": "pseudo-start-rounds=1 warm-up-rounds=2",
-    **dict.fromkeys(("dividemix", "fednoro", "fedelc", "maskedoptim", "dualoptim"), "warm-up-rounds=1"),
+    **dict.fromkeys(("dividemix", "fednoro", "fedelc", "maskedoptim", "dualoptim", "feddiv"), "warm-up-rounds=1"),
 }
 TWO_STAGES = [name for name, cls in METHODS.items() if issubclass(cls, TwoStages)]
+LEAVE_OUT = {"feddiv"}  # images, in some visits
 
 
 def _run(out: Path, sample: Path, method: str, **changes: Any) -> Path:
@@ -34,7 +35,7 @@ def test_one_client_whose_partition_is_smaller_than_a_batch(tmp_path: Path, tiny
     run_dir = _run(tmp_path, tiny_sample, method, clients=1, fraction_train=1.0, batch_size=500, drop_last=False)
     lines = rounds_of(run_dir)
     passes, alone = METHODS[method].passes, METHODS[method]().passes_alone
-    everything = passes == 1 and not alone
+    everything = passes == 1 and not alone and method not in LEAVE_OUT
     assert all(120 * everything <= line["images-seen"] <= 120 * (passes + alone) for line in lines)
     assert all(math.isfinite(line["test-loss"]) for line in lines)
 
