@@ -74,7 +74,7 @@ PAYLOADS = {  # messages.payload
 }
 METHODS = (  # methods; docs/methods.md says what they do
     "ce", "sce", "gce", "forward", "xiao", "feddecorr", "elr", "selfie", "joint-optimization", "fedlsr", "co-teaching",
-    "co-teaching-plus", "dividemix", "fednoro", "fedelc", "maskedoptim", "dualoptim",
+    "co-teaching-plus", "dividemix", "fednoro", "fedelc", "maskedoptim", "dualoptim", "fedrn",
 )  # fmt: skip
 TRAINABLES = {  # learning.trainable
     "all": "",

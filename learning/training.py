@@ -53,6 +53,7 @@ def train_locally(
     state: Mapping[str, Tensor] | None = None,
     relabelled: Tensor | None = None,
     received: Mapping[str, Tensor] | None = None,
+    models: Mapping[str, Mapping[str, Tensor]] | None = None,
 ) -> TrainingReport:
     """Train `model` in place for ``config.local_epochs`` epochs.
 
@@ -76,6 +77,7 @@ def train_locally(
         state: What the method kept at the client's last visit; not written into.
         relabelled: (n,) int64, the labels that it left there in place of `labels`, if it `relabels`.
         received: Arrays that the server half of the method sent, float32.
+        models: Other clients' models that it sent, by name, on the CPU.
 
     Raises:
         FloatingPointError: The loss of an epoch is not finite.
@@ -83,7 +85,7 @@ def train_locally(
     """
     started = time.perf_counter()
     optimizer = optimizer or make_optimizer(config, model)
-    optimizer.begin(rate_of(config, server_round), config.momentum, config.weight_decay)
+    optimizer.begin(*_rates(config, server_round))
     proximal = ProximalTerm(model, proximal_mu) if proximal_mu else None
     scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.dtype is torch.float16)
     images, labels = images_on(images, compute.device), labels.to(compute.device)
@@ -101,6 +103,8 @@ def train_locally(
         batch_size=config.batch_size,
         drop_last=config.drop_last,
         received={name: value.to(compute.device) for name, value in (received or {}).items()},
+        models=models or {},
+        optimizer=partial(_begun, config, server_round),
     )
     if relabelled is not None:
         visit.labels = relabelled.to(compute.device, copy=True)
@@ -143,6 +147,18 @@ def train_locally(
     if method.relabels:
         visit.corrected = visit.labels
     return TrainingReport(epoch_losses, images_seen, time.perf_counter() - started, visit)
+
+
+def _rates(config: RunConfig, server_round: int) -> tuple[float, float, float]:
+    """Learning rate of a round, momentum and weight decay."""
+    return rate_of(config, server_round), config.momentum, config.weight_decay
+
+
+def _begun(config: RunConfig, server_round: int, module: nn.Module) -> LocalOptimizer:
+    """The run's optimiser for another module, ready for a round's steps."""
+    optimizer = make_optimizer(config, module)
+    optimizer.begin(*_rates(config, server_round))
+    return optimizer
 
 
 def _look(

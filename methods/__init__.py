@@ -21,6 +21,7 @@ from methods.feddecorr import FedDecorr
 from methods.fedelc import FedELC
 from methods.fedlsr import FedLSR
 from methods.fednoro import FedNoRo
+from methods.fedrn import FedRN
 from methods.forward import Forward
 from methods.gce import GCE
 from methods.joint_optimization import JointOptimization
@@ -49,6 +50,7 @@ METHODS: dict[str, type[Method]] = {
     "fedelc": FedELC,
     "maskedoptim": MaskedOptim,
     "dualoptim": DualOptim,
+    "fedrn": FedRN,
 }
 AUTO = "auto"  # a value of `strategy`
 
