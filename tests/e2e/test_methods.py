@@ -38,6 +38,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "co-teaching-plus": {"method_args": "start-rounds=2"},
     "dividemix": {"method_args": "warm-up-rounds=2"},
     **dict.fromkeys(("fednoro", "fedelc", "maskedoptim", "dualoptim"), TWO_STAGES),
+    "fedrn": {"method_args": "warm-up-rounds=2"},
 }
 THROUGH_RAY = ("elr", "co-teaching", "dualoptim")
 

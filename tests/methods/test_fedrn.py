@@ -23,7 +23,17 @@ from learning.shared_state import shared_state
 from learning.training import TrainingReport, train_locally
 from methods.fedrn import LOSSES, FedRN
 from methods.fedrn_on_server import EXPERTISE, LARGEST_LOGIT, PROBE, SCORES, SEED
-from methods.neighbours import above, best, clean_probabilities, cosines, min_max, probe_output, scores_for, tune, weighted
+from methods.neighbours import (
+    above,
+    best,
+    clean_probabilities,
+    cosines,
+    min_max,
+    probe_output,
+    scores_for,
+    tune,
+    weighted,
+)
 from task import Compute, build_model, classifier, derived_generator, to_input
 from tests.batches_of import Y, Z, batch_of, visit_of
 
@@ -50,9 +60,7 @@ def _visit(
         image_size=16, batch_size=settings.pop("batch_size", 8), num_server_rounds=10, learning_rate=0.05,
         drop_last=False, local_epochs=1, momentum=0.9, weight_decay=5e-4,
     )  # fmt: skip
-    return train_locally(
-        model or _model(), images, labels, method, config, CPU, derived_generator(1, "t"), **settings
-    )
+    return train_locally(model or _model(), images, labels, method, config, CPU, derived_generator(1, "t"), **settings)
 
 
 # Who is whose neighbour.
@@ -215,8 +223,7 @@ def test_a_visit_without_scores_learns_from_all_and_reports_what_the_trained_mod
 def test_all_clients_answer_to_the_same_noise() -> None:
     """Whatever they hold, and whatever their generators have drawn."""
     answers = [
-        _visit(FedRN(), IMAGES[:n], LABELS[:n], model=_model(), told={SEED: 5}, batch_size=n)
-        .visit.metrics[PROBE]
+        _visit(FedRN(), IMAGES[:n], LABELS[:n], model=_model(), told={SEED: 5}, batch_size=n).visit.metrics[PROBE]
         for n in (4, 30)
     ]
     fresh = _model().eval()
@@ -316,7 +323,9 @@ def test_losses_of_a_model_that_had_diverged_judge_nobody(losses: Tensor) -> Non
 
 def test_a_neighbour_that_answers_nonsense_is_not_asked() -> None:
     """A hostile client's model, for instance: finite, and its losses are not."""
-    huge = {name: value * 1e30 if value.is_floating_point() else value for name, value in _state(_model(seed=2)).items()}
+    huge = {
+        name: value * 1e30 if value.is_floating_point() else value for name, value in _state(_model(seed=2)).items()
+    }
     alone = _visit(FedRN(), told={SCORES: [0.4]}, state={LOSSES: APART}).visit
     visit = _visit(FedRN(), told={SCORES: [0.4, 0.6]}, state={LOSSES: APART}, models={"1": huge}).visit
     assert torch.equal(visit.suspicion, alone.suspicion)
@@ -368,15 +377,18 @@ def test_neighbours_of_networks_that_are_mostly_frozen(trainable: str) -> None:
         for value in shared_state(models[1]).values():
             value.add_(0.01)
     told = {SCORES: [0.4, 0.6], SEED: 3}
-    visit = _visit(
-        FedRN(), model=models[0], told=told, state={LOSSES: APART}, models={"1": _state(models[1])}
-    ).visit
+    visit = _visit(FedRN(), model=models[0], told=told, state={LOSSES: APART}, models={"1": _state(models[1])}).visit
     assert visit.suspected is not None
     if trainable == "head":  # on features, the noise is a vector of them
         features = torch.rand(30, classifier(models[0]).in_features, generator=torch.Generator().manual_seed(1))
         body, head = heads_of(models[0]), _state(heads_of(models[1]))
         report = _visit(
-            FedRN(), Features(features, CPU.device), model=body, told=told, state={LOSSES: APART}, models={"1": head}  # type: ignore[arg-type]
+            FedRN(),
+            Features(features, CPU.device),
+            model=body,
+            told=told,
+            state={LOSSES: APART},
+            models={"1": head},  # type: ignore[arg-type]
         )
         assert report.visit.suspected is not None
         noise = torch.randn((1, features.shape[1]), generator=torch.Generator().manual_seed(3))

@@ -109,6 +109,7 @@ REMEMBERING = [name for name in METHODS if METHODS[name].remembers]
 ARGS = {
     "selfie": "warm-up-rounds=0 history=2",
     "joint-optimization": "warm-up-rounds=1 history=3",
+    "fedrn": "warm-up-rounds=2",
     **dict.fromkeys(("fedelc", "maskedoptim", "dualoptim"), "warm-up-rounds=1 clients='all-noisy'"),
 }
 
