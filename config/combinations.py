@@ -58,8 +58,8 @@ def problems_of_method(config: RunConfig, method: Any, strategy: Any) -> Iterato
         )
     if config.privacy != "none" and method.shares_models:
         yield (
-            f"run config: 'privacy' is {config.privacy!r}, but 'method' is {name!r}, for which the server sends clients'"
-            " models without noise to other clients; 'privacy' must be none, or 'method' another one."
+            f"run config: 'privacy' is {config.privacy!r}, but 'method' is {name!r}, for which the server sends"
+            " clients' models without noise to other clients; 'privacy' must be none, or 'method' another one."
         )
     if config.trainable == "head" and name == "feddecorr":
         yield (

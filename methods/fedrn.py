@@ -4,7 +4,7 @@ In the T_w warm-up rounds everybody learns from all labels. After each visit, a 
 fits its own given labels, e_k, and what that model answers to one image of Gaussian noise, o_k, the same image for all.
 The server keeps both, and the client's model. From then on, in a visit to client i:
 
-    s_j = alpha minmax(e)_j + (1 - alpha) minmax(cos(o_i, o_.))_j       over all clients that have been heard, i included
+    s_j = alpha minmax(e)_j + (1 - alpha) minmax(cos(o_i, o_.))_j      over all that have been heard, i included
     neighbours: the k others with the highest s_j; their models and scores go to client i
     p_i(x) = probability that x has a small loss, by a mixture of two Gaussians on the losses of i's own last model
     p_j(x) = the same for neighbour j, whose classifier was tuned for an epoch on the images with p_i > threshold

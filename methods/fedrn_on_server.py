@@ -60,7 +60,7 @@ class FedRNOnServer(ServerHalf):
         return {str(rank): client for rank, client in enumerate(others, start=1)}
 
     def _neighbourhood(self, partition: int) -> dict[int, float]:
-        """Scores by partition: the client's own first, then those of its neighbours; empty if it is to judge nothing."""
+        """Scores by partition: the client's own first, then its neighbours'; empty if it is to judge nothing."""
         if self._round <= self._warm_up or partition not in self._heard:
             return {}
         clients = sorted(self._heard)

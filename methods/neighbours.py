@@ -87,7 +87,7 @@ def above(probabilities: Floats, threshold: float) -> npt.NDArray[np.bool_]:
 
 
 def weighted(weights: list[float], probabilities: list[Floats | None]) -> Floats | None:
-    """(n,) mean of what one's own model and the neighbours' say; None if none of them, or nobody with weight, judges."""
+    """(n,) mean of what the own model and the neighbours' say; None if none of them, or none with weight, judges."""
     heard = [(weight, said) for weight, said in zip(weights, probabilities, strict=True) if said is not None]
     total = sum(weight for weight, _ in heard)
     if total <= 0:
