@@ -85,7 +85,7 @@ def train_locally(
     """
     started = time.perf_counter()
     optimizer = optimizer or make_optimizer(config, model)
-    optimizer.begin(*_rates(config, server_round))
+    optimizer.begin(rate_of(config, server_round), config.momentum, config.weight_decay)
     proximal = ProximalTerm(model, proximal_mu) if proximal_mu else None
     scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.dtype is torch.float16)
     images, labels = images_on(images, compute.device), labels.to(compute.device)
@@ -149,15 +149,10 @@ def train_locally(
     return TrainingReport(epoch_losses, images_seen, time.perf_counter() - started, visit)
 
 
-def _rates(config: RunConfig, server_round: int) -> tuple[float, float, float]:
-    """Learning rate of a round, momentum and weight decay."""
-    return rate_of(config, server_round), config.momentum, config.weight_decay
-
-
 def _begun(config: RunConfig, server_round: int, module: nn.Module) -> LocalOptimizer:
     """The run's optimiser for another module, ready for a round's steps."""
     optimizer = make_optimizer(config, module)
-    optimizer.begin(*_rates(config, server_round))
+    optimizer.begin(rate_of(config, server_round), config.momentum, config.weight_decay)
     return optimizer
 
 

@@ -6,6 +6,7 @@ The server scores clients j for client i, with expertises e and probe outputs o 
 """
 
 import copy
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -106,7 +107,7 @@ class Neighbour:
         self._inference: Inference = visit.inference
         self._network: nn.Module = copy.deepcopy(visit.networks[0]).eval().requires_grad_(False)
 
-    def losses(self, model: dict[str, Tensor], rows: Tensor) -> Floats:
+    def losses(self, model: Mapping[str, Tensor], rows: Tensor) -> Floats:
         """(n,) cross-entropy of a neighbour on all local images, once its classifier has been tuned on some.
 
         The classifier, and it alone, is trained for one epoch by the run's optimiser at the round's rate, on features

@@ -108,7 +108,7 @@ def test_whatever_hostile_clients_report_scores_are_finite() -> None:
     half.heard(1, {k: _reply(k % 2, [float(v) for v in probe]) for k, probe in enumerate(extremes)})
     _begin(half, 2)
     for k in range(5):
-        assert np.isfinite(half.tell(k)[SCORES]).all()
+        assert np.isfinite(np.array(half.tell(k)[SCORES])).all()
         assert len(half.tell_models(k)) == 4
 
 
@@ -163,12 +163,11 @@ def test_a_run_that_is_killed_and_resumed_ends_like_an_undisturbed_one(
 
 
 def test_half_precision_frozen_bodies_and_own_batchnorm(tmp_path: Path, tiny_sample: Path) -> None:
-    for number, changes in enumerate(
-        (
-            {"payload": "bf16"},
-            {"trainable": "head", "augmentation": "none"},
-            {"batchnorm": "local", "method_args": "warm-up-rounds=0"},
-        )
-    ):
+    several: list[dict[str, Any]] = [
+        {"payload": "bf16"},
+        {"trainable": "head", "augmentation": "none"},
+        {"batchnorm": "local", "method_args": "warm-up-rounds=0"},
+    ]
+    for number, changes in enumerate(several):
         run_dir = _run(tmp_path / str(number), tiny_sample, num_server_rounds=4, fraction_train=1.0, **changes)
         assert all(line["failed-partitions"] == [] for line in rounds_of(run_dir))

@@ -186,7 +186,8 @@ def test_a_resume_without_a_model_ends_in_one_sentence_before_anybody_is_asked(
 def test_a_model_that_disappears_stops_the_run_which_can_be_resumed_once_it_is_back(
     tmp_path: Path, tiny_sample: Path, undisturbed: tuple[Any, dict[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load, gone = ClientModels.load, []
+    load = ClientModels.load
+    gone: list[Path] = []
 
     def hidden(self: ClientModels, client: int, server_round: int) -> ArrayRecord:
         if not gone:
