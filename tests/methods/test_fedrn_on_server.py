@@ -104,7 +104,13 @@ def test_a_resumed_server_says_the_same() -> None:
 
 def test_whatever_hostile_clients_report_scores_are_finite() -> None:
     half = _half("warm-up-rounds=0 neighbours=5")
-    extremes = [[LARGEST_LOGIT] * 3, [-LARGEST_LOGIT, LARGEST_LOGIT, 0], [0.0] * 3, [5e-324, 0, 0], [1, 2, 3]]
+    extremes: list[list[float]] = [
+        [LARGEST_LOGIT] * 3,
+        [-LARGEST_LOGIT, LARGEST_LOGIT, 0],
+        [0.0] * 3,
+        [5e-324, 0, 0],
+        [1, 2, 3],
+    ]
     half.heard(1, {k: _reply(k % 2, [float(v) for v in probe]) for k, probe in enumerate(extremes)})
     _begin(half, 2)
     for k in range(5):
