@@ -175,6 +175,7 @@ def train(message: Message, context: Context) -> Message:
             state=found.state if found else None,
             relabelled=found.corrected if found and method.relabels else None,
             received=model_transport.beside(message),
+            models=model_transport.client_models(message),
         )
         looks.after_training(model, images)
     visit = report.visit

@@ -13,7 +13,7 @@ from config.run_config import ConfigError
 from learning.shared_state import shared_state
 from messages.arrays import as_array
 from messages.clipping import clip_update
-from messages.keys import METHOD_ARRAYS
+from messages.keys import CLIENT_MODEL, METHOD_ARRAYS
 from messages.payload import difference, is_packed, pack, unpack
 
 
@@ -64,6 +64,15 @@ def beside(message: Message) -> dict[str, torch.Tensor]:
     """The arrays that the server half of the method sent with the weights, float32."""
     record = message.content.array_records.get(METHOD_ARRAYS, ArrayRecord())
     return {name: torch.tensor(value) for name, value in unpack(record).items()}
+
+
+def client_models(message: Message) -> dict[str, dict[str, torch.Tensor]]:
+    """Other clients' models that the server half of the method sent, by its names for them, on the CPU."""
+    return {
+        name.removeprefix(CLIENT_MODEL): {key: torch.tensor(value) for key, value in unpack(record).items()}
+        for name, record in message.content.array_records.items()
+        if name.startswith(CLIENT_MODEL)
+    }
 
 
 def as_record(arrays: Mapping[str, torch.Tensor], *, packed: bool) -> ArrayRecord:

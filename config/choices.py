@@ -77,7 +77,7 @@ PAYLOADS = {  # messages.payload
 METHODS = (  # methods; docs/methods.md says what they do
     "ce", "sce", "gce", "forward", "xiao", "feddecorr", "elr", "selfie", "joint-optimization", "fedlsr", "co-teaching",
     "co-teaching-plus", "dividemix", "fednoro", "fedelc", "maskedoptim", "dualoptim",
-    "fedcorr", "feddiv", "fedclean", "robustfl",
+    "fedcorr", "feddiv", "fedclean", "robustfl", "fedrn",
 )  # fmt: skip
 TRAINABLES = {  # learning.trainable
     "all": "",

@@ -56,6 +56,11 @@ def problems_of_method(config: RunConfig, method: Any, strategy: Any) -> Iterato
             f"run config: 'privacy' is {config.privacy!r}, but 'method' is {name!r}, for which clients send numbers"
             " about their losses without noise; 'privacy' must be none, or 'method' another one."
         )
+    if config.privacy != "none" and method.shares_models:
+        yield (
+            f"run config: 'privacy' is {config.privacy!r}, but 'method' is {name!r}, for which the server sends"
+            " clients' models without noise to other clients; 'privacy' must be none, or 'method' another one."
+        )
     if config.trainable == "head" and name == "feddecorr":
         yield (
             f"run config: 'method' is {name!r}, which decorrelates features, but 'trainable' is 'head', which leaves"

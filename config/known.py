@@ -273,6 +273,18 @@ METHODS = {
         },
         features=True,
     ),
+    "fedrn": KnownMethod(
+        {
+            "warm_up": Parameter(0.2, interval(0, 1)),
+            "warm_up_rounds": Parameter(-1, rounds_or_share(0, "warm-up")),
+            "alpha": Parameter(0.6, interval(0, 1)),
+            "neighbours": Parameter(1, at_least(1, 100)),
+            "threshold": Parameter(0.5, interval(0, 1, open_high=True)),
+            "weigh_by": Parameter("held", one_of("held", "used")),
+        },
+        features=True,
+        shares_models=True,
+    ),
 }
 STRATEGIES = {
     "fedavg": KnownStrategy(

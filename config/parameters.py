@@ -58,6 +58,7 @@ class KnownMethod:
     networks: int = 1
     features: bool = False
     finds_noisy_clients: bool = False
+    shares_models: bool = False
     loss_may_be_negative: bool = False
     both_labels: tuple[str, ...] = ()
     learning_rates: Mapping[str, float] = dataclasses.field(default_factory=dict)

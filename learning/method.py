@@ -17,9 +17,11 @@ from config.named import rounds_of as rounds_of  # re-exported: lengths of metho
 from config.parameters import check_parameters
 from learning.batches import epoch_batches
 from learning.inference import Inference
+from learning.local_optimizer import LocalOptimizer
 from learning.schema import Floats, Schema
 from learning.server_half import ServerHalf as ServerHalf
 from learning.server_half import Told as Told
+from learning.sgd import LocalSGD
 from learning.steps import Batch as Batch
 from learning.steps import Seen as Seen
 from learning.steps import Step as Step
@@ -57,6 +59,9 @@ class Visit:
         own: The client's own network, with `Method.keeps_network`, on the device.
         used: How many images the client's weight in the mean counts; None: all that it holds.
         received: Arrays that the server half sent with the weights, float32, on the device.
+        models: Other clients' last models, which it sent as well, by its names for them: what travels of each, on the
+            CPU; `learning.shared_state.load_shared` puts one into a copy of the network.
+        optimizer: Makes the run's optimiser, at the round's rate, for whatever else a method trains.
         sends: Arrays that travel back with the weights; `Method.sends` says which.
         trainer: Trains further networks on the local images; `alone` is its short form.
     """
@@ -83,6 +88,8 @@ class Visit:
     received: Mapping[str, Tensor] = field(default_factory=dict)
     sends: dict[str, Tensor] = field(default_factory=dict)
     trainer: "Alone | None" = None
+    models: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    optimizer: Callable[[nn.Module], LocalOptimizer] = LocalSGD
 
     def __post_init__(self) -> None:
         self.given = self.labels
@@ -160,6 +167,8 @@ class Method:
         passes: How many images the steps of one epoch may use at most, as a multiple of those that the client holds.
         learning_rates: By preset, the learning rate that suits the method better than the preset's own.
         suspects: Whether visits may leave `suspected` images and their `suspicion`.
+        shares_models: Whether clients may get other clients' models, for which the server keeps them; then no `privacy`
+            is possible.
         strategy: What ``strategy = "auto"`` stands for.
         finds_noisy_clients: Whether its server half tells noisy clients from clean ones, and what clients train on
             depends on it, so that their losses cannot be compared.
@@ -175,6 +184,7 @@ class Method:
     passes: ClassVar[int] = 1
     learning_rates: ClassVar[Mapping[str, float]] = {}
     suspects: ClassVar[bool] = False
+    shares_models: ClassVar[bool] = False
     strategy: ClassVar[str] = "fedavg"
     finds_noisy_clients: ClassVar[bool] = False
     both_labels: ClassVar[tuple[str, ...]] = ()
@@ -218,6 +228,11 @@ class Method:
         (`learning.frozen_features`). A class attribute or a property, likewise.
         """
         return type(self).mix is not Method.mix
+
+    @property
+    def models_received(self) -> int:
+        """How many other clients' models a message brings at most, if it `shares_models`: a probe measures them."""
+        return 0
 
     def views(self, augmentation: str) -> list[str]:
         """The augmentations under which each network sees a batch, given the run's; see `learning.augmentation`."""

@@ -76,10 +76,13 @@ class ServerHalf:
         trains: Whether `train` does anything.
         reads_data: Whether a `prepare` of its own reads the release. If not, it may get None: a server on real nodes
             that needs no data opens none.
+        keeps_models: Whether the server keeps each client's last usable model, on disk, so that `tell_models` may send
+            some; its method must have `Method.shares_models`.
     """
 
     trains: ClassVar[bool] = False
     reads_data: ClassVar[bool] = True
+    keeps_models: ClassVar[bool] = False
 
     def prepare(self, config: RunConfig, release: Release) -> None:
         """Before the roll call: read what is needed from the server's own data.
@@ -118,6 +121,14 @@ class ServerHalf:
 
     def tell_arrays(self, partition: int) -> dict[str, np.ndarray]:
         """float32 arrays that go to one client with this round's message, as `Visit.received`."""
+        return {}
+
+    def tell_models(self, partition: int) -> dict[str, int]:
+        """Whose last models go to one client with this round's message, as `Visit.models`, if it `keeps_models`.
+
+        Returns:
+            Partitions that have been in `heard`, by the names under which that client finds their models.
+        """
         return {}
 
     def choose(self, server_round: int, clients: Sequence[int], usual: int) -> Choice | None:

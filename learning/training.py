@@ -54,6 +54,7 @@ def train_locally(
     state: Mapping[str, Tensor] | None = None,
     relabelled: Tensor | None = None,
     received: Mapping[str, Tensor] | None = None,
+    models: Mapping[str, Mapping[str, Tensor]] | None = None,
 ) -> TrainingReport:
     """Train `model` in place for ``config.local_epochs`` epochs.
 
@@ -77,6 +78,7 @@ def train_locally(
         state: What the method kept at the client's last visit; not written into.
         relabelled: (n,) int64, the labels that it left there in place of `labels`, if it `relabels`.
         received: Arrays that the server half of the method sent, float32.
+        models: Other clients' models that it sent, by name, on the CPU.
 
     Raises:
         FloatingPointError: The loss of an epoch is not finite.
@@ -104,6 +106,8 @@ def train_locally(
         drop_last=config.drop_last,
         received={name: value.to(compute.device) for name, value in (received or {}).items()},
         trainer=alone,
+        models=models or {},
+        optimizer=partial(_begun, config, server_round),
     )
     if relabelled is not None:
         visit.labels = relabelled.to(compute.device, copy=True)
@@ -146,6 +150,13 @@ def train_locally(
     if method.relabels:
         visit.corrected = visit.labels
     return TrainingReport(epoch_losses, images_seen + alone.images_seen, time.perf_counter() - started, visit)
+
+
+def _begun(config: RunConfig, server_round: int, module: nn.Module) -> LocalOptimizer:
+    """The run's optimiser for another module, ready for a round's steps."""
+    optimizer = make_optimizer(config, module)
+    optimizer.begin(rate_of(config, server_round), config.momentum, config.weight_decay)
+    return optimizer
 
 
 def _look(

@@ -13,6 +13,7 @@ METRICS = "metrics"  # Flower's: what a client reports besides the model
 VISIT = "visit"  # to a client that trains: which run this is, and its own last visit
 METHOD = "method"  # to a client that trains: what the method's server half tells it
 METHOD_ARRAYS = "method-arrays"  # both ways: arrays of the method beside the weights, always exact
+CLIENT_MODEL = "client-model/"  # begins the names of records, to a client that trains, with other clients' models
 FACTS = "facts"  # reply to the roll call: numbers
 ABOUT = "about"  # reply to the roll call: text, and the client's share of its machine
 

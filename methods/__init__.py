@@ -24,6 +24,7 @@ from methods.feddiv import FedDiv
 from methods.fedelc import FedELC
 from methods.fedlsr import FedLSR
 from methods.fednoro import FedNoRo
+from methods.fedrn import FedRN
 from methods.forward import Forward
 from methods.gce import GCE
 from methods.joint_optimization import JointOptimization
@@ -57,6 +58,7 @@ METHODS: dict[str, type[Method]] = {
     "feddiv": FedDiv,
     "fedclean": FedClean,
     "robustfl": RobustFL,
+    "fedrn": FedRN,
 }
 AUTO = "auto"  # a value of `strategy`
 

@@ -28,9 +28,12 @@ from learning.method import Method, Told, Visit
 from learning.network import NetworkSpec, build
 from learning.own_network import keep_own
 from learning.replica import kept_replica
+from learning.shared_state import shared_state
 from learning.training import train_locally
 from methods import build_method
 from methods.fedcorr_on_server import DELTA
+from methods.fedrn import LOSSES
+from methods.fedrn_on_server import SCORES
 from methods.forward import TOLD
 from methods.two_stages import BEGAN, NOISY, STAGE
 from methods.xiao import CONFUSION
@@ -79,17 +82,22 @@ def client_work(config: RunConfig, steps: int, images: int) -> Work:
     size = inputs[0].nbytes  # of one image
 
     kept = tables(method, images, model, config, compute)
+    ranks = range(1, 1 + method.models_received)
+    others = {str(rank): {name: value.cpu().clone() for name, value in shared_state(model).items()} for rank in ranks}
+    # Equal losses, and a weight above all others' together: every image is learned from, once neighbours have judged.
+    told = {**HEAVIEST, SCORES: [1.0 + len(others), *[1.0] * len(others)]}
 
     def train(count: int) -> tuple[int, float]:
         stay = has_room(size * max(images, count), compute.device)
         # A method may look at all images of a visit, so it has as many as it trains on; this is where the others lie.
-        others = torch.empty(size * max(images - count, 0), dtype=torch.uint8, device=compute.device) if stay else None
+        rest = torch.empty(size * max(images - count, 0), dtype=torch.uint8, device=compute.device) if stay else None
         held = (Images if model is ours.model else Features)(inputs[:count], compute.device, stay=stay)
         report = train_locally(
             model, held, labels[:count], method, config, compute, generator,
-            optimizer=ours.optimizer(config), server_round=config.num_server_rounds, told=HEAVIEST,
+            optimizer=ours.optimizer(config), server_round=config.num_server_rounds, told=told,
+            state={LOSSES: torch.ones(count)} if others else None, models=others,
         )  # fmt: skip
-        del others
+        del rest
         return report.images_seen, report.seconds
 
     def work() -> tuple[int, float]:

@@ -24,11 +24,11 @@ from runs.errors import RunsError
 from runs.places import bytes_on_disk, folder_of_runs, run_dir
 from runs.printing import counted, in_bytes, in_minutes, print_table, say
 from runs.run import Run, find_runs, read_run, rows_of
-from server_app.files import CHECKPOINTS
+from server_app.files import CHECKPOINTS, CLIENT_MODELS
 from server_app.run_lock import RunLock
 
 # What resuming, and using the model, needs; results do without.
-LARGE = (CHECKPOINTS, "state", "model.safetensors")
+LARGE = (CHECKPOINTS, CLIENT_MODELS, "state", "model.safetensors")
 HIDDEN = re.compile(r"\..+\.removed-[0-9a-f]{8}")
 AGE = re.compile(r"(\d{1,6})\s*([hdw])")
 HOURS = {"h": 1, "d": 24, "w": 7 * 24}

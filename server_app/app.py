@@ -25,6 +25,7 @@ from server_app.callbacks.failures_file import FailuresFile
 from server_app.callbacks.of_a_run import callbacks_of
 from server_app.callbacks.tracking import check_tracking
 from server_app.clean_sets import clean_sets_of, data_digests
+from server_app.client_models import ClientModels
 from server_app.exchange import Exchange
 from server_app.files import output_folder
 from server_app.grid import OrderedGrid, is_remote
@@ -88,6 +89,8 @@ def _run(grid: Grid, context: Context, lock: RunLock, recorder: Recorder) -> Non
     half.prepare(config, release)
     lists = data_digests(release, config, own_half)
     checkpoint = start.checkpoint if start else None
+    if start and checkpoint and half.keeps_models:
+        ClientModels(start.run_dir, start.run).check(checkpoint.visits)
     built = cache(partial(network, config, method, checkpoint))
     known = release.class_names if release else checkpoint.class_names if checkpoint else None
     if known:
@@ -134,9 +137,13 @@ def _run(grid: Grid, context: Context, lock: RunLock, recorder: Recorder) -> Non
         restore(strategy, checkpoint)
         half.load_state(checkpoint.method)
     failures = FailuresFile(run_dir / "failures.jsonl")
+    client_models = ClientModels(run_dir, start.run) if half.keeps_models else None
+    if client_models:
+        log(INFO, "%s", client_models.needed(len(members), shared_state(model)))
     callbacks = callbacks_of(
-        start, recorded, members, class_names, model, flower_run=flower_run, lists=lists, failures=failures
-    )
+        start, recorded, members, class_names, model, flower_run=flower_run, lists=lists, failures=failures,
+        client_models=client_models,
+    )  # fmt: skip
     history = History(start.next_round - 1, start.metrics)
     if checkpoint:
         history = replace(history, best=checkpoint.best, visits=checkpoint.visits, arrays=arrays)
@@ -161,6 +168,7 @@ def _run(grid: Grid, context: Context, lock: RunLock, recorder: Recorder) -> Non
             own_clients=not remote,
             frozen=frozen,
             apart=apart,
+            client_models=client_models,
             introduce=partial(introduce, grid, config, class_names, lambda names: frozen) if remote else None,
         )
         guarded = [Guarded(callback, run_dir) for callback in callbacks]

@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from logging import INFO, WARNING
 from typing import Any, cast
@@ -18,11 +17,13 @@ from messages import keys
 from messages.arrays import as_array
 from methods import Method, build_method
 from server_app.attendance import RETURN_SECONDS, Attendance
+from server_app.client_models import ClientModels, Outgoing
 from server_app.expected import Beside, Expected, Records, shared_metrics
 from server_app.grid import OrderedGrid
 from server_app.members import Member
 from server_app.model_check import ModelCheck
 from server_app.replies import Replies
+from server_app.sent import Sent as Sent
 from server_app.stopping import RunStoppedError
 from server_app.strategy import sampled_clients, sampling_from
 from server_app.traffic import RoundTraffic, Traffic
@@ -34,36 +35,6 @@ UNUSUAL = (
 )
 OnFailure = Callable[[int, int, str], None]
 """Called with round, partition and reason."""
-
-
-@dataclass(frozen=True)
-class Sent:
-    """A round whose messages have been sent.
-
-    Attributes:
-        server_round: From 1.
-        messages: As the strategy made them.
-        replies: An iterator that waits for each reply.
-        tally: Which of these replies were usable.
-        models: Judges the models in them.
-        traffic: Bytes that travel for the round, those of replies once they have arrived.
-        started: By `time.perf_counter`.
-        deadline: When the round continues without late replies, by `time.monotonic`.
-    """
-
-    server_round: int
-    messages: list[Message]
-    replies: Iterable[Message]
-    tally: Replies
-    models: ModelCheck
-    traffic: RoundTraffic
-    started: float
-    deadline: float
-
-    @property
-    def sampled(self) -> list[int]:
-        """The partitions of the sampled clients, in the order of the messages."""
-        return [self.tally.members[message.metadata.dst_node_id].partition_id for message in self.messages]
 
 
 class Exchange:
@@ -89,6 +60,7 @@ class Exchange:
         own_clients: bool = False,
         frozen: str = "",
         apart: frozenset[str] = frozenset(),
+        client_models: ClientModels | None = None,
     ) -> None:
         """Set up a run's messages.
 
@@ -106,6 +78,7 @@ class Exchange:
             own_clients: Whether they are a simulation's, and so may end the run by a damaged image.
             frozen: Hash of the network's weights that do not travel; empty if all do.
             apart: Arrays of the model that each client has of its own, see `keep_apart`.
+            client_models: Keeps the model of each usable reply, if the half `keeps_models`.
         """
         self._grid = grid
         self._attendance = Attendance(grid, members, strategy, config.round_timeout, introduce)
@@ -117,6 +90,7 @@ class Exchange:
         self._on_failure = on_failure
         self._own_clients = own_clients
         self._frozen, self._apart = frozen, apart
+        self._client_models = client_models
         self.visits: dict[int, int] = {}
 
     def send(self, server_round: int, arrays: ArrayRecord) -> Sent:
@@ -135,13 +109,14 @@ class Exchange:
             self._attendance.sampling(self._choice(server_round)),
         ):
             messages = list(self._strategy.configure_train(server_round, arrays, self._message_config(), self._grid))
-        expected = {message.metadata.dst_node_id: self._address(message) for message in messages}
+        outgoing = Outgoing(self._client_models, self.visits, self._config.method)
+        expected = {message.metadata.dst_node_id: self._address(message, outgoing) for message in messages}
         models = self._model_check(arrays, messages)
         tally = self._tally(server_round, self._members(expected), expected, models)
         tally.shared = shared_metrics(expected.values())
         tally.beside = {message.metadata.dst_node_id: self._beside(message) for message in messages}
         replies = self._grid.send_and_receive(messages, timeout=limit, traffic=traffic.training)
-        return Sent(server_round, messages, replies, tally, models, traffic, started, deadline)
+        return Sent(server_round, messages, replies, tally, models, traffic, outgoing, started, deadline)
 
     def train_replies(self, sent: Sent) -> Iterator[Message]:
         """The usable replies of a round."""
@@ -151,7 +126,12 @@ class Exchange:
             for partition, problem in sent.models.too_long().items():
                 sent.tally.refuse(partition, problem)
             replies = (reply for reply in held if self._partition_of(reply) in sent.tally.metrics)
-        yield from replies
+        for reply in replies:
+            if self._client_models is not None:  # now, since strategies take replies apart
+                record = reply.content.array_records[keys.ARRAYS]
+                self._client_models.keep(self._partition_of(reply), sent.server_round, record)
+            yield reply
+        sent.outgoing.let_go()
         if self._config.privacy == "none":  # with privacy, clipping limits them, and the log must not tell their norms
             for partition, norm in sent.models.unusual().items():
                 log(WARNING, UNUSUAL, sent.server_round, partition, norm, norm / sent.models.median)
@@ -267,7 +247,7 @@ class Exchange:
             apart=self._apart,
         )
 
-    def _address(self, message: Message) -> Records:
+    def _address(self, message: Message, outgoing: Outgoing) -> Records:
         """Add what only this client gets, since strategies share one content; what its reply must hold."""
         member = self._attendance.members[message.metadata.dst_node_id]
         content = self._of_this_client(message, member)
@@ -275,6 +255,8 @@ class Exchange:
             content[keys.METHOD] = ConfigRecord({**told})
         if arrays := self._half.tell_arrays(member.partition_id):
             content[keys.METHOD_ARRAYS] = ArrayRecord({name: as_array(value) for name, value in arrays.items()})
+        for name, client in self._half.tell_models(member.partition_id).items():
+            content[keys.CLIENT_MODEL + name] = outgoing.of(client)
         message.content = content
         return self._expected.in_training(member, told)
 

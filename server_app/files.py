@@ -15,13 +15,14 @@ from server_app.set_aside import move_aside
 
 CHECKPOINTS = "checkpoints"
 BEST = "best.safetensors"  # in it, beside one file per round
+CLIENT_MODELS = "client-models"  # see `server_app.client_models`
 # What a run writes, and reads or replaces when it resumes.
 FILES = (
     "config.toml", RUN_RECORD, "metrics.jsonl", "clients.jsonl", "noisy-clients.json", "failures.jsonl",
     "resumes.jsonl", "model.safetensors", "accuracy.png", "confusion.png", "confusion.npz",
     "prediction-changes.png",
 )  # fmt: skip
-FOLDERS = (CHECKPOINTS, "state", "tensorboard")
+FOLDERS = (CHECKPOINTS, CLIENT_MODELS, "state", "tensorboard")
 
 
 def create_run_dir(config: RunConfig) -> Path:
@@ -59,8 +60,9 @@ def tidy(run_dir: Path) -> None:
     Raises:
         ConfigError: Something cannot be set aside.
     """
-    for folder in (run_dir, run_dir / CHECKPOINTS):
-        ours = [path for path, name in leftovers(folder) if name in (*FILES, BEST) or round_of(name)]
+    for folder in (run_dir, run_dir / CHECKPOINTS, run_dir / CLIENT_MODELS):
+        whole = folder.name == CLIENT_MODELS  # nobody else's are there
+        ours = [path for path, name in leftovers(folder) if whole or name in (*FILES, BEST) or round_of(name)]
         for path in (*ours, folder / ".best"):  # as earlier versions named it
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)

@@ -44,6 +44,10 @@ def server_half(method: Method, name: str) -> ServerHalf:
         raise ConfigError(f"{start} it must return a learning.server_half.ServerHalf.")
     if type(half).train is not ServerHalf.train and not half.trains:
         raise ConfigError(f"{start} it has a train, so its trains must be True.")
+    if type(half).tell_models is not ServerHalf.tell_models and not half.keeps_models:
+        raise ConfigError(f"{start} it has a tell_models, so its keeps_models must be True.")
+    if half.keeps_models and not method.shares_models:
+        raise ConfigError(f"{start} its keeps_models is True, so shares_models of the method must be as well.")
     return half
 
 
@@ -58,6 +62,10 @@ class GuardedHalf(ServerHalf):
     @property
     def trains(self) -> bool:  # type: ignore[override]
         return self._half.trains
+
+    @property
+    def keeps_models(self) -> bool:  # type: ignore[override]
+        return self._half.keeps_models
 
     @property
     def needs_data(self) -> bool:
@@ -87,6 +95,12 @@ class GuardedHalf(ServerHalf):
         if type(arrays) is not dict or not all(type(key) is str and _is_array(one) for key, one in arrays.items()):
             raise self._returned("tell_arrays", arrays, "a dict of names to NumPy arrays, float32 and finite")
         return arrays
+
+    def tell_models(self, partition: int) -> dict[str, int]:
+        models = self._call("tell_models", self._half.tell_models, partition)
+        if type(models) is not dict or not all(type(key) is str and _is_client(one) for key, one in models.items()):
+            raise self._returned("tell_models", models, "a dict of names to partitions")
+        return {key: int(client) for key, client in models.items()}
 
     def choose(self, server_round: int, clients: Sequence[int], usual: int) -> Choice | None:
         choice = self._call("choose", self._half.choose, server_round, clients, usual)

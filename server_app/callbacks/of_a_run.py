@@ -8,6 +8,7 @@ from config.run_config import RunConfig
 from learning.shared_state import frozen_digest
 from server_app.callbacks import Callback
 from server_app.callbacks.checkpoints import Checkpoints
+from server_app.callbacks.client_model_files import ClientModelFiles
 from server_app.callbacks.clients_file import ClientsFile
 from server_app.callbacks.contributions import Contributions
 from server_app.callbacks.failure_gate import FailureGate
@@ -18,6 +19,7 @@ from server_app.callbacks.noisy_clients_file import NoisyClientsFile
 from server_app.callbacks.pictures import Pictures
 from server_app.callbacks.progress import Progress
 from server_app.callbacks.tracking import Tracking
+from server_app.client_models import ClientModels
 from server_app.files import CHECKPOINTS
 from server_app.members import Member, roll_of
 from server_app.picking import LABEL_WAVE
@@ -34,6 +36,7 @@ def callbacks_of(
     flower_run: str,
     lists: dict[str, str],
     failures: FailuresFile,
+    client_models: ClientModels | None = None,
 ) -> list[Callback]:
     """Those of one start of a run.
 
@@ -46,6 +49,7 @@ def callbacks_of(
         flower_run: Flower's id of the run.
         lists: Digests of what the server reads of its data.
         failures: Which the exchange of messages fills.
+        client_models: Kept for the method's server half; None: none are.
     """
     run_dir, measure = start.run_dir, measure_of(config.to_flat())
     title = f"{config.strategy}, {config.method}, {config.model}, {len(members)} clients"
@@ -64,6 +68,7 @@ def callbacks_of(
             frozen_digest(model),
             class_names,
         ),
+        *([ClientModelFiles(client_models, run_dir / CHECKPOINTS)] if client_models else []),
         Progress(config.num_server_rounds, config.evaluate_every, config.max_hours, measure, config.val_split),
         Tracking(run_dir, config),
         LatestModel(run_dir / "model.safetensors", class_names, config, model),

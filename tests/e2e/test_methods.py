@@ -40,6 +40,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "fedclean": {"method_args": "alone-epochs=2"},
     "robustfl": {"method_args": "pseudo-start-rounds=3"},
     **dict.fromkeys(("fednoro", "fedelc", "maskedoptim", "dualoptim", "feddiv"), TWO_STAGES),
+    "fedrn": {"method_args": "warm-up-rounds=2"},
 }
 THROUGH_RAY = ("elr", "co-teaching", "dualoptim")
 

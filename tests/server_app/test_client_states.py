@@ -110,6 +110,7 @@ ARGS = {
     "selfie": "warm-up-rounds=0 history=2",
     "joint-optimization": "warm-up-rounds=1 history=3",
     "fedclean": "alone-epochs=2",
+    "fedrn": "warm-up-rounds=2",
     **dict.fromkeys(("fedelc", "maskedoptim", "dualoptim"), "warm-up-rounds=1 clients='all-noisy'"),
     "feddiv": "warm-up-rounds=2 confidence=0.2",
 }

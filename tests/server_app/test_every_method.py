@@ -19,10 +19,12 @@ WARM_UPS = {
     "co-teaching-plus": "start-rounds=0 warm-up-rounds=1",
     "fedclean": "alone-epochs=2 first-stage-rounds=1 second-stage-rounds=1",
     "robustfl": "pseudo-start-rounds=1 warm-up-rounds=2",
-    **dict.fromkeys(("dividemix", "fednoro", "fedelc", "maskedoptim", "dualoptim", "feddiv"), "warm-up-rounds=1"),
+    **dict.fromkeys(
+        ("dividemix", "fednoro", "fedelc", "maskedoptim", "dualoptim", "feddiv", "fedrn"), "warm-up-rounds=1"
+    ),
 }
 TWO_STAGES = [name for name, cls in METHODS.items() if issubclass(cls, TwoStages)]
-LEAVE_OUT = {"feddiv"}  # images, in some visits
+LEAVE_OUT = {"feddiv", "fedrn"}  # images, in some visits
 
 
 def _run(out: Path, sample: Path, method: str, **changes: Any) -> Path:
