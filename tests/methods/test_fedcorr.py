@@ -290,6 +290,7 @@ def test_a_noisy_client_suspects_high_losses_and_what_it_relabelled(stage: int) 
     assert visit.suspected is not None
     expected = HIGH if stage == 2 else [k for k in range(12) if k != 9] + [9]
     assert visit.suspected.nonzero()[:, 0].tolist() == sorted(expected)
+    assert visit.suspicion is not None
     assert torch.equal(visit.suspicion, LOSSES)
     assert visit.metrics == {"noisy": 1.0}
 

@@ -136,6 +136,7 @@ def test_the_largest_losses_are_left_out_by_hand() -> None:
     method.end(visit)
     assert visit.suspected is not None
     assert visit.suspected.tolist() == [False, False, False, False, True]
+    assert visit.suspicion is not None
     assert visit.suspicion.tolist() == pytest.approx(LOSSES)
 
 
