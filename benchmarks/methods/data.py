@@ -27,6 +27,8 @@ from data.whole_files import replace_file
 
 # As few as let cross-entropy learn all labels by heart in a dozen rounds; clean val and clean train are not used.
 SIZE = SampleSize(train=2000, clean_train=100, val=100, test=1400, image_size=32, seed=1)
+# For forty clients, so that each holds as many images as a mixture of its losses needs.
+MANY = SampleSize(train=4000, clean_train=100, val=100, test=1400, image_size=32, seed=1)
 # Of the 1,797 digits as few as possible go to the clean lists that are not used.
 DIGITS = Shares(clean_train=0.01, val=0.01, test=0.2)
 DIGITS_SIDE = 32  # pixels, as stored; scanned at 8
@@ -37,6 +39,7 @@ PLACE = "~/.cache/clothing1m-fl/benchmarks/methods"  # as the grids have it, wha
 # client-dependent noise, 0.4 of the clients have 0.5 to 0.8 of theirs wrong.
 TRANSITIONS = {
     "mixed": ("symmetric", 14, 0.26),
+    "noisy-clients": ("symmetric", 14, 0.26),
     "digits-symmetric": ("symmetric", 10, 0.4),
     "digits-pairflip": ("pairflip", 10, 0.4),
 }
@@ -51,7 +54,10 @@ def make(folder: Path) -> list[Path]:
         DataError: Something else is where a link belongs.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    releases = dict(zip(("sample", "truth"), sample_and_truth(folder), strict=True)) | {"digits": digits(folder)}
+    releases = dict(zip(("sample", "truth"), sample_and_truth(folder), strict=True)) | {
+        "truth-of-many": sample_and_truth(folder, MANY)[1],
+        "digits": digits(folder),
+    }
     for name, release in releases.items():
         link_to(release, folder / name)
     for name, noise in TRANSITIONS.items():
