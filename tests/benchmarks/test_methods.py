@@ -29,8 +29,10 @@ from data.sample import SampleSize
 from experiments.grid import Grid, combinations, doubly_set
 from experiments.grid_file import read_grid
 from experiments.plan import Row
-from methods import build_method
+from methods import METHODS, build_method
 from probe.errors import NoRoomError
+
+FOR_CLIENTS = "noisy-clients"
 
 
 def _grids() -> Iterator[tuple[str, Grid]]:
@@ -46,10 +48,10 @@ def _rows(name: str, seed: int = 1) -> dict[str, Row]:
     return {row.label: row for row in rows}
 
 
-def test_there_are_four_grids_of_three_seeds_each_compared_with_cross_entropy() -> None:
+def test_there_are_five_grids_of_three_seeds_each_compared_with_cross_entropy() -> None:
     grids = dict(_grids())
-    assert [*grids] == ["digits-pairflip", "digits-symmetric", "iid", "mixed"]
-    assert {name: grid.size for name, grid in grids.items()} == dict.fromkeys(grids, 54) | {"iid": 57}
+    assert [*grids] == ["digits-pairflip", "digits-symmetric", "iid", "mixed", FOR_CLIENTS]
+    assert {name: grid.size for name, grid in grids.items()} == dict.fromkeys(grids, 69) | {"iid": 72, FOR_CLIENTS: 36}
     for grid in grids.values():
         assert (grid.baseline, grid.seeds, grid.keep) == ("ce", (1, 2, 3), "results")
         assert not doubly_set(grid)
@@ -72,13 +74,17 @@ def test_every_row_is_a_run_that_the_app_accepts(name: str, tmp_path: Path) -> N
 def test_every_method_has_a_row_in_every_grid_but_xiao() -> None:
     for name, _ in _grids():
         found = {str(row.config["method"]) for row in _rows(name).values()}
-        assert found == set(choices.METHODS) - ({"xiao"} if name != "iid" else set())
+        if name == FOR_CLIENTS:
+            assert found >= {method for method, kind in METHODS.items() if kind.finds_noisy_clients}
+        else:
+            assert found == set(choices.METHODS) - ({"xiao"} if name != "iid" else set())
 
 
 def test_the_ceiling_alone_has_no_noise_and_is_otherwise_like_cross_entropy() -> None:
     for name, _ in _grids():
         rows = _rows(name, seed=3)
-        assert [row.label for row in rows.values() if row.reference] == ["ceiling", "dividemix"]
+        others = ["fedclean"] if name == FOR_CLIENTS else ["dividemix", "fedclean"]
+        assert [row.label for row in rows.values() if row.reference] == ["ceiling", *others]
         noisy, clean = (RunConfig.from_flat(rows[label].config).to_flat() for label in ("ce", "ceiling"))
         differing = {key for key in noisy if noisy[key] != clean[key]}
         assert differing == ({"data-dir"} if name == "iid" else {"label-noise", "label-noise-args"})
@@ -91,7 +97,9 @@ def test_a_forget_rate_is_the_grid_s_share_of_wrong_labels() -> None:
     shares = {"iid": 0.395, **{name: wrong for name, (_, _, wrong) in TRANSITIONS.items()}}
     assert rates == {name: f"forget-rate={share:g}" for name, share in shares.items()}
     for name, share in shares.items():
-        assert f"noise-rate={share:g}" in str(_rows(name)["selfie"].config["method-args"])
+        assert f"forget-rate={share:g}" in str(_rows(name)["robustfl"].config["method-args"])
+        if name != FOR_CLIENTS:
+            assert f"noise-rate={share:g}" in str(_rows(name)["selfie"].config["method-args"])
 
 
 def test_the_matrix_of_a_grid_is_that_of_its_noise() -> None:
@@ -114,8 +122,9 @@ def test_the_matrix_of_a_grid_is_that_of_its_noise() -> None:
 def test_what_the_grids_name_is_made_once_and_renewed_by_its_link(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def drawn(folder: Path) -> tuple[Path, Path]:
-        pair = folder / f"sample-{version}", folder / f"truth-{version}"
+    def drawn(folder: Path, size: SampleSize = method_data.SIZE) -> tuple[Path, Path]:
+        mark = f"{size.train}-" * (size != method_data.SIZE) + str(version)
+        pair = folder / f"sample-{mark}", folder / f"truth-{mark}"
         for release in pair:
             release.mkdir(exist_ok=True)
         return pair
