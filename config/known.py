@@ -229,7 +229,7 @@ METHODS = {
     ),
     "feddiv": KnownMethod(
         {
-            "warm_up": Parameter(0.2, interval(0, 1, open_low=True, open_high=True)),
+            "warm_up": Parameter(0.5, interval(0, 1, open_low=True, open_high=True)),
             "warm_up_rounds": Parameter(-1, rounds_or_share(1, "warm-up")),
             "iterations": Parameter(0, at_least(0, 1000)),
             "threshold": Parameter(0.5, interval(0, 1)),

@@ -21,8 +21,9 @@ receive a network that knows nothing yet, their six numbers are about the networ
 sampler keeps fewer than two images, the clean ones are trained on, and if they are fewer than two, all. While no client
 has sent six numbers, a client filters by its own; one that has none either is clean.
 
-A fifth of the rounds, as other methods here have it, is the default warm-up. The authors' takes two visits of each
-client on Clothing1M, half of all visits, and five on CIFAR-10, a twentieth (as FedCorr); `iterations` sets the visits.
+The default warm-up is half of the rounds: the authors' takes two visits of each client on Clothing1M, which are half of
+all visits, as FedCorr's stage 1; on CIFAR-10 five, a twentieth. `iterations` sets the visits. A filter that begins while
+the model does not know some class yet keeps that class out for good.
 
 Their code fits the mixtures to losses of trained networks, scaled to [0, 1] client by client, and averages variances
 with n_k^2 / n^2, which makes them far too small with many clients. It has no sampler in a client's first five visits,
@@ -73,7 +74,7 @@ class FedDiv(Method):
             those that it trained on in the visit.
     """
 
-    warm_up: float = parameter(0.2, interval(0, 1, open_low=True, open_high=True))
+    warm_up: float = parameter(0.5, interval(0, 1, open_low=True, open_high=True))
     warm_up_rounds: int = parameter(-1, rounds_or_share(1, "warm-up"))
     iterations: int = parameter(0, at_least(0, 1000))
     threshold: float = parameter(0.5, interval(0, 1))

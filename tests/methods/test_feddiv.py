@@ -149,7 +149,7 @@ def test_a_warm_up_visit_sends_the_mixture_of_the_network_that_it_trained() -> N
     )
 
 
-@pytest.mark.parametrize(("rounds", "length"), [(1, 1), (2, 1), (5, 1), (10, 2), (40, 8), (100, 20)])
+@pytest.mark.parametrize(("rounds", "length"), [(1, 1), (2, 1), (5, 3), (10, 5), (40, 20), (100, 50)])
 def test_lengths_of_the_warm_up(rounds: int, length: int) -> None:
     assert FedDiv().first_stage(rounds) == length
     assert FedDiv(warm_up=0.9).first_stage(2) == 1
