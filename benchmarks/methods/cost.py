@@ -2,11 +2,12 @@
 
     python -m benchmarks.methods.cost [--grid benchmarks/methods/iid.toml] [--method gce] [--stage first] [--no-memory]
 
-The real ServerApp and ClientApp run in this process, one client a round unless a method chooses more. Each train
-message is answered twice, in alternating order: as it is, and with the method `ce` on the same client's images.
-Processor time on one thread is compared, so that other work on the machine changes little. Round 1 is left out, since
-it also decodes images and allocates memory. Passes outside of training, such as the one that looks for noisy clients
-once in a run, do not count. Bytes are those of arrays, to the client and back, on average over the same visits.
+The real ServerApp and ClientApp run in this process, one client a round unless a method chooses more, and all if it
+shares models. Each train message is answered twice, in alternating order: as it is, and with the method `ce` on the
+same client's images. Processor time on one thread is compared, so that other work on the machine changes little. Round
+1 is left out, since it also decodes images and allocates memory. Passes outside of training, such as the one that looks
+for noisy clients once in a run, do not count. Bytes are those of arrays, to the client and back, on average over the
+same visits.
 
 Methods in stages are measured in their later ones, from round 2 on: every length in rounds of a row's arguments
 (`warm-up-rounds=4`) becomes 1. With ``--stage first`` lengths stay, so that most of the rounds are in the first stage.
@@ -44,6 +45,7 @@ from experiments.errors import ExperimentError
 from experiments.grid import combinations
 from experiments.grid_file import read_grid
 from experiments.plan import Row
+from methods import METHODS
 from probe.concurrent import gpu_total, try_clients
 from probe.errors import NoRoomError
 from probe.session import images_of_one_client
@@ -124,7 +126,9 @@ def pairs_of(config: Mapping[str, Value], clients: int, rounds: int = ROUNDS) ->
     torch.set_num_threads(1)
     classes = len(open_release(below_home(str(config["data-dir"]))).class_names)
     pairs = Pairs(str(config["model"]), classes)
-    overrides: dict[str, Any] = {**config, "num-server-rounds": rounds, "fraction-train": 1 / clients}
+    # Other clients' models go to those that have trained before.
+    share = 1.0 if METHODS[str(config["method"])].shares_models else 1 / clients
+    overrides: dict[str, Any] = {**config, "num-server-rounds": rounds, "fraction-train": share}
     with tempfile.TemporaryDirectory() as folder:
         run_in_process(Path(folder), clients, handler=pairs, **overrides)
     return [pair for pair in pairs.seen if pair.server_round > 1]
