@@ -24,6 +24,8 @@ has sent six numbers, a client filters by its own; one that has none either is c
 A fifth of the rounds, as other methods here have it, is the default warm-up. The authors' takes two visits of each
 client on Clothing1M, half of all visits, and five on CIFAR-10, a twentieth (as FedCorr); `iterations` sets the visits.
 
+No loss below the lower mean makes an image noisy (`probably_clean`), which the paper's rule would allow.
+
 Their code fits the mixtures to losses of trained networks, scaled to [0, 1] client by client, and averages variances
 with n_k^2 / n^2, which makes them far too small with many clients. It has no sampler in a client's first five visits,
 updates p_k with confident images alone, and counts eta twice.
@@ -199,7 +201,11 @@ class FedDiv(Method):
 
 
 def probably_clean(losses: Floats, mixture: Mixture | None) -> Floats:
-    """(n,) float64, how probably each label is right; 1 for all without a mixture, and if a loss is not finite."""
+    """(n,) float64, how probably each label is right; 1 for all without a mixture, and if a loss is not finite.
+
+    Losses below the lower mean count as that mean: the upper Gaussian is usually the wider one, and far enough below
+    has more density, as for a client that fits far better than the mean of all.
+    """
     if mixture is None or not np.isfinite(losses).all():
         return np.ones(len(losses))
-    return mixture.lower(losses).clip(0.0, 1.0)
+    return mixture.lower(losses.clip(min=mixture.means[0])).clip(0.0, 1.0)
