@@ -25,6 +25,8 @@ The default warm-up is half of the rounds: the authors' takes two visits of each
 all visits, as FedCorr's stage 1; on CIFAR-10 five, a twentieth. `iterations` sets the visits. A filter that begins while
 the model does not know some class yet keeps that class out for good.
 
+No loss below the lower mean makes an image noisy (`probably_clean`), which the paper's rule would allow.
+
 Their code fits the mixtures to losses of trained networks, scaled to [0, 1] client by client, and averages variances
 with n_k^2 / n^2, which makes them far too small with many clients. It has no sampler in a client's first five visits,
 updates p_k with confident images alone, and counts eta twice.
@@ -200,7 +202,11 @@ class FedDiv(Method):
 
 
 def probably_clean(losses: Floats, mixture: Mixture | None) -> Floats:
-    """(n,) float64, how probably each label is right; 1 for all without a mixture, and if a loss is not finite."""
+    """(n,) float64, how probably each label is right; 1 for all without a mixture, and if a loss is not finite.
+
+    Losses below the lower mean count as that mean: the upper Gaussian is usually the wider one, and far enough below
+    has more density, as for a client that fits far better than the mean of all.
+    """
     if mixture is None or not np.isfinite(losses).all():
         return np.ones(len(losses))
-    return mixture.lower(losses).clip(0.0, 1.0)
+    return mixture.lower(losses.clip(min=mixture.means[0])).clip(0.0, 1.0)

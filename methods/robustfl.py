@@ -31,7 +31,8 @@ No code of the authors is public. FNBench took over another's (github.com/jangso
   becomes the step's mean.
 * A step moves c_j only if it saw two images of class j at least, and a client says nothing of classes of which it holds
   one alone, so that what it sends is never the features of one image.
-* The server cuts centroids down to `LONGEST` times the median length.
+* The server cuts centroids down to `LONGEST` times the median length, and a client those that it receives to `LONGEST`
+  times the longest feature of its first step: where few clients hold a class, the median may be one of their choice.
 
 The defaults are the code's lambda = 1 and lambda_e = 0.8, and FNBench's tau = 0.2, warm-up of 24 rounds of 120, and
 T_pl of 10 of them.
@@ -49,7 +50,7 @@ from config.parameters import parameter
 from config.rules import interval, one_of, rounds_or_share
 from learning.method import Batch, Method, ServerHalf, Told, Visit, rounds_of
 from learning.schema import Floats
-from methods.centroids import CENTROIDS, KNOWN, SIMILAR, GlobalCentroids, centroids_sent, class_means
+from methods.centroids import CENTROIDS, KNOWN, LONGEST, SIMILAR, GlobalCentroids, centroids_sent, class_means
 from methods.co_teaching import CoTeaching, easiest_first, kept
 
 FEWEST = 2  # images of a class, below which their mean would be one image's features
@@ -106,7 +107,7 @@ class RobustFL(Method):
         if visit.server_round > self.pseudo_start_of(visit.num_rounds):
             visit.scratch["predicted"] = visit.predict().argmax(dim=1)
         if visit.received:
-            visit.scratch[CENTROIDS], visit.scratch[KNOWN] = visit.received[CENTROIDS], visit.received[KNOWN] > 0
+            visit.scratch["received"], visit.scratch[KNOWN] = visit.received[CENTROIDS], visit.received[KNOWN] > 0
         visit.scratch["suspected"] = torch.zeros_like(visit.labels, dtype=torch.bool)
         visit.scratch["losses"] = torch.zeros(len(visit.labels), device=visit.labels.device)
 
@@ -117,7 +118,9 @@ class RobustFL(Method):
         count = kept(self.forget_rate_at(visit.server_round, visit.num_rounds), len(losses))
         chosen = easiest_first(losses)[:count]
         features, labels, rows = given_features[chosen], batch.labels[chosen], batch.rows[chosen]
-        if CENTROIDS not in visit.scratch:
+        if "received" in visit.scratch:
+            visit.scratch[CENTROIDS] = cut_to(features.detach(), visit.scratch.pop("received"))
+        elif CENTROIDS not in visit.scratch:
             visit.scratch[CENTROIDS] = features.new_zeros(visit.num_classes, features.shape[1])
             visit.scratch[KNOWN] = torch.zeros(visit.num_classes, dtype=torch.bool, device=labels.device)
         centroids, known = visit.scratch[CENTROIDS], visit.scratch[KNOWN]
@@ -167,6 +170,16 @@ def nearest(features: Tensor, centroids: Tensor, known: Tensor) -> Tensor:
     """
     cosines = normalize(features, dim=1) @ normalize(centroids, dim=1).T
     return cosines.masked_fill(~known, -torch.inf).argmax(dim=1)
+
+
+def cut_to(features: Tensor, centroids: Tensor) -> Tensor:
+    """Centroids (C, d) that are no longer than `LONGEST` times the longest of some features (n, d).
+
+    The loss has the square of their distance: another client's number of any size must not end this one's training.
+    """
+    longest = LONGEST * torch.linalg.vector_norm(features, dim=1).max()
+    lengths = torch.linalg.vector_norm(centroids, dim=1, keepdim=True)
+    return centroids * (longest / lengths.clamp(min=torch.finfo(lengths.dtype).tiny)).clamp(max=1.0)
 
 
 def centre_loss(features: Tensor, own: Tensor, fits: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from config.run_config import ConfigError
 from learning.method import Seen, Visit
+from learning.mixture import Mixture
 from learning.mixup import Mix
 from methods import feddiv
 from methods.consistency_sampler import uniform_mean
@@ -213,6 +214,17 @@ def test_at_least_two_images_are_left(logits: list[tuple[float, float]], rows: l
     visit = _begun(method, _logits(logits), _logits([(0.1, 0.1)] * 10))
     _rows(method, visit)
     assert _rows(method, visit, epoch=2) == rows
+
+
+def test_the_smallest_losses_are_clean_however_wide_the_upper_gaussian_is() -> None:
+    """Of a loss of 0, with equal shares: densities exp(-8) / .25 = .0013 below and exp(-2) / 1.5 = .09 above.
+
+    At the lower mean, 1 / .25 = 4 and exp(-2 / 9 * 4) / 1.5 = .2741: 4 / 4.2741 = .9359.
+    """
+    wide = Mixture.of([1.0, 3.0, 0.25, 1.5, 0.5, 0.5])
+    assert wide.lower(np.array([0.0]))[0] < 0.02
+    np.testing.assert_allclose(probably_clean(np.array([0.0, 0.5, 1.0]), wide), 0.9359, atol=1e-4)
+    assert probably_clean(np.array([9.0]), wide)[0] < 1e-9
 
 
 def test_without_a_mixture_and_with_losses_that_are_not_finite_all_are_clean() -> None:

@@ -18,8 +18,8 @@ from learning.inference import Inference
 from learning.method import Visit
 from learning.training import TrainingReport, train_locally
 from methods import METHODS
-from methods.centroids import CENTROIDS, KNOWN
-from methods.robustfl import RobustFL, centre_loss, followed, nearest
+from methods.centroids import CENTROIDS, KNOWN, LARGEST_FEATURE
+from methods.robustfl import RobustFL, centre_loss, cut_to, followed, nearest
 from task import Compute, build_model, derived_generator
 from tests.batches_of import Y, Z, batch_of, visit_of
 from tests.client_app.test_counted_work import CountedOperations
@@ -433,3 +433,26 @@ def test_with_all_of_it_switched_off_it_is_cross_entropy() -> None:
 def test_bad_parameters_are_refused(args: str, sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         build_named("method", METHODS, "robustfl", args)
+
+
+# Centroids that somebody made up.
+
+
+def test_centroids_are_cut_down_to_twice_the_longest_feature_by_hand() -> None:
+    """The features' lengths are 5 and 1, so that 10 is the limit."""
+    features = torch.tensor([[3.0, 4.0], [0.0, 1.0]])
+    centroids = torch.tensor([[0.0, 8.0], [30.0, 40.0], [0.0, 0.0], [-1e6, 0.0]])
+    expected = torch.tensor([[0.0, 8.0], [6.0, 8.0], [0.0, 0.0], [-10.0, 0.0]])
+    torch.testing.assert_close(cut_to(features, centroids), expected)
+    assert torch.equal(cut_to(features, centroids)[0], centroids[0])  # to the bit
+    assert cut_to(torch.zeros(2, 2), centroids).abs().max() == 0
+
+
+@pytest.mark.parametrize("distance", ["mean", "sum"])
+def test_no_centroid_that_the_server_lets_pass_ends_a_clients_training(distance: str) -> None:
+    """As from a server that has heard a single client, whose lengths are then the median as well."""
+    received = {name: value.clone() for name, value in _from_server(64, [1, 1, 1, 1, 1]).items()}
+    received[CENTROIDS] = torch.full_like(received[CENTROIDS], LARGEST_FEATURE)
+    _, report = _visit(method=RobustFL(distance=distance), received=received)
+    assert max(report.epoch_losses) < 1e4
+    assert report.visit.sends[CENTROIDS].abs().max() < 1e3
