@@ -85,10 +85,11 @@ def training_data(site: Site, config: RunConfig) -> Split:
     """
     split, _ = _sound(site, _parts(site, config)[0], _stored(config), config)
     if config.drop_last and len(split.labels) < config.batch_size:
-        left = f" {len(split.labels)} images" + (" to train on" if config.holdout_fraction else "")
+        least = len(split.labels)
+        left = f" {least} image{'s' * (least > 1)}" + (" to train on" if config.holdout_fraction else "")
         raise DataError(
             f"run config: 'batch-size' is {config.batch_size}, but {_holder(site)} holds only{left} and 'drop-last'"
-            f" leaves incomplete batches out; it must be at most {len(split.labels)}."
+            f" leaves incomplete batches out; it must be at most {least}."
         )
     return split
 

@@ -143,7 +143,7 @@ def _problems_of_sizes(config: RunConfig, sizes: Sequence[int]) -> list[str]:
 def _problem_of_batches(config: RunConfig, least: int) -> list[str]:
     if not config.drop_last or config.batch_size <= least:
         return []
-    left = f"{least} images" + (" to train on" if config.holdout_fraction else "")
+    left = f"{least} image{'s' * (least > 1)}" + (" to train on" if config.holdout_fraction else "")
     return [
         f"run config: 'batch-size' is {config.batch_size}, but the smallest client holds only {left} and 'drop-last'"
         f" leaves incomplete batches out; it must be at most {least}."

@@ -23,7 +23,6 @@ from flwr.common import log
 from config.run_config import RunConfig
 from data.release import Release
 from learning.server_half import Ask, Choice, ServerHalf, Told
-from methods.noisy_clients import client_scores
 from methods.turns import Turns
 from methods.two_groups import two_groups
 from methods.two_stages import NOISY, SHOWN, STAGE
@@ -131,30 +130,34 @@ class FedCorrOnServer(ServerHalf):
         lids = np.array([record.lids / record.visits for record in records])
         rounds = np.array([record.last for record in records], dtype=np.int64)
         found = two_groups(lids, rounds, self._method.least_gap)
+        before = self._noisy()
         self._judged = dict(zip(known, found.higher.tolist(), strict=True))
-        noisy = [partition for partition in known if self._judged[partition]]
+        if self._judgements == 1 or self._noisy() != before or server_round >= self._lengths[0]:
+            self._log(server_round, found.reason)
+
+    def _noisy(self) -> list[int]:
+        return [partition for partition in sorted(self._judged) if self._judged[partition]]
+
+    def _log(self, server_round: int, reason: str) -> None:
+        """Say what was found; of equal judgements, the first and the last of stage 1 alone."""
+        noisy, left = self._noisy(), set(self._clients) - self._judged.keys()
         if not noisy:
             text = "Round %d: no client stands out by the dimension of its predictions, and all count as clean: %s."
-            log(WARNING, text, server_round, found.reason)
-            return
-        log(
-            INFO, "Round %d: noisy clients found by the dimension of their predictions: %s.", server_round, found.reason
-        )
-        named = ", ".join(map(str, noisy[:SHOWN])) + (", ..." if len(noisy) > SHOWN else "")
-        log(INFO, "Noisy clients: %s; noisy-clients.json lists all clients.", named)
+            log(WARNING, text, server_round, reason)
+        else:
+            text = "Round %d: noisy clients found by the dimension of their predictions: %s."
+            log(INFO, text, server_round, reason)
+            named = ", ".join(map(str, noisy[:SHOWN])) + (", ..." if len(noisy) > SHOWN else "")
+            log(INFO, "Noisy clients: %s; noisy-clients.json lists all clients.", named)
+        if left:
+            text = "%d of %d clients could not be judged: they have not answered, or hold too few images."
+            log(INFO, text, len(left), len(self._clients))
 
     def _delta(self, partition: int) -> float:
         return self._records[partition].share if self._judged.get(partition) else 0.0
 
     def _is_clean_enough(self, partition: int) -> bool:
         return self._delta(partition) <= self._method.clean_share
-
-    def metrics(self, server_round: int) -> dict[str, float]:
-        """The tags' scores, from the first judgement."""
-        if not self._judgements:
-            return {}
-        wrong = [self._records[partition].wrong for partition in self._judged]
-        return client_scores(np.array(list(self._judged.values()), dtype=bool), np.array(wrong))
 
     def noisy_clients(self) -> dict[int, bool] | None:
         return dict(self._judged) or None

@@ -62,7 +62,8 @@ def two_groups(values: Floats, rounds: npt.NDArray[np.int64], least_gap: float =
     """
     nobody = np.zeros(len(values), dtype=bool)
     if len(values) < FEWEST:
-        return Groups(nobody, f"{len(values)} clients are too few to be compared; there must be {FEWEST}")
+        few = "1 client is" if len(values) == 1 else f"{len(values)} clients are"
+        return Groups(nobody, f"{few} too few to be compared; there must be {FEWEST}")
     logs = np.log(np.maximum(values, LEAST))
     low, high = logs.min(), logs.max()
     if high - low < 1e-9:

@@ -22,7 +22,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -162,31 +162,37 @@ def costs(pairs: Sequence[Pair]) -> tuple[float, float, float, int, int, float]:
     return statistics.median(times), min(times), max(times), round(sent), round(returned), quotient
 
 
-def rows_of(grid: Path, methods: Collection[str]) -> list[Row]:
-    """A grid's rows with its first seed, in its order.
+def rows_of(grids: Sequence[Path], methods: Sequence[str]) -> dict[Path, list[Row]]:
+    """The rows of each grid with its first seed, in its order.
 
     Args:
-        grid: Its file.
-        methods: Labels of rows; empty: all.
+        grids: Their files.
+        methods: Labels of rows, each in one grid at least; a grid that has none of them is left out. Empty: all.
 
     Raises:
-        DataError: The grid cannot be read, has none of these rows, or names data that are not there.
+        DataError: A grid cannot be read, none has one of these labels, or a row names data that are not there.
     """
+    firsts = {grid: _first_rows(grid) for grid in grids}
+    known = list(dict.fromkeys(row.label for rows in firsts.values() for row in rows))
+    if missing := [label for label in methods if label not in known]:
+        where = " and ".join(map(str, grids)) if len(grids) < 3 else f"the {len(grids)} grids"
+        verb = "has" if len(grids) == 1 else "have"
+        raise DataError(f"--method is {missing[0]}; {where} {verb} {', '.join(known)}.")
+    chosen = {grid: [row for row in rows if not methods or row.label in methods] for grid, rows in firsts.items()}
+    for row in [row for rows in chosen.values() for row in rows]:
+        if not (data := below_home(str(row.config.get("data-dir", "~")))).exists():
+            raise DataError(f"{data} is missing; run `python -m benchmarks.methods.data` first.")
+    return {grid: rows for grid, rows in chosen.items() if rows}
+
+
+def _first_rows(grid: Path) -> list[Row]:
     try:
         read, problems = read_grid(grid)
     except ExperimentError as error:
         raise DataError(str(error)) from None
     if problems:
         raise DataError(" ".join(problems))
-    first = [one.row for one in combinations(read) if one.row.seed == read.seeds[0]]
-    rows = [row for row in first if not methods or row.label in methods]
-    if not rows:
-        known = ", ".join(row.label for row in first)
-        raise DataError(f"--method is {', '.join(methods)}; {grid} has {known}.")
-    for row in rows:
-        if not (data := below_home(str(row.config.get("data-dir", "~")))).exists():
-            raise DataError(f"{data} is missing; run `python -m benchmarks.methods.data` first.")
-    return rows
+    return [one.row for one in combinations(read) if one.row.seed == read.seeds[0]]
 
 
 def _one_stage(stage: str) -> str:
@@ -201,7 +207,7 @@ def main(
     stage: Annotated[str, typer.Option(help="Of methods in stages: last or first.", callback=_one_stage)] = "last",
     memory: Annotated[bool, typer.Option(help="Whether to measure memory, in processes of their own.")] = True,
 ) -> None:
-    rows = {path: rows_of(path, method or ()) for path in grid or GRIDS}
+    rows = rows_of(grid or GRIDS, method or ())
     plain: dict[Path, int] = {}  # memory with ce
     measured: list[list[Any]] = []
     for path, row in [(path, row) for path, those in rows.items() for row in those]:

@@ -127,6 +127,9 @@ def test_a_batch_must_fit_what_is_left_to_train_on(tiny_sample: Path) -> None:
         " incomplete batches out; it must be at most 24."
     )
     _parts(NODES[3], _config(tiny_sample, batch_size=24))
+    one = {"partition-id": 1, "num-partitions": 120}
+    with pytest.raises(DataError, match=r"but partition 1 holds only 1 image and 'drop-last' leaves .* at most 1\.$"):
+        _parts(one, _config(tiny_sample, batch_size=2, holdout_fraction=0.0))
 
 
 def test_bad_images_are_left_out_of_both_parts_and_change_neither(tiny_sample: Path, tmp_path: Path) -> None:

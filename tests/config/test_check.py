@@ -218,6 +218,10 @@ def test_the_command_prints_what_differs_or_what_is_wrong(tiny_sample: Path, tmp
             "leaves one of 24 images alone",
         ),
         (
+            ["-c", f"{data} batch-size=2 drop-last=true", "--clients", "120"],
+            "'batch-size' is 2, but the smallest client holds only 1 image and 'drop-last'",
+        ),
+        (
             ["-c", f"{data} holdout-fraction=0.2 batch-size=1 drop-last=false", "--clients", "120"],
             "'holdout-fraction' is 0.2, but the smallest client holds only 1 image; it must be 0, or each client must",
         ),

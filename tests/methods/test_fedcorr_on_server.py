@@ -23,6 +23,7 @@ from methods import build_method
 from methods.dimension import LARGEST
 from methods.fedcorr_on_server import FedCorrOnServer
 from methods.two_groups import Groups
+from server_app.rounds import judgement, scores_of
 from tests.fakes import CutOffError, cut_off_in, outcome_of, rounds_of, run_in_process
 
 CLIENTS = range(10)
@@ -134,12 +135,16 @@ def test_nobody_is_judged_before_all_have_been_visited() -> None:
     half = _half()
     assert half.noisy_clients() is None
     _round(half, 1)
-    assert (_tags(half), half.noisy_clients(), half.metrics(1), half.wrong_labels()) == ([], None, {}, {})
+    assert (_tags(half), half.noisy_clients(), scores_of(judgement(half)), half.wrong_labels()) == ([], None, {}, {})
     assert half.tell(2) == {"stage": 1, "noisy": False, "delta": 0.0, "judgements": 0}
     _round(half, 2)
     assert half.noisy_clients() == {k: k in NOISY for k in CLIENTS}
     assert half.wrong_labels() == {k: 0.6 if k in NOISY else 0.0 for k in CLIENTS}
-    assert half.metrics(2) == {"noisy-clients": 3.0, "noisy-clients-precision": 1.0, "noisy-clients-recall": 1.0}
+    assert scores_of(judgement(half)) == {
+        "noisy-clients": 3.0,
+        "noisy-clients-precision": 1.0,
+        "noisy-clients-recall": 1.0,
+    }
     assert half.tell(2) == {"stage": 1, "noisy": True, "delta": 0.6, "judgements": 1}
     assert half.tell(3) == {"stage": 1, "noisy": False, "delta": 0.0, "judgements": 1}
 
@@ -197,7 +202,37 @@ def test_clients_that_are_alike_are_all_clean(caplog: pytest.LogCaptureFixture) 
     assert half.noisy_clients() == dict.fromkeys(CLIENTS, False)
     start = "no client stands out by the dimension of its predictions, and all count as clean: "
     assert [message.partition(start)[0] for message in caplog.messages] == ["Round 2: ", "Round 4: "]
-    assert half.metrics(4) == {"noisy-clients": 0.0, "noisy-clients-recall": 0.0}
+    assert scores_of(judgement(half)) == {"noisy-clients": 0.0, "noisy-clients-recall": 0.0}
+
+
+def test_of_equal_judgements_the_first_and_the_last_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """A round in which all clients train ends a turn, so that each of the ten rounds of stage 1 has a judgement."""
+    half = _half(rounds=20)
+    with caplog.at_level(logging.INFO, "flwr"):
+        for server_round in range(1, 11):
+            _round(half, server_round, lids=dict.fromkeys(CLIENTS, 5.0), usual=10)
+    assert half.tell(0)["judgements"] == 10
+    assert [message.partition(":")[0] for message in caplog.messages] == ["Round 1", "Round 10"]
+
+
+def test_a_judgement_that_changes_is_logged_also_after_a_resume(caplog: pytest.LogCaptureFixture) -> None:
+    half = _half(rounds=20)
+    with caplog.at_level(logging.INFO, "flwr"):
+        for server_round in range(1, 5):
+            resumed = _half(rounds=20)
+            resumed.load_state(half.state())
+            half = resumed
+            lids = LIDS if server_round > 2 else dict.fromkeys(CLIENTS, 5.0)
+            _round(half, server_round, lids=lids, usual=10)
+    assert [message.partition(":")[0] for message in caplog.messages] == ["Round 1", "Round 3", "Noisy clients"]
+
+
+def test_the_log_says_how_many_could_not_be_judged(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "flwr"):
+        _round(_half(rounds=2), 1, silent=[3, 4, 6, 8, 9], usual=10)
+        _round(_half(rounds=2), 1, usual=10)
+    text = "5 of 10 clients could not be judged: they have not answered, or hold too few images."
+    assert [message for message in caplog.messages if "judged" in message] == [text]
 
 
 def test_a_client_that_never_answered_is_not_judged_counts_as_clean_and_may_fine_tune() -> None:
@@ -225,7 +260,7 @@ def test_if_nobody_answers_nobody_is_judged() -> None:
     half.choose(1, CLIENTS, 5)
     half.heard(1, {})
     assert half.noisy_clients() is None
-    assert half.metrics(1) == {"noisy-clients": 0.0}
+    assert scores_of(judgement(half)) == {}
     half.before_round(2, ArrayRecord(), lambda action, arrays: {})
     assert half.tell(0)["stage"] == 3
 
@@ -258,7 +293,7 @@ def test_shares_of_wrong_labels_where_all_true_labels_are_known(values: dict[str
     half.choose(1, CLIENTS, 5)
     half.heard(1, {k: _reply(k, values if k == 2 else None) for k in CLIENTS})
     assert half.wrong_labels().get(2) == share
-    assert ("noisy-clients-recall" in half.metrics(1)) == (share is not None)
+    assert ("noisy-clients-recall" in scores_of(judgement(half))) == (share is not None)
 
 
 # --- who fine-tunes
@@ -300,7 +335,6 @@ def test_a_half_that_is_resumed_after_any_round_goes_on_as_the_other() -> None:
         assert _round(other, server_round) == _round(half, server_round)
         for k in CLIENTS:
             assert other.tell(k) == half.tell(k)
-        assert other.metrics(server_round) == half.metrics(server_round)
         assert (other.noisy_clients(), other.wrong_labels()) == (half.noisy_clients(), half.wrong_labels())
         assert other.state().keys() == half.state().keys()
         assert all(np.array_equal(value, half.state()[name], equal_nan=True) for name, value in other.state().items())
@@ -327,7 +361,7 @@ def test_whatever_clients_send_the_server_goes_on(rounds: list[dict[int, dict[st
         half.before_round(server_round, ArrayRecord(), lambda action, arrays: {})
         half.choose(server_round, CLIENTS, 3)
         half.heard(server_round, {k: {**reply, "num-examples": 9} for k, reply in replies.items()})
-        assert all(np.isfinite(value) for value in half.metrics(server_round).values())
+        assert all(np.isfinite(value) for value in scores_of(judgement(half)).values())
         assert all(0 <= share <= 1 for share in half.wrong_labels().values())
         for k in CLIENTS:
             assert 0 <= half.tell(k)["delta"] <= 1  # type: ignore[operator]

@@ -63,7 +63,8 @@ def test_the_unit_does_not_matter(scale: float) -> None:
 def test_a_few_clients_are_not_compared(clients: int) -> None:
     found = two_groups(GROUPS[:clients], _one_round(clients))
     assert not found.higher.any()
-    assert found.reason == f"{clients} clients are too few to be compared; there must be 5"
+    few = "1 client is" if clients == 1 else f"{clients} clients are"
+    assert found.reason == f"{few} too few to be compared; there must be 5"
 
 
 def test_equal_clients_are_alike() -> None:
