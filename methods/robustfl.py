@@ -182,7 +182,8 @@ def cut_to(features: Tensor, centroids: Tensor) -> Tensor:
     """
     longest = LONGEST * torch.linalg.vector_norm(features, dim=1).max()
     lengths = torch.linalg.vector_norm(centroids, dim=1, keepdim=True)
-    return centroids * (longest / lengths.clamp(min=torch.finfo(lengths.dtype).tiny)).clamp(max=1.0)
+    factors: Tensor = longest / lengths.clamp(min=torch.finfo(lengths.dtype).tiny)
+    return centroids * factors.clamp(max=1.0)
 
 
 def centre_loss(features: Tensor, own: Tensor, fits: Tensor) -> Tensor:
