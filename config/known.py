@@ -265,7 +265,7 @@ METHODS = {
             "forget_rate": Parameter(0.2, interval(0, 1, open_high=True)),
             "warm_up": Parameter(0.2, interval(0, 1)),
             "warm_up_rounds": Parameter(-1, rounds_or_share(0, "warm-up")),
-            "pseudo_start": Parameter(0.08333333333333333, interval(0, 1)),
+            "pseudo_start": Parameter(0.2, interval(0, 1)),
             "pseudo_start_rounds": Parameter(-1, rounds_or_share(0, "pseudo-start")),
             "centre": Parameter(1.0, interval(0)),
             "distance": Parameter("mean", one_of("mean", "sum")),

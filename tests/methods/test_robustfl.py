@@ -23,7 +23,7 @@ FEATURES = torch.tensor([[1.0, 0.0], [0.0, 2.0]], dtype=torch.float64)
 # 3/sqrt(10), so that its label 2 does not.
 CENTRES = torch.tensor([[2.0, 1.0], [0.0, 1.0], [1.0, 3.0]], dtype=torch.float64)
 ALL = torch.ones(3, dtype=torch.bool)
-NOBODY_LEFT_OUT = {"forget_rate": 0.0}
+NOBODY_LEFT_OUT = {"forget_rate": 0.0, "pseudo_start": 1 / 12}  # T_pl is 10, as FNBench's
 
 
 class Answers:
@@ -163,8 +163,9 @@ def test_tau_rises_as_in_co_teaching() -> None:
 @pytest.mark.parametrize(
     ("args", "rounds", "length", "weights"),
     [
-        ({}, 120, 10, {1: 0.1, 5: 0.5, 10: 1, 11: 1, 120: 1}),
-        ({}, 40, 3, {1: 1 / 3, 2: 2 / 3, 3: 1, 4: 1}),
+        ({"pseudo_start": 1 / 12}, 120, 10, {1: 0.1, 5: 0.5, 10: 1, 11: 1, 120: 1}),  # FNBench's
+        ({}, 120, 24, {1: 1 / 24, 24: 1, 25: 1}),  # when tau is whole
+        ({}, 40, 8, {1: 1 / 8, 2: 1 / 4, 8: 1, 9: 1}),
         ({"centre": 0.5, "pseudo_start_rounds": 4}, 40, 4, {1: 0.125, 4: 0.5, 5: 0.5}),
         ({"pseudo_start_rounds": 0}, 40, 0, {1: 1, 2: 1}),
         ({}, 3, 1, {1: 1, 3: 1}),  # never in the first round, unless it is said
@@ -184,7 +185,7 @@ def test_lambda_rises_until_predictions_count(
 def test_predictions_count_after_that_round_and_are_made_anew_in_each_visit(
     server_round: int, expected: list[int]
 ) -> None:
-    visit = _begun(RobustFL(), server_round=server_round)
+    visit = _begun(RobustFL(pseudo_start_rounds=10), server_round=server_round)
     assert visit.scratch["predicted"].tolist() == expected
     assert visit.state == {}
 

@@ -78,8 +78,8 @@ def test_a_client_sends_what_has_become_of_the_servers_centroids() -> None:
     ("server_round", "known", "passes"),
     [
         (1, None, {}),
-        (3, [1, 1, 1, 1, 0], {}),
-        (4, [1, 1, 0, 1, 1], {"on_all": 1}),  # T_pl is 3 of 36 rounds
+        (7, [1, 1, 1, 1, 0], {}),
+        (8, [1, 1, 0, 1, 1], {"on_all": 1}),  # T_pl is 7 of 36 rounds
     ],
 )
 def test_how_often_a_client_looks_at_all_its_images(
