@@ -52,15 +52,11 @@ def problems_of_method(config: RunConfig, method: Any, strategy: Any) -> Iterato
             config, "may be negative" if method.loss_may_be_negative else "is not the same function on all clients"
         )
     if config.privacy != "none" and method.finds_noisy_clients:
-        yield (
-            f"run config: 'privacy' is {config.privacy!r}, but 'method' is {name!r}, for which clients send numbers"
-            " about their losses without noise; 'privacy' must be none, or 'method' another one."
-        )
+        yield privacy_refused(config, "for which clients send numbers about their losses without noise")
     if config.privacy != "none" and method.shares_models:
-        yield (
-            f"run config: 'privacy' is {config.privacy!r}, but 'method' is {name!r}, for which the server sends"
-            " clients' models without noise to other clients; 'privacy' must be none, or 'method' another one."
-        )
+        yield privacy_refused(config, "for which the server sends clients' models without noise to other clients")
+    if config.privacy != "none" and (why := getattr(method, "not_private", "")):  # of a class, the server finds out
+        yield privacy_refused(config, why)
     if config.trainable == "head" and name == "feddecorr":
         yield (
             f"run config: 'method' is {name!r}, which decorrelates features, but 'trainable' is 'head', which leaves"
@@ -71,6 +67,14 @@ def problems_of_method(config: RunConfig, method: Any, strategy: Any) -> Iterato
             f"run config: 'compile' is true, but 'method' is {name!r}, which looks inside the network; it must be"
             " false."
         )
+
+
+def privacy_refused(config: RunConfig, why: str) -> str:
+    """The sentence that refuses `privacy`; `why` completes "'method' is ..., "."""
+    return (
+        f"run config: 'privacy' is {config.privacy!r}, but 'method' is {config.method!r}, {why}; 'privacy' must be"
+        " none, or 'method' another one."
+    )
 
 
 def _losses_refused(config: RunConfig, why: str) -> str:

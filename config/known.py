@@ -272,6 +272,7 @@ METHODS = {
             "entropy": Parameter(0.8, interval(0)),
         },
         features=True,
+        not_private="for which clients send arrays without noise beside their weights",
     ),
     "fedrn": KnownMethod(
         {

@@ -59,6 +59,7 @@ class KnownMethod:
     features: bool = False
     finds_noisy_clients: bool = False
     shares_models: bool = False
+    not_private: str = ""  # see `server_app.strategy.not_private`; empty if one of the two before says it all
     loss_may_be_negative: bool = False
     both_labels: tuple[str, ...] = ()
     learning_rates: Mapping[str, float] = dataclasses.field(default_factory=dict)

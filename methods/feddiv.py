@@ -22,8 +22,8 @@ sampler keeps fewer than two images, the clean ones are trained on, and if they 
 has sent six numbers, a client filters by its own; one that has none either is clean.
 
 The default warm-up is half of the rounds: the authors' takes two visits of each client on Clothing1M, which are half of
-all visits, as FedCorr's stage 1; on CIFAR-10 five, a twentieth. `iterations` sets the visits. A filter that begins while
-the model does not know some class yet keeps that class out for good.
+all visits, as FedCorr's stage 1; on CIFAR-10 five, a twentieth. `iterations` sets the visits. If the filter begins
+while the model does not know some class yet, that class is kept out for good.
 
 No loss below the lower mean makes an image noisy (`probably_clean`), which the paper's rule would allow.
 

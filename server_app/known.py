@@ -16,12 +16,14 @@ from typing import Any
 
 from config.parameters import KnownMethod, KnownStrategy
 from config.rules import Rule
+from learning.method import Method
 from learning.optimizer import OPTIMIZERS
 from learning.schedule import SCHEDULES
 from learning.trainable import TRAINABLES
 from methods import METHODS
 from server_app.privacy.clipping_norms import PRIVACY
 from server_app.strategies import STRATEGIES
+from server_app.strategy import not_private
 
 OTHERS: dict[str, Mapping[str, Any]] = {
     "PRIVACY": PRIVACY,
@@ -59,12 +61,19 @@ def _table(name: str, classes: Mapping[str, Callable[..., Any]], known: type) ->
             f"        {field.name}={_value(value)},"
             for field in dataclasses.fields(known)
             if field.name != "parameters"
-            and (value := getattr(cls, field.name, getattr(usual, field.name))) != getattr(usual, field.name)
+            and (value := _fact(cls, field.name, getattr(usual, field.name))) != getattr(usual, field.name)
             and not isinstance(value, property)  # it depends on parameters: see `problems_of_values`
         ]
         lines += [f"    {_quoted(key)}: {known.__name__}(", "        {", *_parameters(cls, " " * 12), "        },"]
         lines += [*facts, "    ),"]
     return [*lines, "}"]
+
+
+def _fact(cls: Callable[..., Any], name: str, usual: object) -> object:
+    if name == "not_private":
+        method: Method = cls()
+        return "" if method.finds_noisy_clients or method.shares_models else not_private(method, method.on_server())
+    return getattr(cls, name, usual)
 
 
 def _parameters_of(name: str, table: Mapping[str, Any]) -> list[str]:

@@ -13,6 +13,7 @@ from flwr.common import log
 from flwr.serverapp.strategy import Strategy
 from torch import nn
 
+from config.combinations import privacy_refused
 from config.named import build_named, parse_args
 from config.run_config import ConfigError, RunConfig
 from learning.method import Method
@@ -49,20 +50,22 @@ def check_privacy(config: RunConfig, method: Method, half: ServerHalf) -> None:
     Raises:
         ConfigError: It does not.
     """
-    if config.privacy == "none":
-        return
-    why = ""
+    if config.privacy != "none" and (why := not_private(method, half)):
+        raise ConfigError(privacy_refused(config, why))
+
+
+def not_private(method: Method, half: ServerHalf) -> str:
+    """Why `privacy` would not cover all that clients send, or whom the strategy samples; empty if it would.
+
+    It completes "'method' is ..., ".
+    """
     if type(method).sends is not Method.sends:
-        why = "for which clients send arrays without noise beside their weights"
-    elif type(half).choose is not ServerHalf.choose:
-        why = "which chooses clients, and the guarantee is that of uniform sampling"
-    elif type(half).before_round is not ServerHalf.before_round:
-        why = "whose server half may ask clients for numbers without noise before a round"
-    if why:
-        raise ConfigError(
-            f"run config: 'privacy' is {config.privacy!r}, but 'method' is {config.method!r}, {why}; 'privacy' must be"
-            " none, or 'method' another one."
-        )
+        return "for which clients send arrays without noise beside their weights"
+    if type(half).choose is not ServerHalf.choose:
+        return "which chooses clients, and the guarantee is that of uniform sampling"
+    if type(half).before_round is not ServerHalf.before_round:
+        return "whose server half may ask clients for numbers without noise before a round"
+    return ""
 
 
 def build_strategy(config: RunConfig) -> Strategy:

@@ -143,6 +143,10 @@ def test_every_fault_is_said_at_once() -> None:
         ({"strategy": "../x:y"}, "'strategy' is '../x:y'; a class of your own must be named as 'module:Class'"),
         ({"strategy": "nowhere:Mine"}, "there is no module 'nowhere'"),
         ({"privacy": "server-fixed"}, "server-fixed needs clipping-norm"),
+        (
+            {"method": "robustfl", "privacy": "server-fixed", "privacy-args": "noise-multiplier=1 clipping-norm=1"},
+            "'method' is 'robustfl', for which clients send arrays without noise beside their weights; 'privacy' must",
+        ),
         ({"partition": "dirichlet"}, "needs the argument 'alpha'"),
         ({"partition": "dirichlet", "partition-args": "alpha=1 labels=1"}, "has no argument 'labels'"),
         ({"partition": "shards", "partition-args": "shards-per-client=0"}, "must be a whole number of at least 1"),

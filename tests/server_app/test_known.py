@@ -10,9 +10,11 @@ from config.known import METHODS, PRIVACY, STRATEGIES
 from config.named import build_named, kebab
 from config.run_config import RunConfig
 from methods import METHODS as METHOD_CLASSES
+from methods import build_method
 from server_app import known
 from server_app.privacy.clipping_norms import PRIVACY as PRIVACY_CLASSES
 from server_app.strategies import STRATEGIES as STRATEGY_CLASSES
+from server_app.strategy import check_privacy, not_private
 
 VALUES = (
     "0", "1", "-1", "2", "7", "0.5", "1.5", "-0.5", "0.0", "1.0", "nan", "inf", "-inf", "1e300", "true", "'x'", "''",
@@ -38,6 +40,20 @@ PARAMETERS = [
 
 def test_the_file_is_what_the_classes_say() -> None:
     assert known.main(["--check"]) == 0
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_what_privacy_does_not_cover_is_refused_before_pytorch_is_imported(name: str) -> None:
+    """The server refuses by the halves of a method, the config by what it knows of them: the same ones."""
+    values = {"method": name, "strategy": "fedavg", "privacy": "server-fixed", "privacy-args": SET["server-fixed"]}
+    config, problems = examine(values)
+    method = build_method(RunConfig(method=name))
+    private = not (method.finds_noisy_clients or method.shares_models or not_private(method, method.on_server()))
+    assert (problems == []) == private
+    if name == "robustfl":
+        with pytest.raises(ConfigError) as caught:
+            check_privacy(config, method, method.on_server())
+        assert problems == [str(caught.value)]
 
 
 @pytest.mark.parametrize(("key", "name", "parameter", "classes"), PARAMETERS)
