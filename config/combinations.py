@@ -54,7 +54,7 @@ def problems_of_method(config: RunConfig, method: Any, strategy: Any) -> Iterato
     if config.privacy != "none" and method.finds_noisy_clients:
         yield (
             f"run config: 'privacy' is {config.privacy!r}, but 'method' is {name!r}, for which clients send numbers"
-            " about their losses without noise; 'privacy' must be none, or 'method' another one."
+            " about their own images without noise; 'privacy' must be none, or 'method' another one."
         )
     if config.privacy != "none" and method.shares_models:
         yield (
