@@ -52,7 +52,7 @@ def problems_of_method(config: RunConfig, method: Any, strategy: Any) -> Iterato
             config, "may be negative" if method.loss_may_be_negative else "is not the same function on all clients"
         )
     if config.privacy != "none" and method.finds_noisy_clients:
-        yield privacy_refused(config, "for which clients send numbers about their losses without noise")
+        yield privacy_refused(config, "for which clients send numbers about their own images without noise")
     if config.privacy != "none" and method.shares_models:
         yield privacy_refused(config, "for which the server sends clients' models without noise to other clients")
     if config.privacy != "none" and (why := getattr(method, "not_private", "")):  # of a class, the server finds out

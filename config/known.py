@@ -223,6 +223,7 @@ METHODS = {
             "relabel_ratio": Parameter(0.8, interval(0, 1)),
             "confidence": Parameter(0.9, interval(0, 1)),
             "clean_share": Parameter(0.1, interval(0, 1)),
+            "groups": Parameter("standing-out", one_of("standing-out", "always")),
             "least_gap": Parameter(0.1, interval(0)),
         },
         finds_noisy_clients=True,

@@ -2,11 +2,11 @@
 (Xu et al., CVPR 2022, arXiv 2204.04677).
 
 1. Preprocessing. Every client trains in turns. After its visit, client k reports LID_k, the mean local intrinsic
-   dimension (`dimension`) of its own model's predictions on all its images, and keeps the loss of each image, added up
-   over its visits. Whenever all clients have been visited once more, the server tells noisy ones by their LID
-   (`fedcorr_on_server`). On a noisy client, a mixture of two Gaussians over the losses gives delta_k, the share of
-   images in the higher one; elsewhere delta_k = 0. Of its ``floor(n_k delta_k pi)`` images with the highest
-   losses, those with ``max p > theta`` get the label argmax p, p from the global model.
+   dimension (`dimension`) of its own model's predictions on all its images (here with its standard error), and keeps
+   the loss of each image, added up over its visits. Whenever all clients have been visited once more, the server tells
+   noisy ones by their LID (`fedcorr_on_server`). On a noisy client, a mixture of two Gaussians over the losses gives
+   delta_k, the share of images in the higher one; elsewhere delta_k = 0. Of its ``floor(n_k delta_k pi)`` images with
+   the highest losses, those with ``max p > theta`` get the label argmax p, p from the global model.
 2. Fine-tuning, on clients with ``delta_k <= kappa`` alone. Then noisy clients relabel all images with
    ``max p > theta``.
 3. Usual training of all clients with the labels as they are by then.
@@ -26,6 +26,7 @@ batch of an epoch, where its gradient is NaN at w = w_t; here that is 0. A clien
 the labels that it has changed, and its delta_k is 0 again.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -43,7 +44,7 @@ from learning.mixture import Floats, fit_mixture
 from learning.mixup import Mix, draw_mix
 from learning.schema import Number, Schema
 from methods.dimension import LARGEST, local_dimensions
-from methods.fedcorr_on_server import DELTA, JUDGEMENTS, LID, NOISY_SHARE, FedCorrOnServer
+from methods.fedcorr_on_server import DELTA, JUDGEMENTS, LID, LID_ERROR, NOISY_SHARE, FedCorrOnServer
 from methods.two_stages import NOISY, STAGE
 
 # In `visit.state`.
@@ -53,6 +54,7 @@ RELABELLED = "relabelled"  # () int64: the last judgement by which the client re
 LAST = 2**62  # stands there for the last relabelling, after stage 2
 
 FEWEST = 10  # images of which dimension and mixture are taken
+LARGEST_ERROR = LARGEST / (2 * math.sqrt(FEWEST - 1))  # of a mean: half of the numbers are 0, the others `LARGEST`
 LARGEST_LOSS = 1e4  # nats; float32 logits may give infinite ones
 FITS = {"iterations": 100, "tolerance": 1e-3}  # of the mixture, scikit-learn's defaults
 
@@ -78,7 +80,9 @@ class FedCorr(Method):
         relabel_ratio: pi, from 0 to 1.
         confidence: theta, from 0 to 1; 1 relabels nothing.
         clean_share: kappa, from 0 to 1.
-        least_gap: Clients are not called noisy unless their dimension is larger than the others' by this share.
+        groups: ``standing-out`` calls the group of clients with higher dimensions noisy if it stands out
+            (`two_groups`), ``always`` calls the higher of two Gaussians noisy however alike they are, as the paper.
+        least_gap: A group does not stand out unless its dimension is larger than the others' by this share.
     """
 
     preprocessing: float = parameter(0.5, interval(0, 1, open_low=True))
@@ -93,6 +97,7 @@ class FedCorr(Method):
     relabel_ratio: float = parameter(0.8, interval(0, 1))
     confidence: float = parameter(0.9, interval(0, 1))
     clean_share: float = parameter(0.1, interval(0, 1))
+    groups: str = parameter("standing-out", one_of("standing-out", "always"))
     least_gap: float = parameter(0.1, interval(0))
 
     remembers = True
@@ -189,13 +194,15 @@ class FedCorr(Method):
         if len(logs) >= FEWEST:
             dimensions = local_dimensions(logs.exp(), self.neighbours).cpu().numpy()
             visit.metrics[LID] = min(float(dimensions.mean()), LARGEST)
+            visit.metrics[LID_ERROR] = min(float(dimensions.std(ddof=1)) / math.sqrt(len(logs)), LARGEST_ERROR)
 
     def reports(self, told: Mapping[str, Told], classes: int) -> Schema:
-        """The client's tag, as in two stages; in stage 1 its share of noisy images and, if it has enough, its LID."""
+        """The client's tag, as in two stages; in stage 1 its share of noisy images and, if it has enough, LID."""
         tag = float(_is_noisy(told))
         schema: dict[str, Number] = {NOISY: Number(tag, tag)}
         if _number(told, STAGE, 1) == 1:
             schema |= {NOISY_SHARE: Number(0, 1), LID: Number(0, LARGEST, needed=False)}
+            schema[LID_ERROR] = Number(0, LARGEST_ERROR, needed=False)
         return schema
 
     def on_server(self) -> FedCorrOnServer:

@@ -4,7 +4,7 @@ The paper's server adds up each client's mean LID over iterations, fits a mixtur
 after each of them, and calls the higher component noisy. Here, too, an iteration ends when all connected clients have
 been visited once more (`turns.Turns`), and stage 1 ends with a judgement in any case. A client's number is the mean
 over its visits, so that those that were visited twice can be compared with those that were visited once. The two
-groups must stand out (`two_groups`), since there always are two.
+groups must stand out (`two_groups`), since there always are two, unless ``groups`` is ``always``.
 
 A client that never answered in stage 1, or that holds too few images to tell, is not judged and counts as clean. A
 connected client whose replies never count keeps an iteration from ending; stage 1 then has but the judgement at its
@@ -24,7 +24,7 @@ from config.run_config import RunConfig
 from data.release import Release
 from learning.server_half import Ask, Choice, ServerHalf, Told
 from methods.turns import Turns
-from methods.two_groups import two_groups
+from methods.two_groups import always_two, two_groups
 from methods.two_stages import NOISY, SHOWN, STAGE
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ JUDGEMENTS = "judgements"  # how often the server has judged so far
 
 # What a client reports in stage 1 besides its tag.
 LID = "lid"  # the mean over its images; absent if it holds too few
+LID_ERROR = "lid-error"  # the standard error of that mean, by the sampling of images; likewise
 NOISY_SHARE = "noisy-share"  # of its images, those in the higher part of the losses
 
 
@@ -45,6 +46,8 @@ class Record:
 
     Attributes:
         lids: Sum of the reported dimensions.
+        errors: Sum of their standard errors. That of a mean over visits is taken as the mean error, as the images of
+            all visits are the same.
         visits: How many these are.
         share: delta_k, as last reported.
         wrong: The share of its labels that are wrong; NaN if that is not known.
@@ -52,6 +55,7 @@ class Record:
     """
 
     lids: float = 0.0
+    errors: float = 0.0
     visits: float = 0.0
     share: float = 0.0
     wrong: float = math.nan
@@ -112,8 +116,9 @@ class FedCorrOnServer(ServerHalf):
             return
         for partition in sorted(replies):
             reply, record = replies[partition], self._records.setdefault(partition, Record())
-            if LID in reply:
+            if LID in reply and LID_ERROR in reply:
                 record.lids += float(reply[LID])
+                record.errors += float(reply[LID_ERROR])
                 record.visits += 1
             record.share, record.last = float(reply[NOISY_SHARE]), float(server_round)
             record.wrong = _wrong_share(reply)
@@ -128,9 +133,13 @@ class FedCorrOnServer(ServerHalf):
         known = [partition for partition in sorted(self._records) if self._records[partition].visits]
         records = [self._records[partition] for partition in known]
         lids = np.array([record.lids / record.visits for record in records])
-        rounds = np.array([record.last for record in records], dtype=np.int64)
-        found = two_groups(lids, rounds, self._method.least_gap)
         before = self._noisy()
+        if self._method.groups == "always":
+            found = always_two(lids)
+        else:
+            errors = np.array([record.errors / record.visits for record in records])
+            rounds = np.array([record.last for record in records], dtype=np.int64)
+            found = two_groups(lids, errors, rounds, self._method.least_gap)
         self._judged = dict(zip(known, found.higher.tolist(), strict=True))
         if self._judgements == 1 or self._noisy() != before or server_round >= self._lengths[0]:
             self._log(server_round, found.reason)
@@ -171,7 +180,7 @@ class FedCorrOnServer(ServerHalf):
         known = [[partition, *vars(record).values()] for partition, record in sorted(self._records.items())]
         return {
             "progress": np.array(progress, dtype=np.int64),
-            "records": np.array(known, dtype=np.float64).reshape(len(known), 6),
+            "records": np.array(known, dtype=np.float64).reshape(len(known), 7),
             "judged": np.array(sorted(self._judged.items()), dtype=np.int64).reshape(-1, 2),
             **self._turns.state(),
         }

@@ -41,7 +41,7 @@ def test_fedcorr_has_the_published_parameters() -> None:
     method: Any = build_method(resolve({"preset": "fedcorr"}))
     assert (method.alpha, method.beta, method.neighbours) == (1.0, 5.0, 20)
     assert (method.relabel_ratio, method.confidence, method.clean_share) == (0.8, 0.9, 0.1)
-    assert (method.proximal, method.least_gap) == ("norm", 0.0)
+    assert (method.proximal, method.groups) == ("norm", "always")
 
 
 @pytest.mark.parametrize(("rounds", "stages"), [(1100, (1000, 50)), (220, (200, 10)), (22, (20, 1)), (3, (2, 0))])

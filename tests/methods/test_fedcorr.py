@@ -16,8 +16,8 @@ from learning.method import Told, Visit
 from learning.mixup import Mix
 from learning.schema import problem_of
 from learning.training import train_locally
-from methods.dimension import local_dimensions
-from methods.fedcorr import FedCorr, distance, highest, in_the_higher_part
+from methods.dimension import LARGEST, local_dimensions
+from methods.fedcorr import LARGEST_ERROR, FedCorr, distance, highest, in_the_higher_part
 from task import Compute, build_model, derived_generator
 from tests.batches_of import Y, Z, batch_of, visit_of
 from tests.client_app.test_counted_work import CountedOperations
@@ -123,7 +123,7 @@ def _with_losses(losses: Tensor) -> tuple[Tensor, Tensor]:
     )
 
 
-def test_a_client_reports_the_share_of_high_losses_and_its_mean_dimension() -> None:
+def test_a_client_reports_the_share_of_high_losses_and_its_mean_dimension_with_its_error() -> None:
     """Four of twelve; the dimension is that of the probabilities, among eleven others."""
     labels, logits = _with_losses(LOSSES)
     visit = _visit(labels, logits)
@@ -132,7 +132,10 @@ def test_a_client_reports_the_share_of_high_losses_and_its_mean_dimension() -> N
     points = logits.softmax(dim=1).numpy()
     gaps = [sorted(math.dist(one, other) for j, other in enumerate(points) if j != i) for i, one in enumerate(points)]
     lids = [-11 / sum(math.log(r / one[-1]) for r in one) for one in gaps]
-    assert visit.metrics == {"noisy": 0.0, "noisy-share": pytest.approx(4 / 12), "lid": pytest.approx(np.mean(lids))}
+    mean = sum(lids) / 12
+    error = math.sqrt(sum((lid - mean) ** 2 for lid in lids) / 11 / 12)
+    expected = {"noisy-share": 4 / 12, "lid": mean, "lid-error": error}
+    assert visit.metrics == {"noisy": 0.0, **{name: pytest.approx(value) for name, value in expected.items()}}
     assert problem_of(visit.metrics, FedCorr().reports({}, CLASSES)) is None
     torch.testing.assert_close(visit.state["losses"], LOSSES)
 
@@ -176,7 +179,7 @@ def test_a_client_with_a_few_images(count: int) -> None:
     method, visit = FedCorr(), _visit(labels, logits, _told(judgements=0))
     method.begin(visit)
     method.end(visit)
-    assert ("lid" in visit.metrics) == (count >= 10)
+    assert ("lid" in visit.metrics) == ("lid-error" in visit.metrics) == (count >= 10)
     assert (visit.metrics["noisy-share"] == 0) == (count < 10)
     assert problem_of(visit.metrics, method.reports(visit.told, CLASSES)) is None
     assert visit.suspected is not None
@@ -199,15 +202,26 @@ def test_images_of_one_class_that_all_look_alike() -> None:
     visit = _visit(labels, logits)
     FedCorr().begin(visit)
     FedCorr().end(visit)
-    assert visit.metrics == {"noisy": 0.0, "noisy-share": 0.0, "lid": 0.0}
+    assert visit.metrics == {"noisy": 0.0, "noisy-share": 0.0, "lid": 0.0, "lid-error": 0.0}
 
 
 def test_what_a_reply_must_hold() -> None:
-    assert FedCorr().reports({}, CLASSES).keys() == {"noisy", "noisy-share", "lid"}
+    assert FedCorr().reports({}, CLASSES).keys() == {"noisy", "noisy-share", "lid", "lid-error"}
     for stage in (2, 3):
         assert FedCorr().reports(_told(stage), CLASSES).keys() == {"noisy"}
-    wrong = {"noisy": 0.0, "noisy-share": 0.5, "lid": 3.0}  # it was told that it is noisy
+    wrong = {"noisy": 0.0, "noisy-share": 0.5, "lid": 3.0, "lid-error": 0.1}  # it was told that it is noisy
     assert problem_of(wrong, FedCorr().reports(_told(), CLASSES)) == "'noisy' is 0.0; it must be 1"
+
+
+def test_the_largest_error_that_a_mean_of_dimensions_may_have() -> None:
+    """Five of ten images with 0 and five with 1000: 500 sqrt(10 / 9) / sqrt(10)."""
+    largest = np.repeat([0.0, LARGEST], 5).std(ddof=1) / math.sqrt(10)
+    assert pytest.approx(largest, rel=1e-12) == LARGEST_ERROR
+    reply = {"noisy": 0.0, "noisy-share": 0.5, "lid": 3.0, "lid-error": 167.0}
+    assert (
+        problem_of(reply, FedCorr().reports({}, CLASSES))
+        == "'lid-error' is 167.0; it must be a number from 0 to 166.666666667"
+    )
 
 
 # --- labels
@@ -420,6 +434,7 @@ def test_lengths_that_leave_nothing_for_stage_3_are_refused(values: dict[str, in
         ({"relabel_ratio": 1.1}, "relabel-ratio must be a number at least 0 and at most 1"),
         ({"confidence": -0.1}, "confidence must be a number at least 0 and at most 1"),
         ({"clean_share": 2.0}, "clean-share must be a number at least 0 and at most 1"),
+        ({"groups": "never"}, "groups must be one of standing-out, always"),
         ({"least_gap": -0.1}, "least-gap must be a number at least 0"),
     ],
 )

@@ -21,6 +21,7 @@ from config.run_config import ConfigError, RunConfig
 from learning.server_half import Choice
 from methods import build_method
 from methods.dimension import LARGEST
+from methods.fedcorr import LARGEST_ERROR
 from methods.fedcorr_on_server import FedCorrOnServer
 from methods.two_groups import Groups
 from server_app.rounds import judgement, scores_of
@@ -45,7 +46,8 @@ def _reply(
 ) -> dict[str, float]:
     wrong = 60 if partition in NOISY else 0
     fixed = {"images-known": 100, "labels-right": 100 - wrong, "num-examples": 100, "noisy-share": 0.01 * wrong}
-    return {**fixed, "lid": lids[partition], **(changed or {})}
+    lid = lids[partition]
+    return {**fixed, "lid": lid, "lid-error": 0.05 * lid, **(changed or {})}
 
 
 def _round(
@@ -249,10 +251,41 @@ def test_a_client_with_too_few_images_is_not_judged() -> None:
     half = _half(rounds=2)
     half.choose(1, CLIENTS, 5)
     replies = {k: _reply(k) for k in CLIENTS}
-    del replies[5]["lid"]
+    del replies[5]["lid"], replies[5]["lid-error"]
     half.heard(1, replies)
     assert _tags(half) == [2, 7]
     assert 5 not in (half.noisy_clients() or {})
+
+
+@pytest.mark.parametrize("missing", ["lid", "lid-error"])
+def test_a_client_that_sends_half_of_it_is_not_judged(missing: str) -> None:
+    half = _half(rounds=2)
+    half.choose(1, CLIENTS, 5)
+    replies = {k: _reply(k) for k in CLIENTS}
+    del replies[5][missing]
+    half.heard(1, replies)
+    assert 5 not in (half.noisy_clients() or {})
+
+
+def test_errors_are_averaged_over_visits_and_decide() -> None:
+    """Of 0.05 and 0.4 times the dimension, mean 0.225; clients 2, 5 and 7 are 1.005 above the others as logarithms, and
+    6.892 errors (as in test_two_groups) may be chance: 0.146 or more."""
+    half = _half("preprocessing-rounds=2", rounds=8)
+    tags = []
+    for server_round, error in ((1, 0.05), (2, 0.4)):
+        half.choose(server_round, CLIENTS, 10)
+        half.heard(server_round, {k: _reply(k, {"lid-error": error * LIDS[k]}) for k in CLIENTS})
+        tags.append(_tags(half))
+    assert tags == [list(NOISY), []]
+
+
+def test_the_papers_rule_calls_the_higher_group_noisy_however_alike_all_are(caplog: pytest.LogCaptureFixture) -> None:
+    half = _half("groups='always'", rounds=2)
+    half.choose(1, CLIENTS, 5)
+    with caplog.at_level(logging.INFO, "flwr"):
+        half.heard(1, {k: _reply(k, {"lid": 3.05 if k in NOISY else 3.0 + 0.001 * k}) for k in CLIENTS})
+    assert _tags(half) == list(NOISY)
+    assert caplog.messages[0].endswith("the higher of two groups, however alike they are, has 3 of 10.")
 
 
 def test_if_nobody_answers_nobody_is_judged() -> None:
@@ -311,7 +344,7 @@ def test_a_noisy_client_with_a_small_share_fine_tunes() -> None:
 
 def test_if_nobody_is_clean_all_fine_tune(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     everybody = Groups(np.ones(10, dtype=bool), "all")
-    monkeypatch.setattr("methods.fedcorr_on_server.two_groups", lambda values, rounds, least_gap: everybody)
+    monkeypatch.setattr("methods.fedcorr_on_server.two_groups", lambda *_: everybody)
     half = _half()
     half.choose(1, CLIENTS, 5)
     half.heard(1, {k: _reply(k, {"noisy-share": 0.5}) for k in CLIENTS})
@@ -349,7 +382,7 @@ def test_a_half_that_is_resumed_after_any_round_goes_on_as_the_other() -> None:
             st.integers(0, 9),
             st.fixed_dictionaries(
                 {"noisy-share": st.floats(0, 1), "images-known": st.integers(0, 9), "labels-right": st.integers(0, 9)},
-                optional={"lid": st.floats(0, LARGEST)},
+                optional={"lid": st.floats(0, LARGEST), "lid-error": st.floats(0, LARGEST_ERROR)},
             ),
         ),
         max_size=6,
@@ -387,9 +420,13 @@ SETTINGS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def _groups(values: npt.NDArray[np.float64], rounds: npt.NDArray[np.int64], least_gap: float) -> Groups:
+Floats = npt.NDArray[np.float64]
+
+
+def _groups(values: Floats, errors: Floats, rounds: npt.NDArray[np.int64], least_gap: float) -> Groups:
     """Stands in for `two_groups`, since tiny networks on 20 images tell nothing."""
     assert (values > 0).all()
+    assert (errors > 0).all()
     return Groups(np.isin(np.arange(len(values)), (1, 4)), "found")
 
 
