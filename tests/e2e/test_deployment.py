@@ -79,7 +79,7 @@ def test_methods_with_two_halves_and_state_do_the_same_on_real_nodes(
         "precision": "fp32", "local_epochs": 5, "learning_rate": 0.05, "val_split": "none", "train_split": "clean",
         "label_noise": "symmetric", "label_noise_args": "min-rate=0.0 max-rate=0.99", "data_dir": str(release),
     }  # fmt: skip
-    own = {
+    own: dict[str, dict[str, Any]] = {
         method: {"method": method, "method_args": args, "num_server_rounds": rounds, "run_name": method}
         for method, (rounds, args) in WITH_STATE.items()
     }
