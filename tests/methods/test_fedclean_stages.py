@@ -165,6 +165,7 @@ def test_a_run_cut_off_in_any_stage_ends_the_same(
     cut = partial(_run, tmp_path, tiny_sample, resume="auto")
     with pytest.raises(CutOffError):
         cut(handler=cut_off_in(message))
+    assert len(rounds_of(tmp_path / "run")) == (message - 1) // 2
     assert outcome_of(cut()) == outcome_of(undisturbed)
 
 

@@ -198,6 +198,7 @@ def test_all_clients_exchange_centroids_from_the_second_round_on(tmp_path: Path,
     [
         2,  # in round 1
         2 * PER_ROUND + 1,  # the first in which predictions count, and the last of the warm-up
+        2 * PER_ROUND + 2,
         3 * PER_ROUND + 1,  # the first after the warm-up
         5 * PER_ROUND + 2,  # the last of all
     ],
@@ -207,6 +208,7 @@ def test_a_run_that_is_cut_off_ends_like_an_undisturbed_one(
 ) -> None:
     with pytest.raises(CutOffError):
         _run(tmp_path, tiny_sample, handler=cut_off_in(message), resume="auto")
+    assert len(rounds_of(tmp_path / "run")) == (message - 1) // PER_ROUND
     assert outcome_of(_run(tmp_path, tiny_sample, resume="auto")) == undisturbed
 
 
