@@ -42,8 +42,7 @@ from torch.nn.functional import cross_entropy
 
 from config.parameters import parameter
 from config.rules import at_least, interval, one_of, rounds_or_share
-from config.run_config import ConfigError
-from learning.method import Batch, Method, Seen, Step, Told, Visit, rounds_of
+from learning.method import Batch, Method, Seen, Step, Told, Visit
 from learning.mixture import Floats, Mixture
 from learning.mixup import Mix, draw_mix
 from learning.schema import Number, Schema
@@ -51,7 +50,7 @@ from methods.consistency_sampler import consistent, first_with_two, uniform_mean
 from methods.feddiv_on_server import FedDivOnServer
 from methods.federated_mixture import REPORTED, as_metrics, bounded_losses, fitted, mixture_told
 from methods.prior import distance_from_prior, prior_of
-from methods.two_stages import NOISY
+from methods.two_stages import NOISY, first_stage_of
 
 MEAN = "mean-prediction"  # in `visit.state`, (C,) float32: p_k
 
@@ -99,12 +98,7 @@ class FedDiv(Method):
         Raises:
             ConfigError: `warm_up_rounds` is not below the run's rounds.
         """
-        if self.warm_up_rounds >= max(2, num_rounds):
-            raise ConfigError(
-                f"run config: 'method-args' sets warm-up-rounds to {self.warm_up_rounds}, but 'num-server-rounds' is"
-                f" {num_rounds}; it must be below that."
-            )
-        return max(1, min(rounds_of(self.warm_up, self.warm_up_rounds, num_rounds), num_rounds - 1))
+        return first_stage_of(self.warm_up, self.warm_up_rounds, num_rounds)
 
     def warms_up(self, visit: Visit) -> bool:
         """Whether a visit is one of the warm-up."""

@@ -76,12 +76,7 @@ class TwoStages(Method):
         Raises:
             ConfigError: `warm_up_rounds` is not below the run's rounds.
         """
-        if self.warm_up_rounds >= max(2, num_rounds):
-            raise ConfigError(
-                f"run config: 'method-args' sets warm-up-rounds to {self.warm_up_rounds}, but 'num-server-rounds' is"
-                f" {num_rounds}; it must be below that."
-            )
-        return max(1, min(rounds_of(self.warm_up, self.warm_up_rounds, num_rounds), num_rounds - 1))
+        return first_stage_of(self.warm_up, self.warm_up_rounds, num_rounds)
 
     def reports(self, told: Mapping[str, Told], classes: int) -> Schema:
         """The client's tag as the server told it: one that claims another would choose its own weight in the mean."""
@@ -95,6 +90,25 @@ class TwoStages(Method):
 def learns_as_noisy(told: Mapping[str, object]) -> bool:
     """Whether stage 2 has begun and the server calls this client noisy; one that is told nothing is in stage 1."""
     return told.get(STAGE, 1) == 2 and bool(told.get(NOISY, False))
+
+
+def first_stage_of(warm_up: float, warm_up_rounds: int, num_rounds: int) -> int:
+    """How many rounds a warm-up takes: at least 1, and fewer than the run's if that has several.
+
+    Args:
+        warm_up: Its share of the run.
+        warm_up_rounds: Its rounds; -1 leaves it to the share.
+        num_rounds: Of the run.
+
+    Raises:
+        ConfigError: `warm_up_rounds` is not below the run's rounds.
+    """
+    if warm_up_rounds >= max(2, num_rounds):
+        raise ConfigError(
+            f"run config: 'method-args' sets warm-up-rounds to {warm_up_rounds}, but 'num-server-rounds' is"
+            f" {num_rounds}; it must be below that."
+        )
+    return max(1, min(rounds_of(warm_up, warm_up_rounds, num_rounds), num_rounds - 1))
 
 
 class TwoStagesOnServer(ServerHalf):
