@@ -29,7 +29,7 @@ CONFIG = RunConfig(
     model="cnn", image_size=16, batch_size=8, learning_rate=0.05, local_epochs=2, num_server_rounds=4,
     trainable="head", augmentation="none",
 )  # fmt: skip
-MIXING = {"dividemix", "fedlsr", "feddiv", "fedclean"}
+MIXING = {"dividemix", "fedlsr", "fedcorr", "feddiv", "fedclean"}
 
 
 @dataclass(frozen=True)
