@@ -19,10 +19,10 @@ setup: ## make the environment and install the app with all development tools
 	$(PYTHON) -m venv "$(VENV)"
 	pip install -e ".[dev]"
 
-fast: $(VENV)/bin/pytest ## all tests that need no Ray, in four to nine minutes
+fast: $(VENV)/bin/pytest ## all tests that need no Ray, in some 15 minutes
 	pytest -n 2 -m "not e2e"
 
-test: $(VENV)/bin/pytest ## everything CI checks, whole runs included, in 25 to 36 minutes
+test: $(VENV)/bin/pytest ## everything CI checks, whole runs included, in 45 to 65 minutes
 	ruff format --check . && ruff check . && mypy . && pytest -n 2 --dist loadfile
 
 lint: $(VENV)/bin/ruff ## format, then check style and types

@@ -24,6 +24,7 @@ from config.run_config import ConfigError, RunConfig
 from data.errors import DataError
 from server_app import writing
 from server_app.callbacks import Callback, History
+from server_app.callbacks.client_model_files import ClientModelFiles
 from server_app.callbacks.latest_model import LatestModel
 from server_app.checkpoint_file import load_checkpoint
 from server_app.files import output_folder
@@ -118,7 +119,8 @@ def test_bugs_stay_bugs_but_no_picture_ends_a_run(
 
 def test_every_callback_that_writes_says_what() -> None:
     silent = {one.__name__ for one in CALLBACKS} - {one.__name__ for one in WRITERS}
-    assert silent == {"Contributions", "FailureGate", "Progress", "Tracking"}  # the last one never fails
+    # Tracking never fails, and ClientModelFiles removes.
+    assert silent == {"ClientModelFiles", "Contributions", "FailureGate", "Progress", "Tracking"}
     assert [one.__name__ for one in CALLBACKS if not one.needed] == ["Pictures"]
 
 
@@ -185,7 +187,7 @@ def test_a_run_in_trouble_stops_with_one_sentence_and_resumes(
             resource.setrlimit(kind, values)
     assert str(stopped.value).startswith(f"{run_dir}/{sentence}")
     assert str(stopped.value).endswith(", then resume the run.")
-    assert {type(callback) for callback in ended} == set(CALLBACKS)
+    assert {type(callback) for callback in ended} == set(CALLBACKS) - {ClientModelFiles}  # fedrn's
     command = caplog.messages[caplog.messages.index("To resume:") + 1]
     assert command == f"  flwr run . --stream -c \"resume='{run_dir}'\""
     if "folder" not in trouble:
