@@ -84,8 +84,7 @@ def training_data(site: Site, config: RunConfig) -> Split:
             what is held out; a batch is larger than what is left; or `bad-images` is `skip` and no image can be read.
     """
     split, _ = _sound(site, _parts(site, config)[0], _stored(config), config)
-    if config.drop_last and len(split.labels) < config.batch_size:
-        least = len(split.labels)
+    if config.drop_last and (least := len(split.labels)) < config.batch_size:
         left = f" {least} image{'s' * (least > 1)}" + (" to train on" if config.holdout_fraction else "")
         raise DataError(
             f"run config: 'batch-size' is {config.batch_size}, but {_holder(site)} holds only{left} and 'drop-last'"

@@ -21,6 +21,13 @@ def epoch_batches(count: int, batch_size: int, drop_last: bool, generator: torch
         yield order[start : min(start + batch_size, stop)]
 
 
+def not_alone(batches: list[Tensor], batch_size: int) -> list[Tensor]:
+    """Batches of rows, the last of which joins the one before if it is a single image, which BatchNorm may refuse."""
+    if batch_size > 1 and len(batches) > 1 and len(batches[-1]) == 1:
+        return [*batches[:-2], torch.cat(batches[-2:])]
+    return batches
+
+
 def sent(draws: Tensor, device: torch.device) -> Tensor:
     """A few numbers that were drawn on the CPU, on their way to `device`; the host does not wait for it.
 

@@ -53,6 +53,11 @@ class Mixture:
         lower: Floats = np.exp(log_densities[:, 0] - np.logaddexp.reduce(log_densities, axis=1))
         return lower
 
+    def is_upper(self, values: Floats) -> npt.NDArray[np.bool_]:
+        """Which of (n,) numbers rather come from the upper Gaussian, (n,) bool; none below the lower mean, see `lower`."""
+        found: npt.NDArray[np.bool_] = (self.lower(values) < 0.5) & (values > self.means[0])
+        return found
+
     def log_likelihood(self, values: Floats) -> float:
         """Mean log density of (n,) numbers."""
         return float(np.logaddexp.reduce(self._log_densities(values), axis=1).mean())

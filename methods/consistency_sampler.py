@@ -44,10 +44,3 @@ def first_with_two(*choices: Tensor) -> Tensor:
     BatchNorm refuses a batch of one on images that leave one pixel.
     """
     return next((rows for rows in choices[:-1] if len(rows) > 1), choices[-1])
-
-
-def without_a_single_one(batches: list[Tensor], batch_size: int) -> list[Tensor]:
-    """Batches of rows, the last of which joins the one before if it has one image; unless all of them have."""
-    if batch_size == 1 or len(batches) < 2 or len(batches[-1]) > 1:
-        return batches
-    return [*batches[:-2], torch.cat(batches[-2:])]

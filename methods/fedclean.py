@@ -42,6 +42,7 @@ from torch.nn.functional import cross_entropy
 
 from config.parameters import parameter
 from config.rules import at_least, interval, one_of, rounds_or_share
+from learning.batches import not_alone
 from learning.method import Method, Step, Visit, rounds_of
 from learning.mixture import Floats, fit_mixture
 from methods.ce import CE
@@ -201,9 +202,7 @@ def upper(values: Floats) -> npt.NDArray[np.bool_]:
     if len(values) < FEWEST or not np.isfinite(values).all() or np.ptp(values) <= ROUNDING:
         return everybody
     scaled = (values - values.min()) / np.ptp(values)
-    mixture = fit_mixture(scaled)
-    found: npt.NDArray[np.bool_] = (mixture.lower(scaled) < 0.5) & (scaled > mixture.means[0])
-    return found
+    return fit_mixture(scaled).is_upper(scaled)
 
 
 def largest(values: Floats, among: npt.NDArray[np.bool_], share: float) -> npt.NDArray[np.int64]:
@@ -214,10 +213,3 @@ def largest(values: Floats, among: npt.NDArray[np.bool_], share: float) -> npt.N
     places = np.flatnonzero(among)
     count = int(share * len(places) + 1e-9)  # 0.29 * 100 is 28.999999999999996
     return places[np.argsort(-values[places], kind="stable")[:count]]
-
-
-def not_alone(batches: list[Tensor], batch_size: int) -> list[Tensor]:
-    """Batches of rows, the last of which joins the one before if it is a single image."""
-    if batch_size > 1 and len(batches) > 1 and len(batches[-1]) == 1:
-        return [*batches[:-2], torch.cat(batches[-2:])]
-    return batches

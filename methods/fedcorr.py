@@ -261,6 +261,4 @@ def in_the_higher_part(losses: Floats) -> Bools:
     if len(losses) < FEWEST or low == high:
         return np.zeros(len(losses), dtype=bool)
     scaled = (losses - low) / (high - low)
-    mixture = fit_mixture(scaled, **FITS)  # type: ignore[arg-type]
-    found: Bools = (mixture.lower(scaled) < 0.5) & (scaled > mixture.means[0])
-    return found
+    return fit_mixture(scaled, **FITS).is_upper(scaled)  # type: ignore[arg-type]

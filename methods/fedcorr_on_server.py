@@ -103,10 +103,8 @@ class FedCorrOnServer(ServerHalf):
         """Those whose turn it is in stage 1, so that everybody has had one when it ends; clean ones in stage 2."""
         self._clients = tuple(clients)
         if self._stage == 1:
-            rounds, iterations = self._lengths[0], self._method.iterations
-            least = -(-len(clients) * max(iterations, 1) // rounds)
-            count = max(1, least) if iterations else max(usual, least)
-            return self._turns.choose(clients, count, np.random.default_rng([self._seed, server_round]))
+            generator = np.random.default_rng([self._seed, server_round])
+            return self._turns.choose_within(self._lengths[0], self._method.iterations, clients, usual, generator)
         if self._stage == 2 and (clean := [partition for partition in clients if self._is_clean_enough(partition)]):
             return Choice(clean, usual)
         return None

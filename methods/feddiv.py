@@ -42,11 +42,12 @@ from torch.nn.functional import cross_entropy
 
 from config.parameters import parameter
 from config.rules import at_least, interval, one_of, rounds_or_share
+from learning.batches import not_alone
 from learning.method import Batch, Method, Seen, Step, Told, Visit
 from learning.mixture import Floats, Mixture
 from learning.mixup import Mix, draw_mix
 from learning.schema import Number, Schema
-from methods.consistency_sampler import consistent, first_with_two, uniform_mean, updated_mean, without_a_single_one
+from methods.consistency_sampler import consistent, first_with_two, uniform_mean, updated_mean
 from methods.feddiv_on_server import FedDivOnServer
 from methods.federated_mixture import REPORTED, as_metrics, bounded_losses, fitted, mixture_told
 from methods.prior import distance_from_prior, prior_of
@@ -152,7 +153,7 @@ class FedDiv(Method):
         noisy = "labelled" in visit.scratch
         batches = visit.batches(self._kept(visit) if noisy else None)
         if noisy:
-            batches = without_a_single_one(batches, visit.batch_size)
+            batches = not_alone(batches, visit.batch_size)
         visit.scratch["used"][torch.cat(batches).numpy()] = True
         return [Step((rows,)) for rows in batches]
 

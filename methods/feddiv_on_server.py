@@ -52,9 +52,8 @@ class FedDivOnServer(ServerHalf):
         """In the warm-up those whose turn it is, so many that all have trained when it ends."""
         if server_round > self._length:
             return None
-        needed = max(1, math.ceil(max(1, self._iterations) * len(clients) / self._length))
         generator = np.random.default_rng([self._seed, server_round])
-        return self._turns.choose(clients, needed if self._iterations else max(usual, needed), generator)
+        return self._turns.choose_within(self._length, self._iterations, clients, usual, generator)
 
     def heard(self, server_round: int, replies: Mapping[int, Mapping[str, Any]]) -> None:
         if server_round <= self._length:

@@ -37,6 +37,7 @@ from torch.nn.functional import cross_entropy
 
 from config.parameters import parameter
 from config.rules import at_least, interval, one_of, rounds_or_share
+from learning.batches import not_alone
 from learning.method import Batch, Method, Step, Visit, rounds_of
 from learning.mixture import Floats
 from learning.schema import Number, Numbers, Schema
@@ -115,11 +116,7 @@ class FedRN(Method):
 
     def steps(self, visit: Visit) -> Sequence[Step]:
         """The chosen images in random batches; a last one of a single image joins the one before it."""
-        batches = visit.batches(visit.scratch[CHOSEN])
-        if len(batches) > 1 and len(batches[-1]) == 1 < visit.batch_size:
-            *others, before, last = batches
-            batches = [*others, torch.cat([before, last])]
-        return [Step((rows,)) for rows in batches]
+        return [Step((rows,)) for rows in not_alone(visit.batches(visit.scratch[CHOSEN]), visit.batch_size)]
 
     def loss(self, batch: Batch, visit: Visit) -> Tensor:
         return cross_entropy(batch.logits, batch.labels)

@@ -41,6 +41,21 @@ class Turns:
             sure += alike
         return Choice(sure, usual)
 
+    def choose_within(
+        self, rounds: int, iterations: int, clients: Sequence[int], usual: int, generator: np.random.Generator
+    ) -> Choice:
+        """As `choose`, but so many that everybody has had so many turns after so many rounds.
+
+        Args:
+            rounds: In which that is to be.
+            iterations: Turns of each client; 0: as many as `usual` gives, at least one.
+            clients: Partitions of all connected clients.
+            usual: How many are sampled otherwise.
+            generator: See `choose`.
+        """
+        least = max(1, -(-len(clients) * max(iterations, 1) // rounds))
+        return self.choose(clients, least if iterations else max(usual, least), generator)
+
     def completed(self, clients: Iterable[int]) -> int:
         """How many turns all of these clients have had; for one that was away, what it missed counts as had."""
         return min((self._last[partition] for partition in clients), default=0)

@@ -99,8 +99,7 @@ def always_two(values: Floats) -> Groups:
     if not spread:
         return Groups(np.zeros(len(values), dtype=bool), f"all {len(values)} clients are alike")
     scaled = (values - values.min()) / spread
-    mixture = fit_mixture(scaled, tolerance=1e-3)
-    higher = (mixture.lower(scaled) < 0.5) & (scaled > mixture.means[0])
+    higher = fit_mixture(scaled, tolerance=1e-3).is_upper(scaled)
     return Groups(higher, f"the higher of two groups, however alike they are, has {higher.sum()} of {len(values)}")
 
 

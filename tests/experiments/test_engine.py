@@ -1,6 +1,7 @@
 """Which row is started when, and what is made of how it ends; rows are done by a fake SuperLink."""
 
 import io
+import json
 import os
 import signal
 import threading
@@ -232,3 +233,17 @@ def test_the_folder_of_a_run_that_is_a_link_is_left_alone(tmp_path: Path) -> Non
     assert (tmp_path / "there" / "state").exists()
     drop_large(tmp_path / "there")
     assert not (tmp_path / "there" / "state").exists()
+
+
+def test_a_row_that_is_done_says_its_last_accuracy_to_two_decimals(experiment: Experiment) -> None:
+    class Trains(FakeLink):
+        def do(self, row: Row) -> Outcome:
+            run_dir = experiment.run_dir(row)
+            run_dir.mkdir(parents=True)
+            lines = ({"round": number, "test-accuracy": accuracy} for number, accuracy in ((1, 0.5), (2, 0.61254)))
+            (run_dir / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+            return super().do(row)
+
+    one, said = scheduler(experiment, Trains(), at_once=1)
+    assert one.run() == {}
+    assert said.getvalue().count(" s, 61.25 % after 2 rounds\n") == 4

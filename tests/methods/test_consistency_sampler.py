@@ -4,7 +4,8 @@ import math
 
 import torch
 
-from methods.consistency_sampler import consistent, first_with_two, updated_mean, without_a_single_one
+from learning.batches import not_alone
+from methods.consistency_sampler import consistent, first_with_two, updated_mean
 
 
 def test_the_sampler_keeps_what_is_consistent_by_hand() -> None:
@@ -28,7 +29,7 @@ def test_sets_and_batches_without_single_images() -> None:
     assert first_with_two(two, more) is two
     assert first_with_two(empty, one, more) is more
     assert first_with_two(one, empty, one) is one
-    assert [len(rows) for rows in without_a_single_one(list(more.split(2)), 2)] == [2, 3]
-    assert [len(rows) for rows in without_a_single_one(list(more.split(3)), 3)] == [3, 2]
-    assert [len(rows) for rows in without_a_single_one([one], 4)] == [1]
-    assert [len(rows) for rows in without_a_single_one(list(more.split(1)), 1)] == [1] * 5
+    assert [len(rows) for rows in not_alone(list(more.split(2)), 2)] == [2, 3]
+    assert [len(rows) for rows in not_alone(list(more.split(3)), 3)] == [3, 2]
+    assert [len(rows) for rows in not_alone([one], 4)] == [1]
+    assert [len(rows) for rows in not_alone(list(more.split(1)), 1)] == [1] * 5

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from methods.fedclean import CLEAN, FedClean, largest, not_alone, upper
+from learning.batches import not_alone
+from methods.fedclean import CLEAN, FedClean, largest, upper
 from tests.methods.test_fedclean import LABELS, Models, sure, suspicion_of, visit_by
 
 
