@@ -54,7 +54,7 @@ class Mixture:
         return lower
 
     def is_upper(self, values: Floats) -> npt.NDArray[np.bool_]:
-        """Which of (n,) numbers rather come from the upper Gaussian, (n,) bool; none below the lower mean, see `lower`."""
+        """Which of (n,) numbers rather come from the upper Gaussian, (n,) bool; none below the lower mean."""
         found: npt.NDArray[np.bool_] = (self.lower(values) < 0.5) & (values > self.means[0])
         return found
 
