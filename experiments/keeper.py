@@ -55,11 +55,18 @@ def _starter_is_gone() -> bool:
     return bool(select.select([0], [], [], LOOK_SECONDS)[0]) and not os.read(0, 1)
 
 
-def _reap(ended: dict[int, int]) -> None:
-    """Note the wait status of each child that has ended: the command, or an orphan that we adopted."""
-    with contextlib.suppress(ChildProcessError):  # there is none
+def _reap(ended: dict[int, int]) -> bool:
+    """Note the wait status of each child that has ended: the command, or an orphan that we adopted.
+
+    Returns:
+        Whether a child is left. Without one nothing lives below us, since orphans are adopted: the kernel knows that
+        for certain, while `below` reads one process after the other and misses one whose parent ends meanwhile.
+    """
+    with contextlib.suppress(ChildProcessError):
         while (found := os.waitpid(-1, os.WNOHANG))[0]:
             ended[found[0]] = found[1]
+        return True
+    return False
 
 
 def _end_all(ended: dict[int, int]) -> None:
@@ -70,11 +77,9 @@ def _end_all(ended: dict[int, int]) -> None:
     while set(simulations) & set(below(os.getpid())) and time.monotonic() < until:
         time.sleep(LOOK_SECONDS / 2)
         _reap(ended)
-    while left := below(os.getpid()):
-        _signal(left, signal.SIGKILL)
+    while _reap(ended):
+        _signal(below(os.getpid()), signal.SIGKILL)
         time.sleep(LOOK_SECONDS / 10)
-        _reap(ended)
-    _reap(ended)
 
 
 def _signal(pids: list[int], number: int) -> None:

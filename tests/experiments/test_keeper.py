@@ -38,6 +38,18 @@ if not os.fork():
         os.execv(sys.executable, [sys.executable, "daemon"])
     os._exit(0)
 """
+# Never in the same process for long: each forks the next one and is gone. A look at one process after the other misses it.
+HOPPING = """
+import os, time
+open("hopping.pid", "w").close()
+while True:
+    if os.fork():
+        os._exit(0)
+    with open("hopping.next", "w") as file:
+        file.write(str(os.getpid()))
+    os.rename("hopping.next", "hopping.pid")
+    time.sleep(0.002)
+"""
 FOREVER = TREE + "time.sleep(120)\n"
 NAMES = ("child", "flwr-simulation", "daemon")
 
@@ -108,6 +120,17 @@ def test_a_command_that_is_killed_takes_all_with_it(tmp_path: Path) -> None:
         os.kill(command, signal.SIGKILL)
         assert keeper.wait(60) == 128 + signal.SIGKILL
     assert all(map(is_gone, tree))
+
+
+def test_it_ends_what_is_never_in_the_same_process_for_long(tmp_path: Path) -> None:
+    for _ in range(5):
+        with start(tmp_path, HOPPING) as keeper:
+            wait_until((tmp_path / "hopping.pid").is_file)
+            keeper.wait(60)  # the command's own process was the first to go
+        last = int((tmp_path / "hopping.pid").read_text())
+        time.sleep(0.05)
+        assert int((tmp_path / "hopping.pid").read_text()) == last
+        (tmp_path / "hopping.pid").unlink()
 
 
 def test_a_command_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
