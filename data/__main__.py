@@ -11,14 +11,12 @@ from data.arguments import parse_pairs
 from data.check import begin_check
 from data.commands import run_command_line, several_commands
 from data.errors import DataError
-from data.import_folder import LEFT_OUT, Shares, import_folder
+from data.import_commands import importing
 from data.match import match_names
-from data.next_run import run_line
 from data.options import file_in_new_folders, file_to_write, folder_to_write, picture_to_write
 from data.pack_writer import Packing, write_pack
 from data.partition.file import deal, save_partition
 from data.partition.schemes import PARTITIONS
-from data.photo_folders import in_words
 from data.progress_bar import cpus, progress_bar
 from data.release import TRAIN_SPLITS, open_release, training_split
 from data.sample import SampleSize, draw_sample
@@ -29,8 +27,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 app = several_commands("Clothing1M on disk.", "python -m data sample --out ~/sample")
+app.add_typer(importing, name="import")
 DEFAULT = SampleSize()
-SHARES = Shares()
 MOST_IMAGES = 100_000_000
 Out = Annotated[
     Path,
@@ -51,49 +49,6 @@ def sample(
     """Draw a look-alike of Clothing1M: fourteen garments, 38 % wrong labels."""
     draw_sample(out, train=train, clean_train=clean_train, val=val, test=test, image_size=image_size, seed=seed)
     typer.echo(f"{out.resolve()}: {train} noisy train, {clean_train} clean train, {val} val, {test} test images.")
-
-
-@app.command(name="import", epilog="Example: python -m data import ~/photos --out ~/release --noise-rate 0.2")
-def import_(
-    folder: Annotated[Path, typer.Argument(metavar="DIR")],
-    out: Out,
-    clean_train: Annotated[
-        float | None, typer.Option(help="Share of each class for clean train.", show_default=f"{SHARES.clean_train}")
-    ] = None,
-    val: Annotated[float | None, typer.Option(help="Share for clean val.", show_default=f"{SHARES.val}")] = None,
-    test: Annotated[float | None, typer.Option(help="Share for clean test.", show_default=f"{SHARES.test}")] = None,
-    only: Annotated[
-        str,
-        typer.Option(help="Put all images into this list: noisy_train for a site, clean_test for a server's tests."),
-    ] = "",
-    noise_rate: Annotated[float, typer.Option(help="Share of wrong labels in noisy train.")] = 0.0,
-    seed: Annotated[int, typer.Option(help="Decides splits, keys and noise.")] = 1,
-) -> None:
-    """Turn your own images into the released layout.
-
-    DIR is a folder that holds one folder of images per class.
-    """
-    given = {"clean_train": clean_train, "val": val, "test": test}
-    shares = {name: share for name, share in given.items() if share is not None}
-    if only and shares:
-        flags = ", ".join(f"--{name.replace('_', '-')}" for name in shares)
-        raise DataError(f"--only puts all images into {one_line(only)}; leave out {flags}, or --only.")
-    done = import_folder(folder, out, Shares(**shares, only=only), noise_rate, seed)
-    typer.echo(
-        f"{out.resolve()}: " + ", ".join(f"{count} {split}" for split, count in done.counts.items()) + " images."
-    )
-    if done.left_out:
-        count = len(done.left_out)
-        files = f"{count:,} file{'s' * (count > 1)}"
-        typer.echo(f"Left out: {files} ({in_words(done.left_out)}), named in {out.resolve() / LEFT_OUT}", err=True)
-    for path, why in done.suspect.items():
-        typer.echo(f"Imported, but its pixels may be damaged: {path} ({why}).", err=True)
-    if "noisy_train" not in done.counts:
-        return
-    if line := run_line(out.resolve(), done.counts["noisy_train"], clean=not only):
-        typer.echo(f"To train on them, in the app's folder:\n{line}")
-    else:
-        typer.echo("These are too few to train on: two clients need at least two images each in noisy train.")
 
 
 @app.command(epilog="Example: python -m data match ~/clothing1M --out ~/clothing1M-matched")

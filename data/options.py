@@ -38,6 +38,12 @@ def folder_to_write(param: typer.CallbackParam, value: Path | None) -> Path | No
     return value
 
 
+def release_to_write(param: typer.CallbackParam, value: Path | None) -> Path | None:
+    """The callback of an option that names a release to write: a pack if it ends in ``.pack``, or else a folder."""
+    is_pack = value is not None and value.suffix == ".pack"
+    return (file_in_new_folders if is_pack else folder_to_write)(param, value)
+
+
 def picture_to_write(param: typer.CallbackParam, value: Path | None) -> Path | None:
     """The callback of an option that names a picture to write."""
     return _ending_in(PICTURES, param, value)

@@ -122,11 +122,6 @@ def in_words(left_out: list[tuple[Path, str]], most: int = 4) -> str:
     return ", ".join(named)
 
 
-def printable(path: Path) -> str:
-    """A path on one line, whatever characters it has."""
-    return str(path) if str(path).isprintable() else repr(str(path))
-
-
 def _never_wanted(path: Path) -> str:
     if path.name.lower() in SYSTEM:
         return MADE

@@ -23,6 +23,12 @@ def beginning(data: bytes) -> str:
     return shown(line) if line and line.isascii() and line.isprintable() else f"the bytes {data[:8].hex(' ')}"
 
 
+def printable(name: object) -> str:
+    """A path or another name on one line, whatever characters it has."""
+    text = str(name)
+    return text if text.isprintable() else repr(text)
+
+
 def one_line(text: Any, longest: int = LONGEST) -> str:
     """Somebody else's text, for a log: its lines joined by " | ", what cannot be printed replaced by "?", and cut.
 

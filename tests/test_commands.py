@@ -30,7 +30,8 @@ COMMANDS = [
 ]  # fmt: skip
 # Paths that are read; every other one is written, and must refuse what is no file or no folder.
 READ = {
-    "data import DIR", "data match DIR", "data show DIR", "data check DIR", "data pack DIR", "data partition DIR",
+    "data import folder DIR",
+    "data match DIR", "data show DIR", "data check DIR", "data pack DIR", "data partition DIR",
     "client_app.corrected_labels DIR", "client_app.corrected_labels --base", "benchmarks.data --lists",
     "benchmarks.client.start --checkout", "experiments run GRID", "experiments table DIR",
     "benchmarks.methods.cost --grid", "runs labels --data",
@@ -53,12 +54,16 @@ def commands(name: str) -> Iterator[tuple[list[str], TyperGroup | TyperCommand]]
     module = importlib.import_module(f"{name}.__main__" if file.exists() else name)
     app = app_of(module.main, module.__doc__) if name in BENCHMARKS else module.app
     command = typer.main.get_command(app)
+    yield from parts([name], command)
+
+
+def parts(words: list[str], command: Any) -> Iterator[tuple[list[str], TyperGroup | TyperCommand]]:
+    """A command, and what is below it."""
     assert isinstance(command, TyperGroup | TyperCommand)
-    yield [name], command
+    yield words, command
     if isinstance(command, TyperGroup):
         for word, part in command.commands.items():
-            assert isinstance(part, TyperCommand)
-            yield [name, word], part
+            yield from parts([*words, word], part)
 
 
 def test_all_benchmarks_are_here() -> None:

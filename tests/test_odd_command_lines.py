@@ -45,7 +45,7 @@ WORKS: dict[str, dict[str, str]] = {
     "data sample": {
         "out": "{new}", "train": "1", "clean_train": "1", "val": "1", "test": "1", "image_size": "16", "seed": "1",
     },
-    "data import": {"folder": "photos", "out": "{new}"},
+    "data import folder": {"source": "photos", "out": "{new}"},
     "data match": {"folder": "renamed", "out": "{new}"},
     "data show": {"folder": "release"},
     "data check": {"folder": "release", "out": "{new}"},
@@ -82,13 +82,20 @@ TEXTS = (
 
 def _commands() -> Iterator[tuple[str, Any]]:
     for name, module in MODULES.items():
-        command: Any = typer.main.get_command(module.app)
-        parts = getattr(command, "commands", None)
-        found = {f"{name} {word}": one for word, one in parts.items()} if parts else {name: command}
-        for words, one in found.items():
+        for words, one in _parts(name, typer.main.get_command(module.app)):
             for parameter in one.params:
                 if parameter.name != "help" and not getattr(parameter, "is_flag", False):
                     yield words, parameter
+
+
+def _parts(words: str, command: Any) -> Iterator[tuple[str, Any]]:
+    """A command, or what is below it."""
+    below = getattr(command, "commands", None)
+    if not below:
+        yield words, command
+        return
+    for word, one in below.items():
+        yield from _parts(f"{words} {word}", one)
 
 
 PARAMETERS = list(_commands())

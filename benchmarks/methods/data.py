@@ -18,10 +18,10 @@ from PIL import Image
 
 from benchmarks.tools.command import run_command
 from data.errors import DataError
-from data.import_folder import Shares, import_folder
 from data.layout.finding import CATEGORIES, CLEAN_LABELS, LIST_FILES, NOISY_LABELS, TRUE_LABELS
 from data.layout.writer import complete_or_absent
 from data.sample import VERSION, SampleSize, draw_sample
+from data.sources.folder import Shares, import_folder
 from data.user_cache import below_home
 from data.whole_files import replace_file
 

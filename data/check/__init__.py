@@ -15,11 +15,11 @@ from data.layout.finding import CATEGORIES, LIST_FILES, SPLITS, find_layout, is_
 from data.layout.key_files import read_class_names
 from data.layout.missing import WITHOUT
 from data.outputs import check_output
-from data.photo_folders import printable
 from data.release import open_release
 from data.stores.class_folder import ClassFolderStore
 from data.stores.folder import FolderStore, Store
 from data.stores.pack import PackStore, is_pack, open_pack
+from data.text import printable
 
 # Sizes of the lists released by Xiao et al. (CVPR 2015); data/README.md has them as a table.
 PUBLISHED = {"noisy_train": 1_000_000, "clean_train": 47_570, "clean_val": 14_313, "clean_test": 10_526}

@@ -15,6 +15,7 @@ NOISY_LABELS = "noisy_label_kv.txt"
 CLEAN_LABELS = "clean_label_kv.txt"
 CATEGORIES = "category_names_eng.txt"
 TRUE_LABELS = "true_label_kv.txt"  # not released, this app's own: what drawn noisy training images really show
+WRONG = -2  # stands for a true label of which nothing is known but that the noisy one is not it
 LABEL_FILES = {split: NOISY_LABELS if split == "noisy_train" else CLEAN_LABELS for split in SPLITS}  # that lists need
 TEXT_FILES = (CATEGORIES, NOISY_LABELS, CLEAN_LABELS, *LIST_FILES.values())  # category_names_chn.txt is not read
 
@@ -25,7 +26,7 @@ LEAVES = frozenset("0123456789")  # the first folder level under images/, one ta
 _SCRIPT_SPLITS = frozenset({"noisy_train", "clean_train", "clean_val", "clean_test", "train", "val", "test"})
 _BELOW_LEAF = re.compile("[0-9]{2}")  # the second folder level
 _GET_TEXT = "put the seven text files of annotations.zip in it"
-_IMPORT = "import it with `python -m data import {folder} --out DIR`"
+_IMPORT = "import it with `python -m data import folder {folder} --out DIR`"
 
 
 @dataclass(frozen=True)

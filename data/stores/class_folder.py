@@ -2,7 +2,7 @@
 
 The label of a photo is the folder that it is in, numbered in the order of the folders' names. Its key is its path;
 bytes that no key can have are written as in a URL: ``images/T%20Shirt/IMG_0001.jpg``. Orientation tags are obeyed, as
-`data.import_folder` does.
+`data.sources.folder` does.
 """
 
 import contextlib
@@ -93,7 +93,7 @@ def _key(path: Path, root: Path) -> bytes:
     if len(key) > MAX_KEY_BYTES:
         raise DataError(
             f"{path} has too long a path: below {root} it must have at most {MAX_KEY_BYTES - len(PREFIX)} bytes, or"
-            " `python -m data import` the folder."
+            " `python -m data import folder` it."
         )
     return key
 

@@ -13,7 +13,7 @@ from config.run_config import RunConfig
 from data.errors import DataError
 from data.images.decode import decode
 from data.images.photo import read_photo
-from data.import_folder import Shares, import_folder
+from data.sources.folder import Shares, import_folder
 from tests.fakes import rounds_of, run_in_process
 
 SIZES = {"coats": 6, "scarves": 0, "shirts": 10}

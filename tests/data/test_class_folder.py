@@ -121,7 +121,7 @@ def test_what_is_no_folder_of_photos_is_refused_in_one_sentence(photos: Path) ->
     long = photos / "Scarf" / ("x" * 150) / ("y" * 150 + ".jpg")
     long.parent.mkdir()
     shutil.copy(photos / "Coat" / "a.jpg", long)
-    refused("has too long a path", "at most 248 bytes, or `python -m data import` the folder.")
+    refused("has too long a path", "at most 248 bytes, or `python -m data import folder` it.")
     shutil.rmtree(long.parent)
     (photos / "Train").mkdir()
     (photos / "Valid").mkdir()

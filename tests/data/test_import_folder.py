@@ -12,9 +12,10 @@ from PIL import Image
 
 from data.errors import DataError
 from data.images.loading import load_images
-from data.import_folder import LEFT_OUT, Shares, import_folder
 from data.photo_folders import BROKEN, find_photos, in_words
 from data.release import open_release
+from data.sources.folder import Shares, import_folder
+from data.sources.writing import LEFT_OUT
 
 
 @pytest.fixture

@@ -109,7 +109,7 @@ def test_class_folders_sorted_by_a_script(tmp_path: Path, classes: list[str], na
         "clean_train",
         names[0],
         "script",
-        f"python -m data import {tmp_path / 'noisy_train'} --out DIR",
+        f"python -m data import folder {tmp_path / 'noisy_train'} --out DIR",
     )
 
 
@@ -118,7 +118,7 @@ def test_images_in_class_folders(tmp_path: Path, classes: list[str]) -> None:
     for name in classes:
         picture(tmp_path / name / "1,2.jpg")
     assert open_release(tmp_path).class_names == tuple(sorted(classes))
-    with pytest.raises(DataError, match=f"class folders .* `python -m data import {tmp_path} --out DIR`"):
+    with pytest.raises(DataError, match=f"class folders .* `python -m data import folder {tmp_path} --out DIR`"):
         find_layout(tmp_path)  # as for `python -m data match`
 
 

@@ -38,7 +38,8 @@ if not os.fork():
         os.execv(sys.executable, [sys.executable, "daemon"])
     os._exit(0)
 """
-# Never in the same process for long: each forks the next one and is gone. A look at one process after the other misses it.
+# Never in the same process for long: each forks the next one and is gone. Whoever looks at one process after the other
+# misses it.
 HOPPING = """
 import os, time
 open("hopping.pid", "w").close()

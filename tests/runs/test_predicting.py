@@ -21,8 +21,8 @@ from data.images.formats import readable
 from data.images.loading import load_images
 from data.images.photo import read_photo
 from data.images.pixels import StoredPixels
-from data.import_folder import Shares, import_folder
 from data.release import open_release
+from data.sources.folder import Shares, import_folder
 from learning.images import Images
 from learning.inference import Inference
 from runs.__main__ import main

@@ -1,0 +1,97 @@
+"""`python -m data import KIND`: a command for each kind of dataset."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from data.errors import DataError
+from data.next_run import run_line
+from data.options import release_to_write
+from data.photo_folders import in_words
+from data.progress_bar import progress_bar
+from data.sources.folder import Shares, read_folder
+from data.sources.source import Source
+from data.sources.writing import LEFT_OUT, PACK, write_source
+from data.text import one_line, shown
+
+
+class _Kinds(TyperGroup):
+    """Takes a folder without a kind for photos of people's own, as versions did that knew nothing else."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] != "--help":
+            if not any(os.sep in one or os.path.lexists(one) for one in args):
+                raise DataError(
+                    f"{shown(args[0])} is no kind of dataset; it must be one of {', '.join(self.commands)}."
+                )
+            args = ["folder", *args]
+        return super().parse_args(ctx, args)
+
+
+importing = typer.Typer(
+    cls=_Kinds,
+    help="Turn a dataset, or your own photos, into a release: a folder in the released layout, or a pack.",
+    epilog="Example: python -m data import folder ~/photos --out ~/release",
+    no_args_is_help=True,
+)
+Out = Annotated[
+    Path,
+    typer.Option(
+        "--out",
+        help=f"Folder to write, which must not exist yet or be empty; or a pack to write, which ends in {PACK}.",
+        callback=release_to_write,
+    ),
+]
+Source_ = Annotated[Path, typer.Argument(metavar="DIR")]
+SHARES = Shares()
+
+
+@importing.command(epilog="Example: python -m data import folder ~/photos --out ~/release --noise-rate 0.2")
+def folder(
+    source: Source_,
+    out: Out,
+    clean_train: Annotated[
+        float | None, typer.Option(help="Share of each class for clean train.", show_default=f"{SHARES.clean_train}")
+    ] = None,
+    val: Annotated[float | None, typer.Option(help="Share for clean val.", show_default=f"{SHARES.val}")] = None,
+    test: Annotated[float | None, typer.Option(help="Share for clean test.", show_default=f"{SHARES.test}")] = None,
+    only: Annotated[
+        str,
+        typer.Option(help="Put all images into this list: noisy_train for a site, clean_test for a server's tests."),
+    ] = "",
+    noise_rate: Annotated[float, typer.Option(help="Share of wrong labels in noisy train.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Decides splits, keys and noise.")] = 1,
+) -> None:
+    """Your own photos, in one folder per class.
+
+    DIR is a folder that holds one folder of images per class.
+    """
+    given = {"clean_train": clean_train, "val": val, "test": test}
+    shares = {name: share for name, share in given.items() if share is not None}
+    if only and shares:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in shares)
+        raise DataError(f"--only puts all images into {one_line(only)}; leave out {flags}, or --only.")
+    import_(read_folder(source, Shares(**shares, only=only), noise_rate, seed), out)
+
+
+def import_(source: Source, out: Path) -> None:
+    """Write a dataset, and say what was done and how to train on it."""
+    done = write_source(source, out, lambda what, total: progress_bar(what, total, "import"))
+    where = out.resolve()
+    typer.echo(f"{where}: " + ", ".join(f"{count} {split}" for split, count in done.counts.items()) + " images.")
+    if done.left_out:
+        count = len(done.left_out)
+        files = f"{count:,} file{'s' * (count > 1)}"
+        names = f"{where}.{LEFT_OUT}" if out.suffix == PACK else where / LEFT_OUT
+        typer.echo(f"Left out: {files} ({in_words(done.left_out)}), named in {names}", err=True)
+    for path, why in done.suspect.items():
+        typer.echo(f"Imported, but its pixels may be damaged: {path} ({why}).", err=True)
+    if "noisy_train" not in done.counts:
+        return
+    if line := run_line(where, done.counts["noisy_train"], [name for name in done.counts if done.counts[name]]):
+        typer.echo(f"To train on them, in the app's folder:\n{line}")
+    else:
+        typer.echo("These are too few to train on: two clients need at least two images each in noisy train.")

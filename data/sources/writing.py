@@ -1,0 +1,261 @@
+"""Writes a dataset as a release: into a folder in the released layout, or into a pack."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from data.errors import BadImageError, DamageError, DataError
+from data.images.decode import as_upright_jpeg, look_at
+from data.layout.finding import SPLITS
+from data.layout.index import Index
+from data.layout.key_files import problem_of_names
+from data.layout.writer import Labelled, resumable, write_annotations
+from data.outputs import check_output
+from data.pack_writer import Packing, write_pack
+from data.progress_bar import cpus
+from data.release import Release
+from data.sources.source import Listed, Source, table_of_origins
+from data.text import printable
+
+PACK = ".pack"  # what the name of a pack ends in
+LEFT_OUT = "left-out.txt"  # in the release or, after its name, beside the pack; if anything was left out
+ORIGINALS = "originals.tsv"  # likewise: key, tab, where the image was in the dataset
+BROKEN = "missing or broken"  # as one word for why, where `LEFT_OUT` has a sentence
+CHUNK = 512  # images in flight
+READERS = 16  # threads that wait for the disk
+FEW_BROKEN, SHARE_BROKEN = 10, 0.01  # more than both are no accident but half a download
+Bar = Callable[[str, int], Any]  # what is counted and how many: a context that yields what is told of each done
+
+
+@dataclass(frozen=True)
+class Written:
+    """What an import did.
+
+    Attributes:
+        counts: Number of images of each list that was written.
+        left_out: Every file that was not imported, and why in a word; `LEFT_OUT` has the same.
+        suspect: Images whose pixels may be damaged, and why.
+    """
+
+    counts: dict[str, int]
+    left_out: list[tuple[Path, str]]
+    suspect: dict[Path, str]
+
+
+def write_source(source: Source, out: Path, bar: Bar | None = None, threads: int = 0) -> Written:
+    """Import a dataset; after a stop, the same call goes on where it was.
+
+    Args:
+        source: The dataset.
+        out: A file whose name ends in `PACK`, or a folder that does not exist yet, or is empty.
+        bar: Shows how far it is.
+        threads: How many images are looked at at a time; 0: one per processor. The result does not depend on it.
+
+    Raises:
+        DataError: Images are missing or broken: any of people's own, too many of a published dataset. Or `out` is not
+            what it must be, or cannot be written.
+    """
+    if problem := problem_of_names(source.class_names):
+        raise DataError(f"{source.root} has a wrong name of a class, number {problem}")
+    source = replace(source, splits={name: _sorted(source.splits[name]) for name in SPLITS if name in source.splits})
+    if out.resolve().is_relative_to(source.root.resolve()):
+        raise DataError(f"--out is {out}, which is inside {source.root}; it must be elsewhere.")
+    work = _Work(source, out, bar or (lambda *_: nullcontext(lambda _: None)), threads or cpus())
+    return work.to_pack() if out.suffix == PACK else work.to_folder()
+
+
+def release_of(source: Source) -> Release:
+    """A dataset as a release whose images still are where they were."""
+    store = SourceStore(source)
+    return Release(source.root, source.class_names, source.root, store, index_of(source))
+
+
+class SourceStore:
+    """The images of a dataset, by their keys. It fulfils `data.stores.folder.Store`."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._origins = {
+            key.encode(): origin
+            for listed in source.splits.values()
+            for key, origin in zip(listed.keys, listed.origins, strict=True)
+        }
+
+    def encoded(self, key: bytes) -> bytes:
+        origin = self._origins[bytes(key)]
+        try:
+            data = self._source.encoded(origin)
+            return as_upright_jpeg(data)[0] if self._source.own else data
+        except DamageError as error:
+            raise BadImageError(_unreadable(self._source.place(origin), error)) from None
+        except OSError as error:
+            raise BadImageError(f"{self._source.place(origin)} cannot be read: {error.strerror}.") from None
+
+    def place(self, key: bytes) -> str:
+        return str(self._source.place(self._origins[bytes(key)]))
+
+    def mark(self, keys: np.ndarray) -> bytes:
+        """Nothing keeps what is made of these images."""
+        return self._source.identity.encode()
+
+    def check_presence(self, keys: np.ndarray, name: str) -> None:
+        """All of them are read anyway."""
+
+
+def index_of(source: Source) -> Index:
+    """Keys and labels of a dataset, as reading the release that it becomes would find them."""
+    lists = {name: _sorted(source.splits[name]) if name in source.splits else _NO_IMAGES for name in SPLITS}
+    keys = np.array([key.encode() for listed in lists.values() for key in listed.keys] or np.empty(0, "S1"))
+    true, noisy = (np.concatenate([getattr(one, name) for one in lists.values()]) for name in ("true", "noisy"))
+    is_clean = np.repeat([name != "noisy_train" for name in SPLITS], list(map(len, lists.values())))
+    clean = np.where(is_clean, true, -1).astype(np.int16)
+    counts = tuple(map(len, lists.values()))
+    return Index(keys, noisy.astype(np.int16), clean, true.astype(np.int16), counts, source.identity)
+
+
+_NOBODY = np.empty(0, np.int64)
+_NO_IMAGES = Listed((), (), _NOBODY, _NOBODY)
+
+
+def _sorted(listed: Listed) -> Listed:
+    """In the order of their keys, as in the released lists: a run from the folder is the run from the pack."""
+    rows = np.argsort(np.array([key.encode() for key in listed.keys] or np.empty(0, "S1")), kind="stable")
+    return _taken(listed, rows)
+
+
+def _taken(listed: Listed, rows: np.ndarray) -> Listed:
+    groups = None if listed.groups is None else listed.groups[rows]
+    origins, keys = ([names[row] for row in rows.tolist()] for names in (listed.origins, listed.keys))
+    return Listed(origins, keys, listed.true[rows], listed.noisy[rows], groups)
+
+
+class _Work:
+    """One import."""
+
+    def __init__(self, source: Source, out: Path, bar: Bar, threads: int) -> None:
+        self._source, self._out, self._bar, self._threads = source, out, bar, threads
+        self._broken: list[tuple[Path, str]] = []
+        self._suspect: dict[Path, str] = {}
+
+    def to_folder(self) -> Written:
+        with resumable(self._out, self._source.identity) as target:
+            source = self._sound(partial(_copied, self._source, target))
+            splits = {name: Labelled(one.keys, one.true, one.noisy) for name, one in source.splits.items()}
+            rng = np.random.default_rng([1, 1])  # shuffles lines
+            write_annotations(target, list(source.class_names), list(source.class_names), splits, rng)
+            return self._written(source, target / LEFT_OUT, target / ORIGINALS)
+
+    def to_pack(self) -> Written:
+        names = [self._out.with_name(f"{self._out.name}.{name}") for name in (LEFT_OUT, ORIGINALS)]
+        for path in (self._out, *names):
+            check_output(path)
+        # What is made of pixels in memory needs no look.
+        source = self._source if self._source.side else self._sound(partial(_looked_at, self._source))
+        total = sum(map(len, source.splits.values()))
+        packing = Packing(source.side, decoded=True) if source.side else Packing()
+        with self._bar("images", total) as advance:
+            write_pack(release_of(source), self._out, packing, self._threads, advance)
+        return self._written(source, *names)
+
+    def _sound(self, handle: Callable[[str, str], tuple[str, str]]) -> Source:
+        """The dataset without its broken images, after `handle` had each."""
+        pairs = [pair for one in self._source.splits.values() for pair in zip(one.origins, one.keys, strict=True)]
+        broken: set[str] = set()
+        with self._bar("images", len(pairs)) as advance:
+            for (origin, _), (problem, suspect) in zip(pairs, self._each(handle, pairs, advance), strict=True):
+                if problem:
+                    broken.add(origin)
+                    self._broken.append((self._source.place(origin), problem))
+                elif suspect:
+                    self._suspect[self._source.place(origin)] = suspect
+        if self._broken and (self._source.own or len(broken) > max(FEW_BROKEN, SHARE_BROKEN * len(pairs))):
+            _refuse(self._broken, self._out)
+        splits = {
+            name: _taken(one, np.flatnonzero([origin not in broken for origin in one.origins]))
+            for name, one in self._source.splits.items()
+        }
+        return replace(self._source, splits=splits)
+
+    def _each(
+        self, handle: Callable[[str, str], tuple[str, str]], pairs: Sequence[tuple[str, str]], advance: Any
+    ) -> Iterator[tuple[str, str]]:
+        with ThreadPoolExecutor(max(READERS, self._threads)) as pool:
+            for begin in range(0, len(pairs), CHUNK):
+                chunk = pairs[begin : begin + CHUNK]
+                yield from pool.map(lambda pair: handle(*pair), chunk)
+                advance(len(chunk))
+
+    def _written(self, source: Source, left_out: Path, originals: Path) -> Written:
+        """Write what is beside the images, and say what was done."""
+        if source.left_out or self._broken:
+            write_list(left_out, [*source.left_out, *self._broken])
+        originals.write_bytes(table_of_origins(source.splits).encode("utf-8", "backslashreplace"))
+        files = [*source.left_out, *((path, BROKEN) for path, _ in self._broken)]
+        return Written({name: len(one) for name, one in source.splits.items()}, files, self._suspect)
+
+
+def _copied(source: Source, target: Path, origin: str, key: str) -> tuple[str, str]:
+    """Write one image; returns what is wrong with it, and what is suspect about it, or nothing."""
+    path = target / key
+    if path.exists() and path.stat().st_size:
+        return "", ""  # of an earlier start
+    problem, suspect, data = _read(source, origin)
+    if problem:
+        return problem, suspect
+    path.parent.mkdir(parents=True, exist_ok=True)
+    begun = path.with_name(f"{path.name}.part")
+    begun.write_bytes(data)
+    begun.replace(path)
+    return problem, suspect
+
+
+def _looked_at(source: Source, origin: str, key: str) -> tuple[str, str]:
+    problem, suspect, _ = _read(source, origin)
+    return problem, suspect
+
+
+def _read(source: Source, origin: str) -> tuple[str, str, bytes]:
+    """What is wrong with one image, what is suspect about it, and its file as it is to be written."""
+    place = source.place(origin)
+    try:
+        data = source.encoded(origin)
+        if source.side:
+            return "", "", data
+        if source.own:
+            data, look = as_upright_jpeg(data)
+        else:
+            look = look_at(data)
+    except DamageError as error:
+        return _unreadable(place, error), "", b""
+    except DataError as error:
+        return str(error), "", b""
+    except OSError as error:
+        return f"{place} cannot be read: {error.strerror}.", "", b""
+    return "", look.suspect, data
+
+
+def _unreadable(place: Path, error: DamageError) -> str:
+    return f"{place} cannot be read as an image ({error})."
+
+
+def _refuse(broken: list[tuple[Path, str]], out: Path) -> NoReturn:
+    """Refuse an import for all of its broken files at once."""
+    first = broken[0][1]
+    if len(broken) == 1:
+        raise DataError(first)
+    names = out.resolve().with_name(f"{out.name}.broken.txt")
+    check_output(names)
+    write_list(names, broken)
+    raise DataError(f"{len(broken):,} files cannot be imported, all named in {names}; the first: {first}")
+
+
+def write_list(path: Path, files: Sequence[tuple[Path, str]]) -> None:
+    """A file a line, whatever characters its name has: why, a tab, its path."""
+    lines = (f"{why}\t{printable(file)}\n" for file, why in files)
+    path.write_bytes("".join(lines).encode("utf-8", "backslashreplace"))
