@@ -5,6 +5,10 @@ class DataError(ValueError):
     """Bad data, in one sentence: the file, key or flag that is wrong, and what is allowed."""
 
 
+class StoppedByUserError(DataError):
+    """Ctrl-C; what is done so far is kept, and the sentence says how to resume."""
+
+
 class BadImageError(DataError):
     """One image is missing or damaged; a caller may go on without it."""
 

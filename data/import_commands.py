@@ -23,7 +23,7 @@ class _Kinds(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args and args[0] not in self.commands and args[0] != "--help":
-            if not any(os.sep in one or os.path.lexists(one) for one in args):
+            if not (args[0].startswith("-") or os.sep in args[0] or os.path.lexists(args[0])):
                 raise DataError(
                     f"{shown(args[0])} is no kind of dataset; it must be one of {', '.join(self.commands)}."
                 )

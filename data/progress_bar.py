@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from data.errors import DataError
+from data.errors import StoppedByUserError
 
 
 @contextmanager
@@ -23,7 +23,7 @@ def progress_bar(what: str, total: int, command: str) -> Iterator[Callable[[int]
         A function to call with the number of things just done.
 
     Raises:
-        DataError: Ctrl-C.
+        StoppedByUserError: Ctrl-C.
     """
     console = Console(stderr=True)
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -33,7 +33,7 @@ def progress_bar(what: str, total: int, command: str) -> Iterator[Callable[[int]
             yield lambda count: bar.advance(task, count)
     except KeyboardInterrupt:
         done = bar.tasks[task].completed
-        raise DataError(
+        raise StoppedByUserError(
             f"stopped after {done:,.0f} of {total:,} {what}; to resume, repeat the same `{command}` command."
         ) from None
 

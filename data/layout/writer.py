@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.errors import DataError
+from data.errors import DataError, StoppedByUserError
 from data.layout.finding import CATEGORIES, CLEAN_LABELS, LIST_FILES, NOISY_LABELS, SPLITS, TRUE_LABELS
 from data.outputs import check_output
 
@@ -138,6 +138,8 @@ def resumable(out: Path, identity: str) -> Iterator[Path]:
         try:
             yield work
             put_in_place(work, out)
+        except StoppedByUserError:
+            raise
         except DataError:  # the same command would be refused again
             shutil.rmtree(work, ignore_errors=True)
             raise
