@@ -185,15 +185,13 @@ def _problems_of_combination(config: RunConfig, wrong: set[str], args: dict[str,
 def _problem_of_partition(config: RunConfig) -> str | None:
     if config.partition == "iid" and not config.partition_args:
         return None
-    from data.partition.schemes import PARTITIONS, check_args
+    from data.partition.file import check_scheme
 
     try:
         args = parse_args("partition-args", config.partition_args)
-        if config.partition in PARTITIONS:
-            check_args(config.partition, args)
-        elif args.keys() != {"path"} or not isinstance(args["path"], str):
-            raise DataError("partition scheme 'file' needs the argument 'path', a string, and no other.")
-        elif not is_absolute(args["path"]):  # whether it is there, its readers say: the clients
+        check_scheme(config.partition, args)
+        # Whether it is there, its readers say: the clients.
+        if config.partition == "file" and not is_absolute(args["path"]):
             raise DataError(f"'path' is {shown(args['path'])}; it must be an absolute path that can exist.")
     except ConfigError as error:
         return str(error)

@@ -13,6 +13,7 @@ from data.layout.finding import LIST_FILES, TEXT_FOLDERS
 from data.noise.synthetic import corrupt
 from data.partition.file import deal
 from data.partition.held_out import LEAST, held_out_count
+from data.partition.natural import NATURAL
 from data.release import TRAIN_LISTS, Release, Split, open_release, training_split
 from data.sample import SampleSize, sample_folder
 from data.text import one_line
@@ -83,6 +84,8 @@ def _problems_of_lists(release: Release, names: Iterable[str]) -> list[str]:
 
 def _problems_of_a_sample(config: RunConfig, clients: int | None) -> list[str]:
     """What its size alone tells, for equal shares."""
+    if clients and config.partition == NATURAL:
+        return [f"run config: 'partition' is '{NATURAL}', but 'data-dir' is empty, and the drawn sample has no groups."]
     if not clients or config.partition != "iid" or config.train_split != "noisy":
         return []
     images = SampleSize().train

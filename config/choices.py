@@ -50,6 +50,7 @@ PARTITIONS = {  # data.partition
     "shards": "few classes each",
     "bernoulli-dirichlet": "uneven classes, some of them missing",
     "quantity": "uneven sizes",
+    "natural": "whole groups of the dataset, such as writers or sites",
     "file": "as saved in a file",
 }
 LABEL_NOISES = {  # data.noise.synthetic

@@ -122,7 +122,7 @@ class RunConfig:
         "",
         text(
             "dirichlet, quantity: `alpha`, `min-size`; shards: `shards-per-client`; bernoulli-dirichlet: `p`, `alpha`,"
-            " `min-size`; file: `path`"
+            " `min-size`; file: `path`; iid, natural: none"
         ),
         "parameters of the partition, for instance `alpha=0.5`",
     )

@@ -15,8 +15,7 @@ from data.import_commands import importing
 from data.match import match_names
 from data.options import file_in_new_folders, file_to_write, folder_to_write, picture_to_write
 from data.pack_writer import Packing, write_pack
-from data.partition.file import deal, save_partition
-from data.partition.schemes import PARTITIONS
+from data.partition.file import SCHEMES, deal, save_partition
 from data.progress_bar import cpus, progress_bar
 from data.release import TRAIN_SPLITS, open_release, training_split
 from data.sample import SampleSize, draw_sample
@@ -153,7 +152,7 @@ def pack(
 def partition_(
     folder: Release_,
     clients: Annotated[int, typer.Option(help="Number of clients.", max=MOST_IMAGES)],
-    scheme: Annotated[str, typer.Option("--partition", help=f"One of {', '.join(PARTITIONS)}, file.")] = "iid",
+    scheme: Annotated[str, typer.Option("--partition", help=f"One of {', '.join(SCHEMES)}.")] = "iid",
     partition_args: Annotated[str, typer.Option(help='Parameters of the scheme: "alpha=0.3 min-size=64".')] = "",
     train_split: Annotated[str, typer.Option(help=f"Images to deal: one of {', '.join(TRAIN_SPLITS)}.")] = "noisy",
     seed: Annotated[int, typer.Option(help="The run's seed.")] = 1,

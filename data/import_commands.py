@@ -13,6 +13,9 @@ from data.options import release_to_write
 from data.photo_folders import in_words
 from data.progress_bar import progress_bar
 from data.sources.folder import Shares, read_folder
+from data.sources.groups import with_groups
+from data.sources.hub_files import Wanted
+from data.sources.huggingface import read_huggingface
 from data.sources.source import Source
 from data.sources.writing import LEFT_OUT, PACK, write_source
 from data.text import one_line, shown
@@ -46,7 +49,14 @@ Out = Annotated[
     ),
 ]
 Source_ = Annotated[Path, typer.Argument(metavar="DIR")]
+Groups = Annotated[
+    Path | None,
+    typer.Option(
+        help="Text file that says whom or where each image comes from: its path in DIR, a tab, the name of a group."
+    ),
+]
 SHARES = Shares()
+WANTED = Wanted()
 
 
 @importing.command(epilog="Example: python -m data import folder ~/photos --out ~/release --noise-rate 0.2")
@@ -63,6 +73,7 @@ def folder(
         typer.Option(help="Put all images into this list: noisy_train for a site, clean_test for a server's tests."),
     ] = "",
     noise_rate: Annotated[float, typer.Option(help="Share of wrong labels in noisy train.")] = 0.0,
+    groups: Groups = None,
     seed: Annotated[int, typer.Option(help="Decides splits, keys and noise.")] = 1,
 ) -> None:
     """Your own photos, in one folder per class.
@@ -74,7 +85,39 @@ def folder(
     if only and shares:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in shares)
         raise DataError(f"--only puts all images into {one_line(only)}; leave out {flags}, or --only.")
-    import_(read_folder(source, Shares(**shares, only=only), noise_rate, seed), out)
+    import_(with_groups(read_folder(source, Shares(**shares, only=only), noise_rate, seed), groups), out)
+
+
+@importing.command(
+    epilog="Example: python -m data import huggingface owner/dataset --out ~/release --label noisy --true-label label"
+)
+def huggingface(
+    name: Annotated[str, typer.Argument(metavar="NAME_OR_DIR")],
+    out: Out,
+    image: Annotated[str, typer.Option(help="Column of the images.", show_default="the only one")] = "",
+    label: Annotated[str, typer.Option(help="Column of the labels to train on.", show_default="the only one")] = "",
+    true_label: Annotated[
+        str, typer.Option(help="Column of the true labels, for scores and clean lists.", show_default="none")
+    ] = "",
+    group: Annotated[str, typer.Option(help="Column of whom or where an image comes from.", show_default="none")] = "",
+    train_split: Annotated[str, typer.Option(help="Split for noisy train; empty: none.")] = WANTED.train,
+    test_split: Annotated[
+        str | None, typer.Option(help="Split for clean test; empty: none.", show_default="test, if there is one")
+    ] = None,
+    val_split: Annotated[
+        str | None, typer.Option(help="Split for clean val; empty: none.", show_default="validation, if there is one")
+    ] = None,
+    config: Annotated[
+        str, typer.Option(help="Configuration of the dataset; in a folder, the folder of its files.")
+    ] = "",
+    revision: Annotated[str, typer.Option(help="Branch, tag or commit on the hub.", show_default="the newest")] = "",
+) -> None:
+    """A dataset of the Hugging Face hub, or a folder of its parquet files.
+
+    NAME_OR_DIR is a name on the hub, such as owner/dataset, which needs `pip install datasets`; or a folder.
+    """
+    wanted = Wanted(image, label, true_label, group, train_split, test_split, val_split, config, revision)
+    import_(read_huggingface(name, wanted), out)
 
 
 def import_(source: Source, out: Path) -> None:

@@ -25,6 +25,7 @@ from data.errors import DamageError, DataError
 from data.images.decode import decode, resize
 from data.images.loading import load_image
 from data.layout.finding import SPLITS
+from data.layout.groups import names_to_text
 from data.layout.key_files import show
 from data.outputs import check_output
 from data.release import Release
@@ -135,6 +136,8 @@ def write_pack(
 def identity_of(release: Release, packing: Packing) -> bytes:
     """A hash of lists, labels and options, which must be the same to resume a partial pack."""
     seen = hashlib.sha256(repr((VERSION, packing, release.class_names)).encode())
+    if names := release.index.group_names:
+        seen.update(repr(names).encode())
     for name, array in release.index.to_tensors().items():
         seen.update(name.encode())
         seen.update(np.ascontiguousarray(array).data)
@@ -262,6 +265,7 @@ def _shapes(release: Release, packing: Packing, size: int) -> dict[str, tuple[np
         "counts": ("<i8", (len(SPLITS),)),
         "checksums": ("<u4", (count,)),
         "order": ("<i4", (count,)),
+        "group": ("<i4", (count,)),
         "noisy": ("<i2", (count,)),
         "clean": ("<i2", (count,)),
         "true": ("<i2", (count,)),
@@ -269,6 +273,8 @@ def _shapes(release: Release, packing: Packing, size: int) -> dict[str, tuple[np
     }
     if packing.decoded:
         del shapes["offsets"]
+    if release.index.group is None:  # so that such packs are what they were
+        del shapes["group"]
     return {name: (np.dtype(dtype), shape) for name, (dtype, shape) in shapes.items()}
 
 
@@ -282,5 +288,7 @@ def _header(release: Release, packing: Packing, identity: bytes, size: int, chec
         "classes": json.dumps(release.class_names),
         "image-size": str(packing.image_size),
     }
+    if names := release.index.group_names:
+        metadata["groups"] = names_to_text(names)
     length = len(json.dumps(metadata)) + 2048  # space for the arrays' entries
     return header(_shapes(release, packing, size), metadata, -(-length // 4096) * 4096)

@@ -24,6 +24,7 @@ from data.layout.finding import (
     is_class_folder,
     text_files,
 )
+from data.layout.groups import groups_of_list
 from data.layout.index import Index, read_index
 from data.layout.key_files import read_class_names
 from data.layout.missing import WITHOUT
@@ -54,16 +55,20 @@ class Split:
         keys: (n,) bytes, dtype ``S<m>``, such as ``b"images/7/88/314159265,2718281788.jpg"``.
         labels: (n,) int32, the label that training sees: noisy for noisy train, clean for the three clean lists.
         true: (n,) int32, the class that an image shows, for scoring only; -1 where nobody knows.
+        groups: (n,) int32, the number in `Release.group_names` of whom or where an image comes from, -1 where that is
+            unknown; None if it is of all of them.
     """
 
     name: str
     keys: np.ndarray
     labels: np.ndarray
     true: np.ndarray
+    groups: np.ndarray | None = None
 
     def take(self, rows: np.ndarray) -> "Split":
         """The images at `rows`."""
-        return Split(self.name, self.keys[rows], self.labels[rows], self.true[rows])
+        groups = None if self.groups is None else self.groups[rows]
+        return Split(self.name, self.keys[rows], self.labels[rows], self.true[rows], groups)
 
     @property
     def digest(self) -> str:
@@ -73,7 +78,7 @@ class Split:
         return digest.hexdigest()[:16]
 
     def with_labels(self, labels: np.ndarray) -> "Split":
-        """The same images with other labels; `true` stays."""
+        """The same images with other labels; `true` and `groups` stay."""
         return replace(self, labels=labels)
 
 
@@ -106,6 +111,15 @@ class Release:
         """
         return self._index or read_index(self.text, len(self.class_names))
 
+    @property
+    def group_names(self) -> tuple[str, ...]:
+        """Names of whom or where images come from, by their numbers; empty if the release has no groups.
+
+        Raises:
+            DataError: What `index` refuses.
+        """
+        return self.index.group_names
+
     def has(self, name: str) -> bool:
         """Whether one of `SPLITS` has any image.
 
@@ -131,7 +145,8 @@ class Release:
             self.store.check_presence(keys, LIST_FILES[name])
             labels = self.index.noisy if name == "noisy_train" else self.index.clean
             true = self.index.true[rows].astype(np.int32)
-            self._splits[name] = Split(name, keys, labels[rows].astype(np.int32), true)
+            groups = groups_of_list(self.index.group, rows)
+            self._splits[name] = Split(name, keys, labels[rows].astype(np.int32), true, groups)
         return self._splits[name]
 
     def _without(self, name: str) -> str:

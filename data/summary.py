@@ -1,6 +1,6 @@
 """What a release holds, in numbers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -42,12 +42,16 @@ class Summary:
         histograms: For each of `SPLITS` that there is, (classes,) int64 images per label.
         double_labelled: Images of the clean lists that carry both labels.
         drawn: Images of noisy train whose true label is known, as in drawn and imported releases.
+        groups: For each list whose images belong to groups, (g,) images of each group that has any in it.
+        alone: For each such list, how many of its images belong to none.
     """
 
     class_names: tuple[str, ...]
     histograms: dict[str, np.ndarray]
     double_labelled: Pairs
     drawn: Pairs
+    groups: dict[str, np.ndarray] = field(default_factory=dict)
+    alone: dict[str, int] = field(default_factory=dict)
 
 
 def summarize(release: Release) -> Summary:
@@ -63,7 +67,11 @@ def summarize(release: Release) -> Summary:
     rows = release.index.rows("noisy_train")
     given, true = release.index.noisy[rows], release.index.true[rows]
     known = true >= 0
-    return Summary(release.class_names, histograms, Pairs(clean, noisy), Pairs(true[known], given[known]))
+    of_lists = {name: groups for name in lists if (groups := release.split(name).groups) is not None}
+    sizes = {name: np.unique(groups[groups >= 0], return_counts=True)[1] for name, groups in of_lists.items()}
+    alone = {name: int((groups < 0).sum()) for name, groups in of_lists.items()}
+    pairs = Pairs(clean, noisy), Pairs(true[known], given[known])
+    return Summary(release.class_names, histograms, *pairs, sizes, alone)
 
 
 def as_table(summary: Summary) -> str:
@@ -93,5 +101,10 @@ def as_table(summary: Summary) -> str:
         lines.append(
             f"{len(summary.drawn):,} images of noisy train have a known true label; {summary.drawn.agreement:.1%} of"
             " their noisy labels are right."
+        )
+    for name, sizes in summary.groups.items():
+        lines.append(
+            f"The images of {name} belong to {len(sizes):,} groups of {sizes.min():,} to {sizes.max():,} images, median"
+            f" {np.median(sizes):,.0f}" + (f"; {summary.alone[name]:,} belong to none." if summary.alone[name] else ".")
         )
     return "\n".join(lines)

@@ -30,7 +30,7 @@ COMMANDS = [
 ]  # fmt: skip
 # Paths that are read; every other one is written, and must refuse what is no file or no folder.
 READ = {
-    "data import folder DIR",
+    "data import folder DIR", "data import folder --groups",
     "data match DIR", "data show DIR", "data check DIR", "data pack DIR", "data partition DIR",
     "client_app.corrected_labels DIR", "client_app.corrected_labels --base", "benchmarks.data --lists",
     "benchmarks.client.start --checkout", "experiments run GRID", "experiments table DIR",

@@ -25,6 +25,7 @@ from data.release import open_release
 from data.sample import draw_sample
 from experiments.plan import Experiment, Plan, Row, save
 from probe.errors import NoRoomError
+from tests.data.parquet_files import CLASSES, pictures, write
 from tests.experiments.folders import does_all, write_grid
 from tests.odd_values import is_a_sentence
 from tests.runs.folders import write_run
@@ -46,6 +47,7 @@ WORKS: dict[str, dict[str, str]] = {
         "out": "{new}", "train": "1", "clean_train": "1", "val": "1", "test": "1", "image_size": "16", "seed": "1",
     },
     "data import folder": {"source": "photos", "out": "{new}"},
+    "data import huggingface": {"name": "parquet", "out": "{new}"},
     "data match": {"folder": "renamed", "out": "{new}"},
     "data show": {"folder": "release"},
     "data check": {"folder": "release", "out": "{new}"},
@@ -110,6 +112,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     draw_sample(folder / "renamed", train=6, clean_train=2, val=2, test=2, image_size=16, seed=1)
     for path in (folder / "renamed" / "images").rglob("*.jpg"):
         path.rename(path.with_suffix(".JPG"))
+    write(folder / "parquet" / "train.parquet", {"image": pictures([0, 1]), "label": [0, 1]}, CLASSES)
     for name in ("a", "b"):
         write_run(folder / "runs" / name)
     write_model(folder / "a model.safetensors", open_release(folder / "release").class_names)

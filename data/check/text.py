@@ -10,6 +10,7 @@ import numpy as np
 from data.check.findings import Findings
 from data.errors import DataError
 from data.layout.finding import CLEAN_LABELS, LABEL_FILES, LIST_FILES, NOISY_LABELS, TRUE_LABELS, text_files
+from data.layout.groups import GROUP_NAMES, GROUPS, read_group_names
 from data.layout.key_files import MAX_KEY_BYTES, read_keys, read_labels, read_text, show, unique_order
 from data.layout.missing import WITHOUT
 
@@ -33,6 +34,7 @@ def check_text(text: Path, num_classes: int, findings: Findings) -> dict[str, np
     there = text_files(text) | ({TRUE_LABELS} if (text / TRUE_LABELS).exists() else set())
     labels = (NOISY_LABELS, CLEAN_LABELS, TRUE_LABELS)
     tables = {file: _labels(text / file, num_classes, findings) for file in labels if file in there}
+    _check_groups(text, findings)
     lists = dict.fromkeys(LIST_FILES, np.empty(0, "S1"))
     for split, file in LIST_FILES.items():
         if file not in there:
@@ -48,6 +50,17 @@ def check_text(text: Path, num_classes: int, findings: Findings) -> dict[str, np
         for key in np.intersect1d(lists[one], lists[other], assume_unique=True):
             findings.add("key in two lists", show(key), f"{LIST_FILES[one]} and {LIST_FILES[other]}")
     return lists
+
+
+def _check_groups(text: Path, findings: Findings) -> None:
+    """The two files of groups, where there is one of them."""
+    if not (text / GROUPS).exists() and not (text / GROUP_NAMES).exists():
+        return
+    try:
+        names = read_group_names(text / GROUP_NAMES)
+        _labels(text / GROUPS, len(names), findings)
+    except DataError as error:
+        findings.add("refused", str(text / GROUP_NAMES), str(error))
 
 
 def _keys(path: Path, findings: Findings) -> np.ndarray:

@@ -28,11 +28,12 @@ from data.layout.finding import (
     TRUE_LABELS,
     text_files,
 )
+from data.layout.groups import GROUP_NAMES, GROUPS, names_from_text, names_to_text, read_group_names
 from data.layout.key_files import MAX_CLASSES, find, read_keys, read_labels, show, unique_order
 from data.tensors import map_tensors
 from data.user_cache import cache_folder
 
-VERSION = "1"  # of the arrays below; another version is read anew
+VERSION = "2"  # of the arrays below; another version is read anew
 SETTLED = 2.0  # seconds; a file changed more recently could change again unnoticed; git's index has the same rule
 
 
@@ -48,6 +49,9 @@ class Index:
             imported image; -1 where it is unknown.
         counts: Images of each of `SPLITS`, 0 for a list that is missing or empty.
         stamp: Changes when the lists do.
+        group: (n,) int32 number of whom or where an image comes from, -1 where that is unknown; None if the release
+            has no groups.
+        group_names: By their numbers; empty if there are none.
     """
 
     keys: np.ndarray
@@ -56,6 +60,8 @@ class Index:
     true: np.ndarray
     counts: tuple[int, ...]
     stamp: str
+    group: np.ndarray | None = None
+    group_names: tuple[str, ...] = ()
 
     def rows(self, split: str) -> slice:
         """Where the images of one list are."""
@@ -71,10 +77,11 @@ class Index:
             "clean": self.clean,
             "true": self.true,
             "counts": np.array(self.counts, np.int64),
+            **({} if self.group is None else {"group": self.group}),
         }
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, np.ndarray], stamp: str) -> "Index":
+    def from_tensors(cls, tensors: Mapping[str, np.ndarray], stamp: str, group_names: tuple[str, ...] = ()) -> "Index":
         """The inverse of `to_tensors`.
 
         Raises:
@@ -87,7 +94,10 @@ class Index:
             raise ValueError("arrays are missing") from error
         if len(counts) != len(SPLITS) or not (len(names) == len(noisy) == len(clean) == len(true) == counts.sum()):
             raise ValueError("arrays differ in length")
-        return cls(names, noisy, clean, true, tuple(map(int, counts)), stamp)
+        group = tensors.get("group")
+        if (group is None) != (not group_names) or (group is not None and len(group) != len(names)):
+            raise ValueError("groups do not match")
+        return cls(names, noisy, clean, true, tuple(map(int, counts)), stamp, group, group_names)
 
 
 def read_index(text: Path, num_classes: int) -> Index:
@@ -101,7 +111,8 @@ def read_index(text: Path, num_classes: int) -> Index:
     with contextlib.suppress(ValueError):
         metadata, tensors = map_tensors(cached)
         if metadata.get("stamp") == stamp:
-            return Index.from_tensors(tensors, stamp)
+            groups = metadata.get("groups")
+            return Index.from_tensors(tensors, stamp, names_from_text(groups) if groups else ())
     index = build_index(text, num_classes, stamp)
     if time.time() - _last_change(text) > SETTLED and _stamp(text, num_classes) == stamp:
         _save(cached, index)
@@ -139,9 +150,24 @@ def build_index(text: Path, num_classes: int, stamp: str) -> Index:
     del tables
     counts = tuple(map(len, keys))
     labels = np.concatenate(clean)
-    return Index(
-        np.concatenate(keys), np.concatenate(noisy), labels, _true(text, keys, labels, num_classes), counts, stamp
-    )
+    true = _true(text, keys, labels, num_classes)
+    return Index(np.concatenate(keys), np.concatenate(noisy), labels, true, counts, stamp, *_groups(text, keys))
+
+
+def _groups(text: Path, lists: list[np.ndarray]) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """The group of each image, and the groups' names, where there are such files."""
+    if not (text / GROUPS).exists() and not (text / GROUP_NAMES).exists():
+        return None, ()
+    names = read_group_names(text / GROUP_NAMES)
+    keys, numbers = read_labels(text / GROUPS, len(names))
+    order = unique_order(keys, text / GROUPS)
+    keys, numbers = keys[order], numbers[order]
+    groups = [np.full(len(listed), -1, np.int32) for listed in lists]
+    for listed, found in zip(lists, groups, strict=True):
+        if len(listed) and len(keys):
+            rows, there = find(listed, keys)  # lists are sorted, as a rule, which keeps the search in cache
+            found[there] = numbers[rows[there]]
+    return np.concatenate(groups), names
 
 
 def _true(text: Path, keys: list[np.ndarray], clean: np.ndarray, num_classes: int) -> np.ndarray:
@@ -172,7 +198,7 @@ def _look_up(keys: np.ndarray, order: np.ndarray, table: tuple[np.ndarray, np.nd
 
 
 def _files(text: Path) -> list[Path]:
-    return [text / name for name in (*TEXT_FILES, TRUE_LABELS)]
+    return [text / name for name in (*TEXT_FILES, TRUE_LABELS, GROUPS, GROUP_NAMES)]
 
 
 def _stamp(text: Path, num_classes: int) -> str:
@@ -197,7 +223,8 @@ def _save(path: Path, index: Index) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             written = Path(folder) / "index"
-            save_file(index.to_tensors(), written, {"stamp": index.stamp})
+            groups = {"groups": names_to_text(index.group_names)} if index.group_names else {}
+            save_file(index.to_tensors(), written, {"stamp": index.stamp, **groups})
             with written.open("rb") as file:
                 os.fsync(file.fileno())  # a power failure must not leave a file of zeros under the final name
             written.replace(path)

@@ -13,6 +13,7 @@ import numpy as np
 
 from data.errors import DataError, StoppedByUserError
 from data.layout.finding import CATEGORIES, CLEAN_LABELS, LIST_FILES, NOISY_LABELS, SPLITS, TRUE_LABELS
+from data.layout.groups import GROUP_NAMES, GROUPS
 from data.outputs import check_output
 
 CATEGORIES_CHN = "category_names_chn.txt"
@@ -26,11 +27,13 @@ class Labelled:
         keys: Released form, such as ``images/7/88/314159265,2718281788.jpg``.
         true: (n,) true class of each; negative where it is unknown.
         noisy: (n,) noisy label of each, or -1 where it carries none.
+        groups: (n,) number of whom or where each comes from, or -1; None if nothing is known of any.
     """
 
     keys: Sequence[str]
     true: np.ndarray
     noisy: np.ndarray
+    groups: np.ndarray | None = None
 
 
 def draw_keys(count: int, rng: np.random.Generator) -> list[str]:
@@ -48,6 +51,7 @@ def write_annotations(
     names_chn: Sequence[str],
     splits: Mapping[str, Labelled],
     rng: np.random.Generator,
+    group_names: Sequence[str] = (),
 ) -> None:
     """Write the eight released text files, and `TRUE_LABELS` beside them; of lists that are left out, none.
 
@@ -61,6 +65,7 @@ def write_annotations(
         names_chn: Chinese ones.
         splits: At least one of `SPLITS`.
         rng: Shuffles the label files.
+        group_names: By the numbers in `Labelled.groups`; with some, the two files of `data.layout.groups` are written.
     """
     _write(folder / CATEGORIES, "\n".join(names))
     _write(folder / CATEGORIES_CHN, "".join(f"{name}\n" for name in names_chn))
@@ -72,6 +77,10 @@ def write_annotations(
     noisy = [(part.keys, part.noisy) for part in (*noisy_train, *clean)]
     _write_labels(folder / NOISY_LABELS, noisy, rng, bool(noisy_train))
     _write_labels(folder / TRUE_LABELS, [(part.keys, part.true) for part in noisy_train], rng, needed=False)
+    if group_names:
+        grouped = [(part.keys, part.groups) for part in splits.values() if part.groups is not None]
+        _write_labels(folder / GROUPS, grouped, rng, needed=True)
+        _write(folder / GROUP_NAMES, "".join(f"{name}\n" for name in group_names))
 
 
 def _write_labels(

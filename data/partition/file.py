@@ -17,12 +17,14 @@ from safetensors.numpy import save
 from data.errors import DataError
 from data.outputs import check_output
 from data.partition.complete import problem_of
-from data.partition.schemes import PARTITIONS, partition
+from data.partition.natural import NATURAL, natural
+from data.partition.schemes import PARTITIONS, check_args, partition
 from data.release import Split
 from data.tensors import map_tensors
 from data.user_cache import below_home
 
 FORMAT = "clothing1m-fl partition 1"
+SCHEMES = (*PARTITIONS, NATURAL, "file")  # of `deal`
 
 
 def save_partition(path: Path, keys: np.ndarray, parts: Sequence[np.ndarray], about: Mapping[str, str]) -> str:
@@ -95,18 +97,34 @@ def load_partition(path: Path, keys: np.ndarray, num_partitions: int) -> list[np
 
 
 def deal(split: Split, scheme: str, num_partitions: int, seed: int, /, **args: Any) -> list[np.ndarray]:
-    """Parts of a list by a scheme of `data.partition.schemes`, or by ``file`` with its argument `path`.
+    """Parts of a list by one of `SCHEMES`: ``natural``, ``file`` with its argument `path`, or `data.partition.schemes`.
 
     Raises:
-        DataError: What `partition` or `load_partition` refuses.
+        DataError: What `partition`, `natural` or `load_partition` refuses.
     """
     if scheme in PARTITIONS:
         return partition(scheme, split.labels, num_partitions, seed, **args)
-    if scheme != "file":
-        raise DataError(f"there is no partition scheme '{scheme}'; it must be one of {', '.join(PARTITIONS)}, file.")
-    if args.keys() != {"path"} or not isinstance(args["path"], str):
-        raise DataError("partition scheme 'file' needs the argument 'path', a string, and no other.")
+    check_scheme(scheme, args)
+    if scheme == NATURAL:
+        return natural(split.groups, len(split.keys), num_partitions, seed)
     return load_partition(below_home(args["path"]), split.keys, num_partitions)
+
+
+def check_scheme(scheme: str, args: Mapping[str, Any]) -> None:
+    """Check a scheme and its arguments as far as that is possible without images and clients.
+
+    Raises:
+        DataError: There is no such scheme, or it has no such arguments, or needs others.
+    """
+    if scheme in PARTITIONS:
+        check_args(scheme, dict(args))
+    elif scheme == NATURAL:
+        for name in args:
+            raise DataError(f"partition scheme '{NATURAL}' has no argument '{name.replace('_', '-')}'; it takes none.")
+    elif scheme != "file":
+        raise DataError(f"there is no partition scheme '{scheme}'; it must be one of {', '.join(SCHEMES)}.")
+    elif args.keys() != {"path"} or not isinstance(args["path"], str):
+        raise DataError("partition scheme 'file' needs the argument 'path', a string, and no other.")
 
 
 def _hash_of_keys(keys: np.ndarray) -> str:

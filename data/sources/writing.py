@@ -13,6 +13,7 @@ import numpy as np
 from data.errors import BadImageError, DamageError, DataError
 from data.images.decode import as_upright_jpeg, look_at
 from data.layout.finding import SPLITS
+from data.layout.groups import problem_of_group_names
 from data.layout.index import Index
 from data.layout.key_files import problem_of_names
 from data.layout.writer import Labelled, resumable, write_annotations
@@ -63,6 +64,8 @@ def write_source(source: Source, out: Path, bar: Bar | None = None, threads: int
     """
     if problem := problem_of_names(source.class_names):
         raise DataError(f"{source.root} has a wrong name of a class, number {problem}")
+    if problem := problem_of_group_names(source.group_names):
+        raise DataError(f"{source.root} has a wrong name of a group, number {problem}")
     source = replace(source, splits={name: _sorted(source.splits[name]) for name in SPLITS if name in source.splits})
     if out.resolve().is_relative_to(source.root.resolve()):
         raise DataError(f"--out is {out}, which is inside {source.root}; it must be elsewhere.")
@@ -116,7 +119,16 @@ def index_of(source: Source) -> Index:
     is_clean = np.repeat([name != "noisy_train" for name in SPLITS], list(map(len, lists.values())))
     clean = np.where(is_clean, true, -1).astype(np.int16)
     counts = tuple(map(len, lists.values()))
-    return Index(keys, noisy.astype(np.int16), clean, true.astype(np.int16), counts, source.identity)
+    labels = keys, noisy.astype(np.int16), clean, true.astype(np.int16)
+    return Index(*labels, counts, source.identity, _groups(source, list(lists.values())), source.group_names)
+
+
+def _groups(source: Source, lists: list[Listed]) -> np.ndarray | None:
+    """(n,) int32 group of each image of all lists, -1 where it is unknown; None if the dataset has no groups."""
+    if not source.group_names:
+        return None
+    each = [np.full(len(one), -1) if one.groups is None else one.groups for one in lists]
+    return np.concatenate(each).astype(np.int32)
 
 
 _NOBODY = np.empty(0, np.int64)
@@ -146,9 +158,10 @@ class _Work:
     def to_folder(self) -> Written:
         with resumable(self._out, self._source.identity) as target:
             source = self._sound(partial(_copied, self._source, target))
-            splits = {name: Labelled(one.keys, one.true, one.noisy) for name, one in source.splits.items()}
+            splits = {name: Labelled(one.keys, one.true, one.noisy, one.groups) for name, one in source.splits.items()}
             rng = np.random.default_rng([1, 1])  # shuffles lines
-            write_annotations(target, list(source.class_names), list(source.class_names), splits, rng)
+            names = list(source.class_names)
+            write_annotations(target, names, names, splits, rng, source.group_names)
             return self._written(source, target / LEFT_OUT, target / ORIGINALS)
 
     def to_pack(self) -> Written:

@@ -12,6 +12,7 @@ offsets        i64 (n + 1,)        where each file begins, and the end of the la
 counts         i64 (4,)            images of each of `SPLITS`, in whose order all arrays are
 checksums      u32 (n,)            CRC-32 of each image's bytes
 order          i32 (n,)            rows in byte order of their keys
+group          i32 (n,)            number of an image's group, -1 for none; absent if there are no groups
 noisy          i16 (n,)            noisy label, -1 for none; likewise `clean` and `true`
 keys           u8 (n, m)           padded with zeros
 =============  ==================  =============================================================================
@@ -27,6 +28,7 @@ from pathlib import Path
 import numpy as np
 
 from data.errors import BadImageError, DataError
+from data.layout.groups import names_from_text
 from data.layout.index import Index
 from data.layout.key_files import show
 from data.stores.pack_index import problem_of
@@ -57,7 +59,8 @@ class PackStore:
         self.state = state
         self.class_names = tuple(json.loads(metadata["classes"]))
         self.identity = metadata["identity"]
-        self.index = Index.from_tensors(arrays, metadata["checksum"])
+        groups = names_from_text(metadata["groups"]) if "groups" in metadata else ()
+        self.index = Index.from_tensors(arrays, metadata["checksum"], groups)
         self._images = arrays["images"]
         self.decoded_size = self._images.shape[1] if self._images.ndim == 4 else 0
         self._offsets = arrays.get("offsets")

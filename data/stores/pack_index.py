@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from data.layout.finding import LIST_FILES, SPLITS
+from data.layout.groups import names_from_text
 from data.layout.key_files import MAX_CLASSES, MAX_KEY_BYTES, PREFIX, problem_of_names, show
 from data.tensors import ALIGNMENT
 
@@ -32,18 +33,24 @@ def problem_of(metadata: Mapping[str, str], arrays: Mapping[str, np.ndarray]) ->
         return f"has no list of classes, from 1 to {MAX_CLASSES:,} names"
     if problem := problem_of_names(names):
         return f"has a wrong name of a class, number {problem.rstrip('.')}"
+    try:
+        groups = names_from_text(metadata["groups"]) if "groups" in metadata else ()
+    except ValueError:
+        return "has no list of names of its groups, each of them once"
     return (
-        _of_shapes(arrays)
+        _of_shapes(arrays, bool(groups))
         or _of_labels(arrays, len(names))
+        or _of_groups(arrays, len(groups))
         or _of_offsets(arrays)
         or _of_keys(arrays["keys"])
         or _of_order(arrays)
     )
 
 
-def _of_shapes(arrays: Mapping[str, np.ndarray]) -> str:
+def _of_shapes(arrays: Mapping[str, np.ndarray], grouped: bool) -> str:
     pixels = "images" in arrays and arrays["images"].ndim == 4
-    wanted = {**ARRAYS, "images": ("u1", 4 if pixels else 1), **({} if pixels else {"offsets": ("<i8", 1)})}
+    known = {**ARRAYS, **({"group": ("<i4", 1)} if grouped else {})}
+    wanted = {**known, "images": ("u1", 4 if pixels else 1), **({} if pixels else {"offsets": ("<i8", 1)})}
     if arrays.keys() != wanted.keys():
         return f"has the arrays {', '.join(sorted(arrays))}, not {', '.join(sorted(wanted))}"
     for name, (dtype, sides) in wanted.items():
@@ -58,6 +65,7 @@ def _of_shapes(arrays: Mapping[str, np.ndarray]) -> str:
         "noisy": 0,
         "clean": 0,
         "true": 0,
+        **({"group": 0} if grouped else {}),
         **({"images": 0} if pixels else {"offsets": 1}),
     }
     for name, more in lengths.items():
@@ -80,6 +88,12 @@ def _of_labels(arrays: Mapping[str, np.ndarray], classes: int) -> str:
         labels = arrays["noisy" if split == "noisy_train" else "clean"][start:end]
         if (labels < 0).any():
             return f"has images without a label in {LIST_FILES[split]}"
+    return ""
+
+
+def _of_groups(arrays: Mapping[str, np.ndarray], groups: int) -> str:
+    if "group" in arrays and len(numbers := arrays["group"]) and not (numbers.min() >= -1 and numbers.max() < groups):
+        return f"has groups from {numbers.min()} to {numbers.max()}, and {groups} names of groups"
     return ""
 
 

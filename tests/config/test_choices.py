@@ -7,7 +7,7 @@ import pytest
 from config import choices
 from config.run_config import PRESETS
 from data.noise.synthetic import NOISES
-from data.partition.schemes import PARTITIONS
+from data.partition.file import SCHEMES
 from data.release import TRAIN_SPLITS
 from learning.augmentation import AUGMENTATIONS
 from learning.network import BATCHNORMS
@@ -31,7 +31,7 @@ IMPLEMENTED: dict[str, Iterable[str]] = {
     "METHODS": METHODS,
     "NORMALIZATIONS": NORMALIZATIONS,
     "OPTIMIZERS": OPTIMIZERS,
-    "PARTITIONS": [*PARTITIONS, "file"],
+    "PARTITIONS": SCHEMES,
     "PAYLOADS": PAYLOADS,
     "PRECISIONS": PRECISIONS,
     "PRIVACY": PRIVACY,
