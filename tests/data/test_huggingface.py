@@ -144,7 +144,7 @@ def test_labels_may_be_texts_or_numbers_and_some_may_be_unknown(
 
 
 def test_dictionaries_of_texts_and_bare_bytes_are_read_as_well(tmp_path: Path) -> None:
-    columns = {"png": [picture(0), picture(1)], "label": ["b", "a"]}
+    columns: dict[str, Any] = {"png": [picture(0), picture(1)], "label": ["b", "a"]}
     types = {"label": pa.dictionary(pa.int32(), pa.string())}
     write(tmp_path / "hub" / "train.parquet", columns, types=types)
     release = imported(tmp_path / "hub", tmp_path / "out", Wanted())
@@ -167,7 +167,7 @@ def test_row_groups_are_read_about_once_each(tmp_path: Path, monkeypatch: pytest
     rows = range(2400)
     for shard in range(2):
         mine = rows[shard * 1200 : (shard + 1) * 1200]
-        columns = {"image": pictures(mine), "label": [n % 3 for n in mine]}
+        columns: dict[str, Any] = {"image": pictures(mine), "label": [n % 3 for n in mine]}
         write(tmp_path / "hub" / f"train-{shard:05}-of-00002.parquet", columns, CLASSES)
     reads: Counter[tuple[str, int]] = Counter()
     read = parquet_images.Images._read
@@ -201,11 +201,9 @@ def test_keys_are_those_of_the_contents_and_no_two_datasets_share_any(hub: Path,
         read_huggingface(str(tmp_path / "elsewhere"), NOISY).splits["noisy_train"].keys
         == first.splits["noisy_train"].keys
     )
-    for columns in (
-        {"image": pictures([8, 9, 11]), "label": [2, 0, 1]},
-        {"image": pictures([8, 9, 10]), "label": [2, 0, 0]},
-    ):
-        write(tmp_path / "elsewhere/data/test-00000-of-00001.parquet", columns, CLASSES)
+    for images, labels in (([8, 9, 11], [2, 0, 1]), ([8, 9, 10], [2, 0, 0])):
+        changed: dict[str, Any] = {"image": pictures(images), "label": labels}
+        write(tmp_path / "elsewhere/data/test-00000-of-00001.parquet", changed, CLASSES)
         assert not keys(read_huggingface(str(tmp_path / "elsewhere"), NOISY)) & keys(first)
 
 

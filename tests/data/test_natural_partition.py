@@ -160,7 +160,12 @@ def test_two_rounds_train_on_whole_groups(sites: Path, tiny_sample: Path, tmp_pa
     CliRunner().invoke(
         app, ["partition", str(sites), "--clients", "5", "--partition", "natural", "--out", str(tmp_path / "p")]
     )
-    more = {"num_server_rounds": 2, "label_noise": "symmetric", "label_noise_args": "rate=0.2", "batch_size": 4}
+    more: dict[str, Any] = {
+        "num_server_rounds": 2,
+        "label_noise": "symmetric",
+        "label_noise_args": "rate=0.2",
+        "batch_size": 4,
+    }
     args = f"path='{tmp_path / 'p'}'"
     ran = run_in_process(tmp_path / "a", clients=5, data_dir=str(sites), partition="natural", **more)
     same = run_in_process(
