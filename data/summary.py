@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data.confusion import Confusion, of_labels
+from data.layout.finding import WRONG
 from data.release import SPLITS, Release
 from data.text import label
 
@@ -42,12 +43,14 @@ class Summary:
         histograms: For each of `SPLITS` that there is, (classes,) int64 images per label.
         double_labelled: Images of the clean lists that carry both labels.
         drawn: Images of noisy train whose true label is known, as in drawn and imported releases.
+        known_wrong: How many more images of noisy train have a label of which no more is known than that it is wrong.
     """
 
     class_names: tuple[str, ...]
     histograms: dict[str, np.ndarray]
     double_labelled: Pairs
     drawn: Pairs
+    known_wrong: int = 0
 
 
 def summarize(release: Release) -> Summary:
@@ -63,7 +66,8 @@ def summarize(release: Release) -> Summary:
     rows = release.index.rows("noisy_train")
     given, true = release.index.noisy[rows], release.index.true[rows]
     known = true >= 0
-    return Summary(release.class_names, histograms, Pairs(clean, noisy), Pairs(true[known], given[known]))
+    wrong = int((true == WRONG).sum())
+    return Summary(release.class_names, histograms, Pairs(clean, noisy), Pairs(true[known], given[known]), wrong)
 
 
 def as_table(summary: Summary) -> str:
@@ -93,5 +97,9 @@ def as_table(summary: Summary) -> str:
         lines.append(
             f"{len(summary.drawn):,} images of noisy train have a known true label; {summary.drawn.agreement:.1%} of"
             " their noisy labels are right."
+        )
+    if summary.known_wrong:
+        lines.append(
+            f"{summary.known_wrong:,} noisy labels are known to be wrong, while nobody knows what their images show."
         )
     return "\n".join(lines)
