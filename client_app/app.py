@@ -20,6 +20,7 @@ from client_app.visit_report import VisitReport
 from config.combinations import problem_of_single_images
 from config.run_config import ConfigError, RunConfig
 from data.errors import BadImageError, DataError
+from data.layout.finding import WRONG
 from data.release import Split
 from data.text import one_line
 from learning.allocator import keep_freed_memory
@@ -228,7 +229,7 @@ def class_losses(message: Message, context: Context) -> Message:
     logits = Inference(images, config.image_size, compute, config.normalization).on_all(model).cpu()
     labels = torch.from_numpy(split.labels.astype(np.int64))
     losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none").double().numpy()
-    known = split.true >= 0
+    known = (split.true >= 0) | (split.true == WRONG)
     metrics = MetricRecord({keys.NUM_EXAMPLES: len(labels)})
     for name, weights in (("class-counts", None), ("class-losses", losses), ("class-squares", losses**2)):
         metrics[name] = np.bincount(split.labels, weights, minlength=classes).astype(float).tolist()

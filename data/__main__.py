@@ -13,6 +13,7 @@ from data.commands import run_command_line, several_commands
 from data.errors import DataError
 from data.import_commands import importing
 from data.match import match_names
+from data.noise_text import noise_text
 from data.options import file_in_new_folders, file_to_write, folder_to_write, picture_to_write
 from data.pack_writer import Packing, write_pack
 from data.partition.file import SCHEMES, deal, save_partition
@@ -70,12 +71,14 @@ Plot = Annotated[
 
 @app.command(epilog="Example: python -m data show ~/clothing1M --plot noise.png")
 def show(folder: Release_, plot: Plot = None) -> None:
-    """Print splits, counts per class, and how often the two labels of an image agree.
+    """Print splits, counts per class, how often two labels of an image agree, and the noise of noisy train.
 
     DIR is a folder in the released layout, or a pack.
     """
     summary = summarize(open_release(folder))
     typer.echo(as_table(summary))
+    if noise := noise_text(summary):
+        typer.echo(noise)
     if plot:
         pairs, rows, which = summary.double_labelled, "clean label", "with both labels"
         if not len(pairs):

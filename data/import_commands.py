@@ -12,11 +12,16 @@ from data.next_run import run_line
 from data.options import release_to_write
 from data.photo_folders import in_words
 from data.progress_bar import progress_bar
+from data.sources.animal10n import ANIMALS, read_animal10n
 from data.sources.folder import Shares, read_folder
+from data.sources.food101n import FOOD_TESTS, read_food101n
 from data.sources.groups import with_groups
 from data.sources.hub_files import Wanted
 from data.sources.huggingface import read_huggingface
+from data.sources.lists import other_counts
 from data.sources.source import Source
+from data.sources.splits import read_splits
+from data.sources.webvision import MINI, MINI_IMAGES, read_webvision
 from data.sources.writing import LEFT_OUT, PACK, write_source
 from data.text import one_line, shown
 
@@ -138,3 +143,83 @@ def import_(source: Source, out: Path) -> None:
         typer.echo(f"To train on them, in the app's folder:\n{line}")
     else:
         typer.echo("These are too few to train on: two clients need at least two images each in noisy train.")
+
+
+@importing.command(epilog="Example: python -m data import splits ~/photos --out ~/release")
+def splits(
+    source: Source_,
+    out: Out,
+    noisy_train: Annotated[
+        Path | None, typer.Option(help="Folder in DIR, or an absolute path, instead of noisy_train.")
+    ] = None,
+    clean_train: Annotated[Path | None, typer.Option(help="Likewise of clean train.")] = None,
+    val: Annotated[Path | None, typer.Option(help="Likewise of clean val.")] = None,
+    test: Annotated[Path | None, typer.Option(help="Likewise of clean test.")] = None,
+) -> None:
+    """Your own photos, divided into lists by you.
+
+    DIR is a folder that holds noisy_train and any of clean_train, clean_val and clean_test, with one folder per class
+    in each. With any of the flags, only folders that flags name are read.
+    """
+    given = {"noisy_train": noisy_train, "clean_train": clean_train, "clean_val": val, "clean_test": test}
+    import_(read_splits(source, {name: path for name, path in given.items() if path is not None}), out)
+
+
+@importing.command(epilog="Example: python -m data import animal10n ~/raw_image_ver --out ~/animal10n")
+def animal10n(source: Source_, out: Out) -> None:
+    """ANIMAL-10N: ten animals, labels given by people.
+
+    DIR is a folder that holds training and testing.
+    """
+    found = read_animal10n(source)
+    _note(other_counts(found, "ANIMAL-10N", ANIMALS))
+    import_(found, out)
+
+
+@importing.command(
+    epilog="Example: python -m data import food101n ~/Food-101N_release --food101 ~/food-101 --out ~/food101n.pack"
+)
+def food101n(
+    source: Source_,
+    out: Out,
+    food101: Annotated[
+        Path | None, typer.Option(help="Folder of Food-101, whose test images become clean test.")
+    ] = None,
+    clean_train: Annotated[
+        bool, typer.Option("--clean-train", help="Move verified training images with right labels into clean train.")
+    ] = False,
+) -> None:
+    """Food-101N: food as a search engine finds it, with verified labels.
+
+    DIR is a folder that holds images and meta.
+    """
+    found = read_food101n(source, food101, clean_train)
+    if food101:
+        _note(other_counts(found, "Food-101", FOOD_TESTS))
+    else:
+        _note("There is no clean test: Food-101N's is that of Food-101, whose folder --food101 names.")
+    import_(found, out)
+
+
+@importing.command(epilog="Example: python -m data import webvision ~/webvision --classes 50 --out ~/webvision.pack")
+def webvision(
+    source: Source_,
+    out: Out,
+    classes: Annotated[
+        int | None, typer.Option(help="How many classes, the first ones: 50 for mini WebVision.", show_default="all")
+    ] = None,
+    flickr: Annotated[bool, typer.Option("--flickr", help="Add the images from Flickr to those from Google.")] = False,
+) -> None:
+    """WebVision 1.0: ImageNet's classes as the web shows them.
+
+    DIR is a folder that holds info, google and val_images_256.
+    """
+    found = read_webvision(source, classes, flickr)
+    if classes == MINI and not flickr:
+        _note(other_counts(found, "mini WebVision", MINI_IMAGES))
+    import_(found, out)
+
+
+def _note(text: str) -> None:
+    if text:
+        typer.echo(text, err=True)

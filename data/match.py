@@ -10,7 +10,7 @@ import numpy as np
 
 from data.errors import DataError
 from data.layout.alike import is_image, loosely
-from data.layout.finding import CATEGORIES, TEXT_FILES, TEXT_FOLDERS, TRUE_LABELS, find_layout
+from data.layout.finding import CATEGORIES, TEXT_FILES, TEXT_FOLDERS, TRUE_LABELS, WRONG_LABELS, find_layout
 from data.layout.groups import GROUP_NAMES, GROUPS
 from data.layout.index import read_index
 from data.layout.key_files import PREFIX, read_class_names, show
@@ -57,7 +57,7 @@ def match_names(root: Path, out: Path) -> Matched:
         raise DataError(f"{root} has every image under the name of its key already; there is nothing to match.")
     images = os.fsencode(layout.images.resolve())
     with complete_or_absent(out) as target:
-        for name in (*TEXT_FILES, CATEGORIES_CHN, TRUE_LABELS, GROUPS, GROUP_NAMES):
+        for name in (*TEXT_FILES, CATEGORIES_CHN, TRUE_LABELS, WRONG_LABELS, GROUPS, GROUP_NAMES):
             if (layout.text / name).exists():
                 shutil.copyfile(layout.text / name, target / name)
         for folder in {os.fsdecode(key.rpartition(b"/")[0]) for key in found}:

@@ -214,7 +214,7 @@ def _about_splits(folder: Path, splits: list[str]) -> str:
     largest = max(splits, key=lambda name: name.lower().startswith("train"))
     inside = [path.name for path in _entries(folder / largest) if _is_folder(path) and not _never_wanted(path)]
     advice = (
-        f"import {folder / largest}, of which new splits are drawn, or keep these with docs/adding-a-dataset.md"
+        f"import {folder / largest}, of which new splits are drawn, or keep these with `python -m data import splits`"
         if len(inside) > 1
         else "sort their images into one folder per class first"
     )

@@ -20,6 +20,7 @@ from data.layout.finding import (
     LIST_FILES,
     NOISY_LABELS,
     SPLITS,
+    WRONG,
     find_layout,
     is_class_folder,
     text_files,
@@ -54,7 +55,8 @@ class Split:
         name: One of `SPLITS`, or ``noisy_train_mini``.
         keys: (n,) bytes, dtype ``S<m>``, such as ``b"images/7/88/314159265,2718281788.jpg"``.
         labels: (n,) int32, the label that training sees: noisy for noisy train, clean for the three clean lists.
-        true: (n,) int32, the class that an image shows, for scoring only; -1 where nobody knows.
+        true: (n,) int32, the class that an image shows, for scoring only; -1 where nobody knows, and
+            `data.layout.finding.WRONG` where no more is known than that its label is wrong.
         groups: (n,) int32, the number in `Release.group_names` of whom or where an image comes from, -1 where that is
             unknown; None if it is of all of them.
     """
@@ -78,8 +80,12 @@ class Split:
         return digest.hexdigest()[:16]
 
     def with_labels(self, labels: np.ndarray) -> "Split":
-        """The same images with other labels; `true` and `groups` stay."""
-        return replace(self, labels=labels)
+        """The same images with other labels; `true` and `groups` stay.
+
+        Where no more was known than that a label is wrong, nothing is known of another one in its place.
+        """
+        lost = (self.true == WRONG) & (labels != self.labels)
+        return replace(self, labels=labels, true=np.where(lost, np.int32(-1), self.true))
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from data.confusion import Confusion, of_labels
+from data.layout.finding import WRONG
 from data.release import SPLITS, Release
 from data.text import label
 
@@ -42,6 +43,7 @@ class Summary:
         histograms: For each of `SPLITS` that there is, (classes,) int64 images per label.
         double_labelled: Images of the clean lists that carry both labels.
         drawn: Images of noisy train whose true label is known, as in drawn and imported releases.
+        known_wrong: How many more images of noisy train have a label of which no more is known than that it is wrong.
         groups: For each list whose images belong to groups, (g,) images of each group that has any in it.
         alone: For each such list, how many of its images belong to none.
     """
@@ -50,6 +52,7 @@ class Summary:
     histograms: dict[str, np.ndarray]
     double_labelled: Pairs
     drawn: Pairs
+    known_wrong: int = 0
     groups: dict[str, np.ndarray] = field(default_factory=dict)
     alone: dict[str, int] = field(default_factory=dict)
 
@@ -71,7 +74,7 @@ def summarize(release: Release) -> Summary:
     sizes = {name: np.unique(groups[groups >= 0], return_counts=True)[1] for name, groups in of_lists.items()}
     alone = {name: int((groups < 0).sum()) for name, groups in of_lists.items()}
     pairs = Pairs(clean, noisy), Pairs(true[known], given[known])
-    return Summary(release.class_names, histograms, *pairs, sizes, alone)
+    return Summary(release.class_names, histograms, *pairs, int((true == WRONG).sum()), sizes, alone)
 
 
 def as_table(summary: Summary) -> str:
@@ -101,6 +104,10 @@ def as_table(summary: Summary) -> str:
         lines.append(
             f"{len(summary.drawn):,} images of noisy train have a known true label; {summary.drawn.agreement:.1%} of"
             " their noisy labels are right."
+        )
+    if summary.known_wrong:
+        lines.append(
+            f"{summary.known_wrong:,} noisy labels are known to be wrong, while nobody knows what their images show."
         )
     for name, sizes in summary.groups.items():
         lines.append(

@@ -1,8 +1,9 @@
 """How accurate a method's per-image judgement is, where their true labels are known: as counts that add up.
 
 Clients send `counts`; the server adds up a round's and divides (`image_scores`). True labels are those of a drawn
-sample, of imported folders, and of clean lists with noise on top; nobody knows those of the million. They are used for
-nothing else.
+sample, of imported datasets, and of clean lists with noise on top; nobody knows those of the million. They are used for
+nothing else. Of some images no more is known than that their label is wrong (`WRONG`): that is enough to judge whom a
+method suspects, and a correction that leaves that label; whether another one is right, nobody knows.
 
 How many images a method suspects is its own choice, so that two methods' precision and recall can hardly be compared.
 Hence a second pair of scores at a fixed budget, as many suspects as labels are wrong (Pickler, Kamassury and Silva
@@ -17,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from data.layout.finding import WRONG
 from learning.method import Method, Visit
 from learning.schema import Number, Schema
 
@@ -30,11 +32,12 @@ def counts(method: Method, visit: Visit, true: np.ndarray) -> dict[str, float]:
     Args:
         method: Which judgements it makes.
         visit: With what the method left in it; a client without judgement believes the given labels.
-        true: (n,) int32, -1 where unknown.
+        true: (n,) int32, -1 where unknown, `WRONG` where only the given label is known to be wrong.
 
     Returns:
-        Over the images whose true label is known: ``images-known``, ``labels-right`` (given ones); with
-        `Method.corrects` ``corrected-right``; with `Method.suspects` ``suspected``, ``suspected-wrong``,
+        Over the images of whose given label it is known whether it is right: ``images-known``, ``labels-right``; with
+        `Method.corrects` ``corrected-known`` (the same of the corrected label) and ``corrected-right``; with
+        `Method.suspects` ``suspected``, ``suspected-wrong``,
         ``suspects-budget`` (as many as have a wrong label; 0 without `Visit.suspicion`) and ``suspects-budget-wrong``
         (see `found_in_budget`; a fraction if there are ties). Over all images: ``corrected-images``, how many have
         another label than the given one, and ``suspected-images``.
@@ -43,10 +46,12 @@ def counts(method: Method, visit: Visit, true: np.ndarray) -> dict[str, float]:
         return {}
     given = visit.given.cpu()
     truth = torch.from_numpy(true.astype(np.int64))
-    known, wrong = truth >= 0, (truth >= 0) & (given != truth)
+    known = (truth >= 0) | (truth == WRONG)
+    wrong = known & (given != truth)
     found = {"images-known": known.sum(), "labels-right": (given == truth).sum()}  # no label equals an unknown one
     if method.corrects:
         corrected = given if visit.corrected is None else visit.corrected.cpu()
+        found["corrected-known"] = ((truth >= 0) | (known & (corrected == given))).sum()
         found["corrected-right"], found[CORRECTED] = (corrected == truth).sum(), (corrected != given).sum()
     if method.suspects:
         suspected = torch.zeros_like(known) if visit.suspected is None else visit.suspected.cpu()
@@ -88,7 +93,7 @@ def reported_counts(method: Method, images: int) -> Schema:
     if not (method.corrects or method.suspects):
         return {}
     names = ["images-known", "labels-right"]
-    names += ["corrected-right", CORRECTED] if method.corrects else []
+    names += ["corrected-known", "corrected-right", CORRECTED] if method.corrects else []
     names += ["suspected", "suspected-wrong", SUSPECTED, BUDGET] if method.suspects else []
     fraction: Schema = {BUDGET_WRONG: Number(0, images)} if method.suspects else {}
     return {**dict.fromkeys(names, Number(0, images, whole=True)), **fraction}
@@ -97,7 +102,8 @@ def reported_counts(method: Method, images: int) -> Schema:
 # What each count cannot exceed, whatever a client sends.
 LIMITS = {
     "labels-right": "images-known",
-    "corrected-right": "images-known",
+    "corrected-known": "images-known",
+    "corrected-right": "corrected-known",
     "suspected": "images-known",
     "suspected-wrong": "suspected",
     BUDGET: "images-known",
@@ -106,7 +112,7 @@ LIMITS = {
 
 
 def image_scores(replies: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """Shares over the round's images whose true labels are known, each from 0 to 1.
+    """Shares over the round's images of whose labels it is known whether they are right, each from 0 to 1.
 
     Args:
         replies: Metrics of each usable reply.
@@ -125,8 +131,8 @@ def image_scores(replies: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     if not known:
         return {}
     scores = {"label-accuracy": total["labels-right"] / known}
-    if "corrected-right" in replies[0]:
-        scores["corrected-label-accuracy"] = total["corrected-right"] / known
+    if total["corrected-known"]:
+        scores["corrected-label-accuracy"] = total["corrected-right"] / total["corrected-known"]
     if total["suspected"]:
         scores["suspects-precision"] = total["suspected-wrong"] / total["suspected"]
     if "suspected" in replies[0] and wrong:

@@ -31,6 +31,10 @@ COMMANDS = [
 # Paths that are read; every other one is written, and must refuse what is no file or no folder.
 READ = {
     "data import folder DIR", "data import folder --groups",
+    "data import splits DIR", "data import splits --noisy-train",
+    "data import splits --clean-train", "data import splits --val", "data import splits --test",
+    "data import animal10n DIR", "data import food101n DIR", "data import food101n --food101",
+    "data import webvision DIR",
     "data match DIR", "data show DIR", "data check DIR", "data pack DIR", "data partition DIR",
     "client_app.corrected_labels DIR", "client_app.corrected_labels --base", "benchmarks.data --lists",
     "benchmarks.client.start --checkout", "experiments run GRID", "experiments table DIR",

@@ -25,6 +25,7 @@ from data.release import open_release
 from data.sample import draw_sample
 from experiments.plan import Experiment, Plan, Row, save
 from probe.errors import NoRoomError
+from tests.data.made_sets import write_animal10n, write_food101, write_food101n, write_splits, write_webvision
 from tests.data.parquet_files import CLASSES, pictures, write
 from tests.experiments.folders import does_all, write_grid
 from tests.odd_values import is_a_sentence
@@ -48,6 +49,12 @@ WORKS: dict[str, dict[str, str]] = {
     },
     "data import folder": {"source": "photos", "out": "{new}"},
     "data import huggingface": {"name": "parquet", "out": "{new}"},
+    "data import splits": {
+        "source": "lists", "out": "{new}", "noisy_train": "train", "clean_train": "clean", "val": "val", "test": "test",
+    },
+    "data import animal10n": {"source": "animals", "out": "{new}"},
+    "data import food101n": {"source": "food", "out": "{new}", "food101": "more food"},
+    "data import webvision": {"source": "web", "out": "{new}", "classes": "2"},
     "data match": {"folder": "renamed", "out": "{new}"},
     "data show": {"folder": "release"},
     "data check": {"folder": "release", "out": "{new}"},
@@ -121,6 +128,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "photos" / name).mkdir(parents=True)
         for number in range(4):
             Image.new("RGB", (16, 16), (20 * number, 0, 0)).save(folder / "photos" / name / f"{number}.png")
+    write_splits(folder / "lists", dict.fromkeys(("train", "clean", "val", "test"), 1))
+    write_animal10n(folder / "animals", 4, 1)
+    write_food101n(folder / "food")
+    write_food101(folder / "more food", each=1)
+    write_webvision(folder / "web", 4, 4, 4)
     write_grid(folder, seeds=[1])
     (folder / "experiment").mkdir()
     save(Experiment(folder / "experiment", Plan("x", (Row("a", "ce", "", 1, {}, {}, "0" * 8),))))

@@ -13,6 +13,7 @@ PROBLEMS = (
     "key without label",
     "duplicate key",
     "key in two lists",
+    "true label of a wrong one",
     "empty list",
     "missing image",
     "other case or suffix",
@@ -31,6 +32,7 @@ NOTES = (
     "non-RGB image",
     "stray file",
     "unlisted file",
+    "unlisted key",
     "same bytes as a test image",
     "same bytes",
 )

@@ -9,7 +9,15 @@ import numpy as np
 
 from data.check.findings import Findings
 from data.errors import DataError
-from data.layout.finding import CLEAN_LABELS, LABEL_FILES, LIST_FILES, NOISY_LABELS, TRUE_LABELS, text_files
+from data.layout.finding import (
+    CLEAN_LABELS,
+    LABEL_FILES,
+    LIST_FILES,
+    NOISY_LABELS,
+    TRUE_LABELS,
+    WRONG_LABELS,
+    text_files,
+)
 from data.layout.groups import GROUP_NAMES, GROUPS, read_group_names
 from data.layout.key_files import MAX_KEY_BYTES, read_keys, read_labels, read_text, show, unique_order
 from data.layout.missing import WITHOUT
@@ -26,7 +34,7 @@ def check_text(text: Path, num_classes: int, findings: Findings) -> dict[str, np
         text: The folder of the text files.
         num_classes: Labels go from 0 to one less.
         findings: Gains malformed lines, labels out of range, duplicate keys, keys in two lists, keys without label,
-            and lists that are empty or missing.
+            lists that are empty or missing, and what is odd about the list of labels known to be wrong.
 
     Returns:
         The good keys of each list, each key once in each list, (n,) bytes in byte order.
@@ -49,6 +57,8 @@ def check_text(text: Path, num_classes: int, findings: Findings) -> dict[str, np
     for one, other in itertools.combinations(lists, 2):
         for key in np.intersect1d(lists[one], lists[other], assume_unique=True):
             findings.add("key in two lists", show(key), f"{LIST_FILES[one]} and {LIST_FILES[other]}")
+    if (text / WRONG_LABELS).exists():
+        _check_wrong(text, lists["noisy_train"], tables, findings)
     return lists
 
 
@@ -61,6 +71,17 @@ def _check_groups(text: Path, findings: Findings) -> None:
         _labels(text / GROUPS, len(names), findings)
     except DataError as error:
         findings.add("refused", str(text / GROUP_NAMES), str(error))
+
+
+def _check_wrong(text: Path, noisy_train: np.ndarray, tables: dict[str, np.ndarray], findings: Findings) -> None:
+    """`WRONG_LABELS` may cover more than noisy train, but no image of which more is known."""
+    wrong = _keys(text / WRONG_LABELS, findings)
+    listed = np.isin(wrong, noisy_train)
+    for key in wrong[~listed]:
+        findings.add("unlisted key", show(key), f"in {WRONG_LABELS}, not in {LIST_FILES['noisy_train']}")
+    for file in (TRUE_LABELS, CLEAN_LABELS):
+        for key in wrong[listed & np.isin(wrong, tables.get(file, wrong[:0]))]:
+            findings.add("true label of a wrong one", show(key), f"in {WRONG_LABELS}, and has a label in {file}")
 
 
 def _keys(path: Path, findings: Findings) -> np.ndarray:

@@ -14,7 +14,10 @@ LIST_FILES = {split: f"{split}_key_list.txt" for split in SPLITS}
 NOISY_LABELS = "noisy_label_kv.txt"
 CLEAN_LABELS = "clean_label_kv.txt"
 CATEGORIES = "category_names_eng.txt"
-TRUE_LABELS = "true_label_kv.txt"  # not released, this app's own: what drawn noisy training images really show
+# Not released, this app's own: what noisy training images really show, and of which ones no more is known than that
+# their noisy labels are wrong.
+TRUE_LABELS = "true_label_kv.txt"
+WRONG_LABELS = "wrong_label_key_list.txt"
 WRONG = -2  # stands for a true label of which nothing is known but that the noisy one is not it
 LABEL_FILES = {split: NOISY_LABELS if split == "noisy_train" else CLEAN_LABELS for split in SPLITS}  # that lists need
 TEXT_FILES = (CATEGORIES, NOISY_LABELS, CLEAN_LABELS, *LIST_FILES.values())  # category_names_chn.txt is not read

@@ -26,6 +26,8 @@ from data.layout.finding import (
     SPLITS,
     TEXT_FILES,
     TRUE_LABELS,
+    WRONG,
+    WRONG_LABELS,
     text_files,
 )
 from data.layout.groups import GROUP_NAMES, GROUPS, names_from_text, names_to_text, read_group_names
@@ -46,7 +48,7 @@ class Index:
         noisy: (n,) int16 noisy label, -1 where an image carries none.
         clean: (n,) int16 clean label, likewise.
         true: (n,) int16 what the image shows, as far as anybody knows: the clean label, or the one of a drawn or
-            imported image; -1 where it is unknown.
+            imported image; -1 where it is unknown, `WRONG` where no more is known than that the noisy label is wrong.
         counts: Images of each of `SPLITS`, 0 for a list that is missing or empty.
         stamp: Changes when the lists do.
         group: (n,) int32 number of whom or where an image comes from, -1 where that is unknown; None if the release
@@ -171,13 +173,26 @@ def _groups(text: Path, lists: list[np.ndarray]) -> tuple[np.ndarray | None, tup
 
 
 def _true(text: Path, keys: list[np.ndarray], clean: np.ndarray, num_classes: int) -> np.ndarray:
-    """Clean labels, and for noisy train those in `TRUE_LABELS`, a file that drawn and imported releases have."""
+    """Clean labels, and for noisy train what `TRUE_LABELS` and `WRONG_LABELS` say, which imported releases may have.
+
+    Like label files, both may cover more than the list.
+    """
     true = clean.copy()
+    noisy_train = keys[SPLITS.index("noisy_train")]
+    order = np.argsort(noisy_train, kind="stable")
     if (text / TRUE_LABELS).exists():
-        noisy_train = keys[SPLITS.index("noisy_train")]
-        order = np.argsort(noisy_train, kind="stable")
         known = _look_up(noisy_train, order, _sorted_labels(text / TRUE_LABELS, num_classes))
         true[: len(known)] = np.where(known >= 0, known, true[: len(known)])
+    if (path := text / WRONG_LABELS).exists():
+        wrong = read_keys(path)
+        wrong = wrong[unique_order(wrong, path)]
+        rows = np.flatnonzero(_look_up(noisy_train, order, (wrong, np.zeros(len(wrong), np.int16))) == 0)
+        if (both := rows[true[rows] >= 0]).size:
+            raise DataError(
+                f"{path} has {show(noisy_train[both[0]])}, whose true label is known; it must hold only images of which"
+                f" no more is known than that their label in {NOISY_LABELS} is wrong."
+            )
+        true[rows] = WRONG
     return true
 
 
@@ -198,7 +213,7 @@ def _look_up(keys: np.ndarray, order: np.ndarray, table: tuple[np.ndarray, np.nd
 
 
 def _files(text: Path) -> list[Path]:
-    return [text / name for name in (*TEXT_FILES, TRUE_LABELS, GROUPS, GROUP_NAMES)]
+    return [text / name for name in (*TEXT_FILES, TRUE_LABELS, WRONG_LABELS, GROUPS, GROUP_NAMES)]
 
 
 def _stamp(text: Path, num_classes: int) -> str:

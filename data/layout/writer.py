@@ -12,7 +12,16 @@ from pathlib import Path
 import numpy as np
 
 from data.errors import DataError, StoppedByUserError
-from data.layout.finding import CATEGORIES, CLEAN_LABELS, LIST_FILES, NOISY_LABELS, SPLITS, TRUE_LABELS
+from data.layout.finding import (
+    CATEGORIES,
+    CLEAN_LABELS,
+    LIST_FILES,
+    NOISY_LABELS,
+    SPLITS,
+    TRUE_LABELS,
+    WRONG,
+    WRONG_LABELS,
+)
 from data.layout.groups import GROUP_NAMES, GROUPS
 from data.outputs import check_output
 
@@ -25,7 +34,8 @@ class Labelled:
 
     Attributes:
         keys: Released form, such as ``images/7/88/314159265,2718281788.jpg``.
-        true: (n,) true class of each; negative where it is unknown.
+        true: (n,) true class of each; -1 where it is unknown, in noisy train `WRONG` where no more is known than that
+            the noisy label is wrong.
         noisy: (n,) noisy label of each, or -1 where it carries none.
         groups: (n,) number of whom or where each comes from, or -1; None if nothing is known of any.
     """
@@ -53,7 +63,8 @@ def write_annotations(
     rng: np.random.Generator,
     group_names: Sequence[str] = (),
 ) -> None:
-    """Write the eight released text files, and `TRUE_LABELS` beside them; of lists that are left out, none.
+    """Write the eight released text files, with `TRUE_LABELS` and `WRONG_LABELS` beside them if there are any such; of
+    lists that are left out, none.
 
     As released: key lists are sorted by byte and end without a newline, as does the English category file; label files
     are shuffled and end with one; they cover more than the lists, because images of the clean lists can carry a noisy
@@ -77,6 +88,8 @@ def write_annotations(
     noisy = [(part.keys, part.noisy) for part in (*noisy_train, *clean)]
     _write_labels(folder / NOISY_LABELS, noisy, rng, bool(noisy_train))
     _write_labels(folder / TRUE_LABELS, [(part.keys, part.true) for part in noisy_train], rng, needed=False)
+    if wrong := [part.keys[row] for part in noisy_train for row in np.flatnonzero(part.true == WRONG)]:
+        _write(folder / WRONG_LABELS, "\n".join(sorted(wrong)))
     if group_names:
         grouped = [(part.keys, part.groups) for part in splits.values() if part.groups is not None]
         _write_labels(folder / GROUPS, grouped, rng, needed=True)

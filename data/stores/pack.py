@@ -13,7 +13,8 @@ counts         i64 (4,)            images of each of `SPLITS`, in whose order al
 checksums      u32 (n,)            CRC-32 of each image's bytes
 order          i32 (n,)            rows in byte order of their keys
 group          i32 (n,)            number of an image's group, -1 for none; absent if there are no groups
-noisy          i16 (n,)            noisy label, -1 for none; likewise `clean` and `true`
+noisy          i16 (n,)            noisy label, -1 for none; likewise `clean` and `true`, where -2 stands for a noisy
+                                   label that is known to be wrong, while nobody knows the true one
 keys           u8 (n, m)           padded with zeros
 =============  ==================  =============================================================================
 """

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from data.layout.finding import LIST_FILES, SPLITS
+from data.layout.finding import LIST_FILES, SPLITS, WRONG
 from data.layout.groups import names_from_text
 from data.layout.key_files import MAX_CLASSES, MAX_KEY_BYTES, PREFIX, problem_of_names, show
 from data.tensors import ALIGNMENT
@@ -81,13 +81,18 @@ def _of_shapes(arrays: Mapping[str, np.ndarray], grouped: bool) -> str:
 def _of_labels(arrays: Mapping[str, np.ndarray], classes: int) -> str:
     for name in ("noisy", "clean", "true"):
         labels = arrays[name]
-        if len(labels) and not (labels.min() >= -1 and labels.max() < classes):
+        least = WRONG if name == "true" else -1
+        if len(labels) and not (labels.min() >= least and labels.max() < classes):
             return f"has labels in '{name}' from {labels.min()} to {labels.max()}, and {classes} classes"
     ends = np.cumsum(arrays["counts"])
     for split, start, end in zip(SPLITS, ends - arrays["counts"], ends, strict=True):
         labels = arrays["noisy" if split == "noisy_train" else "clean"][start:end]
         if (labels < 0).any():
             return f"has images without a label in {LIST_FILES[split]}"
+        if split != "noisy_train" and (arrays["true"][start:end] == WRONG).any():
+            return (
+                f"has images in {LIST_FILES[split]} whose label is known to be wrong, which only noisy train can have"
+            )
     return ""
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from data.contact_sheet import fitted
 from data.errors import DamageError, DataError
 from data.images.decode import decode
+from data.layout.finding import WRONG
 from data.layout.key_files import find, show
 from data.release import Release, open_release
 from data.stores.pack import PackStore
@@ -67,7 +68,10 @@ class Photos:
             return None
 
     def true(self, doubted: Doubted) -> np.ndarray:
-        """(n,) int32, the class that each image shows, -1 where nobody knows."""
+        """(n,) int32, the class that each image shows, -1 where nobody knows.
+
+        `WRONG` where no more is known than that the release's label is wrong, if the run's synthetic noise left it.
+        """
         true = np.full(len(doubted), -1, np.int32)
         for client, release in self._releases.items():
             rows = np.flatnonzero(doubted.clients == client)
@@ -75,5 +79,7 @@ class Photos:
                 index = release.index
                 order = np.argsort(index.keys, kind="stable")
                 places, found = find(doubted.keys[rows], index.keys[order])
-                true[rows[found]] = index.true[order[places[found]]]
+                rows, places = rows[found], order[places[found]]
+                changed = (index.true[places] == WRONG) & (index.noisy[places] != doubted.given[rows])
+                true[rows] = np.where(changed, -1, index.true[places])
         return true

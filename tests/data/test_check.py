@@ -15,7 +15,7 @@ from data.check import PUBLISHED, begin_check
 from data.check import images as check_images
 from data.check.findings import NOTES, PROBLEMS, Findings
 from data.errors import DataError
-from data.layout.finding import LIST_FILES, SPLITS
+from data.layout.finding import LIST_FILES, SPLITS, WRONG_LABELS
 from data.pack_writer import Packing, write_pack
 from data.release import open_release
 
@@ -135,6 +135,21 @@ def climbing(root: Path) -> tuple[str, str]:
     return "noisy_train_key_list.txt, line 1", "leads out of the release"
 
 
+def of_no_training_image(root: Path) -> tuple[str, str]:
+    (root / WRONG_LABELS).write_text(key(root, "clean_test"))
+    return key(root, "clean_test"), "in wrong_label_key_list.txt, not in noisy_train_key_list.txt"
+
+
+def of_a_known_class(root: Path) -> tuple[str, str]:
+    (root / WRONG_LABELS).write_text(key(root))
+    return key(root), "in wrong_label_key_list.txt, and has a label in true_label_kv.txt"
+
+
+def malformed_wrong_list(root: Path) -> tuple[str, str]:
+    (root / WRONG_LABELS).write_text("images/1/11/1,1111.jpg 3")
+    return "wrong_label_key_list.txt, line 1", "is not a key that starts with images/"
+
+
 def out_of_range(root: Path) -> tuple[str, str]:
     edit(root / "noisy_label_kv.txt", lambda lines: lines.append("images/1/11/1,1111.jpg 14"))
     return f"noisy_label_kv.txt, line {len((root / 'noisy_label_kv.txt').read_text().splitlines())}", "has 14; 0 to 13"
@@ -208,7 +223,8 @@ DAMAGES: list[tuple[str, Damage]] = [
     ("duplicate key", duplicate), ("duplicate key", duplicate_label), ("key in two lists", in_two_lists),
     ("key without label", without_label), ("stray file", stray), ("unlisted file", unlisted),
     ("suspect image", suspect), ("odd metadata", odd), ("unreadable image", postscript),
-    ("same bytes as a test image", leaked), ("same bytes", copied),
+    ("unlisted key", of_no_training_image), ("true label of a wrong one", of_a_known_class),
+    ("malformed line", malformed_wrong_list), ("same bytes as a test image", leaked), ("same bytes", copied),
 ]  # fmt: skip
 
 

@@ -118,6 +118,10 @@ HOSTILE = {
     "noisy label too large": (put("noisy", 0, 14), "has labels in 'noisy' from -1 to 14, and 14 classes"),
     "clean label below -1": (put("clean", 150, -2), "has labels in 'clean' from -2 to 13, and 14 classes"),
     "true label too large": (put("true", 0, 99), "has labels in 'true' from"),
+    "true label below -2": (put("true", 0, -3), "has labels in 'true' from -3 to 13, and 14 classes"),
+    "clean label known to be wrong": (
+        put("true", -1, -2), "has images in clean_test_key_list.txt whose label is known to be wrong, which only noisy"
+    ),
     "noisy train without a label": (put("noisy", 7, -1), "has images without a label in noisy_train_key_list.txt"),
     "clean test without a label": (put("clean", -1, -1), "has images without a label in clean_test_key_list.txt"),
     "offsets descend": (put("offsets", 5, 0), "has images that do not lie end to end"),

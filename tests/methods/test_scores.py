@@ -37,16 +37,42 @@ NO_BUDGET = {"suspects-budget": 0.0, "suspects-budget-wrong": 0.0}
 def test_counts_by_hand() -> None:
     visit = visit_of(GIVEN, corrected=torch.tensor([0, 2, 0, 2]), suspected=torch.tensor([True, True, True, False]))
     assert counts(Judging(), visit, TRUE) == {
-        "images-known": 3.0, "labels-right": 1.0, "corrected-right": 2.0, "suspected": 2.0, "suspected-wrong": 1.0,
-        **NO_BUDGET, keys.CORRECTED: 3.0, keys.SUSPECTED: 3.0,  # also the image of which nobody knows what it shows
+        "images-known": 3.0, "labels-right": 1.0, "corrected-known": 3.0, "corrected-right": 2.0, "suspected": 2.0,
+        "suspected-wrong": 1.0, **NO_BUDGET,
+        keys.CORRECTED: 3.0, keys.SUSPECTED: 3.0,  # also the image of which nobody knows what it shows
     }  # fmt: skip
 
 
 def test_a_client_that_judged_nothing_believes_its_labels_and_sends_the_same_names() -> None:
     assert counts(Judging(), visit_of(GIVEN), TRUE) == {
-        "images-known": 3.0, "labels-right": 1.0, "corrected-right": 1.0, "suspected": 0.0, "suspected-wrong": 0.0,
-        **NO_BUDGET, keys.CORRECTED: 0.0, keys.SUSPECTED: 0.0,
+        "images-known": 3.0, "labels-right": 1.0, "corrected-known": 3.0, "corrected-right": 1.0, "suspected": 0.0,
+        "suspected-wrong": 0.0, **NO_BUDGET, keys.CORRECTED: 0.0, keys.SUSPECTED: 0.0,
     }  # fmt: skip
+
+
+def test_labels_known_to_be_wrong_judge_suspects_and_corrections_that_leave_them() -> None:
+    """Of four images whose labels are known to be wrong, without a true one, and one whose label is right.
+
+    Two of the four are suspected, and of the four one is corrected to whatever it may show: nobody knows.
+    """
+    true = np.array([-2, -2, -2, -2, 1], dtype=np.int32)
+    visit = visit_of(
+        torch.tensor([0, 1, 2, 0, 1]), corrected=torch.tensor([0, 1, 2, 3, 1]),
+        suspected=torch.tensor([True, True, False, False, True]), suspicion=torch.tensor([5.0, 4.0, 0.0, 1.0, 3.0]),
+    )  # fmt: skip
+    sent = counts(Judging(), visit, true)
+    assert sent == {
+        "images-known": 5.0, "labels-right": 1.0, "corrected-known": 4.0, "corrected-right": 1.0, "suspected": 3.0,
+        "suspected-wrong": 2.0, "suspects-budget": 4.0, "suspects-budget-wrong": 3.0,
+        keys.CORRECTED: 1.0, keys.SUSPECTED: 3.0,
+    }  # fmt: skip
+    assert image_scores([sent]) == {
+        "label-accuracy": 0.2, "corrected-label-accuracy": 0.25, "suspects-precision": pytest.approx(2 / 3),
+        "suspects-recall": 0.5, "suspects-at-budget-precision": 0.75, "suspects-at-budget-fnr": 0.25,
+    }  # fmt: skip
+    all_changed = counts(Judging(), visit_of(torch.tensor([0]), corrected=torch.tensor([1])), true[:1])
+    assert (all_changed["images-known"], all_changed["corrected-known"]) == (1.0, 0.0)
+    assert "corrected-label-accuracy" not in image_scores([all_changed])
 
 
 def test_methods_that_judge_nothing_send_nothing() -> None:
@@ -63,8 +89,14 @@ def test_no_more_images_are_judged_than_a_client_holds() -> None:
     )
 
 
-ONE = {"images-known": 10.0, "labels-right": 6.0, "corrected-right": 8.0, "suspected": 5.0, "suspected-wrong": 3.0}
-OTHER = {"images-known": 30.0, "labels-right": 24.0, "corrected-right": 20.0, "suspected": 5.0, "suspected-wrong": 3.0}
+ONE = {
+    "images-known": 10.0, "labels-right": 6.0, "corrected-known": 10.0, "corrected-right": 8.0, "suspected": 5.0,
+    "suspected-wrong": 3.0,
+}  # fmt: skip
+OTHER = {
+    "images-known": 30.0, "labels-right": 24.0, "corrected-known": 30.0, "corrected-right": 20.0, "suspected": 5.0,
+    "suspected-wrong": 3.0,
+}  # fmt: skip
 
 
 def test_counts_are_added_up_before_they_are_divided() -> None:

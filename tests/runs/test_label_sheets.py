@@ -38,8 +38,8 @@ def test_the_ranking_is_judged_where_the_truth_is_known(on_sample: Path, tmp_pat
     """One of 4 x 6 pairs of a wrong and a right label stands in the wrong order."""
     said = runs("labels", on_sample.parent, "--out", tmp_path / "out", "--json")
     assert said.json["truth"] == {
-        "known": 10, "wrong": 4, "auc": pytest.approx(23 / 24), "first-tenth": 1.0, "first-as-many": 0.75,
-        "missed": 0.25, "suggested": 0.75,
+        "known": 10, "true-known": 10, "wrong": 4, "auc": pytest.approx(23 / 24), "first-tenth": 1.0,
+        "first-as-many": 0.75, "missed": 0.25, "suggested": 0.75,
     }  # fmt: skip
     assert said.json["labelled-differently"] == 3
     assert said.json["folder"] == str(tmp_path / "out")

@@ -182,7 +182,8 @@ def test_every_line_is_one_line(tmp_path: Path) -> None:
 
 def test_what_a_method_judges_has_scores_where_truth_is_known() -> None:
     counts = {
-        "images-known": 20, "labels-right": 15, "corrected-right": 18, "suspected": 4, "suspected-wrong": 3,
+        "images-known": 20, "labels-right": 15, "corrected-known": 20, "corrected-right": 18, "suspected": 4,
+        "suspected-wrong": 3,
         "suspected-images": 5, "suspects-budget": 5, "suspects-budget-wrong": 2.5,
     }  # fmt: skip
     [line] = lines_of(replace(_result(1), visits={4: {**VISIT, **counts}}))
