@@ -41,7 +41,7 @@ from simulation.machine import machine
 from simulation.patches import prepare_simulation
 from simulation.pinned_app import PinnedClientApp
 from simulation.share import hold_to_share, out_of_memory
-from task import Compute, derived_generator, needs_two_images, pick_compute
+from task import Compute, derived_generator, needs_two_images, normalization_of, pick_compute
 
 prepare_simulation()
 app = PinnedClientApp(__name__)
@@ -226,7 +226,7 @@ def class_losses(message: Message, context: Context) -> Message:
     classes = len(local_data.class_names(site))
     model = _global_model(message, context, config, site, compute)
     images = Images(local_data.training_pixels(site, split, config), compute.device)
-    logits = Inference(images, config.image_size, compute, config.normalization).on_all(model).cpu()
+    logits = Inference(images, config.image_size, compute, normalization_of(config)).on_all(model).cpu()
     labels = torch.from_numpy(split.labels.astype(np.int64))
     losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none").double().numpy()
     known = (split.true >= 0) | (split.true == WRONG)
@@ -252,7 +252,7 @@ def evaluate_locally(message: Message, context: Context) -> Message:
         client_state, last_round = _state(message, context, site, local_data.training_data(site, config))
         take_own(model, client_state.load(last_round) if last_round else None)
     images = local_data.pixels(site, split, config.image_size, config)
-    result = evaluate(model, images, split.labels, compute, config.normalization)
+    result = evaluate(model, images, split.labels, compute, normalization_of(config))
     metrics = MetricRecord(
         {
             keys.NUM_EXAMPLES: result.num_examples,

@@ -20,7 +20,7 @@ from learning.method import Method
 from learning.replica import Replica
 from messages.fingerprint import running_code
 from simulation.share import has_room
-from task import Compute
+from task import Compute, normalization_of
 
 
 @contextlib.contextmanager
@@ -47,7 +47,7 @@ def visit_inputs(
 
     def features() -> np.ndarray:
         with _images(site, split, config, compute, stay=False) as images:
-            inference = Inference(images, config.image_size, compute, config.normalization)
+            inference = Inference(images, config.image_size, compute, normalization_of(config))
             return features_of_bodies(replica.model, inference).cpu().numpy()
 
     cache, release = local_data.cache_of(site), release_at(site.root)
@@ -80,7 +80,7 @@ def _identity(config: RunConfig, replica: Replica, compute: Compute) -> tuple[in
     """The images' side, all else that decides their features, bit for bit, and how many each has."""
     threads = torch.get_num_threads() if compute.device.type == "cpu" else 0  # they change how convolutions add up
     about = (
-        f"{replica.frozen} {config.model} {config.image_size} {config.normalization} {compute} {config.autotune}"
-        f" {threads} {torch.__version__} {running_code()}"
+        f"{replica.frozen} {config.model} {config.image_size} {normalization_of(config).as_args()} {compute}"
+        f" {config.autotune} {threads} {torch.__version__} {running_code()}"
     )
     return stored_size(config.augmentation, config.image_size), about, width_of(replica.model)

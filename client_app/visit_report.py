@@ -16,7 +16,7 @@ from learning.inference import Inference, evaluating
 from learning.inspection import Inspected, Look, finite, look, remember, share_changed
 from learning.replica import as_written
 from messages import keys
-from task import Compute
+from task import Compute, normalization_of
 
 LOOKS_AFTER = {"none": False, "before": False, "both": True}  # by `inspection`
 
@@ -77,7 +77,7 @@ class VisitReport:
         self._evaluate(keys.OWN_LOSS_AFTER, keys.OWN_ACCURACY_AFTER)
 
     def _look(self, model: nn.Module, images: Images) -> Look:
-        inference = Inference(images, self._config.image_size, self._compute, self._config.normalization)
+        inference = Inference(images, self._config.image_size, self._compute, normalization_of(self._config))
         with as_written(self._config):
             return look(model, inference, self._given)
 
@@ -86,5 +86,5 @@ class VisitReport:
         if self._own is None:
             return
         with as_written(self._config), evaluating(self._network):
-            found = evaluate(self._network, *self._own, self._compute, self._config.normalization)
+            found = evaluate(self._network, *self._own, self._compute, normalization_of(self._config))
         self.metrics |= {loss: finite(found.loss), accuracy: found.accuracy}

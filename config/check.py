@@ -27,6 +27,7 @@ from config.hints import hint_about_key
 from config.known import LR_SCHEDULES, METHODS, OPTIMIZERS, PRIVACY, STRATEGIES, TRAINABLES
 from config.method_data import opens_data
 from config.named import kebab, parse_args, unknown
+from config.normalization import problem_of_normalization
 from config.own_class import module_and_class
 from config.parameters import KnownStrategy, Parameter, fits
 from config.paths import problem_of_output
@@ -116,7 +117,7 @@ def _problems_together(config: RunConfig, bad: frozenset[str]) -> Iterator[str]:
             if found:
                 wrong.add(f"{key}-args")
             yield from found
-    for key, check in (("partition", _problem_of_partition), ("label-noise", _problem_of_noise)):
+    for key, check in WITH_ARGS.items():
         if key not in bad and f"{key}-args" not in bad and (problem := check(config)):
             yield problem
     if not {"evaluate-every", "num-server-rounds"} & wrong:
@@ -280,6 +281,11 @@ def _is_importable(module: str) -> bool:
     return sys.modules.get(module) is not None or importlib.util.find_spec(module) is not None
 
 
+WITH_ARGS: dict[str, Callable[[RunConfig], str | None]] = {
+    "partition": _problem_of_partition,
+    "label-noise": _problem_of_noise,
+    "normalization": problem_of_normalization,
+}
 FILES: dict[str, Callable[[RunConfig], str | None]] = {
     "output-dir": problem_of_output,
     "data-dir": _problem_of_data_dir,

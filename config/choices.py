@@ -94,6 +94,9 @@ NORMALIZATIONS = {  # task
     "imagenet": "what torchvision's pretrained weights expect",
     "clothing1m": "the dataset's own",
     "half": "a mean and deviation of 0.5, which many of timm's weights expect",
+    "cifar10": "the dataset's own",
+    "cifar100": "the dataset's own",
+    "release": "measured on the run's own training images",  # `config.normalization`
 }
 OPTIMIZERS = {"sgd": "", "adamw": ""}  # learning.optimizer
 LR_SCHEDULES = {  # learning.schedule

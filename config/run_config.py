@@ -264,7 +264,15 @@ class RunConfig:
         "model",
         "imagenet",
         choice(choices.NORMALIZATIONS),
-        "whose mean and deviation of each colour channel inputs are normalised by",
+        "whose mean and deviation of each colour channel inputs are normalised by"
+        " ([docs/models.md](models.md#normalisation))",
+    )
+    normalization_args: str = _key(
+        "model",
+        "",
+        text("release: `mean`, `deviation`, three numbers each"),
+        "parameters of `normalization`, such as `mean=[0.7, 0.65, 0.64] deviation=[0.31, 0.32, 0.32]`; empty: the"
+        " server measures them",
     )
 
     augmentation: str = _key(

@@ -18,7 +18,7 @@ from data.options import file_in_new_folders, file_to_write, folder_to_write, pi
 from data.pack_writer import Packing, write_pack
 from data.partition.file import SCHEMES, deal, save_partition
 from data.progress_bar import cpus, progress_bar
-from data.release import TRAIN_SPLITS, open_release, training_split
+from data.release import TRAIN_SPLITS, Release, open_release, training_split
 from data.sample import SampleSize, draw_sample
 from data.summary import as_table, summarize
 from data.text import one_line
@@ -30,6 +30,7 @@ app = several_commands("Clothing1M on disk.", "python -m data sample --out ~/sam
 app.add_typer(importing, name="import")
 DEFAULT = SampleSize()
 MOST_IMAGES = 100_000_000
+SMALLEST = 16  # pixels: of the run config's `image-size`
 Out = Annotated[
     Path,
     typer.Option("--out", help="Folder to write; it must not exist yet, or be empty.", callback=folder_to_write),
@@ -70,12 +71,32 @@ Plot = Annotated[
 
 
 @app.command(epilog="Example: python -m data show ~/clothing1M --plot noise.png")
-def show(folder: Release_, plot: Plot = None) -> None:
+def show(
+    folder: Release_,
+    plot: Plot = None,
+    normalization: Annotated[
+        bool, typer.Option("--normalization", help="Print the settings that normalise by these training images.")
+    ] = False,
+    image_size: Annotated[
+        int,
+        typer.Option(help="Of --normalization: the run's image-size; 0: that of a pack of pixels.", min=0, max=1024),
+    ] = 0,
+    train_split: Annotated[str, typer.Option(help=f"Of --normalization: {' or '.join(TRAIN_SPLITS)}.")] = "noisy",
+    threads: Threads = 0,
+) -> None:
     """Print splits, counts per class, how often two labels of an image agree, and the noise of noisy train.
+
+    With --normalization print mean and deviation of each colour channel instead, as settings of a run.
 
     DIR is a folder in the released layout, or a pack.
     """
-    summary = summarize(open_release(folder))
+    release = open_release(folder)
+    if normalization:
+        if plot:
+            raise DataError("--plot and --normalization are given; it must be one of them.")
+        _show_normalization(release, image_size, train_split, threads or cpus())
+        return
+    summary = summarize(release)
     typer.echo(as_table(summary))
     if noise := noise_text(summary):
         typer.echo(noise)
@@ -91,6 +112,23 @@ def show(folder: Release_, plot: Plot = None) -> None:
         title = f"{len(pairs):,} images {which}: {pairs.agreement:.1%} agree"
         names = summary.class_names
         _draw(plot, lambda plots: plots.draw_matrix(pairs.confusion(len(names)), names, title, rows, "noisy label"))
+
+
+def _show_normalization(release: Release, image_size: int, train_split: str, threads: int) -> None:
+    from data.images.channels import channels_of, decoded_side, spaced
+
+    side = decoded_side(release) or image_size
+    if side < SMALLEST:
+        raise DataError(
+            f"--image-size is {image_size}; with --normalization it must be the image-size of the run, from"
+            f" {SMALLEST} to 1024."
+        )
+    split = training_split(release, train_split)
+    with progress_bar("images", len(spaced(len(split.keys))), "show") as advance:
+        found = channels_of(release, split, side, threads, leave_out=True, done=advance)
+    if found.unreadable:
+        typer.echo(f"{found.unreadable:,} images cannot be read and do not count; the first: {found.first}", err=True)
+    typer.echo(f"normalization='release' normalization-args='{found.normalization.as_args()}'")
 
 
 @app.command(epilog="Example: python -m data check ~/clothing1M --out findings.tsv")

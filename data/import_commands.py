@@ -125,26 +125,6 @@ def huggingface(
     import_(read_huggingface(name, wanted), out)
 
 
-def import_(source: Source, out: Path) -> None:
-    """Write a dataset, and say what was done and how to train on it."""
-    done = write_source(source, out, lambda what, total: progress_bar(what, total, "import"))
-    where = out.resolve()
-    typer.echo(f"{where}: " + ", ".join(f"{count} {split}" for split, count in done.counts.items()) + " images.")
-    if done.left_out:
-        count = len(done.left_out)
-        files = f"{count:,} file{'s' * (count > 1)}"
-        names = f"{where}.{LEFT_OUT}" if out.suffix == PACK else where / LEFT_OUT
-        typer.echo(f"Left out: {files} ({in_words(done.left_out)}), named in {names}", err=True)
-    for path, why in done.suspect.items():
-        typer.echo(f"Imported, but its pixels may be damaged: {path} ({why}).", err=True)
-    if "noisy_train" not in done.counts:
-        return
-    if line := run_line(where, done.counts["noisy_train"], [name for name in done.counts if done.counts[name]]):
-        typer.echo(f"To train on them, in the app's folder:\n{line}")
-    else:
-        typer.echo("These are too few to train on: two clients need at least two images each in noisy train.")
-
-
 @importing.command(epilog="Example: python -m data import splits ~/photos --out ~/release")
 def splits(
     source: Source_,
@@ -155,6 +135,7 @@ def splits(
     clean_train: Annotated[Path | None, typer.Option(help="Likewise of clean train.")] = None,
     val: Annotated[Path | None, typer.Option(help="Likewise of clean val.")] = None,
     test: Annotated[Path | None, typer.Option(help="Likewise of clean test.")] = None,
+    groups: Groups = None,
 ) -> None:
     """Your own photos, divided into lists by you.
 
@@ -162,7 +143,8 @@ def splits(
     in each. With any of the flags, only folders that flags name are read.
     """
     given = {"noisy_train": noisy_train, "clean_train": clean_train, "clean_val": val, "clean_test": test}
-    import_(read_splits(source, {name: path for name, path in given.items() if path is not None}), out)
+    found = read_splits(source, {name: path for name, path in given.items() if path is not None})
+    import_(with_groups(found, groups), out)
 
 
 @importing.command(epilog="Example: python -m data import animal10n ~/raw_image_ver --out ~/animal10n")
@@ -223,3 +205,23 @@ def webvision(
 def _note(text: str) -> None:
     if text:
         typer.echo(text, err=True)
+
+
+def import_(source: Source, out: Path) -> None:
+    """Write a dataset, and say what was done and how to train on it."""
+    done = write_source(source, out, lambda what, total: progress_bar(what, total, "import"))
+    where = out.resolve()
+    typer.echo(f"{where}: " + ", ".join(f"{count} {split}" for split, count in done.counts.items()) + " images.")
+    if done.left_out:
+        count = len(done.left_out)
+        files = f"{count:,} file{'s' * (count > 1)}"
+        names = f"{where}.{LEFT_OUT}" if out.suffix == PACK else where / LEFT_OUT
+        typer.echo(f"Left out: {files} ({in_words(done.left_out)}), named in {names}", err=True)
+    for path, why in done.suspect.items():
+        typer.echo(f"Imported, but its pixels may be damaged: {path} ({why}).", err=True)
+    if "noisy_train" not in done.counts:
+        return
+    if line := run_line(where, done.counts["noisy_train"], [name for name in done.counts if done.counts[name]]):
+        typer.echo(f"To train on them, in the app's folder:\n{line}")
+    else:
+        typer.echo("These are too few to train on: two clients need at least two images each in noisy train.")

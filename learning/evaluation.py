@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from data.images.pixels import Pixels, StoredPixels
+from data.normalization import Normalization
 from learning.images import Images
 from task import Compute, to_input
 
@@ -81,7 +82,11 @@ class Tally:
 
 
 def evaluate(
-    model: nn.Module, images: Pixels | np.ndarray, labels: np.ndarray, compute: Compute, normalization: str
+    model: nn.Module,
+    images: Pixels | np.ndarray,
+    labels: np.ndarray,
+    compute: Compute,
+    normalization: Normalization | str,
 ) -> Evaluation:
     """Evaluate in inference mode, and in float32 whatever the run's precision.
 
@@ -92,7 +97,7 @@ def evaluate(
         images: (n, height, width, 3) uint8.
         labels: (n,) integers below the model's number of classes.
         compute: The device; without autocast, as `Compute.dtype` does not count here.
-        normalization: A key of `NORMALIZATIONS`.
+        normalization: Mean and deviation of each channel, or a key of `task.NORMALIZATIONS`.
     """
     tally = Tally(compute.device)
     for logits, truth in answers(model, images, labels, compute, normalization):
@@ -102,7 +107,11 @@ def evaluate(
 
 @torch.inference_mode()
 def answers(
-    model: nn.Module, images: Pixels | np.ndarray, labels: np.ndarray, compute: Compute, normalization: str
+    model: nn.Module,
+    images: Pixels | np.ndarray,
+    labels: np.ndarray,
+    compute: Compute,
+    normalization: Normalization | str,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """For each batch, logits (b, classes) float32 and labels (b,) int64, on the device; see `evaluate`."""
     model.eval()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from data.normalization import Normalization
 from learning.augmentation import views
 from learning.evaluation import evaluation_batch
 from learning.images import Images
@@ -25,13 +26,13 @@ class Inference:
             the input is used.
         image_size: Side of the input.
         compute: Device and precision.
-        normalization: A key of `task.NORMALIZATIONS`.
+        normalization: Mean and deviation of each channel, or a key of `task.NORMALIZATIONS`.
     """
 
     images: Images
     image_size: int
     compute: Compute
-    normalization: str
+    normalization: Normalization | str
 
     def inputs(
         self, batch: Tensor, augmentations: Sequence[str] = CENTRE, generator: torch.Generator | None = None

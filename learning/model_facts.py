@@ -7,15 +7,16 @@ from typing import Any
 
 from torch import nn
 
+from config.normalization import MEASURED
 from config.rules import is_encodable
 from config.run_config import RunConfig, problem_of
+from data.normalization import Normalization, Triple
 from data.sealed import DamagedError
 from models.outside import lines_that_build, stem_of
-from task import HEADS, NORMALIZATIONS, Heads, networks_of
+from task import HEADS, NORMALIZATIONS, Heads, networks_of, normalization_of
 
 RESIZE = "both sides to image-size, bilinear, antialiased; RGB from 0 to 1; then minus mean, divided by deviation"
 NEEDED = ("class-names", "model", "image-size", "normalization")  # what every version has written
-Triple = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class ModelFacts:
         networks = networks_of(model) if model is not None else []
         sized = any(getattr(network, "takes_size", False) for network in networks)
         build = lines_that_build(config.model, len(class_names), config.image_size, takes_size=sized)
-        mean, deviation = NORMALIZATIONS[config.normalization]
+        mean, deviation = normalization_of(config)
         return cls(
             config.model,
             tuple(class_names),
@@ -73,6 +74,11 @@ class ModelFacts:
             build,
             stem_of(config.model),
         )
+
+    @property
+    def numbers(self) -> Normalization:
+        """By which inputs are normalised."""
+        return Normalization(self.mean, self.deviation)
 
     def to_metadata(self) -> dict[str, str]:
         """Texts by name, as safetensors keeps them; lists as JSON."""
@@ -113,10 +119,7 @@ class ModelFacts:
                 raise DamagedError(
                     f"cannot be used by this version: {problem.removeprefix('run config: ').rstrip('.')}"
                 )
-        mean, deviation = NORMALIZATIONS[metadata["normalization"]]
-        for name, expected in (("mean", mean), ("deviation", deviation)):
-            if name in metadata and _json(metadata, name) != list(expected):
-                raise DamagedError(f"has a {name} that is not that of its normalization {metadata['normalization']!r}")
+        mean, deviation = _numbers(metadata)
         pairs = _json(metadata, "further-heads") if "further-heads" in metadata else {}
         if not isinstance(pairs, dict) or not all(type(outputs) is int for outputs in pairs.values()):
             raise DamagedError("has metadata whose 'further-heads' are no numbers by name")
@@ -135,6 +138,21 @@ class ModelFacts:
             metadata.get("build", ""),
             metadata.get("stem", ""),
         )
+
+
+def _numbers(metadata: Mapping[str, str]) -> Normalization:
+    """Those of a known name, which a file may repeat; those that were measured are in the file alone."""
+    given = {name: _json(metadata, name) for name in Normalization._fields if name in metadata}
+    if metadata["normalization"] == MEASURED:
+        try:
+            return Normalization.of(given)
+        except ValueError as error:
+            raise DamagedError(f"has metadata by which no input can be normalised: {error}") from None
+    known = NORMALIZATIONS[metadata["normalization"]]
+    for name, value in given.items():
+        if value != list(getattr(known, name)):
+            raise DamagedError(f"has a {name} that is not that of its normalization {metadata['normalization']!r}")
+    return known
 
 
 def _heads(network: nn.Module) -> Heads:

@@ -14,7 +14,7 @@ from config.run_config import ConfigError, RunConfig
 from data.text import one_line, shown
 from learning.weights_file import WeightsError, read_weights
 from learning.weights_fit import body_of
-from task import NORMALIZATIONS, networks_of
+from task import NORMALIZATIONS, networks_of, normalization_of
 
 FITS = "it must be a file of torch.save or safetensors, or a run's model.safetensors or checkpoint, with weights of a"
 
@@ -53,7 +53,7 @@ def warnings_of_normalization(config: RunConfig) -> list[str]:
     if config.pretrained == "none" or not _is_name(config.pretrained):
         return []
     expected = _normalization(config.model, config.pretrained)
-    if NORMALIZATIONS[config.normalization] == expected:
+    if normalization_of(config) == expected:
         return []
     same = next((name for name, values in NORMALIZATIONS.items() if values == expected), None)
     mean, deviation = map(list, expected)

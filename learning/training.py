@@ -19,7 +19,7 @@ from learning.method_rules import check_left, check_loss, check_mixed, check_ste
 from learning.optimizer import LocalOptimizer, make_optimizer
 from learning.own_network import keep_own, own_network
 from learning.schedule import rate_of
-from task import Compute, classifier, networks_of
+from task import Compute, classifier, networks_of, normalization_of
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def train_locally(
         told or {},
         generator,
         networks_of(model),
-        Inference(images, config.image_size, compute, config.normalization),
+        Inference(images, config.image_size, compute, normalization_of(config)),
         {name: value.to(compute.device, copy=True) for name, value in (state or {}).items()},  # methods write into it
         batch_size=config.batch_size,
         drop_last=config.drop_last,

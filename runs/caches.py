@@ -27,7 +27,9 @@ class About:
 
 KNOWN = {
     DECODED: About("decoded images, and features of them", "they are made again; files that a run has open stay"),
-    "index": About("lists of releases, sorted", "they are read again, in seconds"),
+    "index": About(
+        "lists of releases, sorted, and what was measured on their images", "they are read again; a minute to measure"
+    ),
     "sample": About("the drawn sample", "it is drawn again; a run that reads it fails"),
     "benchmarks": About("what benchmarks drew and measured", "their releases are drawn, and their runs done again"),
     "peers": About("environments of other frameworks", "benchmarks.peers installs them again"),

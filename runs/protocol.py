@@ -23,7 +23,7 @@ MAY_DIFFER = frozenset({"seed", "data-dir", "num-clients"})
 # Keys that say which images and labels there are and who holds them: they tell settings apart, not lines.
 OF_A_SETTING = frozenset(
     {"data-dir", "train-split", "label-noise", "label-noise-args", "partition", "partition-args", "bad-images"}
-    | {"holdout-fraction", "num-clients"}
+    | {"holdout-fraction", "num-clients", "normalization-args"}  # the last one's numbers follow from the images
 )
 UNKNOWN = ""
 

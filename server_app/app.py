@@ -30,6 +30,7 @@ from server_app.exchange import Exchange
 from server_app.files import output_folder
 from server_app.grid import OrderedGrid, is_remote
 from server_app.guarded_half import GuardedHalf, server_half
+from server_app.measured import with_measured
 from server_app.members import check_number, known_members, roll_of
 from server_app.model_transport import Packing
 from server_app.network import network
@@ -85,6 +86,7 @@ def _run(grid: Grid, context: Context, lock: RunLock, recorder: Recorder) -> Non
     own_half = server_half(method, config.method)
     check_privacy(config, method, own_half)
     release = open_data(config, own_half, remote)
+    config = with_measured(config, start, release, remote)
     half = GuardedHalf(own_half, config.method)
     half.prepare(config, release)
     lists = data_digests(release, config, own_half)

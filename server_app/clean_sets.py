@@ -20,7 +20,7 @@ from learning.evaluation import Evaluation, evaluate
 from learning.server_half import ServerHalf
 from learning.shared_state import load_shared
 from learning.sound_images import advising, sound_images
-from task import Compute
+from task import Compute, normalization_of
 
 
 class CleanSet:
@@ -36,7 +36,7 @@ class CleanSet:
         self._labels = listed.labels.astype(np.int64)
         self._model = model.to(compute.device)
         self._compute = compute
-        self._normalization = config.normalization
+        self._normalization = normalization_of(config)
 
     def __len__(self) -> int:
         return len(self._labels)

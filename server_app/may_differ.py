@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from config.normalization import KEY as ARGS
+from config.normalization import MEASURED, lead_to
 from config.run_config import ConfigError, RunConfig
 from learning.schedule import depends_on_rounds
 from server_app.checkpoint_file import Checkpoint
@@ -40,9 +42,14 @@ def is_searched(key: str, config: Mapping[str, Any]) -> bool:
 
 
 def differences(saved: Mapping[str, Any], config: RunConfig) -> dict[str, tuple[Any, Any]]:
-    """Keys whose values differ between a saved config and the current one, both values of each, without `resume`."""
+    """Keys whose values differ between a saved config and the current one, both values of each, without `resume`.
+
+    Numbers that were measured for a run are what its user asked for by leaving them out.
+    """
     current = config.to_flat()
     keys = sorted((current.keys() | saved.keys()) - {"resume"})
+    if saved.get("normalization") == config.normalization == MEASURED and lead_to(current[ARGS], saved.get(ARGS)):
+        keys.remove(ARGS)
     return {key: (saved.get(key), current.get(key)) for key in keys if saved.get(key) != current.get(key)}
 
 

@@ -33,6 +33,7 @@ READ = {
     "data import folder DIR", "data import folder --groups",
     "data import splits DIR", "data import splits --noisy-train",
     "data import splits --clean-train", "data import splits --val", "data import splits --test",
+    "data import splits --groups",
     "data import animal10n DIR", "data import food101n DIR", "data import food101n --food101",
     "data import webvision DIR",
     "data match DIR", "data show DIR", "data check DIR", "data pack DIR", "data partition DIR",

@@ -336,3 +336,9 @@ def test_what_the_starting_process_held_does_not_count() -> None:
     start = f"import subprocess, sys; held = bytes([1]) * (1 << 30); subprocess.run([sys.executable, '-c', {code!r}])"
     done = subprocess.run([sys.executable, "-c", start], check=True, capture_output=True, text=True)
     assert 0 < int(done.stdout) < 1 << 30
+
+
+def test_a_release_need_not_be_measured() -> None:
+    config = RunConfig(model="cnn", image_size=16, batch_size=4, normalization="release", precision="fp32")
+    assert client.client_work(config, steps=1, images=4)()[0] == 4
+    assert client.server_work(config)()[0] > 0

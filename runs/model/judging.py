@@ -55,8 +55,8 @@ def judge(opened: OpenedModel, images: Labelled, done: Callable[[int], None] = l
     columns: list[tuple[np.ndarray, ...]] = []
     for block in images.blocks():
         names += block.names
-        normalization = opened.facts.normalization
-        for logits, given in answers(opened.model, block.pixels, block.truth, opened.compute, normalization):
+        numbers = opened.facts.numbers
+        for logits, given in answers(opened.model, block.pixels, block.truth, opened.compute, numbers):
             tally.add(logits, given)
             top = logits.softmax(dim=1).amax(dim=1)
             losses = torch.nn.functional.cross_entropy(logits, given, reduction="none")

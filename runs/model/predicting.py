@@ -132,7 +132,7 @@ def _probabilities(opened: OpenedModel, photos: Sequence[Photo]) -> np.ndarray:
     """(n, classes) float32."""
     pixels = np.stack([photo.pixels for photo in photos if photo.pixels is not None])
     none = np.zeros(len(pixels), np.int64)
-    found = answers(opened.model, pixels, none, opened.compute, opened.facts.normalization)
+    found = answers(opened.model, pixels, none, opened.compute, opened.facts.numbers)
     probabilities: np.ndarray = torch.cat([logits.softmax(dim=1) for logits, _ in found]).cpu().numpy()
     return probabilities
 

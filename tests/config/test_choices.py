@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import pytest
 
 from config import choices
+from config.normalization import MEASURED
 from config.run_config import PRESETS
 from data.noise.synthetic import NOISES
 from data.partition.file import SCHEMES
@@ -29,7 +30,7 @@ IMPLEMENTED: dict[str, Iterable[str]] = {
     "LABEL_NOISES": NOISES,
     "LR_SCHEDULES": SCHEDULES,
     "METHODS": METHODS,
-    "NORMALIZATIONS": NORMALIZATIONS,
+    "NORMALIZATIONS": [*NORMALIZATIONS, MEASURED],
     "OPTIMIZERS": OPTIMIZERS,
     "PARTITIONS": SCHEMES,
     "PAYLOADS": PAYLOADS,

@@ -20,13 +20,21 @@ OLD = {"class-names": '["a", "b"]', "model": "cnn", "method": "ce", "image-size"
 @given(
     st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1, max_size=4),
     st.sampled_from(sorted(NORMALIZATIONS)),
+    st.lists(st.floats(1e-6, 1), min_size=6, max_size=6),
     st.integers(16, 1024),
     st.integers(0, 10**6),
 )
-def test_it_reads_back_as_it_was(names: list[str], normalization: str, size: int, server_round: int) -> None:
-    config = RunConfig(model="resnet18", normalization=normalization, image_size=size, method="elr")
+def test_it_reads_back_as_it_was(
+    names: list[str], normalization: str, numbers: list[float], size: int, server_round: int
+) -> None:
+    args = f"mean={numbers[:3]} deviation={numbers[3:]}"
+    config = RunConfig(
+        model="resnet18", normalization=normalization, normalization_args=args, image_size=size, method="elr"
+    )
     facts = ModelFacts.of(config, tuple(names), server_round=server_round)
     assert ModelFacts.from_metadata(facts.to_metadata()) == facts
+    if normalization == "release":
+        assert [*facts.mean, *facts.deviation] == numbers
 
 
 def test_it_says_what_the_input_must_be_in_numbers() -> None:
@@ -69,6 +77,10 @@ def test_files_of_earlier_versions_lack_what_can_be_known() -> None:
         ({"normalization": "none"}, "'normalization' is 'none'"),
         ({"mean": "[0, 0, 0]"}, "has a mean that is not that of its normalization 'half'"),
         ({"deviation": "x"}, "'deviation' is no JSON"),
+        ({"normalization": "release"}, "by which no input can be normalised: mean must be three numbers from 0 to 1"),
+        ({"normalization": "release", "mean": "[0, 1, 2]"}, "mean must be three numbers from 0 to 1"),
+        ({"normalization": "release", "mean": "[0, 0, 0]", "deviation": "[1, 0, 1]"}, "deviation must be three"),
+        ({"normalization": "release", "mean": "[NaN, 0, 0]", "deviation": "[1, 1, 1]"}, "mean must be three"),
         ({"further-heads": "[]"}, "'further-heads' are no numbers by name"),
         ({"further-heads": '{"a": true}'}, "'further-heads' are no numbers by name"),
         ({"networks": "two"}, "'networks' is 'two'"),

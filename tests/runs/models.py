@@ -18,6 +18,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "two-networks-lora": {"method": "co-teaching", "trainable": "lora"},
     "further-heads": {"method": "xiao"},
     "frozen-batchnorm": {"batchnorm": "frozen", "normalization": "half"},
+    "measured": {"normalization": "release"},
     "own-batchnorm": {"batchnorm": "local", "normalization": "clothing1m"},
     "torchvision": {"model": "mobilenet_v3_small", "image_size": 32},
     "timm-lora": {"model": "timm:test_vit", "image_size": 32, "trainable": "lora", "trainable_args": "rank=2"},

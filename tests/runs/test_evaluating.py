@@ -46,7 +46,7 @@ def numbers(run: Path, release: Release, split: str) -> Evaluation:
     """By hand."""
     opened, listed = open_model(run), release.split(split)
     pixels = load_images(release, listed.keys, opened.facts.image_size)
-    return evaluate(opened.model, pixels, listed.labels, opened.compute, opened.facts.normalization)
+    return evaluate(opened.model, pixels, listed.labels, opened.compute, opened.facts.numbers)
 
 
 def test_it_repeats_the_last_line_of_metrics_jsonl(run: Path, runs: Runs) -> None:

@@ -55,7 +55,7 @@ def expected(opened: OpenedModel, images: np.ndarray) -> np.ndarray:
     """As evaluation computes logits."""
     compute = Compute(torch.device("cpu"), torch.float32)
     with torch.inference_mode():
-        logits: torch.Tensor = opened.model(to_input(torch.from_numpy(images), compute, opened.facts.normalization))
+        logits: torch.Tensor = opened.model(to_input(torch.from_numpy(images), compute, opened.facts.numbers))
     return logits.numpy()
 
 
@@ -126,7 +126,7 @@ def test_the_normalisation_inside_is_the_trainings_bit_for_bit() -> None:
     facts = opened_model().facts
     logits, _ = Classifier(nn.Flatten(), facts)(images)
     compute = Compute(torch.device("cpu"), torch.float32)
-    assert torch.equal(logits, to_input(images, compute, facts.normalization).flatten(1))
+    assert torch.equal(logits, to_input(images, compute, facts.numbers).flatten(1))
 
 
 @pytest.fixture(scope="module")

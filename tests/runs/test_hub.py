@@ -80,7 +80,7 @@ def test_the_lines_of_the_card_load_it_where_this_app_is_not(tmp_path: Path) -> 
         lying.save(folder / "photo.png", exif=LYING)
         compute = Compute(torch.device("cpu"), torch.float32)
         with torch.inference_mode():
-            inputs = to_input(torch.from_numpy(photo)[None], compute, subject.opened.facts.normalization)
+            inputs = to_input(torch.from_numpy(photo)[None], compute, subject.opened.facts.numbers)
             probabilities = subject.opened.model(inputs).softmax(dim=1)[0]
         expected.append((NAMES[int(probabilities.argmax())], float(probabilities.max())))
     folders = [f"hub {number}" for number in range(len(MODELS))]

@@ -43,7 +43,7 @@ def accuracy_and_loss(opened: OpenedModel, sample: Path) -> list[float]:
     assert opened.config is not None
     listed, pixels = load_list(open_release(sample), "clean_test", opened.facts.image_size, opened.config)
     labels = listed.labels.astype(np.int64)
-    found = evaluate(opened.model, pixels, labels, opened.compute, opened.facts.normalization)
+    found = evaluate(opened.model, pixels, labels, opened.compute, opened.facts.numbers)
     return [found.accuracy, found.loss]
 
 

@@ -75,7 +75,7 @@ def in_training(opened: OpenedModel, root: Path, split: str) -> dict[str, np.nda
     release = open_release(root)
     listed, size = release.split(split), opened.facts.image_size
     pixels = StoredPixels(load_images(release, listed.keys, size))
-    inference = Inference(Images(pixels, opened.compute.device), size, opened.compute, opened.facts.normalization)
+    inference = Inference(Images(pixels, opened.compute.device), size, opened.compute, opened.facts.numbers)
     found = inference.on_all(opened.model).softmax(dim=1).numpy()
     names = [Path(release.store.place(bytes(key))).name for key in listed.keys]
     return dict(zip(names, found, strict=True))
