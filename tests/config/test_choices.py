@@ -6,6 +6,7 @@ import pytest
 
 from config import choices
 from config.run_config import PRESETS
+from config.stems import AUTO, IMAGENET, SMALL
 from data.noise.synthetic import NOISES
 from data.partition.schemes import PARTITIONS
 from data.release import TRAIN_SPLITS
@@ -35,6 +36,7 @@ IMPLEMENTED: dict[str, Iterable[str]] = {
     "PAYLOADS": PAYLOADS,
     "PRECISIONS": PRECISIONS,
     "PRIVACY": PRIVACY,
+    "STEMS": [AUTO, IMAGENET, SMALL],
     "STRATEGIES": STRATEGIES,
     "TRACKERS": TRACKERS,
     "TRAINABLES": TRAINABLES,

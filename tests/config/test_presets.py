@@ -11,6 +11,7 @@ from config.check import examine
 from config.named import parse_args
 from config.resolve import fused_values, resolve
 from config.run_config import PRESETS
+from config.stems import stem_of
 from methods import build_method
 
 
@@ -73,6 +74,38 @@ def test_fnbench_is_its_protocol_and_names_no_dataset() -> None:
     assert (config.model, config.image_size, config.pretrained) == ("resnet18", 32, "none")
     assert (config.partition, config.partition_args) == ("dirichlet", "alpha=1.0 min-size=100")
     assert (config.data_dir, config.label_noise, config.label_noise_args) == ("", "none", "")
+    assert (config.augmentation, config.normalization, stem_of(config)) == ("pad-crop-flip", "imagenet", "small")
+
+
+@pytest.mark.parametrize("preset", ["cifar10-fnbench", "cifar10n"])
+def test_cifar_10_has_fnbenchs_protocol(preset: str) -> None:
+    """What both say of training is what `fnbench` says; a test set alone is clean."""
+    config, problems = examine({"preset": preset})
+    assert (config.stem, problems) == ("small", [])
+    assert (config.val_split, config.test_split, config.data_dir) == ("none", "clean_test", "")
+    apart = {
+        "preset",
+        "val-split",
+        "partition",
+        "partition-args",
+        "label-noise",
+        "label-noise-args",
+        "stem",
+        "strategy",
+    }
+    fnbench = resolve({"preset": "fnbench"}).to_flat()
+    assert {key for key, value in config.to_flat().items() if value != fnbench[key]} <= apart
+
+
+def test_cifar_10_has_fnbenchs_first_setting() -> None:
+    config = resolve({"preset": "cifar10-fnbench"})
+    assert (config.partition, config.partition_args) == ("dirichlet", "alpha=1.0 min-size=100")
+    assert (config.label_noise, config.label_noise_args) == ("pairflip", "min-rate=0.0 max-rate=0.4")
+
+
+def test_human_labels_get_no_noise_on_top_and_equal_shares() -> None:
+    config = resolve({"preset": "cifar10n"})
+    assert (config.partition, config.partition_args, config.label_noise) == ("iid", "", "none")
 
 
 @pytest.mark.parametrize(
