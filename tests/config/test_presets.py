@@ -133,6 +133,21 @@ def test_a_preset_names_what_its_parameters_are_for(preset: str) -> None:
     assert [key for key in values if key.endswith("-args") and key.removesuffix("-args") not in values] == []
 
 
+def test_the_readmes_lines_for_other_datasets_are_runs() -> None:
+    """Each row's last cell, with nothing but the data left to name."""
+    readme = (PRESETS.parents[1] / "README.md").read_text(encoding="utf-8")
+    _, table = readme.split("## With other datasets\n")
+    rows = [line for line in table.split("\n## ")[0].splitlines() if line.startswith("| ")][1:]
+    assert len(rows) == 11
+    for row in rows:
+        *_, line, _ = row.split("|")
+        values: dict[str, Any] = parse_args("row", line.strip(" `"))
+        config, problems = examine({key.replace("_", "-"): value for key, value in values.items()})
+        assert problems == [], row
+        assert stem_of(config) == ("small" if config.image_size == 32 else "imagenet")
+        assert config.val_split == "none" or not {"fnbench", "cifar10n"} & {config.preset}
+
+
 @pytest.fixture
 def presets(tmp_path: Path) -> Path:
     """A folder with one preset, `mine`."""
