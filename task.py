@@ -180,7 +180,13 @@ def classifier(network: nn.Module) -> nn.Linear:
 
 
 def build_model(
-    name: str, num_classes: int, seed: int, networks: int = 1, heads: Heads = (), image_size: int = 224
+    name: str,
+    num_classes: int,
+    seed: int,
+    networks: int = 1,
+    heads: Heads = (),
+    image_size: int = 224,
+    stem: str = "imagenet",
 ) -> nn.Module:
     """A model with fresh weights, in channels-last layout on the CPU; `Networks` if there are to be several.
 
@@ -193,25 +199,26 @@ def build_model(
         networks: How many.
         heads: Names and outputs of further linear layers on the features, which nothing calls but a method's loss.
         image_size: Side of the input; some networks are built for one size.
+        stem: Of `config.stems.stem_of`.
 
     Raises:
         ConfigError: A network of timm's that there is not, or that cannot be used.
     """
-    built = [_build_network(name, num_classes, seed, number, heads, image_size) for number in range(networks)]
+    built = [_build_network(name, num_classes, seed, number, heads, image_size, stem) for number in range(networks)]
     return built[0] if networks == 1 else Networks(built)
 
 
 @cache
-def needs_two_images(name: str, image_size: int) -> bool:
+def needs_two_images(name: str, image_size: int, stem: str = "imagenet") -> bool:
     """Whether a model cannot train on a single image of this size, because BatchNorm would see one value a channel.
 
-    A ResNet leaves one pixel of 32 x 32.
+    A ResNet with ImageNet's stem leaves one pixel of 32 x 32.
 
     Raises:
         ConfigError: One of timm's, which is not installed, or has no such network, or not for such images.
     """
     if name in architectures.ARCHITECTURES:
-        return architectures.needs_two_images(name, image_size)
+        return architectures.needs_two_images(name, image_size, stem)
     # Not on the meta device, which has shapes alone: it imports torch's compiler, which takes three times as long.
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         try:
@@ -225,12 +232,12 @@ def needs_two_images(name: str, image_size: int) -> bool:
 
 
 def _build_network(
-    name: str, num_classes: int, seed: int, number: int, heads: Heads = (), image_size: int = 224
+    name: str, num_classes: int, seed: int, number: int, heads: Heads, image_size: int, stem: str
 ) -> nn.Module:
     """Initial weights are drawn from torch's global generator; it is seeded inside a scope and put back."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(seed, "initial weights", *([number] if number else [])))
-        model = build(name, num_classes, image_size)
+        model = build(name, num_classes, image_size, stem)
         if heads:
             width = classifier(model).in_features
             model.add_module(HEADS, FurtherHeads({head: nn.Linear(width, outputs) for head, outputs in heads}))

@@ -130,7 +130,7 @@ def measure(point: Point, folder: Path) -> Run:
     config = {
         "data-dir": folder / "release.pack", "output-dir": folder, "run-name": "run", "cache-dir": folder / "cache",
         "model": point.model, "num-server-rounds": ROUNDS, "fraction-train": point.clients / point.nodes,
-        "image-size": IMAGE_SIZE, "batch-size": BATCH_SIZE, "val-split": "none",
+        "image-size": IMAGE_SIZE, "stem": "imagenet", "batch-size": BATCH_SIZE, "val-split": "none",
     }  # fmt: skip
     federation = f"num-supernodes={point.nodes} client-resources-num-cpus=1 init-args-num-cpus={ACTORS}"
     with (

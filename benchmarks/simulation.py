@@ -74,7 +74,7 @@ def measure(load: Load, clients: int, rounds: int, release: Path, folder: Path) 
     config: dict[str, Any] = {
         "data-dir": release, "output-dir": folder, "run-name": "run", "cache-dir": folder / "cache",
         "num-server-rounds": rounds, "fraction-train": 1.0, "val-split": "none", "model": load.model,
-        "image-size": load.image_size, "batch-size": load.batch_size, "local-epochs": 1,
+        "image-size": load.image_size, "stem": "imagenet", "batch-size": load.batch_size, "local-epochs": 1,
         "precision": "bf16" if load.bf16 else "fp32", "learning-rate": load.learning_rate, "momentum": load.momentum,
         "weight-decay": load.weight_decay,
     }  # fmt: skip

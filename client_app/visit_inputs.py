@@ -11,6 +11,7 @@ from torch import nn
 from client_app import local_data
 from client_app.dealing import release_at
 from config.run_config import RunConfig
+from config.stems import stem_of
 from data.release import Split
 from learning.augmentation import stored_size
 from learning.frozen_features import features_of_bodies, heads_of, keeps_features, width_of
@@ -80,7 +81,8 @@ def _identity(config: RunConfig, replica: Replica, compute: Compute) -> tuple[in
     """The images' side, all else that decides their features, bit for bit, and how many each has."""
     threads = torch.get_num_threads() if compute.device.type == "cpu" else 0  # they change how convolutions add up
     about = (
-        f"{replica.frozen} {config.model} {config.image_size} {normalization_of(config).as_args()} {compute}"
+        f"{replica.frozen} {config.model} {stem_of(config)} {config.image_size} {normalization_of(config).as_args()}"
+        f" {compute}"
         f" {config.autotune} {threads} {torch.__version__} {running_code()}"
     )
     return stored_size(config.augmentation, config.image_size), about, width_of(replica.model)

@@ -35,6 +35,7 @@ class Family:
         alone: The largest side of which BatchNorm refuses to train on a single image, since one pixel is left of it;
             0: there is none.
         draws: Whether it draws random numbers while it trains: dropout, stochastic depth.
+        small_stem: Whether it has other first layers for small images: see `config.stems`.
         about: What else one should know, in Markdown.
     """
 
@@ -46,6 +47,7 @@ class Family:
     batchnorm: bool = False
     alone: int = 0
     draws: bool = False
+    small_stem: bool = False
     about: str = ""
 
     def problem_of_size(self, side: int) -> str:
@@ -72,8 +74,8 @@ FAMILIES = (
             **_all("resnext50_32x4d resnext101_32x8d", V2), **_all("resnext101_64x4d"),
             **_all("wide_resnet50_2 wide_resnet101_2", V2),
         },
-        "models.resnet", batchnorm=True, alone=32,
-        about="built without torchvision; the last BatchNorm of each block starts at zero",
+        "models.resnet", batchnorm=True, alone=32, small_stem=True,
+        about="built without torchvision; the last BatchNorm of each block starts at zero; `stem` for small images",
     ),
     Family("AlexNet (2012)", _all("alexnet"), smallest=63, draws=True),
     Family("VGG (2014)", _all("vgg11 vgg13 vgg16 vgg19"), smallest=32, draws=True),
@@ -151,6 +153,9 @@ def weights_of(name: str) -> Weights:
     return ARCHITECTURES[name].names[name] if name in ARCHITECTURES else ()
 
 
-def needs_two_images(name: str, side: int) -> bool:
-    """Whether a network cannot train on a single image of this side; of timm's, `task.needs_two_images` knows."""
-    return name in ARCHITECTURES and side <= ARCHITECTURES[name].alone
+def needs_two_images(name: str, side: int, stem: str = "imagenet") -> bool:
+    """Whether a network cannot train on a single image of this side; of timm's, `task.needs_two_images` knows.
+
+    With the small stem, 2 x 2 pixels are left of the smallest image, 16 x 16.
+    """
+    return name in ARCHITECTURES and stem == "imagenet" and side <= ARCHITECTURES[name].alone

@@ -34,6 +34,7 @@ from config.paths import problem_of_output
 from config.resolve import fused_values
 from config.rules import NAMED_WEIGHTS, is_absolute
 from config.run_config import RunConfig, no_such_key, problem_of
+from config.stems import usual_stem, with_stem
 from data.errors import DataError
 from data.text import one_line, shown
 
@@ -89,7 +90,7 @@ def examine(overrides: Mapping[str, Any], defaults: Mapping[str, Any] | None = N
     if str(config.resume) not in ("", AUTO):  # the rest of the config is in the checkpoint
         return config, problems + [problem for problem in [_problem_of_resume(config)] if problem]
     problems += _problems_together(config, frozenset(bad))
-    return with_strategy(config), problems
+    return with_stem(with_strategy(config)), problems
 
 
 def with_strategy(config: RunConfig) -> RunConfig:
@@ -101,8 +102,9 @@ def with_strategy(config: RunConfig) -> RunConfig:
 
 def differences(config: RunConfig) -> dict[str, Any]:
     """The keys whose values are not the defaults."""
-    defaults = with_strategy(RunConfig()).to_flat()
-    return {key: value for key, value in config.to_flat().items() if value != defaults[key]}
+    values = config.to_flat()
+    defaults = {**with_strategy(RunConfig()).to_flat(), "stem": usual_stem(values)}
+    return {key: value for key, value in values.items() if value != defaults[key]}
 
 
 def _problems_together(config: RunConfig, bad: frozenset[str]) -> Iterator[str]:
@@ -169,7 +171,7 @@ def _parameters(key: str, name: str) -> Mapping[str, Parameter] | None:
 
 
 def _problems_of_combination(config: RunConfig, wrong: set[str], args: dict[str, dict[str, Any]]) -> Iterator[str]:
-    if not {"model", "image-size", "pretrained", "trainable", "batchnorm"} & wrong:
+    if not {"model", "image-size", "pretrained", "trainable", "batchnorm", "stem"} & wrong:
         yield from problems_of_network(config)
     if "method" in wrong or config.method not in METHODS:
         return

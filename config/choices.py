@@ -9,6 +9,8 @@ PRESETS = {
     "clothing1m": "the recipe we recommend",
     "fedcorr": "FedCorr on Clothing1M, as published",
     "fnbench": "FNBench's protocol, on any release",
+    "cifar10-fnbench": "its first setting on CIFAR-10",
+    "cifar10n": "human labels of CIFAR-10 in its protocol",
 }
 TRACKERS = {  # server_app.callbacks.tracking
     "none": "",
@@ -90,6 +92,11 @@ BATCHNORMS = {  # learning.network
     "local": "each client trains with its own, as in FedBN",
     "frozen": "the statistics of the initial weights, for good",
 }
+STEMS = {  # config.stems
+    "auto": "",
+    "imagenet": "a 7x7 convolution of stride 2 and pooling, for photos",
+    "small": "a 3x3 convolution of stride 1 without pooling, as usual for CIFAR",
+}
 NORMALIZATIONS = {  # task
     "imagenet": "what torchvision's pretrained weights expect",
     "clothing1m": "the dataset's own",
@@ -113,6 +120,9 @@ AUGMENTATIONS = {  # learning.augmentation
     "crop-flip-jitter": "all three",
     "flip-randaugment": "mirrored, and changed by two of RandAugment's operations, at magnitude 10 of 30",
     "crop-flip-randaugment": "cropped as well",
+    "pad-crop-flip": "cropped out of an image with a black border of an eighth of its side, and mirrored: CIFAR's",
+    "pad-crop-flip-jitter": "colours changed as well",
+    "pad-crop-flip-randaugment": "changed by RandAugment as well",
 }
 PRECISIONS = {  # task
     "auto": "bf16 where the hardware has it; else fp16 on a GPU, fp32 on a CPU",

@@ -9,6 +9,7 @@ from config.errors import ConfigError
 from config.known import METHODS, STRATEGIES
 from config.rules import NAMED_WEIGHTS
 from config.run_config import RunConfig
+from config.stems import problem_of_stem, stem_of
 from data.text import shown
 
 ALIASES = {"imagenet": "IMAGENET1K_V1"}  # of names of weights
@@ -221,19 +222,20 @@ def problems_of_values(config: RunConfig, args: Mapping[str, Mapping[str, Any]])
 
 
 def problem_of_single_images(
-    config: RunConfig, sizes: Iterable[int], needs_two: Callable[[str, int], bool] = needs_two_images
+    config: RunConfig, sizes: Iterable[int], needs_two: Callable[[str, int, str], bool] = needs_two_images
 ) -> str | None:
     """Why BatchNorm would refuse a batch of one image, in one sentence; None if there is none, or it would not.
 
     Args:
         config: The run's.
         sizes: How many images each client holds, as far as that is known.
-        needs_two: Whether a model needs two images of a size.
+        needs_two: Whether a model needs two images of a size, with a stem.
     """
     if config.batchnorm == "frozen" or config.trainable != "all":  # normalised by statistics of long ago
         return None
     alone = next((size for size in sizes if not config.drop_last and size % config.batch_size == 1), None)
-    if (config.batch_size > 1 and alone is None) or not needs_two(config.model, config.image_size):
+    stem = stem_of(config)
+    if (config.batch_size > 1 and alone is None) or not needs_two(config.model, config.image_size, stem):
         return None
     larger = _larger_image(config, needs_two)
     changes = [f"an 'image-size' of at least {larger}"] if larger else []
@@ -250,14 +252,14 @@ def problem_of_single_images(
     )
 
 
-def _larger_image(config: RunConfig, needs_two: Callable[[str, int], bool]) -> int | None:
+def _larger_image(config: RunConfig, needs_two: Callable[[str, int, str], bool]) -> int | None:
     """The side from which on a single image will do; None if none is known."""
     if config.model in ARCHITECTURES:
         return ARCHITECTURES[config.model].alone + 1
     # timm's may need two images of any size, and each size takes a forward pass to try.
     for size in (*range(config.image_size + 1, config.image_size + 9), 2 * config.image_size, 4 * config.image_size):
         with contextlib.suppress(ConfigError):  # it may not take images of every size
-            if not needs_two(config.model, size):
+            if not needs_two(config.model, size, "imagenet"):
                 return int(size)
     return None
 
@@ -267,6 +269,8 @@ def problems_of_network(config: RunConfig) -> Iterator[str]:
     family = ARCHITECTURES.get(config.model)
     if family and (needed := family.problem_of_size(config.image_size)):
         yield f"run config: 'image-size' is {config.image_size}, but {config.model} needs {needed}."
+    if problem := problem_of_stem(config):
+        yield problem
     if family and not family.batchnorm and config.batchnorm != "average":
         yield (
             f"run config: 'batchnorm' is {config.batchnorm!r}, but {config.model} has no BatchNorm; it must be average."

@@ -1,7 +1,7 @@
-"""What was published under a preset's protocol: accuracies on Clothing1M's clean test, each with its source.
+"""What was published under a preset's protocol: accuracies on a dataset's clean test, each with its source.
 
-``config/presets/<preset>-published.json`` has a row for each published method, and says what the protocol was. A preset
-without numbers to compare with has no file, or one without rows.
+``config/presets/<preset>-published.json`` has a row for each published method, and says what the dataset and the
+protocol were. A preset without numbers to compare with has no file, or one without rows.
 """
 
 import json
@@ -26,6 +26,7 @@ class Published:
         source: The publication.
         table: Where in it.
         percent: One number, or that of each round from the first.
+        dataset: On whose clean test.
         plus_minus: How far apart the source's runs are, in points; None if it does not say.
         plus_minus_is: By which measure.
     """
@@ -36,6 +37,7 @@ class Published:
     source: str
     table: str
     percent: tuple[float, ...]
+    dataset: str
     plus_minus: float | None = None
     plus_minus_is: str = ""
 
@@ -47,7 +49,7 @@ class Published:
     @property
     def label(self) -> str:
         """For the legend of a picture."""
-        of = f"published on Clothing1M ({self.name}, {self.statistic})"
+        of = f"published on {self.dataset} ({self.name}, {self.statistic})"
         spread = "" if self.plus_minus is None else f" ± {self.plus_minus:.2f}"
         return of if self.by_round else f"{of}: {self.percent[0]:.2f}{spread}"
 
@@ -61,7 +63,8 @@ def published_rows(preset: str, presets: Path = PRESETS) -> list[Published]:
     path = presets / f"{preset}-published.json"
     if not preset or not path.is_file():
         return []
-    return [_row(row) for row in json.loads(path.read_text(encoding="utf-8"))["rows"]]
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return [_row(row, content["dataset"]) for row in content["rows"]]
 
 
 def published_for(preset: str, method: str, presets: Path = PRESETS) -> Published | None:
@@ -76,8 +79,9 @@ def published_for(preset: str, method: str, presets: Path = PRESETS) -> Publishe
     return by_method.get(method, by_method.get(BASELINE))
 
 
-def _row(row: Mapping[str, Any]) -> Published:
+def _row(row: Mapping[str, Any], dataset: str) -> Published:
     """A row under the names of `Published`."""
     values = {key.replace("-", "_"): value for key, value in row.items()}
     percent = values.pop("percent")
-    return Published(**values, percent=tuple(percent) if isinstance(percent, list) else (percent,))
+    percents = tuple(percent) if isinstance(percent, list) else (percent,)
+    return Published(**values, percent=percents, dataset=dataset)

@@ -260,6 +260,13 @@ class RunConfig:
         Rule("a whole number from 16 to 1024", lambda value: 16 <= value <= 1024),
         "side of the network's square input, in pixels",
     )
+    stem: str = _key(
+        "model",
+        "auto",
+        choice(choices.STEMS),
+        "first layers of a ResNet ([docs/models.md](models.md#small-images)); `auto`: small for an `image-size` of at"
+        " most 32 without pretrained weights",
+    )
     normalization: str = _key(
         "model",
         "imagenet",

@@ -18,7 +18,8 @@ from experiments.plan import RUNS, Experiment, Row, save
 from experiments.state import DOES, State, state_of
 
 NAMED = 10  # of rows that a sentence lists
-PROBED = ("model", "method", "method-args", "image-size", "batch-size", "precision")  # decide speed and memory
+# What decides speed and memory.
+PROBED = ("model", "stem", "pretrained", "method", "method-args", "image-size", "batch-size", "precision")
 Say = Callable[[str], None]
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from learning.batches import sent
 from learning.colour import distort
@@ -19,12 +20,22 @@ AUGMENTATIONS: dict[str, tuple[str, ...]] = {
     "crop-flip-jitter": ("crop", "flip", "jitter"),
     "flip-randaugment": ("flip", "randaugment"),
     "crop-flip-randaugment": ("crop", "flip", "randaugment"),
+    "pad-crop-flip": ("pad-crop", "flip"),
+    "pad-crop-flip-jitter": ("pad-crop", "flip", "jitter"),
+    "pad-crop-flip-randaugment": ("pad-crop", "flip", "randaugment"),
 }
+BORDER = 8  # a border's width is the image's side divided by this: 4 pixels of 32, as He et al. pad CIFAR
 
 
 def strong(augmentation: str) -> str:
     """The strong view that goes with a run's augmentation: RandAugment on a crop where the run crops."""
-    return "crop-flip-randaugment" if "crop" in AUGMENTATIONS[augmentation] else "flip-randaugment"
+    return beside(augmentation, "randaugment")
+
+
+def beside(augmentation: str, last: str) -> str:
+    """The augmentation that crops as a run's does, mirrors, and then takes one more step."""
+    crops = [step for step in AUGMENTATIONS[augmentation] if step in ("crop", "pad-crop")]
+    return "-".join([*crops, "flip", last])
 
 
 def stored_size(augmentation: str, image_size: int) -> int:
@@ -38,8 +49,9 @@ def augment(images: Tensor, augmentation: str, image_size: int, generator: torch
     Args:
         images: (n, s, s, 3) uint8, on any device, with s of at least `image_size`.
         augmentation: A key of `AUGMENTATIONS`. Its steps are ``crop`` (placed uniformly; without it the centre is
-            taken), ``flip`` (mirror each image with probability 1/2), ``jitter`` (see `learning.colour`),
-            ``randaugment`` (see `learning.rand_augment`).
+            taken), ``pad-crop`` (the centre gets a black border of `image_size` // `BORDER` pixels on each side first,
+            as torchvision's ``RandomCrop(32, padding=4)`` does), ``flip`` (mirror each image with probability 1/2),
+            ``jitter`` (see `learning.colour`), ``randaugment`` (see `learning.rand_augment`).
         image_size: Side of the result.
         generator: On the CPU.
 
@@ -47,19 +59,21 @@ def augment(images: Tensor, augmentation: str, image_size: int, generator: torch
         (n, image_size, image_size, 3) uint8.
     """
     steps = AUGMENTATIONS[augmentation]
+    if "pad-crop" in steps:
+        images = _bordered(_centre(images, image_size), image_size // BORDER)
     count, spare = len(images), images.shape[1] - image_size
     corners = torch.full((2, count), spare // 2)
     mirrored = torch.zeros(count, dtype=torch.bool)
-    if "crop" in steps:
+    crops = "crop" in steps or "pad-crop" in steps
+    if crops:
         corners = torch.randint(spare + 1, (2, count, 1), generator=generator).flatten(1)
     if "flip" in steps:
         mirrored = torch.rand(count, generator=generator) < 0.5
-    if "crop" in steps or "flip" in steps:
+    if crops or "flip" in steps:
         cut = windows if images.device.type == "cpu" else gathered_windows
         images = cut(images, image_size, corners, mirrored)
-    elif spare:
-        start = spare // 2
-        images = images[:, start : start + image_size, start : start + image_size]
+    else:
+        images = _centre(images, image_size)
     if "jitter" in steps:
         images = distort(images, generator)
     return rand_augment(images, generator) if "randaugment" in steps else images
@@ -68,6 +82,17 @@ def augment(images: Tensor, augmentation: str, image_size: int, generator: torch
 def views(images: Tensor, augmentations: Sequence[str], image_size: int, generator: torch.Generator) -> list[Tensor]:
     """Several views of one batch, for methods that compare them: each drawn independently, see `augment`."""
     return [augment(images, augmentation, image_size, generator) for augmentation in augmentations]
+
+
+def _centre(images: Tensor, size: int) -> Tensor:
+    """The middle of each image, without a copy."""
+    start = (images.shape[1] - size) // 2
+    return images[:, start : start + size, start : start + size]
+
+
+def _bordered(images: Tensor, width: int) -> Tensor:
+    """Images of the same number type, larger by `width` black pixels on each side."""
+    return functional.pad(images, (0, 0, width, width, width, width))
 
 
 # A CPU copies slices of single images many times faster than it gathers them; a GPU wants one operation for all.

@@ -10,6 +10,8 @@ from torch import nn
 from config.normalization import MEASURED
 from config.rules import is_encodable
 from config.run_config import RunConfig, problem_of
+from config.stems import SMALL, has_small_stem
+from config.stems import stem_of as stem_of_run
 from data.normalization import Normalization, Triple
 from data.sealed import DamagedError
 from models.outside import lines_that_build, stem_of
@@ -36,6 +38,7 @@ class ModelFacts:
         round: After which these are the weights; 0 if unknown.
         build: Python that builds one network without this app; empty if unknown.
         stem: Its first layers in words, where the same name often means others; else empty.
+        small_stem: Whether they are those for small images, see `config.stems`.
     """
 
     architecture: str
@@ -50,6 +53,7 @@ class ModelFacts:
     round: int = 0
     build: str = ""
     stem: str = ""
+    small_stem: bool = False
 
     @classmethod
     def of(
@@ -58,7 +62,8 @@ class ModelFacts:
         """Those of a run's model; without one, of a single network without further heads."""
         networks = networks_of(model) if model is not None else []
         sized = any(getattr(network, "takes_size", False) for network in networks)
-        build = lines_that_build(config.model, len(class_names), config.image_size, takes_size=sized)
+        small = stem_of_run(config) == SMALL
+        build = lines_that_build(config.model, len(class_names), config.image_size, takes_size=sized, small_stem=small)
         mean, deviation = normalization_of(config)
         return cls(
             config.model,
@@ -72,7 +77,8 @@ class ModelFacts:
             _heads(networks[0]) if networks else (),
             server_round,
             build,
-            stem_of(config.model),
+            stem_of(config.model, small),
+            small,
         )
 
     @property
@@ -96,6 +102,7 @@ class ModelFacts:
             "further-heads": json.dumps(dict(self.heads), ensure_ascii=False) if self.heads else "",
             "build": self.build,
             "stem": self.stem,
+            "small-stem": "true" if self.small_stem else "",
         }
         return {name: text for name, text in known.items() if text}
 
@@ -137,6 +144,7 @@ class ModelFacts:
             _number(metadata, "round") if "round" in metadata else 0,
             metadata.get("build", ""),
             metadata.get("stem", ""),
+            _small_stem(metadata),
         )
 
 
@@ -158,6 +166,16 @@ def _numbers(metadata: Mapping[str, str]) -> Normalization:
 def _heads(network: nn.Module) -> Heads:
     heads = getattr(network, HEADS, None)
     return tuple((name, layer.out_features) for name, layer in heads.items()) if heads is not None else ()
+
+
+def _small_stem(metadata: Mapping[str, str]) -> bool:
+    """Files of earlier versions do not say, and have none."""
+    said = metadata.get("small-stem", "")
+    if said not in ("", "true"):
+        raise DamagedError(f"has metadata whose 'small-stem' is {said[:40]!r}, which must be true or missing")
+    if said and not has_small_stem(metadata["model"]):
+        raise DamagedError(f"has metadata whose 'small-stem' is true, but a {metadata['model']} has none")
+    return bool(said)
 
 
 def _is_of_several(name: str) -> bool:

@@ -6,6 +6,7 @@ from torch import nn
 
 from config.named import build_named
 from config.run_config import ConfigError, RunConfig
+from config.stems import stem_of
 from learning.frozen import freeze_statistics
 from learning.method import Method
 from learning.pretrained import load_pretrained
@@ -31,6 +32,7 @@ class NetworkSpec:
         trainable: What trains, a name.
         trainable_args: Its parameters.
         batchnorm: What becomes of BatchNorm.
+        stem: Its first layers: ``imagenet`` or ``small``. `auto` has been decided, since it asks for `pretrained`.
     """
 
     model: str
@@ -43,6 +45,7 @@ class NetworkSpec:
     trainable: str = "all"
     trainable_args: str = ""
     batchnorm: str = "average"
+    stem: str = "imagenet"
 
     @classmethod
     def of(cls, config: RunConfig, method: Method, num_classes: int) -> "NetworkSpec":
@@ -58,6 +61,7 @@ class NetworkSpec:
             config.trainable,
             config.trainable_args,
             config.batchnorm,
+            stem_of(config),
         )
 
     def to_be_filled(self, pretrained: str = "") -> "NetworkSpec":
@@ -80,7 +84,7 @@ def build(spec: NetworkSpec) -> nn.Module:
         ConfigError: Pretrained weights, or the layers that `trainable-args` names, are not there or do not fit.
     """
     trainable: Trainable = build_named("trainable", TRAINABLES, spec.trainable, spec.trainable_args)
-    model = build_model(spec.model, spec.num_classes, spec.seed, spec.networks, spec.heads, spec.image_size)
+    model = build_model(spec.model, spec.num_classes, spec.seed, spec.networks, spec.heads, spec.image_size, spec.stem)
     load_pretrained(model, spec.model, spec.pretrained)
     for number, network in enumerate(networks_of(model)):
         trainable.prepare(network, derived_generator(spec.seed, "initial adapters", number))

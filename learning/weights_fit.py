@@ -164,20 +164,22 @@ def _what_it_is(body: Mapping[str, Tensor], asked: str) -> str:
     """
     shapes = _shapes(body)
     for other, family in ARCHITECTURES.items():
-        if (
-            (family.module or asked in family.names)
-            and other != asked
-            and _fits(shapes, other, max(224, family.smallest))
-        ):
+        if not (family.module or asked in family.names):
+            continue
+        if other != asked and _fits(shapes, other, max(224, family.smallest)):
             return f" (the file holds a {other})"
+        if family.small_stem and _fits(shapes, other, 32, "small"):
+            return f" (the file holds a {other} with stem='small')"
+        if family.small_stem and other == asked and _fits(shapes, other, 224):
+            return f" (the file holds a {other} with stem='imagenet')"
     names = ", ".join(f"{shown(key)} {_size(value)}" for key, value in list(shapes.items())[:3])
     return f" (the file holds {len(shapes)} tensors: {names}{', ...' if len(shapes) > 3 else ''})" if shapes else ""
 
 
-def _fits(shapes: Shapes, name: str, image_size: int) -> bool:
+def _fits(shapes: Shapes, name: str, image_size: int, stem: str = "imagenet") -> bool:
     try:
         with torch.device("meta"):
-            expected = build(name, 2, image_size)
+            expected = build(name, 2, image_size, stem)
     except NotImplementedError:  # RegNets compute their widths with tensors
         return False
     outputs = _outputs(expected)

@@ -37,7 +37,7 @@ from torch.nn.functional import cross_entropy, nll_loss
 
 from config.parameters import parameter
 from config.rules import interval, one_of, rounds_or_share
-from learning.augmentation import AUGMENTATIONS
+from learning.augmentation import beside
 from learning.colour import distort_inputs
 from learning.method import Batch, Method, Seen, Visit, rounds_of
 
@@ -70,8 +70,7 @@ class FedLSR(Method):
     def views(self, augmentation: str) -> list[str]:
         if self.colours == "batch":
             return [augmentation]
-        cropped = "crop" in AUGMENTATIONS[augmentation]
-        return [augmentation, "crop-flip-jitter" if cropped else "flip-jitter"]
+        return [augmentation, beside(augmentation, "jitter")]
 
     def mix(self, seen: Seen, visit: Visit) -> list[Tensor]:
         if self.colours == "images":

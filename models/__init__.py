@@ -8,13 +8,14 @@ from torch import nn
 from config.architectures import ARCHITECTURES, TIMM
 
 
-def build(name: str, num_classes: int, image_size: int) -> nn.Module:
+def build(name: str, num_classes: int, image_size: int, stem: str = "imagenet") -> nn.Module:
     """A network with fresh weights, drawn from torch's global generator.
 
     Args:
         name: A key of `config.architectures.ARCHITECTURES`, or ``timm:`` and a name of timm's.
         num_classes: Outputs.
         image_size: Side of the input; it matters to networks that are built for one size.
+        stem: ``small`` for the first layers that some have for small images (`config.stems`); else ``imagenet``.
 
     Raises:
         ConfigError: A network of timm's that there is not, or that cannot be used.
@@ -24,7 +25,8 @@ def build(name: str, num_classes: int, image_size: int) -> nn.Module:
 
         return from_timm.build(name, num_classes, image_size)
     if module := ARCHITECTURES[name].module:
-        network: nn.Module = getattr(import_module(module), name)(num_classes)
+        options = {"small_stem": True} if stem == "small" else {}
+        network: nn.Module = getattr(import_module(module), name)(num_classes, **options)
         return network
     from models import from_torchvision
 

@@ -26,13 +26,21 @@ WITHOUT_VERSION = """\
 from torch import nn
 network._load_from_state_dict = nn.Module._load_from_state_dict.__get__(network)
 """
+SMALL_STEM = """\
+from torch import nn
+network.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+network.maxpool = nn.Identity()
+"""
+STEM_IN_WORDS = "3x3 convolution of stride 1, BatchNorm, ReLU, no pooling"  # the small one
 STEMS = {
     "models.resnet": "7x7 convolution of stride 2, BatchNorm, ReLU, 3x3 max-pooling of stride 2, whatever the size",
     "models.small_cnn": "3x3 convolution of stride 2, BatchNorm, ReLU",
 }
 
 
-def lines_that_build(name: str, num_classes: int, image_size: int, *, takes_size: bool = False) -> str:
+def lines_that_build(
+    name: str, num_classes: int, image_size: int, *, takes_size: bool = False, small_stem: bool = False
+) -> str:
     """Python that leaves the network in ``network``; it needs torchvision, timm or, for `cnn`, PyTorch alone.
 
     Args:
@@ -40,6 +48,7 @@ def lines_that_build(name: str, num_classes: int, image_size: int, *, takes_size
         num_classes: Outputs.
         image_size: Side of the input.
         takes_size: Whether a network of timm's is told that side when it is built.
+        small_stem: Whether it has the first layers for small images, which only ResNets have.
     """
     if name == "cnn":
         return CNN.format(classes=num_classes)
@@ -49,11 +58,13 @@ def lines_that_build(name: str, num_classes: int, image_size: int, *, takes_size
     lines = TORCHVISION.format(name=name, classes=num_classes, more=_options(name, image_size))
     if name.startswith("squeezenet"):
         lines += LINEAR_END.format(classes=num_classes)
-    return lines + WITHOUT_VERSION * name.startswith("mnasnet")
+    return lines + SMALL_STEM * small_stem + WITHOUT_VERSION * name.startswith("mnasnet")
 
 
-def stem_of(name: str) -> str:
+def stem_of(name: str, small_stem: bool = False) -> str:
     """A network's first layers in words, of those that are often built with others for small images; else empty."""
+    if small_stem:
+        return STEM_IN_WORDS
     return STEMS.get(ARCHITECTURES[name].module, "") if name in ARCHITECTURES else ""
 
 

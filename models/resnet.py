@@ -4,8 +4,8 @@
 real nodes every message starts one. A test compares each network with torchvision's.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -89,14 +89,18 @@ KINDS = {
 
 
 class ResNet(nn.Module):
-    """A stem, four stages of blocks, and a classifier ``fc`` of their mean over the image."""
+    """A stem, four stages of blocks, and a classifier ``fc`` of their mean over the image.
 
-    def __init__(self, kind: Kind, num_classes: int) -> None:
+    ImageNet's stem leaves a quarter of an image's side; the small one leaves all of it, as in He et al.'s networks for
+    CIFAR (section 4.2) and the wider ones that most code for CIFAR has: a 3x3 convolution in place of 7x7 and pooling.
+    """
+
+    def __init__(self, kind: Kind, num_classes: int, small_stem: bool = False) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
+        self.conv1 = convolution(3, 64, 3) if small_stem else convolution(3, 64, 7, stride=2)
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.maxpool = nn.Identity() if small_stem else nn.MaxPool2d(3, stride=2, padding=1)
         self.layer1 = stage(kind, 0, 64)
         self.layer2 = stage(kind, 1, 64 * kind.block.expansion)
         self.layer3 = stage(kind, 2, 128 * kind.block.expansion)
@@ -112,14 +116,20 @@ class ResNet(nn.Module):
         return self.fc(torch.flatten(self.avgpool(x), 1))  # type: ignore[no-any-return]
 
 
-def resnet(name: str) -> Callable[[int], nn.Module]:
+class Builder(Protocol):
+    """Builds a network for a number of classes."""
+
+    def __call__(self, num_classes: int, small_stem: bool = False) -> nn.Module: ...
+
+
+def resnet(name: str) -> Builder:
     """What builds one of `KINDS`.
 
     The last BatchNorm of each residual block starts at zero (Goyal et al., 2017, section 5.1), which makes a ResNet-50
     trained from scratch learn within a few hundred steps; pretrained weights overwrite it.
     """
     kind = KINDS[name]
-    return lambda num_classes: ResNet(kind, num_classes)
+    return lambda num_classes, small_stem=False: ResNet(kind, num_classes, small_stem)
 
 
 def convolution(inputs: int, outputs: int, size: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from config.measure import Measure, measure_of
+from config.recorded import as_recorded
 from config.run_config import ConfigError, RunConfig, Value
 from data.whole_files import TEMPORARY, round_of
 from runs.errors import RunsError
@@ -251,7 +252,7 @@ def read_config(folder: Path) -> tuple[dict[str, Value], list[str]]:
         or not all(_fits(value, DEFAULTS[key]) for key, value in known.items())
     ):
         return {}, ["config.toml is damaged."]
-    config = {**DEFAULTS, **known}
+    config = {**DEFAULTS, **as_recorded(known)}
     return {key: float(value) if type(DEFAULTS[key]) is float else value for key, value in config.items()}, []
 
 

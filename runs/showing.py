@@ -10,6 +10,7 @@ from typing import Any
 from config.check import with_strategy
 from config.measure import CLEAN_TEST
 from config.run_config import ConfigError, RunConfig, Value
+from config.stems import usual_stem
 from data.text import label, one_line
 from data.whole_files import round_files
 from runs.listing import Listed, about
@@ -69,7 +70,7 @@ def shares(run: Run) -> dict[str, float | None]:
 
 def settings(run: Run) -> dict[str, Value]:
     """Keys whose values are not the defaults, without the number of clients, which a run finds out."""
-    defaults = with_strategy(RunConfig()).to_flat()
+    defaults = {**with_strategy(RunConfig()).to_flat(), "stem": usual_stem(run.config) if run.config else ""}
     return {key: value for key, value in run.config.items() if value != defaults[key] and key != "num-clients"}
 
 

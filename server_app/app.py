@@ -14,6 +14,7 @@ from config.combinations import check_combination
 from config.paths import check_output
 from config.resolve import resolve
 from config.run_config import RunConfig
+from config.stems import with_stem
 from learning.schedule import check_rates
 from learning.shared_state import batchnorm_names, shared_state
 from messages import keys
@@ -196,4 +197,4 @@ def resolved_config(set_by_user: Mapping[str, Any], context: Context, named: Sta
     defaults = {key: value for key, value in context.run_config.items() if key not in set_by_user}
     # The config of a run to resume counts as set by the user; what is set now overrides it.
     config = resolve({**saved_config(named), **set_by_user}, defaults=defaults)
-    return with_own_strategy(config)
+    return with_stem(with_own_strategy(config))

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from flwr.app import Array, ArrayRecord
 
+from config.recorded import as_recorded
 from data.sealed import DamagedError, read_sealed, write_sealed
 
 FORMAT = "clothing1m-fl checkpoint 3"
@@ -94,7 +95,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(
         facts["round"],
         of["model/"],
-        facts["config"],
+        as_recorded(facts["config"]),
         facts["roll"],
         of["strategy/"],
         None if facts["best"] is None else (facts["best"][0], float(facts["best"][1])),

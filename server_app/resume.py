@@ -11,6 +11,7 @@ from typing import Any
 from flwr.common import log
 from torch import nn
 
+from config.recorded import as_recorded
 from config.run_config import ConfigError, RunConfig
 from data.layout.key_files import first_difference
 from data.sealed import DamagedError
@@ -91,7 +92,7 @@ def saved_config(named: Start | None) -> dict[str, Any]:
 def read_config(run_dir: Path) -> dict[str, Any] | None:
     """The run config in config.toml; None if it is missing, damaged or incomplete."""
     try:
-        values = tomllib.loads((run_dir / "config.toml").read_text(encoding="utf-8"))
+        values = as_recorded(tomllib.loads((run_dir / "config.toml").read_text(encoding="utf-8")))
         config = RunConfig.from_flat(values).to_flat()
     except (OSError, ValueError, RecursionError):
         return None

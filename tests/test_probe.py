@@ -242,7 +242,7 @@ def test_what_processes_take_of_a_gpu_is_looked_at_while_they_are_there(monkeypa
 
 def test_this_machine_can_be_probed() -> None:
     """The whole command, on two steps of a tiny job; what it prints last is the line to start a run with."""
-    config = "model='resnet18' image-size=32 batch-size=2 precision='fp32'"
+    config = "model='resnet18' image-size=32 stem='imagenet' batch-size=2 precision='fp32'"
     arguments = ["-c", config, "--steps", "2", "--clients", "5"]
     done = subprocess.run(
         [sys.executable, "-m", "probe", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300

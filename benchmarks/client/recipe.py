@@ -80,7 +80,8 @@ def our_visit(
     config = resolve(
         {
             "preset": "notebook", "pretrained": "none", "data-dir": str(root), "cache-dir": str(cache),
-            "image-size": image_size, "batch-size": batch_size, "local-epochs": epochs, "precision": precision,
+            "image-size": image_size, "stem": "imagenet", "batch-size": batch_size, "local-epochs": epochs,
+            "precision": precision,
         }
     )  # fmt: skip
     reply = answer_alone(config.to_flat(), ArrayRecord(build_model("resnet50", 14, seed=1).state_dict()))

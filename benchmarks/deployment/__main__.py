@@ -147,7 +147,7 @@ def measure(contender: Contender, job: Job, data: Path, folder: Path) -> Run:
     else:
         own = {
             "data-dir": data / "release", "output-dir": folder, "run-name": "run", "cache-dir": folder / "cache",
-            "fraction-train": 1.0, "precision": "fp32", "val-split": "none", "seed": SEED,
+            "fraction-train": 1.0, "precision": "fp32", "val-split": "none", "seed": SEED, "stem": "imagenet",
             "strategy-args": f"min-available-nodes={NODES}",
         }  # fmt: skip
     threads = max(1, len(os.sched_getaffinity(0)) // NODES)

@@ -2,6 +2,7 @@
 
 import tempfile
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,8 @@ def beyond_its_part(folder: Path) -> None:
 def neighbours() -> None:
     """Processes, as Ray's actors are: one that asks for too much, while another trains."""
     size = scale()
-    base = RunConfig(image_size=size.image_size, batch_size=size.batch_size)
-    greedy = RunConfig(image_size=size.image_size, batch_size=16 * TOO_MANY)
+    base = RunConfig(image_size=size.image_size, stem="imagenet", batch_size=size.batch_size)
+    greedy = replace(base, batch_size=16 * TOO_MANY)
     rates: list[float] = []
 
     def neighbour() -> None:

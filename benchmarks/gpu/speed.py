@@ -22,8 +22,8 @@ AIM = 0.97  # of the bare loop
 
 def config_of(size: Scale, **changes: Any) -> RunConfig:
     base: dict[str, Any] = {
-        "model": size.model, "image_size": size.image_size, "batch_size": size.batch_size, "learning_rate": 0.01,
-        "momentum": 0.9, "local_epochs": 1,
+        "model": size.model, "image_size": size.image_size, "stem": "imagenet", "batch_size": size.batch_size,
+        "learning_rate": 0.01, "momentum": 0.9, "local_epochs": 1,
     }  # fmt: skip
     return RunConfig(**{**base, **changes})
 

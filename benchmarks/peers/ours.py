@@ -36,8 +36,8 @@ def main(job: Job, result: str, precision: str) -> None:
         "data-dir": Path(job.folder) / "release", "cache-dir": folder / "cache",
         "output-dir": folder, "run-name": "run",
         "num-server-rounds": len(job.cohorts), "fraction-train": job.sampled / job.clients, "val-split": "none",
-        "seed": SEED, "model": job.model, "image-size": job.image_size, "batch-size": job.batch_size,
-        "local-epochs": 1, "learning-rate": job.learning_rate, "momentum": job.momentum,
+        "seed": SEED, "model": job.model, "image-size": job.image_size, "stem": "imagenet",
+        "batch-size": job.batch_size, "local-epochs": 1, "learning-rate": job.learning_rate, "momentum": job.momentum,
         "weight-decay": job.weight_decay, "precision": precision,
     }  # fmt: skip
     report = Report("flwr")

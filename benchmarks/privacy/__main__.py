@@ -37,7 +37,7 @@ SAMPLE = SampleSize(train=2000, clean_train=14, val=1, test=700, image_size=32, 
 CLASSES = 14
 CLIENTS = 50
 CLIPPING_NORM = 1.0
-NETWORK: Mapping[str, Any] = {"image_size": 32, "precision": "fp32", "val_split": "none"}
+NETWORK: Mapping[str, Any] = {"image_size": 32, "stem": "imagenet", "precision": "fp32", "val_split": "none"}
 PRETRAINING: Mapping[str, Any] = {
     **NETWORK, "train_split": "clean", "num_server_rounds": 6, "fraction_train": 1.0, "local_epochs": 2,
     "batch_size": 32, "learning_rate": 0.05, "lr_schedule": "cosine", "seed": 2,

@@ -99,7 +99,10 @@ def partitions(count: int) -> list[dict[str, Any]]:
     return [{"partition-id": (index * 7 + 3) % count, "num-partitions": count} for index in range(count)]
 
 
-SMALL = {"model": "resnet18", "image-size": 32, "batch-size": 8, "precision": "fp32", "num-server-rounds": 2}
+SMALL = {
+    "model": "resnet18", "image-size": 32, "stem": "imagenet", "batch-size": 8, "precision": "fp32",
+    "num-server-rounds": 2,
+}  # fmt: skip
 
 
 def run_in_process(

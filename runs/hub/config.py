@@ -52,6 +52,7 @@ def _own(subject: Subject) -> dict[str, Any]:
         "num_classes": len(subject.class_names),
         "label_names": list(subject.class_names),
         "image_size": facts.image_size,
+        **({"small_stem": True} if facts.small_stem else {}),
         "normalization": facts.normalization,
         **input_of(subject),
     }

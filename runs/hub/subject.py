@@ -82,8 +82,10 @@ class Subject:
     def lines_that_build(self) -> str:
         """Python that builds one network: this version's, since a file may say anything."""
         sized = any(getattr(network, "takes_size", False) for network in networks_of(self.opened.model))
-        size = self.opened.facts.image_size
-        return lines_that_build(self.architecture, len(self.class_names), size, takes_size=sized)
+        facts = self.opened.facts
+        return lines_that_build(
+            self.architecture, len(self.class_names), facts.image_size, takes_size=sized, small_stem=facts.small_stem
+        )
 
     def setting(self, key: str) -> str:
         """A setting with its parameters, ``dirichlet (alpha=0.5)``, as plain text; empty if unknown.

@@ -9,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from config.run_config import ConfigError, RunConfig
+from config.stems import IMAGENET, SMALL
 from data.errors import DataError
 from data.release import open_release
 from data.sample import default_sample
@@ -135,7 +136,8 @@ def _filled(facts: ModelFacts, weights: dict[str, Tensor]) -> nn.Module:
     if not 1 <= facts.networks <= MOST_NETWORKS:
         raise DamagedError(f"has metadata whose 'networks' is {facts.networks}, but must be from 1 to {MOST_NETWORKS}")
     classes = len(facts.class_names)
-    model = build_model(facts.architecture, classes, 0, networks=facts.networks, image_size=facts.image_size)
+    stem = SMALL if facts.small_stem else IMAGENET
+    model = build_model(facts.architecture, classes, 0, facts.networks, image_size=facts.image_size, stem=stem)
     own = model.state_dict()
     weights = {name: value for name, value in weights.items() if HEADS not in name.split(".")}
     # Constants of an architecture, such as Swin's table of positions, may be there or not.

@@ -9,6 +9,7 @@ from datetime import datetime
 
 from config.measure import CLEAN_TEST
 from config.run_config import RunConfig, Value
+from config.stems import usual_stem
 from runs.cells import measured_on, value
 from runs.notes import named
 from runs.printing import counted
@@ -57,7 +58,7 @@ def command_of(config: Mapping[str, Value]) -> str:
     """The line that repeats a run: all settings that are not the defaults, and as many clients."""
     if not config:
         return ""
-    usual = RunConfig().to_flat()
+    usual = {**RunConfig().to_flat(), "stem": usual_stem(config)}
     changed = {key: value for key, value in config.items() if key not in PLACES and value != usual.get(key)}
     pairs = " ".join(f"{key}={_toml(value)}" for key, value in changed.items())
     federation = f"num-supernodes={config.get('num-clients', 0)} client-resources-num-cpus=1"

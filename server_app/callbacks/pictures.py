@@ -118,7 +118,7 @@ def draw_accuracy(
     published: Published | None = None,
     measured_on: str = CLEAN_TEST.name,
 ) -> "Figure":
-    """Accuracy by round on what is named, compared with a published run on Clothing1M if there is one.
+    """Accuracy by round on what is named, compared with a published run if there is one.
 
     What was published is named below the axes, where no curve can run through its name.
     """

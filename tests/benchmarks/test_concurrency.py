@@ -6,7 +6,7 @@ from probe.recommendation import Hardware
 
 
 def test_every_number_of_clients_fills_a_row() -> None:
-    config = RunConfig(model="resnet18", image_size=32, batch_size=2, precision="fp32")
+    config = RunConfig(model="resnet18", image_size=32, stem="imagenet", batch_size=2, precision="fp32")
     rows = measure(config, [1, 2], steps=1, repeats=2, hardware=Hardware(2, 1 << 40), images=2)
     assert [row[:3] for row in rows] == [(1, 2, 0), (2, 1, 0)]
     assert all(len(row) == len(COLUMNS) for row in rows)

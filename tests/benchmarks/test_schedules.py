@@ -24,4 +24,5 @@ def test_its_constant_rows_are_those_of_the_methods_first_setting(tmp_path: Path
         assert config.pop("lr-schedule") == schedule
         assert config == theirs[method, row.seed].config
         assert row.federation == theirs[method, row.seed].federation
-        assert examine({**row.config, "data-dir": str(tmp_path)}, app_defaults())[1] == []
+        resolved, found = examine({**row.config, "data-dir": str(tmp_path)}, app_defaults())
+        assert (resolved.stem, found) == ("imagenet", [])

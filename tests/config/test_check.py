@@ -166,7 +166,7 @@ def test_every_fault_is_said_at_once() -> None:
     ],
 )  # fmt: skip
 def test_what_the_server_can_know_is_found(values: dict[str, Any], sentence: str) -> None:
-    image = {"image-size": 32} if "batch-size" in values else {}
+    image = {"image-size": 32, "stem": "imagenet"} if "batch-size" in values else {}
     _, problems = examine({**values, **image})
     assert len(problems) == (2 if values == {"privacy": "server-fixed"} else 1), problems
     assert sentence in problems[-1]
@@ -218,7 +218,12 @@ def test_the_command_prints_what_differs_or_what_is_wrong(tiny_sample: Path, tmp
             "'batch-size' is 25, but the smallest client holds only 24 images to train on and 'drop-last'",
         ),
         (
-            ["-c", f"{data} holdout-fraction=0.2 batch-size=23 drop-last=false image-size=32", "--clients", "4"],
+            [
+                "-c",
+                f"{data} holdout-fraction=0.2 batch-size=23 drop-last=false image-size=32 stem='imagenet'",
+                "--clients",
+                "4",
+            ],
             "leaves one of 24 images alone",
         ),
         (
@@ -230,7 +235,10 @@ def test_the_command_prints_what_differs_or_what_is_wrong(tiny_sample: Path, tmp
             "'holdout-fraction' is 0.2, but the smallest client holds only 1 image; it must be 0, or each client must",
         ),
         (["-c", f"{data} strategy-args='min-available-nodes=5'", "--clients", "4"], "but there are 4 clients"),
-        (["-c", f"{data} image-size=32 drop-last=false batch-size=29", "--clients", "4"], "set drop-last=true, or an"),
+        (
+            ["-c", f"{data} image-size=32 stem='imagenet' drop-last=false batch-size=29", "--clients", "4"],
+            "set drop-last=true, or an",
+        ),
         (["--federation", "num-supernode=3"], "(did you mean 'num-supernodes'?)"),
         (["--federation", "num-supernodes=0"], "'num-supernodes' is 0; it must be a whole number of at least 1"),
         (["--federation", "client-resources-num-gpus=1.5"], "0, from 0.0001 to 1, or a whole number"),
@@ -259,8 +267,9 @@ assert not {"torch", "flwr", "ray", "matplotlib"} & sys.modules.keys()
 
 
 def test_a_batch_of_one_image_is_refused_where_batchnorm_counts_it_alone() -> None:
-    single: dict[str, Any] = {"batch_size": 1, "model": "resnet18", "image_size": 32}
+    single: dict[str, Any] = {"batch_size": 1, "model": "resnet18", "image_size": 32, "stem": "imagenet"}
     (problem,) = _problems(**single)
     assert "a resnet18 cannot train on one image" in problem
+    assert _problems(**{**single, "stem": "auto"}) == []  # with its small stem, 4 x 4 pixels are left
     for frozen in ({"batchnorm": "frozen"}, {"trainable": "head"}, {"trainable": "lora"}):
         assert _problems(**single, **frozen) == []

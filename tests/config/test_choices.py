@@ -7,6 +7,7 @@ import pytest
 from config import choices
 from config.normalization import MEASURED
 from config.run_config import PRESETS
+from config.stems import AUTO, IMAGENET, SMALL
 from data.noise.synthetic import NOISES
 from data.partition.file import SCHEMES
 from data.release import TRAIN_SPLITS
@@ -36,6 +37,7 @@ IMPLEMENTED: dict[str, Iterable[str]] = {
     "PAYLOADS": PAYLOADS,
     "PRECISIONS": PRECISIONS,
     "PRIVACY": PRIVACY,
+    "STEMS": [AUTO, IMAGENET, SMALL],
     "STRATEGIES": STRATEGIES,
     "TRACKERS": TRACKERS,
     "TRAINABLES": TRAINABLES,

@@ -11,6 +11,7 @@ from config.check import examine
 from config.named import parse_args
 from config.resolve import fused_values, resolve
 from config.run_config import PRESETS
+from config.stems import stem_of
 from methods import build_method
 
 
@@ -73,6 +74,38 @@ def test_fnbench_is_its_protocol_and_names_no_dataset() -> None:
     assert (config.model, config.image_size, config.pretrained) == ("resnet18", 32, "none")
     assert (config.partition, config.partition_args) == ("dirichlet", "alpha=1.0 min-size=100")
     assert (config.data_dir, config.label_noise, config.label_noise_args) == ("", "none", "")
+    assert (config.augmentation, config.normalization, stem_of(config)) == ("pad-crop-flip", "imagenet", "small")
+
+
+@pytest.mark.parametrize("preset", ["cifar10-fnbench", "cifar10n"])
+def test_cifar_10_has_fnbenchs_protocol(preset: str) -> None:
+    """What both say of training is what `fnbench` says; a test set alone is clean."""
+    config, problems = examine({"preset": preset})
+    assert (config.stem, problems) == ("small", [])
+    assert (config.val_split, config.test_split, config.data_dir) == ("none", "clean_test", "")
+    apart = {
+        "preset",
+        "val-split",
+        "partition",
+        "partition-args",
+        "label-noise",
+        "label-noise-args",
+        "stem",
+        "strategy",
+    }
+    fnbench = resolve({"preset": "fnbench"}).to_flat()
+    assert {key for key, value in config.to_flat().items() if value != fnbench[key]} <= apart
+
+
+def test_cifar_10_has_fnbenchs_first_setting() -> None:
+    config = resolve({"preset": "cifar10-fnbench"})
+    assert (config.partition, config.partition_args) == ("dirichlet", "alpha=1.0 min-size=100")
+    assert (config.label_noise, config.label_noise_args) == ("pairflip", "min-rate=0.0 max-rate=0.4")
+
+
+def test_human_labels_get_no_noise_on_top_and_equal_shares() -> None:
+    config = resolve({"preset": "cifar10n"})
+    assert (config.partition, config.partition_args, config.label_noise) == ("iid", "", "none")
 
 
 @pytest.mark.parametrize(
@@ -98,6 +131,21 @@ def test_fnbenchs_settings_can_be_chosen(others: dict[str, Any]) -> None:
 def test_a_preset_names_what_its_parameters_are_for(preset: str) -> None:
     values = tomllib.loads((PRESETS / f"{preset}.toml").read_text(encoding="utf-8"))
     assert [key for key in values if key.endswith("-args") and key.removesuffix("-args") not in values] == []
+
+
+def test_the_readmes_lines_for_other_datasets_are_runs() -> None:
+    """Each row's last cell, with nothing but the data left to name."""
+    readme = (PRESETS.parents[1] / "README.md").read_text(encoding="utf-8")
+    _, table = readme.split("## With other datasets\n")
+    rows = [line for line in table.split("\n## ")[0].splitlines() if line.startswith("| ")][1:]
+    assert len(rows) == 11
+    for row in rows:
+        *_, line, _ = row.split("|")
+        values: dict[str, Any] = parse_args("row", line.strip(" `"))
+        config, problems = examine({key.replace("_", "-"): value for key, value in values.items()})
+        assert problems == [], row
+        assert stem_of(config) == ("small" if config.image_size == 32 else "imagenet")
+        assert config.val_split == "none" or not {"fnbench", "cifar10n"} & {config.preset}
 
 
 @pytest.fixture

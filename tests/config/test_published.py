@@ -21,6 +21,14 @@ TABLE_4 = [
     ("JointOpt", "joint-optimization", 71.78), ("FedCorr", "fedcorr", 72.55), ("FedDiv", "feddiv", 72.96),
 ]  # fmt: skip
 
+# CIFAR-10N's worse labels, typed in a second time.
+WORSE = [
+    ("CE", "ce", 77.69, 1.55), ("Forward T", "forward", 79.79, 0.46), ("GCE", "gce", 80.66, 0.35),
+    ("Co-teaching", "co-teaching", 83.83, 0.13), ("Co-teaching+", "co-teaching-plus", 83.26, 0.17),
+    ("ELR", "elr", 83.58, 1.13), ("ELR+", "", 91.09, 1.6), ("DivideMix", "dividemix", 92.56, 0.42),
+    ("CORES*", "", 91.66, 0.09),
+]  # fmt: skip
+
 
 def _read(path: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -32,15 +40,15 @@ def _rows(path: Path) -> list[Published]:
 
 
 def test_each_file_belongs_to_a_preset() -> None:
-    assert (
-        {path.stem.removesuffix("-published") for path in FILES} == {"notebook", "fedcorr", "fnbench"} <= set(PRESETS)
-    )
+    named = {path.stem.removesuffix("-published") for path in FILES}
+    assert named == {"notebook", "fedcorr", "fnbench", "cifar10-fnbench", "cifar10n"} <= set(PRESETS)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_all_files_have_one_form(path: Path) -> None:
     content = _read(path)
-    assert content.keys() - {"note"} == {"protocol", "rows"}
+    assert content.keys() - {"note"} == {"dataset", "protocol", "rows"}
+    assert all(row.dataset == content["dataset"] for row in _rows(path))
     assert len(_rows(path)) == len(content["rows"])
 
 
@@ -90,6 +98,18 @@ def test_each_accuracy_of_the_notebook_is_a_whole_number_of_test_images() -> Non
         ("fedcorr", "custom.mine:Mine", "FedAvg", "published on Clothing1M (FedAvg, best round on test): 70.49"),
         ("notebook", "ce", "FedAvg", "published on Clothing1M (FedAvg, each round on test)"),
         ("notebook", "feddiv", "FedAvg", "published on Clothing1M (FedAvg, each round on test)"),
+        (
+            "cifar10n",
+            "elr",
+            "ELR",
+            "published on CIFAR-10N worse (ELR, not federated, best epoch on test): 83.58 ± 1.13",
+        ),
+        (
+            "cifar10n",
+            "fedelc",
+            "CE",
+            "published on CIFAR-10N worse (CE, not federated, best epoch on test): 77.69 ± 1.55",
+        ),
     ],
 )
 def test_a_run_is_compared_with_its_own_method_or_else_with_fedavg(
@@ -101,15 +121,24 @@ def test_a_run_is_compared_with_its_own_method_or_else_with_fedavg(
 
 
 @pytest.mark.parametrize("method", [*METHODS, "custom.mine:Mine", ""])
-@pytest.mark.parametrize("preset", ["", "clothing1m", "fnbench"])
+@pytest.mark.parametrize("preset", ["", "clothing1m", "fnbench", "cifar10-fnbench"])
 def test_other_presets_have_nothing_to_compare_with(preset: str, method: str) -> None:
     assert published_for(preset, method) is None
 
 
-def test_fnbenchs_file_says_why_it_has_no_number() -> None:
-    content = _read(ROOT / "config" / "presets" / "fnbench-published.json")
+@pytest.mark.parametrize("preset", ["fnbench", "cifar10-fnbench"])
+def test_fnbenchs_files_say_why_they_have_no_number(preset: str) -> None:
+    content = _read(ROOT / "config" / "presets" / f"{preset}-published.json")
     assert content["rows"] == []
     assert "could not read" in content["note"]
+
+
+def test_numbers_of_human_labels_are_the_reprinted_ones_and_say_that_nothing_is_federated() -> None:
+    rows = published_rows("cifar10n")
+    assert [(row.name, row.method, row.percent[0], row.plus_minus) for row in rows] == WORSE
+    assert {row.statistic for row in rows} == {"not federated, best epoch on test"}
+    assert all("Wei et al." in row.source and "reprinted" in row.source for row in rows)
+    assert _read(ROOT / "config" / "presets" / "cifar10n-published.json")["protocol"].startswith("not federated")
 
 
 def test_numbers_of_another_protocol_are_not_compared_with() -> None:
@@ -124,7 +153,9 @@ def test_a_method_that_the_app_lacks_is_nobodys(tmp_path: Path) -> None:
     rows = [
         {"name": name, "method": "", "statistic": "s", "source": "o", "table": "t", "percent": 1.5} for name in "ab"
     ]
-    (tmp_path / "mine-published.json").write_text(json.dumps({"protocol": "", "rows": rows}), encoding="utf-8")
+    (tmp_path / "mine-published.json").write_text(
+        json.dumps({"dataset": "d", "protocol": "", "rows": rows}), encoding="utf-8"
+    )
     assert [row.percent for row in published_rows("mine", tmp_path)] == [(1.5,), (1.5,)]
     assert published_for("mine", "ce", tmp_path) is published_for("mine", "", tmp_path) is None
 

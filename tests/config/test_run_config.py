@@ -77,7 +77,9 @@ def test_what_the_user_sets_wins_over_the_preset_and_the_preset_over_pyproject()
 
 def test_an_unknown_preset_lists_the_known_ones() -> None:
     with pytest.raises(
-        ConfigError, match=r"'preset' is 'paper'; it must be one of clothing1m, fedcorr, fnbench, notebook\."
+        ConfigError,
+        match=r"'preset' is 'paper'; it must be one of cifar10-fnbench, cifar10n, clothing1m, "
+        r"fedcorr, fnbench, notebook\.",
     ):
         resolve({"preset": "paper"})
 

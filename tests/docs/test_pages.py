@@ -66,6 +66,6 @@ def test_the_index_names_every_page(folder: str) -> None:
 
 def test_the_readme_fits_on_a_few_screens_and_keeps_its_two_lines() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert len(readme.splitlines()) < 170
+    assert len(readme.splitlines()) < 200
     for marker in ("run", "tests"):
         assert re.search(rf"^<!-- {marker} -->\n```bash\n[^\n]+\n```$", readme, re.MULTILINE)

@@ -30,7 +30,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_readme_s_lines_need_nothing_of_this_app(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _module("tests/runs/models.py").write_model(home / "model.safetensors", NAMES, model="resnet50", image_size=32)
+    _module("tests/runs/models.py").write_model(home / "model.safetensors", NAMES, model="resnet50", image_size=48)
     monkeypatch.chdir(home)
     (lines,) = blocks(ROOT / "README.md")
     assert len([line for line in lines.splitlines() if line]) == 6

@@ -24,7 +24,8 @@ pytestmark = pytest.mark.e2e
 ROOT = Path(__file__).parents[2]
 NODES = ("node-1", "node-2")
 SETTINGS = {
-    "model": "resnet18", "image_size": 32, "batch_size": 8, "num_server_rounds": 1, "fraction_train": 1.0,
+    "model": "resnet18", "image_size": 32, "stem": "imagenet",
+    "batch_size": 8, "num_server_rounds": 1, "fraction_train": 1.0,
     "precision": "fp32", "strategy_args": "min-available-nodes=2",
     "round_timeout": 200.0,  # on a busy disk Flower's database may lose a reply
 }  # fmt: skip

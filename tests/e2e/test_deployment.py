@@ -26,7 +26,8 @@ WITH_STATE: dict[str, tuple[int, str]] = {
 }
 FIND_THE_NOISY_ONE = ("fedelc", "dualoptim")
 SETTINGS: dict[str, Any] = {
-    "model": "resnet18", "image_size": 32, "batch_size": 8, "num_server_rounds": 2, "fraction_train": 1.0,
+    "model": "resnet18", "image_size": 32, "stem": "imagenet",
+    "batch_size": 8, "num_server_rounds": 2, "fraction_train": 1.0,
     "precision": "fp32", "strategy_args": "min-available-nodes=2",
     # The server tells clients a matrix, and trains on its own images, before round 1 and in each round.
     "method": "xiao", "method_args": "clean-epochs=1 type-epochs=1 first-stage-rounds=1",

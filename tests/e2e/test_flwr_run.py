@@ -32,7 +32,14 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-SMALL = {"model": "resnet18", "image_size": 32, "batch_size": 8, "num_server_rounds": 2, "fraction_train": 0.5}
+SMALL = {
+    "model": "resnet18",
+    "image_size": 32,
+    "stem": "imagenet",
+    "batch_size": 8,
+    "num_server_rounds": 2,
+    "fraction_train": 0.5,
+}
 
 
 def test_runs_with_one_actor_and_two_are_equal_bit_for_bit(superlink: SuperLink, release: Path, tmp_path: Path) -> None:

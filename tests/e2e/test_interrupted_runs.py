@@ -19,7 +19,8 @@ pytestmark = pytest.mark.e2e
 
 ROOT = Path(__file__).parents[2]
 TINY: dict[str, Any] = {
-    "model": "resnet18", "image_size": 16, "batch_size": 8, "precision": "fp32", "num_server_rounds": 5,
+    "model": "resnet18", "image_size": 16, "stem": "imagenet",
+    "batch_size": 8, "precision": "fp32", "num_server_rounds": 5,
     "fraction_train": 0.5, "val_split": "none",
 }  # fmt: skip
 SECONDS_OF_ROUNDS = 6.0  # about as long as the five take

@@ -20,7 +20,8 @@ pytestmark = pytest.mark.e2e
 
 ROOT = Path(__file__).parents[2]
 SETTINGS: dict[str, Any] = {
-    "model": "resnet18", "image_size": 32, "batch_size": 8, "precision": "fp32", "num_server_rounds": 3,
+    "model": "resnet18", "image_size": 32, "stem": "imagenet",
+    "batch_size": 8, "precision": "fp32", "num_server_rounds": 3,
     "fraction_train": 1.0, "val_split": "none",
 }  # fmt: skip
 FOUR_CLIENTS = "num-supernodes=4 client-resources-num-cpus=1"

@@ -36,7 +36,8 @@ ROOT = Path(__file__).parents[2]
 SITES = 3
 IMAGES = 48  # of each site
 SETTINGS: dict[str, Any] = {
-    "model": "resnet18", "image_size": 32, "batch_size": 8, "num_server_rounds": 4, "fraction_train": 1.0,
+    "model": "resnet18", "image_size": 32, "stem": "imagenet",
+    "batch_size": 8, "num_server_rounds": 4, "fraction_train": 1.0,
     "precision": "fp32", "trainable": "lora", "trainable_args": "rank=2", "optimizer": "adamw", "lr_schedule": "cosine",
     "learning_rate": 0.002,
 }  # fmt: skip

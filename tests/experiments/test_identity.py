@@ -52,7 +52,7 @@ def test_every_key_that_can_change_a_result_changes_the_mark() -> None:
         "augmentation": "flip", "precision": "fp32", "drop-last": False, "autotune": False, "compile": True,
         "momentum": 0.5, "trainable": "head", "trainable-args": "rank=2", "batchnorm": "frozen", "optimizer": "adamw",
         "optimizer-args": "eps=0.1", "lr-schedule": "cosine", "lr-schedule-args": "final=0.5", "test-split": "none",
-        "eval-split": "own", "inspection": "both", "normalization-args": "mean=[0, 0, 0]",
+        "eval-split": "own", "inspection": "both", "normalization-args": "mean=[0, 0, 0]", "stem": "small",
     }  # fmt: skip
     flat = CONFIG.to_flat()
     for key in flat.keys() - others.keys() - PLACES - {"data-dir", "num-clients"}:

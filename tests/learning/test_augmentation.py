@@ -143,7 +143,10 @@ class Crossings(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize(("augmentation", "copies"), [("none", 0), ("flip", 1), ("crop-flip", 1), ("flip-jitter", 3)])
+@pytest.mark.parametrize(
+    ("augmentation", "copies"),
+    [("none", 0), ("flip", 1), ("crop-flip", 1), ("pad-crop-flip", 1), ("flip-jitter", 3)],
+)
 def test_a_device_gets_the_draws_in_few_copies_that_nobody_waits_for(augmentation: str, copies: int) -> None:
     """Tensors without values stand in for a GPU, on which a plain copy would wait until the last step is done."""
     images = torch.empty(4, 10, 10, 3, dtype=torch.uint8, device="meta")

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -56,6 +57,29 @@ def test_networks_and_heads_are_those_of_the_model() -> None:
     assert ModelFacts.from_metadata(facts.to_metadata()) == facts
 
 
+@pytest.mark.parametrize(
+    ("changes", "small"),
+    [
+        ({"image_size": 32}, True),
+        ({"image_size": 33}, False),
+        ({"image_size": 32, "stem": "imagenet"}, False),
+        ({"image_size": 48, "stem": "small"}, True),
+        ({"image_size": 32, "pretrained": "imagenet"}, False),
+    ],
+)
+def test_a_small_stem_is_told_and_built(changes: dict[str, Any], small: bool) -> None:
+    facts = ModelFacts.of(RunConfig(model="resnet18", **changes), NAMES)
+    assert facts.small_stem == small
+    assert facts.stem.startswith("3x3 convolution of stride 1" if small else "7x7 convolution of stride 2")
+    assert ("maxpool = nn.Identity()" in facts.build) == small
+    assert facts.to_metadata().get("small-stem") == ("true" if small else None)
+    assert ModelFacts.from_metadata(facts.to_metadata()) == facts
+
+
+def test_files_of_earlier_versions_have_imagenets_stem() -> None:
+    assert not ModelFacts.from_metadata({**OLD, "model": "resnet18", "image-size": "32"}).small_stem
+
+
 def test_files_of_earlier_versions_lack_what_can_be_known() -> None:
     facts = ModelFacts.from_metadata({**OLD, "round": "3"}, frozenset({"networks.0.fc.weight", "networks.1.fc.weight"}))
     assert (facts.networks, facts.round, facts.mean, facts.build) == (2, 3, (0.5, 0.5, 0.5), "")
@@ -83,6 +107,8 @@ def test_files_of_earlier_versions_lack_what_can_be_known() -> None:
         ({"normalization": "release", "mean": "[NaN, 0, 0]", "deviation": "[1, 1, 1]"}, "mean must be three"),
         ({"further-heads": "[]"}, "'further-heads' are no numbers by name"),
         ({"further-heads": '{"a": true}'}, "'further-heads' are no numbers by name"),
+        ({"small-stem": "true"}, "'small-stem' is true, but a cnn has none"),
+        ({"model": "resnet18", "small-stem": "yes"}, "'small-stem' is 'yes', which must be true or missing"),
         ({"networks": "two"}, "'networks' is 'two'"),
         ({"round": "1" * 5000}, "which is no whole number"),
     ],

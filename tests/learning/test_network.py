@@ -77,6 +77,31 @@ def test_all_of_it_travels_if_all_trains(networks: int) -> None:
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in plain.state_dict().items())
 
 
+@pytest.mark.parametrize("trainable", ["all", "head", "lora"])
+def test_a_network_that_is_filled_elsewhere_keeps_its_stem(trainable: str, tmp_path: Path) -> None:
+    """Without its initial weights, `auto` would choose again, and choose the small one."""
+    path = tmp_path / "weights.pt"
+    torch.save(build_model("resnet18", 7, seed=3).state_dict(), path)
+    config = RunConfig(model="resnet18", image_size=32, pretrained=str(path), trainable=trainable)
+    spec = NetworkSpec.of(config, CE(), 5)
+    fresh = NetworkSpec.of(replace(config, pretrained="none"), CE(), 5)
+    assert (spec.stem, fresh.stem) == ("imagenet", "small")
+    ours, theirs = (shared_state(build(one)) for one in (spec, spec.to_be_filled()))
+    assert {name: value.shape for name, value in ours.items()} == {name: value.shape for name, value in theirs.items()}
+    small = build(fresh)
+    assert isinstance(small.get_submodule("maxpool"), nn.Identity)
+    if trainable != "all":
+        assert frozen_digest(build(replace(fresh, stem="imagenet"))) != frozen_digest(small)
+        assert "conv1.weight" not in shared_state(small)
+
+
+def test_adapters_fit_the_small_stem() -> None:
+    model = build(NetworkSpec("resnet18", 5, image_size=32, trainable="lora", stem="small")).eval()
+    assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 5)
+    before = train(model)
+    assert changed(model, before)
+
+
 def test_constants_of_an_architecture_do_not_travel(block: Block) -> None:
     assert shared_state(block).keys() == block.state_dict().keys() - {"constant"}
     assert plain_state(block).keys() == block.state_dict().keys()

@@ -80,6 +80,24 @@ def test_another_architecture_is_refused_and_changes_nothing(tmp_path: Path, wei
         assert torch.equal(value, untouched.state_dict()[name])
 
 
+def test_weights_of_another_stem_are_refused_with_what_they_are(
+    tmp_path: Path, weights: dict[str, torch.Tensor]
+) -> None:
+    photos = str(_save(weights, tmp_path / "photos.pt"))
+    small = build_model("resnet18", 5, seed=2, stem="small")
+    path = str(_save(dict(small.state_dict()), tmp_path / "small.pt"))
+    refused = (
+        "does not hold a resnet18: 'conv1.weight' is {} instead of {} \\(the file holds a resnet18 with stem='{}'\\)"
+    )
+    with pytest.raises(ConfigError, match=refused.format("64x3x3x3", "64x3x7x7", "small")):
+        load_pretrained(build_model("resnet18", 14, seed=1), "resnet18", path)
+    fresh = build_model("resnet18", 14, seed=1, stem="small")
+    with pytest.raises(ConfigError, match=refused.format("64x3x7x7", "64x3x3x3", "imagenet")):
+        load_pretrained(fresh, "resnet18", photos)
+    load_pretrained(fresh, "resnet18", path)
+    assert torch.equal(fresh.get_parameter("conv1.weight"), small.get_parameter("conv1.weight"))
+
+
 def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
     class Payload:
         def __reduce__(self) -> Any:

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from config.run_config import RunConfig
+from config.stems import stem_of
 from learning.model_facts import ModelFacts
 from runs.model.opened import OpenedModel
 from task import Compute, build_model
@@ -28,13 +29,13 @@ def opened_model(
     server_round: int = 2,
 ) -> OpenedModel:
     """One with random weights, BatchNorm's statistics among them, on the CPU."""
-    model = build_model(name, len(class_names), 1, networks=networks, image_size=side)
+    config = RunConfig(model=name, image_size=side, normalization=normalization)
+    model = build_model(name, len(class_names), 1, networks=networks, image_size=side, stem=stem_of(config))
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for value in (*model.parameters(), *model.buffers()):
             if value.is_floating_point():
                 value.add_(torch.randn(value.shape, generator=generator), alpha=0.01)
-    config = RunConfig(model=name, image_size=side, normalization=normalization)
     facts = ModelFacts.of(config, class_names, model, server_round)
     return OpenedModel(model.eval(), facts, path, Compute(torch.device("cpu"), torch.float32))
 

@@ -6,6 +6,7 @@ from typing import Any
 import safetensors.torch
 
 from config.run_config import RunConfig
+from config.stems import stem_of
 from learning.model_facts import ModelFacts
 from task import build_model
 from tests.fakes import run_in_process
@@ -23,6 +24,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "torchvision": {"model": "mobilenet_v3_small", "image_size": 32},
     "timm-lora": {"model": "timm:test_vit", "image_size": 32, "trainable": "lora", "trainable_args": "rank=2"},
     "resnet-crops": {"model": "resnet18", "image_size": 28, "augmentation": "crop-flip"},
+    "small-stem": {"model": "resnet18", "image_size": 16, "stem": "auto", "augmentation": "pad-crop-flip"},
 }
 
 
@@ -35,7 +37,8 @@ def make_run(out: Path, sample: Path, name: str, **more: Any) -> Path:
 def write_model(path: Path, class_names: tuple[str, ...], **config: Any) -> Path:
     """A model.safetensors, with weights as they are drawn."""
     settings = RunConfig(**{"model": "cnn", "image_size": 16, **config})
-    model = build_model(settings.model, len(class_names), seed=1, image_size=settings.image_size)
+    stem = stem_of(settings)
+    model = build_model(settings.model, len(class_names), seed=1, image_size=settings.image_size, stem=stem)
     weights = {name: value.contiguous() for name, value in model.state_dict().items()}
     safetensors.torch.save_file(weights, path, ModelFacts.of(settings, class_names, model).to_metadata())
     return path

@@ -30,7 +30,8 @@ from tests.runs.folders import Said
 MODELS = {
     "cnn": ("cnn", 16, 1),
     "two networks": ("cnn", 16, 2),
-    "resnet": ("resnet18", 32, 1),
+    "resnet": ("resnet18", 33, 1),
+    "small stem": ("resnet18", 20, 1),
     "vit": ("timm:test_vit", 32, 1),
 }
 

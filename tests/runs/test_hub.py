@@ -31,7 +31,8 @@ from tests.runs.made import line, made
 
 CONFUSION = [[6, 2, 0], [1, 3, 0], [0, 4, 0]]
 MODELS = (
-    ("cnn", 16, 1), ("cnn", 16, 2), ("squeezenet1_1", 32, 2), ("resnet18", 32, 1), ("mnasnet0_5", 32, 1),
+    ("cnn", 16, 1), ("cnn", 16, 2), ("squeezenet1_1", 32, 2), ("resnet18", 33, 1), ("resnet18", 32, 2),
+    ("mnasnet0_5", 32, 1),
     ("timm:test_vit", 32, 1), ("timm:test_vit", 32, 2),
 )  # fmt: skip
 

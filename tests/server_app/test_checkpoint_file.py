@@ -1,6 +1,7 @@
 """Checkpoints are read back unchanged, or refused."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ def checkpoint(server_round: int = 3) -> Checkpoint:
     return Checkpoint(
         server_round,
         {"w": rng.normal(size=(3, 4)).astype(np.float32), "b.num_batches_tracked": np.array(7), "a": np.zeros(0)},
-        {"seed": 1, "learning-rate": 0.1, "method": "ce", "drop-last": True},
+        {"seed": 1, "learning-rate": 0.1, "method": "ce", "drop-last": True, "stem": "small"},
         "roll",
         {"moments/w": rng.normal(size=(3, 4)), "step": np.array(server_round)},
         (2, 0.5),
@@ -30,6 +31,12 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("checkpoint") / "round-00003.safetensors"
     save_checkpoint(path, checkpoint())
     return path
+
+
+def test_a_config_of_a_version_without_stems_had_imagenets(tmp_path: Path) -> None:
+    original = checkpoint()
+    save_checkpoint(tmp_path / "old.safetensors", replace(original, config={"seed": 1}))
+    assert load_checkpoint(tmp_path / "old.safetensors").config == {"seed": 1, "stem": "imagenet"}
 
 
 def test_what_was_saved_comes_back_bit_for_bit(saved: Path) -> None:

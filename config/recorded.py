@@ -1,0 +1,12 @@
+"""What configs mean that earlier versions recorded: in checkpoints, in config.toml of runs."""
+
+from collections.abc import Mapping
+from typing import Any
+
+# Keys that came later and whose default today is not what runs did without them. Of all other keys the default is.
+BEFORE: Mapping[str, Any] = {"stem": "imagenet"}
+
+
+def as_recorded(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A recorded config under its kebab-case keys, with what the version that wrote it did where it says nothing."""
+    return {**BEFORE, **values}
