@@ -77,6 +77,7 @@ def test_sites_without_clean_images_train_stop_and_get_their_reports(
     kept = [_folders(tmp_path / f"state-{number}") for number in range(SITES)]
     # The same sites, asked in this process; what they keep lies beside what they keep of the other run.
     nodes = [{"data-dir": str(site), "state-dir": f"{tmp_path}/state-{number}"} for number, site in enumerate(sites)]
+    monkeypatch.setattr("server_app.app.is_remote", lambda grid: True)
     rounds = rounds_of(run_in_process(tmp_path, nodes=nodes, run_name="whole", **SETTINGS))
     assert 2 < len(rounds) < SETTINGS["num_server_rounds"]
     assert all(line["test-accuracy"] is None for line in rounds)
