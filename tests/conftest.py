@@ -23,9 +23,9 @@ torch.set_num_threads(1)
 
 # The files that take longest, so that `pytest -n 2 --dist loadfile` begins with them and both workers end together.
 LONGEST = (
-    "test_flwr_run.py", "test_interrupted_runs.py", "test_secured_deployment.py", "test_deployment.py",
-    "test_sites_alone.py", "test_experiments.py", "test_ray_cluster.py", "test_methods.py", "test_peers.py",
-    "test_scaling.py", "test_deploy.py",
+    "test_flwr_run.py", "test_deployment.py", "test_interrupted_runs.py", "test_secured_deployment.py",
+    "test_methods.py", "test_experiments.py", "test_sites_alone.py", "test_gpu.py", "test_ray_cluster.py",
+    "test_peers.py", "test_deploy.py",
 )  # fmt: skip
 
 

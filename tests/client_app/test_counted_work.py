@@ -132,7 +132,7 @@ def test_a_process_builds_one_model_and_decodes_each_image_once(
         fraction_train=1.0, fraction_evaluate=1.0, local_epochs=2, num_server_rounds=2,
     )  # fmt: skip
     replica.kept_replica.cache_clear()
-    assert built == ["resnet18"]  # six visits and six evaluations
+    assert built == ["cnn"]  # six visits and six evaluations
     assert len(optimizers) == 1
     assert len(keeping) == 6  # before each visit trains; the real one acts once
     # 120 training images and 40 of clean test once; clean val once for the server and again in the clients' slices.

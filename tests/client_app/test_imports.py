@@ -57,7 +57,7 @@ def handler(message, context):
     check(f"a message of type {{message.metadata.message_type}}")
     return app(message, context)
 
-run_in_process(Path({out!r}), handler=handler, data_dir={data!r}, model="cnn", local_epochs=1)
+run_in_process(Path({out!r}), handler=handler, data_dir={data!r}, model="cnn", local_epochs=1, pictures=True)
 """
 
 

@@ -1,4 +1,4 @@
-"""A grid of 12 rows through `python -m experiments run`, which is killed, and whose SuperLink is."""
+"""A grid of 8 rows through `python -m experiments run`, which is killed, and whose SuperLink is."""
 
 import os
 import signal
@@ -28,16 +28,17 @@ from tests.import_graph import ROOT
 
 pytestmark = pytest.mark.e2e
 
-KILLS = 3
+KILLS = 2
 PATIENCE = 600.0  # seconds
-ROUNDS = 3  # of each of the 12 rows
+ROUNDS = 3  # of each row
 SECONDS = 8.0  # in which a kill comes, after so many rounds in all as are drawn
 BASE: dict[str, Any] = {
     "model": "cnn", "image-size": 16, "batch-size": 8, "precision": "fp32", "num-server-rounds": ROUNDS,
     "fraction-train": 0.5, "val-split": "none",
 }  # fmt: skip
-METHODS = ("ce", "elr", "co-teaching")
+METHODS = ("ce", "elr")  # without and with a state of each client
 NOISES = ("symmetric", "pairflip")
+ROWS = 2 * len(METHODS) * len(NOISES)  # two seeds
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +121,7 @@ def test_a_grid_that_is_killed_at_random_moments_ends_like_an_undisturbed_one(
     out = tmp_path / "experiment"
     random = np.random.default_rng([3, *b"experiments"])
     before: Start | None = None
-    for rounds in sorted(random.integers(0, 12 * ROUNDS * 2 // 3, KILLS)):
+    for rounds in sorted(random.integers(0, ROWS * ROUNDS * 2 // 3, KILLS)):
         start = Start(grid, out, "--jobs", "2")
         wait_for(lambda least=rounds: _rounds(out) >= least, PATIENCE)  # type: ignore[misc]
         time.sleep(random.uniform(0, SECONDS))
@@ -136,7 +137,7 @@ def test_a_grid_that_is_killed_at_random_moments_ends_like_an_undisturbed_one(
     assert not before.left()
     assert not last.left()
     experiment = load(out)
-    assert len(experiment.plan.rows) == 12
+    assert len(experiment.plan.rows) == ROWS == 8
     assert experiment.failures == {}
     for row in experiment.plan.rows:
         assert outcome_of(experiment.run_dir(row)) == undisturbed(experiment, row.name), row.name

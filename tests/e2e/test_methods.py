@@ -1,7 +1,8 @@
 """Every method killed once, resumed, and equal to an undisturbed run in one process.
 
-One method for each kind of state goes through `flwr run`, because another actor must find that again: per image, two
-networks, a server half with arrays beside the weights. The others are cut off and resumed in one process, without Ray.
+One method for each kind of state goes through `flwr run`, because another actor must find that again: two networks,
+and a server half with arrays beside the weights and a state per image. The others are cut off and resumed in one
+process, without Ray; `test_experiments.py` kills runs of elr through Ray.
 """
 
 import os
@@ -19,7 +20,7 @@ from tests.fakes import CutOffError, cut_off_in, outcome_of, rounds_of, run_in_p
 ROOT = Path(__file__).parents[2]
 CLIENTS = 4
 TINY: dict[str, Any] = {
-    "model": "cnn", "image_size": 16, "batch_size": 8, "precision": "fp32", "num_server_rounds": 8,
+    "model": "cnn", "image_size": 16, "batch_size": 8, "precision": "fp32", "num_server_rounds": 6,
     "fraction_train": 0.75, "local_epochs": 4, "val_split": "none",
 }  # fmt: skip
 # Half of the clients hold wrong labels, and are found and treated as noisy.
@@ -43,7 +44,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "feddiv": TWO_STAGES,
     "fedrn": {"method_args": "warm-up-rounds=2"},
 }
-THROUGH_RAY = ("elr", "co-teaching", "dualoptim")
+THROUGH_RAY = ("co-teaching", "dualoptim")
 
 
 @pytest.fixture(scope="module")

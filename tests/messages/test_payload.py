@@ -128,7 +128,8 @@ def test_packing_and_half_precision_in_whole_runs(
         return handler
 
     def final(name: str, **overrides: Any) -> dict[str, np.ndarray]:
-        settings = {"data_dir": str(tiny_sample), "learning_rate": 1e-5, "momentum": 0.0, **overrides}
+        settings: dict[str, Any] = {"model": "resnet18", "learning_rate": 1e-5, "momentum": 0.0, **overrides}
+        settings["data_dir"] = str(tiny_sample)
         run = run_in_process(tmp_path, clients=2, handler=measuring(name), run_name=name, **settings)
         assert all(entry["failed-partitions"] == [] for entry in rounds_of(run))
         return safetensors.numpy.load_file(run / "model.safetensors")

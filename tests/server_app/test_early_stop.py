@@ -147,10 +147,11 @@ def contents(run_dir: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("how", ["path alone", "auto by name"])
 def test_a_run_that_a_rule_has_ended_ends_again_at_once(tmp_path: Path, tiny_sample: Path, name: str, how: str) -> None:
     config, _, reason = RULES.get(name, ({"max_hours": 1e-6, "evaluate_every": 2}, 2, ""))
-    run_dir = run_in_process(tmp_path, **settings(tiny_sample, **config))
+    run_dir = run_in_process(tmp_path, pictures=True, **settings(tiny_sample, **config))
     before, outcome, record = contents(run_dir), outcome_of(run_dir), read_record(run_dir)
     resumed = {"resume": str(run_dir)} if how == "path alone" else {"resume": "auto"}
-    run_in_process(tmp_path, handler=no_training, **settings(tiny_sample, **config, **resumed))
+    resuming = settings(tiny_sample, **config, **resumed)
+    run_in_process(tmp_path, handler=no_training, pictures=True, **resuming)
     assert (contents(run_dir), outcome_of(run_dir)) == (before, outcome)
     again = read_record(run_dir)
     assert record is not None
@@ -243,10 +244,10 @@ def test_auto_without_a_name_takes_no_run_that_a_rule_has_ended(tmp_path: Path, 
     def folders() -> list[Path]:
         return sorted(path for path in tmp_path.iterdir() if path.is_dir())
 
-    run_in_process(tmp_path, **common)
+    run_in_process(tmp_path, pictures=True, **common)
     [first] = folders()
     before = contents(first)
-    run_in_process(tmp_path, **common, resume="auto")
+    run_in_process(tmp_path, pictures=True, **common, resume="auto")
     assert len(folders()) == 2
     assert contents(first) == before
     [second] = set(folders()) - {first}

@@ -62,7 +62,9 @@ def whole(tiny_sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
             said.clear()
             logging.getLogger("flwr").addHandler(handler := Kept())
             try:
-                folder = run_in_process(tmp_path_factory.mktemp("whole"), **settings(tiny_sample, **RUNS[name]))
+                folder = run_in_process(
+                    tmp_path_factory.mktemp("whole"), pictures=True, **settings(tiny_sample, **RUNS[name])
+                )
             finally:
                 logging.getLogger("flwr").removeHandler(handler)
             runs[name] = folder, list(said)

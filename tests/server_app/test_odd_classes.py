@@ -27,7 +27,9 @@ def release(sample: Path, folder: Path, names: list[str]) -> Path:
 def test_odd_names_end_no_run(tiny_sample: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     data = release(tiny_sample, tmp_path / "data", NAMES)
     with caplog.at_level("INFO", "flwr"):
-        run_dir = run_in_process(tmp_path, data_dir=str(data), model="cnn", cache_gib=0.0, num_server_rounds=1)
+        run_dir = run_in_process(
+            tmp_path, data_dir=str(data), model="cnn", cache_gib=0.0, num_server_rounds=1, pictures=True
+        )
     assert len(rounds_of(run_dir)) == 1
     assert not [message for message in caplog.messages if "cannot be written" in message]
     assert all(line.isprintable() for message in caplog.messages for line in message.splitlines())
@@ -37,7 +39,9 @@ def test_odd_names_end_no_run(tiny_sample: Path, tmp_path: Path, caplog: pytest.
 
 def test_many_classes_leave_lines_and_pictures_small(tiny_sample: Path, tmp_path: Path) -> None:
     data = release(tiny_sample, tmp_path / "data", [f"class {number}" for number in range(1000)])
-    run_dir = run_in_process(tmp_path, data_dir=str(data), model="cnn", cache_gib=0.0, num_server_rounds=2)
+    run_dir = run_in_process(
+        tmp_path, data_dir=str(data), model="cnn", cache_gib=0.0, num_server_rounds=2, pictures=True
+    )
     for entry in rounds_of(run_dir):
         assert "confusion-matrix" not in entry
         assert len(json.dumps(entry)) < 20_000

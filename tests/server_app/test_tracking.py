@@ -237,6 +237,6 @@ def test_a_run_that_a_rule_ends_is_complete(tmp_path: Path, tiny_sample: Path, t
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tracking.WandbLike, "finish", lambda self, complete: heard.append(complete))
         values: dict[str, Any] = {"data_dir": str(tiny_sample), "tracking": tracker.__name__}
-        run_dir = run_in_process(tmp_path, num_server_rounds=3, target_accuracy=0.001, **values)
+        run_dir = run_in_process(tmp_path, model="resnet18", num_server_rounds=3, target_accuracy=0.001, **values)
     assert len(rounds_of(run_dir)) < 3
     assert heard == [True]

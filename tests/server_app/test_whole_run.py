@@ -54,7 +54,9 @@ def _drop_a_weight(message: Message) -> None:
 
 
 def test_a_run_writes_what_it_promises(tmp_path: Path, tiny_sample: Path) -> None:
-    run_dir = run_in_process(tmp_path, data_dir=str(tiny_sample), fraction_evaluate=0.5)
+    run_dir = run_in_process(
+        tmp_path, data_dir=str(tiny_sample), fraction_evaluate=0.5, model="resnet18", pictures=True
+    )
     assert sorted(path.name for path in run_dir.iterdir()) == [
         ".lock", "accuracy.png", "checkpoints", "clients.jsonl", "config.toml", "confusion.png", "metrics.jsonl",
         "model.safetensors", "run.json",
