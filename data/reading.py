@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from data.errors import DataError
+from data.text import printable
 
 
 def read_at_most(path: Path, most: int) -> bytes:
@@ -22,11 +23,11 @@ def read_at_most(path: Path, most: int) -> bytes:
             with path.open("rb") as file:
                 data = file.read(most + 1)
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
+        raise DataError(f"{printable(path)} cannot be read: {error.strerror}.") from None
     except ValueError:
         raise DataError(f"{str(path)!r} cannot be a path.") from None
     if found:
-        raise DataError(f"{path} is {found}; it must be a file as published.")
+        raise DataError(f"{printable(path)} is {found}; it must be a file as published.")
     if len(data) > most:
         raise DataError(f"{path} is longer than {most:,} bytes; it must be a file as published.")
     return data

@@ -25,6 +25,7 @@ from data.release import open_release
 from data.sample import draw_sample
 from experiments.plan import Experiment, Plan, Row, save
 from probe.errors import NoRoomError
+from tests.data.made_cifar import cifar10_python, cifar100_python, human_labels
 from tests.experiments.folders import does_all, write_grid
 from tests.odd_values import is_a_sentence
 from tests.runs.folders import write_run
@@ -46,6 +47,10 @@ WORKS: dict[str, dict[str, str]] = {
         "out": "{new}", "train": "1", "clean_train": "1", "val": "1", "test": "1", "image_size": "16", "seed": "1",
     },
     "data import folder": {"source": "photos", "out": "{new}"},
+    "data import cifar10": {
+        "source": "cifar-10-batches-py", "out": "{new}", "human_labels": "CIFAR-10_human.pt", "labels": "worse",
+    },
+    "data import cifar100": {"source": "cifar-100-python", "out": "{new}"},
     "data match": {"folder": "renamed", "out": "{new}"},
     "data show": {"folder": "release"},
     "data check": {"folder": "release", "out": "{new}"},
@@ -118,6 +123,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "photos" / name).mkdir(parents=True)
         for number in range(4):
             Image.new("RGB", (16, 16), (20 * number, 0, 0)).save(folder / "photos" / name / f"{number}.png")
+    cifar10_python(folder, 2)
+    human_labels(folder, 2)
+    cifar100_python(folder, 4)
     write_grid(folder, seeds=[1])
     (folder / "experiment").mkdir()
     save(Experiment(folder / "experiment", Plan("x", (Row("a", "ce", "", 1, {}, {}, "0" * 8),))))

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 from data.errors import DataError
 from data.reading import read_at_most
+from data.text import printable
 
 MOST_BYTES = 512 << 20  # of a file; the longest has 155 MB
 MOST_UNPACKED = 1 << 30  # of an archive; each has some 180 MB
@@ -146,11 +147,11 @@ def find_files(source: Path, kind: Kind) -> Files:
         folders = {place: _wanted_in(place) for place in places} if is_folder else {}
         archives = [source / form.archive for form in (kind.python, kind.binary) if (source / form.archive).is_file()]
     except OSError as error:
-        raise DataError(f"{source} cannot be read: {error.strerror}.") from None
+        raise DataError(f"{printable(source)} cannot be read: {error.strerror}.") from None
     except ValueError:
         raise DataError(f"{str(source)!r} cannot be a path.") from None
     if not is_there:
-        raise DataError(f"{source} is missing; it must be {_allowed(kind)}.")
+        raise DataError(f"{printable(source)} is missing; it must be {_allowed(kind)}.")
     if not is_folder:
         return _in_archive(source, kind)
     for place, names in folders.items():
@@ -236,7 +237,7 @@ def _opened(file: BinaryIO, begins: bytes) -> BinaryIO:
     return gzip.open(file) if begins.startswith(GZIP) else file  # type: ignore[return-value]
 
 
-def _members(stream: io.BufferedReader, path: Path) -> Iterator[tuple[str, bytes]]:
+def _members(stream: BinaryIO, path: Path) -> Iterator[tuple[str, bytes]]:
     seen = set()
     with tarfile.open(fileobj=stream, mode="r|", bufsize=BUFFER) as archive:
         for number, member in enumerate(archive):
