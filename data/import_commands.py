@@ -1,6 +1,7 @@
 """`python -m data import KIND`: a command for each kind of dataset."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,11 +14,14 @@ from data.options import release_to_write
 from data.photo_folders import in_words
 from data.progress_bar import progress_bar
 from data.sources.animal10n import ANIMALS, read_animal10n
+from data.sources.cifar import Options, read_cifar, remark_on_size
+from data.sources.cifar_files import CIFAR10, CIFAR100, Kind
 from data.sources.folder import Shares, read_folder
 from data.sources.food101n import FOOD_TESTS, read_food101n
 from data.sources.groups import with_groups
 from data.sources.hub_files import Wanted
 from data.sources.huggingface import read_huggingface
+from data.sources.human_labels import SETS
 from data.sources.lists import other_counts
 from data.sources.source import Source
 from data.sources.splits import read_splits
@@ -225,3 +229,57 @@ def import_(source: Source, out: Path) -> None:
         typer.echo(f"To train on them, in the app's folder:\n{line}")
     else:
         typer.echo("These are too few to train on: two clients need at least two images each in noisy train.")
+
+
+HumanLabels = Annotated[
+    Path | None, typer.Option(help="The authors' file of labels that people gave, such as CIFAR-10_human.pt.")
+]
+CleanTrain = Annotated[int, typer.Option(help="How many training images become clean train.")]
+Val = Annotated[int, typer.Option(help="How many training images become clean val.")]
+Draw = Annotated[int, typer.Option("--seed", help="Decides which images the clean lists get.")]
+
+
+@importing.command(epilog="Example: python -m data import cifar10 ~/cifar-10-python.tar.gz --out ~/cifar10.pack")
+def cifar10(
+    source: Source_,
+    out: Out,
+    human_labels: HumanLabels = None,
+    labels: Annotated[str, typer.Option(help=f"Which of them noisy train has: {', '.join(SETS['cifar10'])}.")] = "",
+    clean_train: CleanTrain = 0,
+    val: Val = 0,
+    seed: Draw = 1,
+) -> None:
+    """CIFAR-10, with its own labels or those of CIFAR-10N.
+
+    DIR is the folder cifar-10-batches-py or cifar-10-batches-bin, the folder above it, or the .tar.gz around either.
+    """
+    _import_cifar(CIFAR10, source, out, human_labels, labels, Options(False, clean_train, val, seed))
+
+
+@importing.command(epilog="Example: python -m data import cifar100 ~/cifar-100-python.tar.gz --out ~/cifar100.pack")
+def cifar100(
+    source: Source_,
+    out: Out,
+    human_labels: HumanLabels = None,
+    labels: Annotated[str, typer.Option(help=f"Which of them noisy train has: {', '.join(SETS['cifar100'])}.")] = "",
+    coarse: Annotated[bool, typer.Option("--coarse", help="Labels are the 20 superclasses.")] = False,
+    clean_train: CleanTrain = 0,
+    val: Val = 0,
+    seed: Draw = 1,
+) -> None:
+    """CIFAR-100, with its own labels or those of CIFAR-100N.
+
+    DIR is the folder cifar-100-python or cifar-100-binary, the folder above it, or the .tar.gz around either.
+    """
+    _import_cifar(CIFAR100, source, out, human_labels, labels, Options(coarse, clean_train, val, seed))
+
+
+def _import_cifar(kind: Kind, source: Path, out: Path, human_labels: Path | None, labels: str, wanted: Options) -> None:
+    if labels and not human_labels:
+        raise DataError("--labels needs --human-labels, the file that has them.")
+    if human_labels:
+        wanted = replace(wanted, human_labels=(human_labels, labels))
+    read = read_cifar(source, kind, wanted)
+    if remark := remark_on_size(read, kind):
+        typer.echo(remark, err=True)
+    import_(read, out)

@@ -36,6 +36,8 @@ READ = {
     "data import splits --groups",
     "data import animal10n DIR", "data import food101n DIR", "data import food101n --food101",
     "data import webvision DIR",
+    "data import cifar10 DIR", "data import cifar10 --human-labels",
+    "data import cifar100 DIR", "data import cifar100 --human-labels",
     "data match DIR", "data show DIR", "data check DIR", "data pack DIR", "data partition DIR",
     "client_app.corrected_labels DIR", "client_app.corrected_labels --base", "benchmarks.data --lists",
     "benchmarks.client.start --checkout", "experiments run GRID", "experiments table DIR",
@@ -72,7 +74,7 @@ def parts(words: list[str], command: Any) -> Iterator[tuple[list[str], TyperGrou
 
 
 def test_all_benchmarks_are_here() -> None:
-    assert len(BENCHMARKS) == 21
+    assert len(BENCHMARKS) == 22
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -25,6 +25,7 @@ from data.release import open_release
 from data.sample import draw_sample
 from experiments.plan import Experiment, Plan, Row, save
 from probe.errors import NoRoomError
+from tests.data.made_cifar import cifar10_python, cifar100_python, human_labels
 from tests.data.made_sets import write_animal10n, write_food101, write_food101n, write_splits, write_webvision
 from tests.data.parquet_files import CLASSES, pictures, write
 from tests.experiments.folders import does_all, write_grid
@@ -55,6 +56,10 @@ WORKS: dict[str, dict[str, str]] = {
     "data import animal10n": {"source": "animals", "out": "{new}"},
     "data import food101n": {"source": "food", "out": "{new}", "food101": "more food"},
     "data import webvision": {"source": "web", "out": "{new}", "classes": "2"},
+    "data import cifar10": {
+        "source": "cifar-10-batches-py", "out": "{new}", "human_labels": "CIFAR-10_human.pt", "labels": "worse",
+    },
+    "data import cifar100": {"source": "cifar-100-python", "out": "{new}"},
     "data match": {"folder": "renamed", "out": "{new}"},
     "data show": {"folder": "release"},
     "data check": {"folder": "release", "out": "{new}"},
@@ -133,6 +138,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_food101n(folder / "food")
     write_food101(folder / "more food", each=1)
     write_webvision(folder / "web", 4, 4, 4)
+    cifar10_python(folder, 2)
+    human_labels(folder, 2)
+    cifar100_python(folder, 4)
     write_grid(folder, seeds=[1])
     (folder / "experiment").mkdir()
     save(Experiment(folder / "experiment", Plan("x", (Row("a", "ce", "", 1, {}, {}, "0" * 8),))))
