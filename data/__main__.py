@@ -11,7 +11,7 @@ from data.arguments import parse_pairs
 from data.check import begin_check
 from data.commands import run_command_line, several_commands
 from data.errors import DataError
-from data.import_commands import importing
+from data.import_published import importing  # with the commands of both modules
 from data.match import match_names
 from data.noise_text import noise_text
 from data.options import file_in_new_folders, file_to_write, folder_to_write, picture_to_write
