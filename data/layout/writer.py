@@ -88,7 +88,7 @@ def write_annotations(
     noisy = [(part.keys, part.noisy) for part in (*noisy_train, *clean)]
     _write_labels(folder / NOISY_LABELS, noisy, rng, bool(noisy_train))
     _write_labels(folder / TRUE_LABELS, [(part.keys, part.true) for part in noisy_train], rng, needed=False)
-    if wrong := [part.keys[row] for part in noisy_train for row in np.flatnonzero(part.true == WRONG)]:
+    if wrong := [part.keys[row] for part in noisy_train for row in np.flatnonzero(part.true == WRONG).tolist()]:
         _write(folder / WRONG_LABELS, "\n".join(sorted(wrong)))
     if group_names:
         grouped = [(part.keys, part.groups) for part in splits.values() if part.groups is not None]

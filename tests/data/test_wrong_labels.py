@@ -157,7 +157,8 @@ def _summary(classes: int, true: list[int], noisy: list[int], known_wrong: int =
 def test_of_many_classes_the_largest_confusions_are_listed() -> None:
     """Of 300 classes: 1 -> 2 three times of eight, 299 -> 0 twice of two, 7 -> 8, 7 -> 9, ... once each."""
     pairs = [(1, 2)] * 3 + [(1, 1)] * 5 + [(299, 0)] * 2 + [(7, given) for given in range(8, 20)]
-    lines = noise_text(_summary(300, *map(list, zip(*pairs, strict=True)))).splitlines()
+    true, noisy = ([pair[place] for pair in pairs] for place in (0, 1))
+    lines = noise_text(_summary(300, true, noisy)).splitlines()
     assert lines[0] == (
         "Noise rate of noisy train: 77.3% (17 of 22 labels of which it is known whether they are right)."
     )
