@@ -20,7 +20,7 @@ from tests.fakes import CutOffError, cut_off_in, outcome_of, rounds_of, run_in_p
 ROOT = Path(__file__).parents[2]
 CLIENTS = 4
 TINY: dict[str, Any] = {
-    "model": "cnn", "image_size": 16, "batch_size": 8, "precision": "fp32", "num_server_rounds": 6,
+    "model": "cnn", "image_size": 16, "batch_size": 8, "precision": "fp32", "num_server_rounds": 8,
     "fraction_train": 0.75, "local_epochs": 4, "val_split": "none",
 }  # fmt: skip
 # Half of the clients hold wrong labels, and are found and treated as noisy.
