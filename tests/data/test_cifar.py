@@ -13,7 +13,7 @@ from data.errors import DataError
 from data.images.decode import decode
 from data.images.loading import load_images
 from data.release import open_release
-from data.sources.cifar import Options, png_of, read_cifar, remark_on_size
+from data.sources.cifar import Options, read_cifar, remark_on_size
 from data.sources.cifar_files import CIFAR10, CIFAR100
 from data.sources.source import Source
 from data.sources.writing import write_source
@@ -297,10 +297,3 @@ def test_cifar100_has_five_times_as_many_for_training(tmp_path: Path) -> None:
     assert f"{file} has 199 images and test.bin has 40; it must have 5 times as many, and 50,000 as published." == said
     file.write_bytes(b"\x14" + file.read_bytes()[1:])
     assert f"{file}, image 0: its label is 20, not from 0 to 19." in sentence(folder, CIFAR100)
-
-
-def test_pngs_hold_what_they_are_made_of() -> None:
-    rng = np.random.default_rng(1)
-    for height, width in ((32, 32), (1, 1), (3, 50)):
-        pixels = rng.integers(0, 256, (height, width, 3), np.uint8)
-        assert np.array_equal(decode(png_of(pixels)), pixels)

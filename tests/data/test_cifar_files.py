@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from data.errors import DataError
+from data.images.decode import decode
 from data.sources import cifar_files
-from data.sources.cifar import read_cifar
+from data.sources.cifar import png_of, read_cifar
 from data.sources.cifar_files import CIFAR10, CIFAR100, Kind
 from tests.data import made_cifar as made
 
@@ -152,3 +153,10 @@ def test_members_are_found_by_their_names_and_nothing_is_written(tmp_path: Path)
     assert sorted(tmp_path.rglob("*")) == before
     write_members(path, [*members, (tarfile.TarInfo("again/test_batch"), b"")])
     assert sentence(path) == f"{path} has two files called test_batch; it must be as published."
+
+
+def test_pngs_hold_what_they_are_made_of() -> None:
+    rng = np.random.default_rng(1)
+    for height, width in ((32, 32), (1, 1), (3, 50)):
+        pixels = rng.integers(0, 256, (height, width, 3), np.uint8)
+        assert np.array_equal(decode(png_of(pixels)), pixels)

@@ -192,6 +192,7 @@ def test_an_import_into_one_list(tmp_path: Path) -> None:
     assert split.true.tolist() == [-1] * 43  # a site's own labels may be wrong
     assert {path.name for path in release.root.iterdir()} == {
         "category_names_eng.txt", "category_names_chn.txt", "noisy_label_kv.txt", "noisy_train_key_list.txt", "images",
+        "originals.tsv",
     }  # fmt: skip
     assert "43 noisy_train images.\n" in said
     assert "test-split='none' val-split='none'" in said
