@@ -1,6 +1,6 @@
 """CIFAR-10 at full size: reading it, importing it into a folder and into a pack, and one federated round from the pack.
 
-    python -m benchmarks.data.cifar [--images 50000] [--clients 100] [--share 0.1] [--epochs 1] [--stem imagenet]
+    python -m benchmarks.data.cifar [--images 50000] [--clients 100] [--share 0.1] [--epochs 1] [--stem small]
 
 The dataset is made here: random images, in the python form, byte for byte as Python 2 would write them. `--images` is
 how many training images there are; a fifth as many are for testing. The round is ResNet-18 at 32 pixels with batches of
@@ -14,7 +14,6 @@ import struct
 import tarfile
 import tempfile
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,8 +22,6 @@ import typer
 
 from benchmarks.tools.command import run_command
 from benchmarks.tools.report import Stopwatch, report
-from config.run_config import RunConfig
-from data.errors import DataError
 from data.sources.cifar import read_cifar
 from data.sources.cifar_files import CIFAR10
 from data.sources.writing import write_source
@@ -118,13 +115,9 @@ def main(
     clients: Annotated[int, typer.Option(help="How many share them; 0: no round.", min=0)] = 100,
     share: Annotated[float, typer.Option(help="Of the clients, which trains.", min=0, max=1)] = 0.1,
     epochs: Annotated[int, typer.Option(help="Of each client that trains.", min=1)] = 1,
-    stem: Annotated[str, typer.Option(help="Of the ResNet, where there is a choice.")] = "",
+    stem: Annotated[str, typer.Option(help="Of the ResNet: small or imagenet.")] = "small",
 ) -> None:
-    settings: dict[str, Any] = {"fraction_train": share, "local_epochs": epochs}
-    if stem:
-        if "stem" not in {field.name for field in fields(RunConfig)}:
-            raise DataError("--stem needs a version of this app whose ResNets have one to choose.")
-        settings["stem"] = stem
+    settings: dict[str, Any] = {"fraction_train": share, "local_epochs": epochs, "stem": stem}
     with tempfile.TemporaryDirectory() as folder:
         rows = imports(Path(folder), images)
         if clients:
