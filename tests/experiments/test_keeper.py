@@ -38,19 +38,14 @@ if not os.fork():
         os.execv(sys.executable, [sys.executable, "daemon"])
     os._exit(0)
 """
-# Never in the same process for long: each forks the next one and is gone. Whoever looks at one process after the other
-# misses it.
-HOPPING = """
-import os, time
-open("hopping.pid", "w").close()
-until = time.monotonic() + 20  # should nobody end it
-while time.monotonic() < until:
-    if os.fork():
-        os._exit(0)
-    with open("hopping.next", "w") as file:
-        file.write(str(os.getpid()))
-    os.rename("hopping.next", "hopping.pid")
-    time.sleep(0.002)
+# A keeper that at its first looks sees none of the processes below it, as where each is forked while its parent ends.
+BLIND = """
+import sys
+from experiments import keeper
+looks = iter(range(1000))
+see = keeper.below
+keeper.below = lambda root: see(root) if next(looks) >= 3 else []
+sys.exit(keeper.main(*sys.argv[1:]))
 """
 FOREVER = TREE + "time.sleep(120)\n"
 NAMES = ("child", "flwr-simulation", "daemon")
@@ -124,15 +119,14 @@ def test_a_command_that_is_killed_takes_all_with_it(tmp_path: Path) -> None:
     assert all(map(is_gone, tree))
 
 
-def test_it_ends_what_is_never_in_the_same_process_for_long(tmp_path: Path) -> None:
-    for _ in range(5):
-        with start(tmp_path, HOPPING) as keeper:
-            wait_until((tmp_path / "hopping.pid").is_file)
-            keeper.wait(60)  # the command's own process was the first to go
-        last = int((tmp_path / "hopping.pid").read_text())
-        time.sleep(0.05)
-        assert int((tmp_path / "hopping.pid").read_text()) == last
-        (tmp_path / "hopping.pid").unlink()
+def test_it_ends_what_it_did_not_see_at_first(tmp_path: Path) -> None:
+    write_programs(tmp_path)
+    command = [sys.executable, "-c", BLIND, str(tmp_path), sys.executable, "-c", FOREVER]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, start_new_session=True) as keeper:
+        tree = pids(tmp_path)
+        keeper.terminate()
+        keeper.wait(60)
+    assert all(map(is_gone, tree))
 
 
 def test_a_command_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
