@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 
 from config.run_config import RunConfig
+from config.stems import with_stem
 from server_app.members import Member
 from server_app.startup_log import (
     Facts,
     alone,
     describe,
     gather,
+    log_run,
     rate_lines,
     warn_of_few_images,
     warn_of_initial_weights,
@@ -187,6 +189,32 @@ def test_a_run_logs_its_clients(
     assert not [line for line in log if line.startswith("configure_train")]
     # Flower puts 12 characters before each; paths cannot be cut, and have lines of their own.
     assert [line for line in log if len(line) > 68 and str(tmp_path) not in line and str(tiny_sample) not in line] == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "line", "listed"),
+    [
+        ({}, "Inputs      224 pixels, stem imagenet, normalization imagenet", False),
+        ({"image_size": 32}, "Inputs      32 pixels, stem small, normalization imagenet", False),
+        ({"image_size": 32, "stem": "imagenet"}, "Inputs      32 pixels, stem imagenet, normalization imagenet", True),
+        ({"model": "cnn", "normalization": "cifar10"}, "Inputs      224 pixels, normalization cifar10", False),
+    ],
+)
+def test_the_log_names_stem_and_normalization(
+    changes: dict[str, Any],
+    line: str,
+    listed: bool,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A stem is a setting that differs from the defaults only if it is not what `auto` means."""
+    monkeypatch.setattr(logging.getLogger("flwr"), "propagate", True)
+    config = with_stem(RunConfig(**{"model": "resnet18", **changes}))
+    with caplog.at_level(logging.INFO, logger="flwr"):
+        log_run(config, None, 10, tmp_path, "cpu", [])
+    assert line in caplog.messages
+    assert any(message.split()[:1] == ["stem"] for message in caplog.messages) is listed
 
 
 @pytest.mark.parametrize(
