@@ -231,6 +231,16 @@ def warn_of_weights(members: Sequence[Member]) -> None:
         )
 
 
+def warn_of_partition(config: RunConfig, members: Sequence[Member]) -> None:
+    """Warn of a partition that was asked for, of clients that have folders of their own: nothing is dealt to them."""
+    if config.partition != "iid" and members[0].own_folder:
+        log(
+            WARNING,
+            "'partition' is '%s', but nothing is dealt: each client trains on all images of a folder of its own.",
+            config.partition,
+        )
+
+
 def warn_of_few_images(config: RunConfig, members: Sequence[Member]) -> None:
     """Warn of clients whose reports are about so few images that they tell something about each of them."""
     few = [

@@ -21,6 +21,7 @@ from server_app.startup_log import (
     rate_lines,
     warn_of_few_images,
     warn_of_initial_weights,
+    warn_of_partition,
     warn_of_weights,
     warnings,
 )
@@ -236,6 +237,21 @@ def test_the_log_names_stem_and_normalization(
 )
 def test_one_client_a_round_is_warned_of(facts: Facts, warned: list[str]) -> None:
     assert alone(facts) == warned
+
+
+@pytest.mark.parametrize(
+    ("partition", "own_folder", "warned"), [("natural", True, True), ("natural", False, False), ("iid", True, False)]
+)
+def test_a_partition_that_deals_nothing_is_named(
+    partition: str,
+    own_folder: bool,
+    warned: bool,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(logging.getLogger("flwr"), "propagate", True)
+    warn_of_partition(RunConfig(partition=partition), [replace(_member(None), own_folder=own_folder)] * 2)
+    assert [message.split(",")[0] for message in caplog.messages] == ["'partition' is 'natural'"] * warned
 
 
 @pytest.mark.parametrize(("images", "warned"), [([10, 10, 21], True), ([10, 10, 20], False), ([10, 90], False)])
