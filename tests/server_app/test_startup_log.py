@@ -211,7 +211,8 @@ def test_the_log_names_stem_and_normalization(
 ) -> None:
     """A stem is a setting that differs from the defaults only if it is not what `auto` means."""
     monkeypatch.setattr(logging.getLogger("flwr"), "propagate", True)
-    config = with_stem(RunConfig(**{"model": "resnet18", **changes}))
+    values: dict[str, Any] = {"model": "resnet18", "image_size": 224, **changes}
+    config = with_stem(RunConfig(**values))
     with caplog.at_level(logging.INFO, logger="flwr"):
         log_run(config, None, 10, tmp_path, "cpu", [])
     assert line in caplog.messages
