@@ -82,7 +82,6 @@ def _identity(config: RunConfig, replica: Replica, compute: Compute) -> tuple[in
     threads = torch.get_num_threads() if compute.device.type == "cpu" else 0  # they change how convolutions add up
     about = (
         f"{replica.frozen} {config.model} {stem_of(config)} {config.image_size} {normalization_of(config).as_args()}"
-        f" {compute}"
-        f" {config.autotune} {threads} {torch.__version__} {running_code()}"
+        f" {compute} {config.autotune} {threads} {torch.__version__} {running_code()}"
     )
     return stored_size(config.augmentation, config.image_size), about, width_of(replica.model)

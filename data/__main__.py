@@ -96,6 +96,8 @@ def show(
             raise DataError("--plot and --normalization are given; it must be one of them.")
         _show_normalization(release, image_size, train_split, threads or cpus())
         return
+    if image_size or train_split != "noisy":
+        raise DataError("--image-size or --train-split is given without --normalization, which alone needs them.")
     summary = summarize(release)
     typer.echo(as_table(summary))
     if noise := noise_text(summary):

@@ -90,6 +90,8 @@ def _digest_of_release(root: Path) -> str:
     digest = hashlib.sha256(json.dumps(facts).encode() + b"\n" + b"\n".join(index.keys.tolist()))
     for labels in (index.noisy, index.clean, index.true):
         digest.update(np.ascontiguousarray(labels, dtype="<i2").tobytes())
+    if index.group is not None:  # partition='natural' deals by them
+        digest.update(np.ascontiguousarray(index.group, dtype="<i4").tobytes())
     return digest.hexdigest()
 
 

@@ -51,6 +51,7 @@ from server_app.startup_log import (
     warn_of_few_images,
     warn_of_initial_weights,
     warn_of_learning_rate,
+    warn_of_partition,
     warn_of_weights,
 )
 from server_app.stopping import resumable
@@ -122,6 +123,7 @@ def _run(grid: Grid, context: Context, lock: RunLock, recorder: Recorder) -> Non
     run_dir = start.run_dir
     where = release.root if release else None
     log_run(config, where, len(class_names), run_dir, compute.device.type, roll_table(members, class_names))
+    warn_of_partition(config, members)
     warn_of_weights(members)
     warn_of_few_images(config, members)
     if not resumed:

@@ -14,6 +14,7 @@ from flwr.serverapp import Grid
 
 from config.advice import advice_on_learning_rate
 from config.run_config import RunConfig
+from config.stems import has_small_stem, stem_of, usual_stem
 from data.confusion import MANY_CLASSES
 from data.text import label
 from learning.method import Method
@@ -199,11 +200,16 @@ def log_run(config: RunConfig, root: Path | None, classes: int, run_dir: Path, d
     log(INFO, "Run folder  %s", run_dir)
     log(INFO, "Data        %s (%d classes)", root or "none here; what clients have", classes)
     log(INFO, "Server      %s on %s", config.model, device)
+    stem = f", stem {stem_of(config)}" if has_small_stem(config.model) else ""
+    log(INFO, "Inputs      %d pixels%s, normalization %s", config.image_size, stem, config.normalization)
     log(INFO, "Training    %s on clients, %s on the server", config.method, config.strategy)
     for line in rate_lines(config):
         log(INFO, "%s", line)
-    usual = RunConfig().to_flat() | {"method": config.method, "strategy": config.strategy}
-    changed = {key: value for key, value in config.to_flat().items() if value != usual[key]}
+    values = config.to_flat()
+    usual = RunConfig().to_flat() | {
+        "method": config.method, "strategy": config.strategy, "stem": usual_stem(values),
+    }  # fmt: skip
+    changed = {key: value for key, value in values.items() if value != usual[key]}
     log(INFO, "Settings    %d differ from the defaults; config.toml has all", len(changed))
     for key, value in changed.items():
         log(INFO, "  %-18s %s", key, value if value != "" else '""')
@@ -222,6 +228,16 @@ def warn_of_weights(members: Sequence[Member]) -> None:
             largest.partition_id,
             f"{largest.num_examples:,}",
             f"{total:,}",
+        )
+
+
+def warn_of_partition(config: RunConfig, members: Sequence[Member]) -> None:
+    """Warn of a partition that was asked for, of clients that have folders of their own: nothing is dealt to them."""
+    if config.partition != "iid" and members[0].own_folder:
+        log(
+            WARNING,
+            "'partition' is '%s', but nothing is dealt: each client trains on all images of a folder of its own.",
+            config.partition,
         )
 
 

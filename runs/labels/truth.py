@@ -38,7 +38,9 @@ class Score:
     def sentence(self) -> str:
         all_known = self.true_known == self.known
         judged = (
-            "True classes of {:,} images are known" if all_known else "Of {:,} images it is known if they are right"
+            "True classes of {:,} images are known"
+            if all_known
+            else "Of {:,} images it is known whether their labels are right"
         )
         sentence = (
             f"{judged.format(self.known)}: {self.wrong:,} labels"

@@ -231,6 +231,8 @@ def test_the_command_prints_the_settings(photos: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (("--image-size", "32"), "--image-size or --train-split is given without --normalization"),
+        (("--train-split", "clean"), "--image-size or --train-split is given without --normalization"),
         (("--normalization",), "--image-size is 0; with --normalization it must be the image-size of the run, from 16"),
         (("--normalization", "--image-size", "32", "--train-split", "all"), "there is no training split 'all'"),
         (("--normalization", "--image-size", "32", "--train-split", "clean"), "has no clean_train_key_list.txt"),

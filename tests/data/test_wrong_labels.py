@@ -196,7 +196,9 @@ def test_the_label_report_counts_them_and_not_those_that_a_runs_noise_changed(re
     assert found is not None
     assert (found.known, found.true_known, found.wrong, found.auc) == (4, 3, 2, 0.75)
     assert found.suggested == 1.0  # of image 1 alone: what image 3 shows nobody knows
-    assert found.sentence().startswith("Of 4 images it is known if they are right: 2 labels (50.0 %) are wrong.")
+    assert found.sentence().startswith(
+        "Of 4 images it is known whether their labels are right: 2 labels (50.0 %) are wrong."
+    )
     assert found.sentence().endswith(" is right for 100.0 % of the wrong labels whose true class is known.")
     alone = score(doubted, np.array([WRONG, 0, -1, -1, 2]))
     assert alone is not None

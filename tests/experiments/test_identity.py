@@ -1,5 +1,6 @@
 """What makes a row another run, and what does not."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from hypothesis import strategies as st
 from config.check import with_strategy
 from config.rules import NAME
 from config.run_config import RunConfig
-from data.layout.finding import CATEGORIES, NOISY_LABELS
+from data.layout.finding import CATEGORIES, LIST_FILES, NOISY_LABELS
+from data.layout.groups import GROUP_NAMES, GROUPS
 from data.pack_writer import Packing, write_pack
 from data.release import open_release
 from data.sample import draw_sample, sample_folder
@@ -93,6 +95,22 @@ def test_data_are_what_they_hold_and_not_where_they_are(release: Path, tmp_path:
     assert relabelled != before
     (copied / CATEGORIES).write_text((copied / CATEGORIES).read_text().replace("Shawl", "Scarf"))
     assert len({before, relabelled, of(copied)}) == 3
+
+
+def test_groups_change_the_mark(release: Path, tmp_path: Path) -> None:
+    """Since they say who holds what with partition='natural'; their names alone change nothing."""
+
+    def of(numbers: list[int], names: str) -> str:
+        folder = Path(shutil.copytree(release, tmp_path / f"{names}-{sum(numbers)}"))
+        keys = (folder / LIST_FILES["noisy_train"]).read_text().split()
+        lines = [f"{key} {number}\n" for key, number in zip(keys, numbers, strict=True)]
+        (folder / GROUPS).write_text("".join(lines))
+        (folder / GROUP_NAMES).write_text("\n".join(names))
+        return mark(replace(CONFIG, data_dir=str(folder), partition="natural"))
+
+    first = of([0] * 6 + [1] * 6, "ab")
+    assert first == of([0] * 6 + [1] * 6, "cd")
+    assert len({first, of([0] * 5 + [1] * 7, "ab"), mark(replace(CONFIG, data_dir=str(release)))}) == 3
 
 
 def test_a_pack_of_files_is_its_release_and_others_are_not(release: Path, tmp_path: Path) -> None:

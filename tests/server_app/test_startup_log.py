@@ -10,15 +10,18 @@ from typing import Any
 import pytest
 
 from config.run_config import RunConfig
+from config.stems import with_stem
 from server_app.members import Member
 from server_app.startup_log import (
     Facts,
     alone,
     describe,
     gather,
+    log_run,
     rate_lines,
     warn_of_few_images,
     warn_of_initial_weights,
+    warn_of_partition,
     warn_of_weights,
     warnings,
 )
@@ -190,6 +193,33 @@ def test_a_run_logs_its_clients(
 
 
 @pytest.mark.parametrize(
+    ("changes", "line", "listed"),
+    [
+        ({}, "Inputs      224 pixels, stem imagenet, normalization imagenet", False),
+        ({"image_size": 32}, "Inputs      32 pixels, stem small, normalization imagenet", False),
+        ({"image_size": 32, "stem": "imagenet"}, "Inputs      32 pixels, stem imagenet, normalization imagenet", True),
+        ({"model": "cnn", "normalization": "cifar10"}, "Inputs      224 pixels, normalization cifar10", False),
+    ],
+)
+def test_the_log_names_stem_and_normalization(
+    changes: dict[str, Any],
+    line: str,
+    listed: bool,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A stem is a setting that differs from the defaults only if it is not what `auto` means."""
+    monkeypatch.setattr(logging.getLogger("flwr"), "propagate", True)
+    values: dict[str, Any] = {"model": "resnet18", "image_size": 224, **changes}
+    config = with_stem(RunConfig(**values))
+    with caplog.at_level(logging.INFO, logger="flwr"):
+        log_run(config, None, 10, tmp_path, "cpu", [])
+    assert line in caplog.messages
+    assert any(message.split()[:1] == ["stem"] for message in caplog.messages) is listed
+
+
+@pytest.mark.parametrize(
     ("facts", "warned"),
     [
         (FACTS, []),
@@ -208,6 +238,21 @@ def test_a_run_logs_its_clients(
 )
 def test_one_client_a_round_is_warned_of(facts: Facts, warned: list[str]) -> None:
     assert alone(facts) == warned
+
+
+@pytest.mark.parametrize(
+    ("partition", "own_folder", "warned"), [("natural", True, True), ("natural", False, False), ("iid", True, False)]
+)
+def test_a_partition_that_deals_nothing_is_named(
+    partition: str,
+    own_folder: bool,
+    warned: bool,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(logging.getLogger("flwr"), "propagate", True)
+    warn_of_partition(RunConfig(partition=partition), [replace(_member(None), own_folder=own_folder)] * 2)
+    assert [message.split(",")[0] for message in caplog.messages] == ["'partition' is 'natural'"] * warned
 
 
 @pytest.mark.parametrize(("images", "warned"), [([10, 10, 21], True), ([10, 10, 20], False), ([10, 90], False)])

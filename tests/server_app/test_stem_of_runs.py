@@ -1,6 +1,7 @@
 """Runs record what `auto` meant, and runs of versions that had no `stem` are read as what they were."""
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,13 @@ from runs.run import read_run
 from runs.showing import settings as shown_settings
 from server_app.checkpoint_file import load_checkpoint, save_checkpoint
 from server_app.files import CHECKPOINTS
+from server_app.resume import read_config
 from tests.fakes import run_in_process
 
-SMALLEST: dict[str, Any] = {"image_size": 16, "num_server_rounds": 1, "local_epochs": 1, "fraction_train": 0.25}
+LATER = {"stem", "normalization-args"}  # keys that earlier versions did not have
+SMALLEST: dict[str, Any] = {
+    "model": "resnet18", "image_size": 16, "num_server_rounds": 1, "local_epochs": 1, "fraction_train": 0.25,
+}  # fmt: skip
 
 
 def _run(out: Path, sample: Path, name: str, **more: Any) -> Path:
@@ -26,23 +31,27 @@ def _run(out: Path, sample: Path, name: str, **more: Any) -> Path:
 
 
 def _age(run: Path) -> None:
-    """Take the key out of all that a run's folder says."""
+    """Take these keys out of all that a run's folder says."""
     path = run / "config.toml"
     head, _, _ = path.read_text(encoding="utf-8").partition("\n")
-    values = tomllib.loads(path.read_text(encoding="utf-8"))
-    del values["stem"]
+    values = _without_later(tomllib.loads(path.read_text(encoding="utf-8")))
     path.write_text(f"{head}\n{tomli_w.dumps(values)}", encoding="utf-8")
     for file in (run / CHECKPOINTS).iterdir():
         checkpoint = load_checkpoint(file)
-        save_checkpoint(file, replace(checkpoint, config={k: v for k, v in checkpoint.config.items() if k != "stem"}))
+        save_checkpoint(file, replace(checkpoint, config=_without_later(checkpoint.config)))
+
+
+def _without_later(values: Mapping[str, Any]) -> dict[str, Any]:
+    assert values.keys() > LATER
+    return {key: value for key, value in values.items() if key not in LATER}
 
 
 @pytest.fixture(scope="module")
 def old(tmp_path_factory: pytest.TempPathFactory, tiny_sample: Path) -> Path:
-    """A run of one round, as a version without the key left it."""
+    """A run of one round, as a version without these keys left it."""
     run = _run(tmp_path_factory.mktemp("old"), tiny_sample, "old")
     _age(run)
-    assert "stem" not in (run / "config.toml").read_text(encoding="utf-8")
+    assert not LATER & tomllib.loads((run / "config.toml").read_text(encoding="utf-8")).keys()
     return run
 
 
@@ -73,6 +82,7 @@ def test_an_old_run_resumes_as_what_it_was(old: Path, tmp_path: Path, tiny_sampl
     assert ours.model.keys() == theirs.model.keys()
     assert all((ours.model[name] == theirs.model[name]).all() for name in theirs.model)
     assert ours.config["stem"] == "imagenet"
+    assert read_config(old) is not None
 
 
 def test_another_stem_is_refused_when_a_run_resumes(old: Path, tiny_sample: Path) -> None:
