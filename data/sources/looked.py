@@ -1,7 +1,7 @@
 """Remembers which images of an import are sound, so that one that was stopped need not decode them again.
 
-A file holds a hash of the dataset and then the number of each image that was found sound, in 4 bytes. Broken and suspect
-images are not in it: they are looked at again, and named again.
+A file holds a hash of the dataset, and then the number of each image that was found sound, in 4 bytes. Broken and
+suspect images are not in it: they are looked at again, and named again.
 """
 
 import contextlib
@@ -46,7 +46,7 @@ class Sound:
 
 @contextlib.contextmanager
 def remembered(path: Path, identity: str, out: Path) -> Iterator[Sound]:
-    """What is known of a dataset's images; the file stays if the block is stopped or fails, for instance on a full disk.
+    """What is known of a dataset's images; the file stays if the block is stopped or fails, as on a full disk.
 
     Args:
         path: The file.

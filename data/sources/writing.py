@@ -29,7 +29,6 @@ from data.text import printable
 PACK = ".pack"  # what the name of a pack ends in
 LEFT_OUT = "left-out.txt"  # in the release or, after its name, beside the pack; if anything was left out
 ORIGINALS = "originals.tsv"  # likewise: key, tab, where the image was in the dataset
-LOOKED = "looked"  # after the name of a pack that is not complete: which images were looked at
 BROKEN = "missing or broken"  # as one word for why, where `LEFT_OUT` has a sentence
 CHUNK = 512  # images in flight
 READERS = 16  # threads that wait for the disk
@@ -176,11 +175,10 @@ class _Work:
         source = self._source
         if source.side or self._is_there():  # what is made of pixels in memory needs no look
             return self._packed(source, *names)
-        journal = self._out.with_name(f"{self._out.name}.{LOOKED}")
+        journal = self._out.with_name(f"{self._out.name}.looked")
         with remembered(journal, source.identity, self._out) as sound:
-            return self._packed(
-                self._sound(lambda origin, _: _read(source, origin)[:2], sound, "images to check"), *names
-            )
+            kept = self._sound(lambda origin, _: _read(source, origin)[:2], sound, "images to check")
+            return self._packed(kept, *names)
 
     def _is_there(self) -> bool:
         """Whether the pack is there, with all images. Another file is refused before thousands of them are decoded."""
