@@ -11,10 +11,11 @@ import typer
 from typer.core import TyperGroup
 
 from data.errors import DataError
-from data.next_run import run_line
+from data.next_run import image_size_for, run_line
 from data.options import release_to_write
 from data.photo_folders import in_words
 from data.progress_bar import progress_bar
+from data.release import open_release
 from data.sources.folder import Shares, read_folder
 from data.sources.groups import with_groups
 from data.sources.source import Source
@@ -112,16 +113,17 @@ def splits(
 
 
 def note(text: str) -> None:
-    """Something to know before a long import, on the error stream."""
+    """Something to know before a long import, on the error stream; nothing if it is empty."""
     if text:
-        typer.echo(text, err=True)
+        typer.echo(f"Note: {text}", err=True)
 
 
 def import_(source: Source, out: Path) -> None:
     """Write a dataset, and say what was done and how to train on it."""
     done = write_source(source, out, lambda what, total: progress_bar(what, total, "import"))
     where = out.resolve()
-    typer.echo(f"{where}: " + ", ".join(f"{count} {split}" for split, count in done.counts.items()) + " images.")
+    counts = ", ".join(f"{count:,} {split}" for split, count in done.counts.items())
+    typer.echo(f"{where}: {counts} images" + ("." if done.fresh else "; it already existed."))
     if done.left_out:
         count = len(done.left_out)
         files = f"{count:,} file{'s' * (count > 1)}"
@@ -131,7 +133,9 @@ def import_(source: Source, out: Path) -> None:
         typer.echo(f"Imported, but its pixels may be damaged: {path} ({why}).", err=True)
     if "noisy_train" not in done.counts:
         return
-    if line := run_line(where, done.counts["noisy_train"], [name for name in done.counts if done.counts[name]]):
+    lists = [name for name in done.counts if done.counts[name]]
+    size = image_size_for(open_release(where), "noisy_train") if "noisy_train" in lists else None
+    if line := run_line(where, done.counts["noisy_train"], lists, size):
         typer.echo(f"To train on them, in the app's folder:\n{line}")
     else:
         typer.echo("These are too few to train on: two clients need at least two images each in noisy train.")

@@ -105,7 +105,7 @@ def food101n(
     if food101:
         note(other_counts(found, "Food-101", FOOD_TESTS))
     else:
-        note("There is no clean test: Food-101N's is that of Food-101, whose folder --food101 names.")
+        note("there is no clean test; it is that of Food-101, whose folder --food101 names.")
     import_(found, out)
 
 

@@ -1,4 +1,7 @@
-"""Parameters of command lines that name what is written: each is checked before the command does anything."""
+"""Parameters of command lines that name what is written: each is checked before the command does anything.
+
+A leading ``~`` is the user's home, which shells leave as it is in ``--out=~/x``.
+"""
 
 import os
 from pathlib import Path
@@ -6,7 +9,7 @@ from pathlib import Path
 import typer
 
 from data.errors import DataError
-from data.outputs import check_output
+from data.outputs import check_empty, check_output
 from data.user_cache import below_home
 
 PICTURES = (".png", ".svg", ".pdf")
@@ -15,33 +18,40 @@ SHEETS = (".png", ".jpg", ".jpeg")  # of `data.contact_sheet`
 
 def file_to_write(param: typer.CallbackParam, value: Path | None) -> Path | None:
     """The callback of an option or argument that names a file to write, in a folder that is there."""
-    if value is not None:
-        name, path = _checked(param, value, "a file")
-        _check_folder(path.parent, name, path)
-    return value
+    if value is None:
+        return None
+    name, path = _checked(param, value, "a file")
+    _check_folder(path.parent, name, path)
+    return path
 
 
 def file_in_new_folders(param: typer.CallbackParam, value: Path | None) -> Path | None:
     """The callback of an option that names a file to write, whose folder the command makes if need be."""
-    if value is not None:
-        name, path = _checked(param, value, "a file")
-        _check_folder(_nearest(path), name, path)
-    return value
+    if value is None:
+        return None
+    name, path = _checked(param, value, "a file")
+    _check_folder(_nearest(path), name, path)
+    return path
 
 
 def folder_to_write(param: typer.CallbackParam, value: Path | None) -> Path | None:
     """The callback of an option or argument that names a folder to write, made with those above it if need be."""
-    if value is not None:
-        name, path = _checked(param, value, "a folder")
-        if not path.exists():
-            _check_folder(_nearest(path), name, path)
-    return value
+    if value is None:
+        return None
+    name, path = _checked(param, value, "a folder")
+    if not path.exists():
+        _check_folder(_nearest(path), name, path)
+    return path
 
 
 def release_to_write(param: typer.CallbackParam, value: Path | None) -> Path | None:
     """The callback of an option that names a release to write: a pack if it ends in ``.pack``, or else a folder."""
-    is_pack = value is not None and value.suffix == ".pack"
-    return (file_in_new_folders if is_pack else folder_to_write)(param, value)
+    if value is not None and value.suffix == ".pack":
+        return file_in_new_folders(param, value)
+    path = folder_to_write(param, value)
+    if path is not None:
+        check_empty(path)
+    return path
 
 
 def picture_to_write(param: typer.CallbackParam, value: Path | None) -> Path | None:

@@ -41,3 +41,17 @@ def check_output(path: Path, name: str = "--out", wanted: str = "a file") -> Non
     found = next((kind for is_kind, kind in _KINDS if is_kind(mode)), "no file")
     if found != wanted:
         raise DataError(f"{name} is {path}, which is {found}; it must be {wanted}, or a path where nothing is yet.")
+
+
+def check_empty(folder: Path) -> None:
+    """Refuse a folder that has anything in it.
+
+    Raises:
+        DataError: It has, or it cannot be read.
+    """
+    try:
+        is_full = folder.exists() and any(folder.iterdir())
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read: {error.strerror}; it must be another folder.") from None
+    if is_full:
+        raise DataError(f"{folder} exists already; it must be a folder that does not exist yet, or an empty one.")

@@ -150,7 +150,11 @@ def _check_same(out: Path, identity: bytes) -> None:
     except DataError:
         same = False
     if not same:
-        raise DataError(f"{out} exists already and is not this pack; give another --out, or delete it.")
+        raise not_this_pack(out)
+
+
+def not_this_pack(out: Path) -> DataError:
+    return DataError(f"{out} exists already and is not this pack; give another --out, or delete it.")
 
 
 def _lock(file: BinaryIO, out: Path) -> None:

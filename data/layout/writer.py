@@ -23,7 +23,7 @@ from data.layout.finding import (
     WRONG_LABELS,
 )
 from data.layout.groups import GROUP_NAMES, GROUPS
-from data.outputs import check_output
+from data.outputs import check_empty, check_output
 
 CATEGORIES_CHN = "category_names_chn.txt"
 
@@ -181,8 +181,7 @@ def place_of_folder(out: Path) -> Path:
     out = out.resolve()  # a link stays a link, and what it points to is written
     if out == Path.cwd():
         raise DataError(f"{out} is the current folder; it must be another one, because it is replaced as a whole.")
-    if out.exists() and any(out.iterdir()):
-        raise DataError(f"{out} exists already; it must be a folder that does not exist yet, or an empty one.")
+    check_empty(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -142,7 +142,7 @@ def find_files(source: Path, kind: Kind) -> Files:
         DataError: They are not there, or not all, or the archive is damaged.
     """
     try:
-        is_folder, is_there = source.is_dir(), source.exists()
+        is_folder, is_file, is_there = source.is_dir(), source.is_file(), source.exists()
         places = [source, *(source / form.folder for form in (kind.python, kind.binary))]
         folders = {place: _wanted_in(place) for place in places} if is_folder else {}
         archives = [source / form.archive for form in (kind.python, kind.binary) if (source / form.archive).is_file()]
@@ -152,7 +152,9 @@ def find_files(source: Path, kind: Kind) -> Files:
         raise DataError(f"{str(source)!r} cannot be a path.") from None
     if not is_there:
         raise DataError(f"{printable(source)} is missing; it must be {_allowed(kind)}.")
-    if not is_folder:
+    if not is_folder and not is_file:  # a pipe would be waited for
+        raise DataError(f"{printable(source)} is neither a folder nor a file; it must be {_allowed(kind)}.")
+    if is_file:
         return _in_archive(source, kind)
     for place, names in folders.items():
         if form := _form(names, kind):
@@ -225,6 +227,8 @@ def _unpacked(path: Path, kind: Kind) -> dict[str, bytes]:
         raise DataError(f"{path} is no .tar.gz file; it must be {_allowed(kind)}.") from None
     except DataError:
         raise
+    except PermissionError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
     except Exception:  # whatever the libraries stumble over is damage
         raise DataError(f"{path} is damaged or not all there; download it again.") from None
 

@@ -16,7 +16,7 @@ from data.errors import DataError
 from data.layout.finding import WRONG
 from data.layout.key_files import problem_of_names
 from data.sources.lists import find_base, is_plain_path, read_lines, refuse_line, without_header
-from data.sources.source import Listed, Source, numbered_keys
+from data.sources.source import Listed, Source, numbered_keys, read_image
 from data.text import shown
 
 KIND, TESTS = "Food-101N", "Food-101"
@@ -92,7 +92,7 @@ def read_food101n(folder: Path, food101: Path | None = None, clean_train: bool =
 
 
 def _encoded(root: Path, tests: Path | None, origin: str) -> bytes:
-    return _place(root, tests, origin).read_bytes()
+    return read_image(_place(root, tests, origin))
 
 
 def _place(root: Path, tests: Path | None, origin: str) -> Path:

@@ -105,6 +105,8 @@ def _parquet_files(root: Path) -> list[Path]:
 
 def downloaded(name: str, wanted: Wanted) -> Path:
     """The folder of parquet files that `datasets` makes of a dataset on the hub, once."""
+    if os.path.lexists(name):
+        raise DataError(f"{shown(name)} is a file; it must be a folder of parquet files, or a name on the hub.")
     if not _NAME.fullmatch(name) or name.startswith("."):
         raise DataError(f"{shown(name)} is no folder, and no name on the Hugging Face hub, such as owner/dataset.")
     try:

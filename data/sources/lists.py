@@ -105,4 +105,4 @@ def other_counts(source: Source, dataset: str, published: Mapping[str, int]) -> 
         return ""
     here = ", ".join(f"{count:,} {name}" for name, count in counts.items())
     there = ", ".join(f"{count:,} {name}" for name, count in published.items())
-    return f"Note: {dataset} has {there}; here are {here}."
+    return f"{dataset} has {there}; here are {here}."

@@ -1,13 +1,17 @@
 """What every kind of dataset becomes before it is imported: class names, lists, and a way to each image."""
 
 import hashlib
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from data.errors import DataError
 from data.text import printable
+
+MOST_BYTES = 1 << 30  # of an image file; several are in memory at a time
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,22 @@ class Source:
 
 def files_below(root: Path) -> Callable[[str], bytes]:
     """`Source.encoded` of a dataset whose images are files: their origins are their paths in it."""
-    return lambda origin: (root / origin).read_bytes()
+    return lambda origin: read_image(root / origin)
+
+
+def read_image(path: Path) -> bytes:
+    """The bytes of an image file.
+
+    Raises:
+        OSError: It cannot be read.
+        DataError: It is no file, such as a pipe, which would be waited for, or too long for an image.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise DataError(f"{printable(path)} cannot be read: it is not a file.")
+    if status.st_size > MOST_BYTES:
+        raise DataError(f"{printable(path)} cannot be read: it is longer than {MOST_BYTES:,} bytes.")
+    return path.read_bytes()
 
 
 def numbered_keys(kind: str, origins: Sequence[str], first: int = 0) -> list[str]:

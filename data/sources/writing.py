@@ -1,6 +1,6 @@
 """Writes a dataset as a release: into a folder in the released layout, or into a pack."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -18,10 +18,12 @@ from data.layout.index import Index
 from data.layout.key_files import problem_of_names
 from data.layout.writer import Labelled, resumable, write_annotations
 from data.outputs import check_output
-from data.pack_writer import Packing, write_pack
+from data.pack_writer import Packing, identity_of, not_this_pack, write_pack
 from data.progress_bar import cpus
 from data.release import Release
+from data.sources.looked import Sound, remembered
 from data.sources.source import Listed, Source, table_of_origins
+from data.stores.pack import open_pack
 from data.text import printable
 
 PACK = ".pack"  # what the name of a pack ends in
@@ -42,11 +44,13 @@ class Written:
         counts: Number of images of each list that was written.
         left_out: Every file that was not imported, and why in a word; `LEFT_OUT` has the same.
         suspect: Images whose pixels may be damaged, and why.
+        fresh: Whether anything was written; a pack may have been there already.
     """
 
     counts: dict[str, int]
     left_out: list[tuple[Path, str]]
     suspect: dict[Path, str]
+    fresh: bool = True
 
 
 def write_source(source: Source, out: Path, bar: Bar | None = None, threads: int = 0) -> Written:
@@ -168,26 +172,59 @@ class _Work:
         names = [self._out.with_name(f"{self._out.name}.{name}") for name in (LEFT_OUT, ORIGINALS)]
         for path in (self._out, *names):
             check_output(path)
-        # What is made of pixels in memory needs no look.
-        source = self._source if self._source.side else self._sound(partial(_looked_at, self._source))
+        source = self._source
+        if source.side or self._is_there():  # what is made of pixels in memory needs no look
+            return self._packed(source, *names)
+        journal = self._out.with_name(f"{self._out.name}.looked")
+        with remembered(journal, source.identity, self._out) as sound:
+            kept = self._sound(lambda origin, _: _read(source, origin)[:2], sound, "images to check")
+            return self._packed(kept, *names)
+
+    def _is_there(self) -> bool:
+        """Whether the pack is there, with all images. Another file is refused before thousands of them are decoded."""
+        if not self._out.exists():
+            return False
+        release = release_of(self._source)
+        try:
+            pack = open_pack(self._out)
+        except DataError:
+            raise not_this_pack(self._out) from None
+        if not np.isin(pack.index.keys, release.index.keys).all():
+            raise not_this_pack(self._out)
+        return pack.identity == identity_of(release, Packing()).hex()
+
+    def _packed(self, source: Source, left_out: Path, originals: Path) -> Written:
         total = sum(map(len, source.splits.values()))
         packing = Packing(source.side, decoded=True) if source.side else Packing()
-        with self._bar("images", total) as advance:
-            write_pack(release_of(source), self._out, packing, self._threads, advance)
-        return self._written(source, *names)
+        with self._bar("images to pack", total) as advance:
+            fresh = write_pack(release_of(source), self._out, packing, self._threads, advance)
+        return replace(self._written(source, left_out, originals), fresh=fresh)
 
-    def _sound(self, handle: Callable[[str, str], tuple[str, str]]) -> Source:
-        """The dataset without its broken images, after `handle` had each."""
+    def _sound(
+        self, handle: Callable[[str, str], tuple[str, str]], known: Sound | None = None, what: str = "images"
+    ) -> Source:
+        """The dataset without its broken images, after `handle` had each that is not known to be sound."""
         pairs = [pair for one in self._source.splits.values() for pair in zip(one.origins, one.keys, strict=True)]
+        rows = [row for row in range(len(pairs)) if not known or row not in known.rows]
         broken: set[str] = set()
-        with self._bar("images", len(pairs)) as advance:
-            for (origin, _), (problem, suspect) in zip(pairs, self._each(handle, pairs, advance), strict=True):
-                if problem:
-                    broken.add(origin)
-                    self._broken.append((self._source.place(origin), problem))
-                elif suspect:
-                    self._suspect[self._source.place(origin)] = suspect
+        with self._bar(what, len(pairs)) as advance, ThreadPoolExecutor(max(READERS, self._threads)) as pool:
+            advance(len(pairs) - len(rows))
+            for begin in range(0, len(rows), CHUNK):
+                chunk = rows[begin : begin + CHUNK]
+                found = list(pool.map(lambda row: handle(*pairs[row]), chunk))
+                for row, (problem, suspect) in zip(chunk, found, strict=True):
+                    origin = pairs[row][0]
+                    if problem:
+                        broken.add(origin)
+                        self._broken.append((self._source.place(origin), problem))
+                    elif suspect:
+                        self._suspect[self._source.place(origin)] = suspect
+                if known:
+                    known.add([row for row, one in zip(chunk, found, strict=True) if not any(one)])
+                advance(len(chunk))
         if self._broken and (self._source.own or len(broken) > max(FEW_BROKEN, SHARE_BROKEN * len(pairs))):
+            if known:
+                known.forget()
             _refuse(self._broken, self._out)
         splits = {
             name: _taken(one, np.flatnonzero([origin not in broken for origin in one.origins]))
@@ -195,19 +232,12 @@ class _Work:
         }
         return replace(self._source, splits=splits)
 
-    def _each(
-        self, handle: Callable[[str, str], tuple[str, str]], pairs: Sequence[tuple[str, str]], advance: Any
-    ) -> Iterator[tuple[str, str]]:
-        with ThreadPoolExecutor(max(READERS, self._threads)) as pool:
-            for begin in range(0, len(pairs), CHUNK):
-                chunk = pairs[begin : begin + CHUNK]
-                yield from pool.map(lambda pair: handle(*pair), chunk)
-                advance(len(chunk))
-
     def _written(self, source: Source, left_out: Path, originals: Path) -> Written:
         """Write what is beside the images, and say what was done."""
         if source.left_out or self._broken:
             write_list(left_out, [*source.left_out, *self._broken])
+        else:
+            left_out.unlink(missing_ok=True)  # of an import before, beside a pack that was deleted
         originals.write_bytes(table_of_origins(source.splits).encode("utf-8", "backslashreplace"))
         files = [*source.left_out, *((path, BROKEN) for path, _ in self._broken)]
         return Written({name: len(one) for name, one in source.splits.items()}, files, self._suspect)
@@ -225,11 +255,6 @@ def _copied(source: Source, target: Path, origin: str, key: str) -> tuple[str, s
     begun = path.with_name(f"{path.name}.part")
     begun.write_bytes(data)
     begun.replace(path)
-    return problem, suspect
-
-
-def _looked_at(source: Source, origin: str, key: str) -> tuple[str, str]:
-    problem, suspect, _ = _read(source, origin)
     return problem, suspect
 
 

@@ -64,7 +64,7 @@ def _shown(value: object) -> str:
 
 def test_what_the_settings_page_sets_is_allowed() -> None:
     examples = re.findall(r"^\| [a-z][^|]* \| `([a-z-]+=[^`]*)` \|$", PAGE, re.MULTILINE)
-    assert len(examples) == 10
+    assert len(examples) == 11
     for example in examples:
         assert resolve({key.replace("_", "-"): value for key, value in parse_args("-c", example).items()})
 

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import os
 import random
 import tarfile
 from pathlib import Path
@@ -48,6 +49,27 @@ def test_the_other_dataset_is_recognised(tmp_path: Path) -> None:
     assert sentence(ten, CIFAR100) == said
     assert len(read_cifar(tmp_path, CIFAR10).splits["noisy_train"]) == 50  # both are in this folder
     assert len(read_cifar(tmp_path, CIFAR100).splits["noisy_train"]) == 200
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "cifar-10-python.tar.gz")
+    said = sentence(tmp_path / "cifar-10-python.tar.gz")
+    assert said.startswith(
+        f"{tmp_path / 'cifar-10-python.tar.gz'} is neither a folder nor a file; it must be the folder"
+    )
+    assert "holds no file of CIFAR-10" in sentence(tmp_path)
+
+
+def test_an_archive_that_nobody_may_read_is_not_said_to_be_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = made.archived(made.cifar10_python(tmp_path / "in"), tmp_path / "a.tar.gz")
+
+    def closed(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", closed)  # modes do not stop root
+    assert sentence(path) == f"{path} cannot be read: Permission denied."
 
 
 def test_the_python_form_comes_first(tmp_path: Path) -> None:

@@ -286,6 +286,6 @@ def test_a_pack_trains_and_suspects_are_scored_by_verdicts(tmp_path: Path) -> No
 def test_the_command_says_that_there_is_no_test_list(food: Path, tmp_path: Path) -> None:
     said = CliRunner().invoke(app, ["import", "food101n", str(food), "--out", str(tmp_path / "out"), "--clean-train"])
     assert said.exit_code == 0, said.output
-    assert "There is no clean test: Food-101N's is that of Food-101, whose folder --food101 names." in said.output
+    assert "Note: there is no clean test; it is that of Food-101, whose folder --food101 names." in said.output
     assert "10 noisy_train, 3 clean_train, 3 clean_val images." in said.output
     assert "test-split='none'" in said.output

@@ -227,3 +227,10 @@ def test_any_damage_ends_in_a_sentence_or_in_other_images(hub: Path) -> None:
         refusals += [said] if (said := refusal_of(hub)) else []
     assert len(refusals) > 75
     assert all(map(is_a_sentence, refusals))
+
+
+def test_a_file_is_not_looked_up_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("train.parquet").touch()
+    with pytest.raises(DataError, match=r"^'train\.parquet' is a file; it must be a folder of parquet files"):
+        read_huggingface("train.parquet", NOISY)

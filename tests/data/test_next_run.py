@@ -12,7 +12,9 @@ from typer.testing import CliRunner
 
 from config.run_config import RunConfig
 from data.__main__ import app
-from data.next_run import run_line
+from data.next_run import image_size_for, run_line
+from data.release import open_release
+from tests.data.made_cifar import cifar10_python
 from tests.fakes import rounds_of, run_in_process
 
 
@@ -59,9 +61,37 @@ def test_sixty_photos_train_with_the_line_that_import_prints(tmp_path: Path) -> 
     federation, config = _said(line)
     clients = federation["num-supernodes"]
     assert (clients, config["batch-size"], config["fraction-train"]) == (2, 8, 1.0)
+    assert config["image-size"] == 24  # of the photos, which are smaller than a run's inputs are by default
     values = {key.replace("-", "_"): value for key, value in config.items()}
     run_dir = run_in_process(tmp_path / "runs", clients, model="cnn", num_server_rounds=1, **values)
     assert rounds_of(run_dir)[0]["num-examples"] == 36
+
+
+@pytest.mark.parametrize(
+    ("sides", "size"), [([8], 16), ([24, 24, 500], 24), ([(32, 40)], 32), ([64], 64), ([65], None), ([300], None)]
+)
+def test_small_images_are_trained_on_as_they_are(
+    tmp_path: Path, sides: list[int | tuple[int, int]], size: int | None
+) -> None:
+    for row, side in enumerate(sides * 9):
+        path = tmp_path / "photos" / f"class {row % 2}" / f"{row}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", side if isinstance(side, tuple) else (side, side)).save(path)
+    assert image_size_for(open_release(tmp_path / "photos"), "noisy_train") == size
+
+
+def test_a_pack_of_pixels_is_trained_on_at_its_own_size(tmp_path: Path) -> None:
+    cifar10_python(tmp_path, 20)
+    line = ["import", "cifar10", str(tmp_path), "--out", str(tmp_path / "a.pack")]
+    done = CliRunner().invoke(app, line)
+    assert done.exit_code == 0, done.output
+    federation, config = _said(done.stdout.splitlines()[-1])
+    assert (config["image-size"], config["val-split"]) == (32, "none")
+    values = {key.replace("-", "_"): value for key, value in config.items()}
+    run_dir = run_in_process(
+        tmp_path / "runs", federation["num-supernodes"], model="cnn", num_server_rounds=1, **values
+    )
+    assert rounds_of(run_dir)[0]["num-examples"] == 100
 
 
 def test_too_few_photos_are_said_to_be_too_few(tmp_path: Path) -> None:
