@@ -30,6 +30,7 @@ import uuid
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 from config.run_config import RunConfig
+from config.stems import stem_of
 from messages import keys
 from methods import build_method
 from task import build_model
@@ -37,7 +38,7 @@ from task import build_model
 TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
 small = dict(image_size=16, batch_size=8, local_epochs=1, fraction_evaluate=1.0)
 config = RunConfig(data_dir={data!r}, cache_dir={cache!r}, **(small | dict({changes})))
-model = build_model(config.model, 14, config.seed, build_method(config).networks)
+model = build_model(config.model, 14, config.seed, build_method(config).networks, stem=stem_of(config))
 arrays = ArrayRecord(model.state_dict())
 for kind in ("query", "train", "train", "query.class_losses", "evaluate"):
     sent = ConfigRecord({{**config.to_flat(), keys.SERVER_ROUND: 1}})

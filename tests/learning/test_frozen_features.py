@@ -147,7 +147,7 @@ class Nested(nn.Module):
 
 @pytest.mark.parametrize("further", [(), (("types", 3),)])
 def test_layers_keep_their_names_and_memory(monkeypatch: pytest.MonkeyPatch, further: Any) -> None:
-    monkeypatch.setattr("task.build", lambda name, classes, side: Nested())
+    monkeypatch.setattr("task.build", lambda name, classes, side, stem: Nested())
     model = build(NetworkSpec("cnn", 5, heads=further, trainable="head"))
     head = heads_of(model)
     assert isinstance(head, Head)
