@@ -138,7 +138,13 @@ def test_a_strategy_need_not_report_the_loss(
 
 def test_a_batch_of_one_image_is_refused_with_advice_that_works(tmp_path: Path, tiny_sample: Path) -> None:
     """Four clients with 30 images each."""
-    settings: dict[str, Any] = {"data_dir": str(tiny_sample), "num_server_rounds": 1, "fraction_train": 0.25}
+    settings: dict[str, Any] = {
+        "data_dir": str(tiny_sample),
+        "num_server_rounds": 1,
+        "fraction_train": 0.25,
+        "model": "resnet18",
+    }
+    settings["stem"] = "imagenet"
     with pytest.raises(
         RunStoppedError, match=r"'batch-size' is 29, which leaves one of 30 images alone; .*: set drop-last=true, or an"
         r" 'image-size' of at least 33\."
