@@ -149,8 +149,8 @@ def main(
 
     def take(name: str) -> list[Finding]:
         arguments, limit = STEPS[name]
-        if not gpu:
-            arguments = TOY.get(name, arguments)
+        if not gpu:  # limits are for a machine that does nothing else
+            arguments, limit = TOY.get(name, arguments), 4 * limit
         left = deadline - time.monotonic()
         if left < 1:
             print(f"{name}: no time left", file=sys.stderr)
