@@ -15,23 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from config import architectures
-from config.normalization import KEY, MEASURED, given_normalization
-from config.run_config import ConfigError, RunConfig
-from data.normalization import Normalization
+from config.run_config import ConfigError
+from data.normalization import NORMALIZATIONS, Normalization
 from models import build, has_batchnorm
 
-# Channel mean and standard deviation of RGB in [0, 1]. `config.choices` has the same names, as for `PRECISIONS`, and
-# `MEASURED`, whose numbers are in the config. CIFAR's are those of all pixels of its 50,000 training images, to four
-# digits, as github.com/kuangliu/pytorch-cifar/issues/19 works out for CIFAR-10. Its other published deviation, 0.2023
-# for red, is the mean of each image's own (github.com/chenyaofo/image-classification-codebase/issues/5), and that of
-# CIFAR-100 which begins with 0.2675 differs in the fourth digit.
-NORMALIZATIONS = {
-    "imagenet": Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # torchvision's weights expect these
-    "clothing1m": Normalization((0.6959, 0.6537, 0.6371), (0.3113, 0.3192, 0.3214)),  # DivideMix and its successors
-    "half": Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),  # many of timm's weights, ViTs above all
-    "cifar10": Normalization((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
-    "cifar100": Normalization((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
-}
 HEADS = "further_heads"  # of a network: the module of its further heads; torchvision's ViT has `heads` of its own
 Heads = tuple[tuple[str, int], ...]
 CACHED_VALUES = 150_000  # float32 values that a core's cache holds beside the code: one image of 224 pixels
@@ -242,22 +229,6 @@ def _build_network(
             width = classifier(model).in_features
             model.add_module(HEADS, FurtherHeads({head: nn.Linear(width, outputs) for head, outputs in heads}))
     return model.to(memory_format=torch.channels_last)
-
-
-def normalization_of(config: RunConfig) -> Normalization:
-    """The numbers by which a run normalises its inputs.
-
-    Raises:
-        ConfigError: They are to be measured, and the server has not put them into this config.
-    """
-    if config.normalization != MEASURED:
-        return NORMALIZATIONS[config.normalization]
-    if (numbers := given_normalization(config.normalization_args)) is None:
-        raise ConfigError(
-            f"run config: 'normalization' is '{MEASURED}', but '{KEY}' has no mean and deviation; they are measured"
-            " when a run starts."
-        )
-    return numbers
 
 
 def to_input(images: Tensor, compute: Compute, normalization: Normalization | str) -> Tensor:

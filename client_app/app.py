@@ -18,6 +18,7 @@ from client_app.own_replica import checked_replica, replica_of
 from client_app.visit_inputs import has_all_features, visit_inputs
 from client_app.visit_report import VisitReport
 from config.combinations import problem_of_single_images
+from config.normalization import normalization_of
 from config.run_config import ConfigError, RunConfig
 from data.errors import BadImageError, DataError
 from data.layout.finding import WRONG
@@ -41,7 +42,7 @@ from simulation.machine import machine
 from simulation.patches import prepare_simulation
 from simulation.pinned_app import PinnedClientApp
 from simulation.share import hold_to_share, out_of_memory
-from task import Compute, derived_generator, needs_two_images, normalization_of, pick_compute
+from task import Compute, derived_generator, needs_two_images, pick_compute
 
 prepare_simulation()
 app = PinnedClientApp(__name__)

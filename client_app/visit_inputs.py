@@ -10,6 +10,7 @@ from torch import nn
 
 from client_app import local_data
 from client_app.dealing import release_at
+from config.normalization import normalization_of
 from config.run_config import RunConfig
 from config.stems import stem_of
 from data.release import Split
@@ -21,7 +22,7 @@ from learning.method import Method
 from learning.replica import Replica
 from messages.fingerprint import running_code
 from simulation.share import has_room
-from task import Compute, normalization_of
+from task import Compute
 
 
 @contextlib.contextmanager

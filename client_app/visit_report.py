@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from client_app import local_data
+from config.normalization import normalization_of
 from config.run_config import RunConfig
 from data.images.pixels import Pixels
 from learning.evaluation import evaluate
@@ -16,7 +17,7 @@ from learning.inference import Inference, evaluating
 from learning.inspection import Inspected, Look, finite, look, remember, share_changed
 from learning.replica import as_written
 from messages import keys
-from task import Compute, normalization_of
+from task import Compute
 
 LOOKS_AFTER = {"none": False, "before": False, "both": True}  # by `inspection`
 

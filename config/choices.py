@@ -97,7 +97,7 @@ STEMS = {  # config.stems
     "imagenet": "a 7x7 convolution of stride 2 and pooling, for photos",
     "small": "a 3x3 convolution of stride 1 without pooling, as usual for CIFAR",
 }
-NORMALIZATIONS = {  # task
+NORMALIZATIONS = {  # data.normalization
     "imagenet": "what torchvision's pretrained weights expect",
     "clothing1m": "the dataset's own",
     "half": "a mean and deviation of 0.5, which many of timm's weights expect",

@@ -6,11 +6,27 @@ from typing import Any
 from config.errors import ConfigError
 from config.named import parse_args, unknown
 from config.run_config import RunConfig
-from data.normalization import NUMBERS, Normalization
+from data.normalization import NORMALIZATIONS, NUMBERS, Normalization
 from data.text import one_line
 
 KEY = "normalization-args"
 MEASURED = "release"  # the value of `normalization` whose numbers stand in the config
+
+
+def normalization_of(config: RunConfig) -> Normalization:
+    """The numbers by which a run normalises its inputs.
+
+    Raises:
+        ConfigError: They are to be measured, and the server has not put them into this config.
+    """
+    if config.normalization != MEASURED:
+        return NORMALIZATIONS[config.normalization]
+    if (numbers := given_normalization(config.normalization_args)) is None:
+        raise ConfigError(
+            f"run config: 'normalization' is '{MEASURED}', but '{KEY}' has no mean and deviation; they are measured"
+            " when a run starts."
+        )
+    return numbers
 
 
 def given_normalization(text: str) -> Normalization | None:

@@ -97,7 +97,7 @@ def evaluate(
         images: (n, height, width, 3) uint8.
         labels: (n,) integers below the model's number of classes.
         compute: The device; without autocast, as `Compute.dtype` does not count here.
-        normalization: Mean and deviation of each channel, or a key of `task.NORMALIZATIONS`.
+        normalization: Mean and deviation of each channel, or a key of `data.normalization.NORMALIZATIONS`.
     """
     tally = Tally(compute.device)
     for logits, truth in answers(model, images, labels, compute, normalization):

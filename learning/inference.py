@@ -26,7 +26,7 @@ class Inference:
             the input is used.
         image_size: Side of the input.
         compute: Device and precision.
-        normalization: Mean and deviation of each channel, or a key of `task.NORMALIZATIONS`.
+        normalization: Mean and deviation of each channel, or a key of `data.normalization.NORMALIZATIONS`.
     """
 
     images: Images

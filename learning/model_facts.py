@@ -7,15 +7,15 @@ from typing import Any
 
 from torch import nn
 
-from config.normalization import MEASURED
+from config.normalization import MEASURED, normalization_of
 from config.rules import is_encodable
 from config.run_config import RunConfig, problem_of
 from config.stems import SMALL, has_small_stem
 from config.stems import stem_of as stem_of_run
-from data.normalization import Normalization, Triple
+from data.normalization import NORMALIZATIONS, Normalization, Triple
 from data.sealed import DamagedError
 from models.outside import lines_that_build, stem_of
-from task import HEADS, NORMALIZATIONS, Heads, networks_of, normalization_of
+from task import HEADS, Heads, networks_of
 
 RESIZE = "both sides to image-size, bilinear, antialiased; RGB from 0 to 1; then minus mean, divided by deviation"
 NEEDED = ("class-names", "model", "image-size", "normalization")  # what every version has written

@@ -9,12 +9,14 @@ from torch import Tensor, nn
 
 from config.architectures import TIMM
 from config.combinations import ALIASES, problem_of_weights
+from config.normalization import normalization_of
 from config.rules import NAMED_WEIGHTS
 from config.run_config import ConfigError, RunConfig
+from data.normalization import NORMALIZATIONS
 from data.text import one_line, shown
 from learning.weights_file import WeightsError, read_weights
 from learning.weights_fit import body_of
-from task import NORMALIZATIONS, networks_of, normalization_of
+from task import networks_of
 
 FITS = "it must be a file of torch.save or safetensors, or a run's model.safetensors or checkpoint, with weights of a"
 

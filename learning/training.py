@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from config.normalization import normalization_of
 from config.run_config import RunConfig
 from learning.alone import Alone
 from learning.draws import derived_draws
@@ -19,7 +20,7 @@ from learning.method_rules import check_left, check_loss, check_mixed, check_ste
 from learning.optimizer import LocalOptimizer, make_optimizer
 from learning.own_network import keep_own, own_network
 from learning.schedule import rate_of
-from task import Compute, classifier, networks_of, normalization_of
+from task import Compute, classifier, networks_of
 
 
 @dataclass(frozen=True)

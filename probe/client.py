@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from config.normalization import MEASURED
+from config.normalization import MEASURED, normalization_of
 from config.run_config import ConfigError, RunConfig
 from learning.allocator import keep_freed_memory
 from learning.augmentation import stored_size
@@ -40,7 +40,7 @@ from methods.two_stages import BEGAN, NOISY, STAGE
 from methods.xiao import CONFUSION
 from simulation.capacity import Share
 from simulation.share import has_room, hold_to, out_of_memory
-from task import Compute, classifier, networks_of, normalization_of, pick_compute
+from task import Compute, classifier, networks_of, pick_compute
 
 CLASSES = 14
 WARM_UP_STEPS = 2

@@ -36,6 +36,7 @@ from server_app.members import check_number, known_members, roll_of
 from server_app.model_transport import Packing
 from server_app.network import network
 from server_app.recording import Recorder, data_of, recording
+from server_app.resources import gather, log_resources
 from server_app.resume import Start, begin, check_data, find_start, open_named, saved_config
 from server_app.resume_record import record_resume, write_config
 from server_app.roll_call import hold_roll_call, introduce
@@ -44,8 +45,6 @@ from server_app.run_lock import RunLock
 from server_app.server_data import open_data
 from server_app.server_training import ServerTraining
 from server_app.startup_log import (
-    gather,
-    log_resources,
     log_run,
     roll_table,
     warn_of_few_images,

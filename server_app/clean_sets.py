@@ -11,6 +11,7 @@ from flwr.app import ArrayRecord
 from flwr.common import log
 from torch import nn
 
+from config.normalization import normalization_of
 from config.run_config import RunConfig
 from data.errors import DataError
 from data.images.decoded_cache import GIB, DecodedCache
@@ -20,7 +21,7 @@ from learning.evaluation import Evaluation, evaluate
 from learning.server_half import ServerHalf
 from learning.shared_state import load_shared
 from learning.sound_images import advising, sound_images
-from task import Compute, normalization_of
+from task import Compute
 
 
 class CleanSet:

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score
 
 from config.run_config import ConfigError
+from data.normalization import NORMALIZATIONS
 from learning.evaluation import Evaluation, evaluate, evaluation_batch
 from task import (
-    NORMALIZATIONS,
     Compute,
     build_model,
     classifier,

@@ -40,11 +40,12 @@ from benchmarks.tools.report import Stopwatch, report
 from data.images.decode import decode, resize
 from data.images.decoded_cache import DecodedCache
 from data.layout.writer import Labelled, draw_keys, write_annotations
+from data.normalization import NORMALIZATIONS
 from data.pack_writer import Packing, write_pack
 from data.release import Release, open_release
 from data.sample import NAMES, NAMES_CHN
 from data.sample.garments import draw_garment
-from task import NORMALIZATIONS, Compute, to_input
+from task import Compute, to_input
 
 GRAIN = 6.0  # standard deviation in levels; makes a drawn JPEG of 256 pixels about 22 KB
 BATCH = 32

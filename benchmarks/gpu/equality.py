@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from benchmarks.gpu.step import CLASSES, TOY, computes, emit, scale
 from benchmarks.tools.bare_loop import train
 from config.run_config import RunConfig
+from data.normalization import NORMALIZATIONS
 from learning.augmentation import augment, stored_size
 from learning.colour import distort
 from learning.evaluation import evaluate
 from learning.training import TrainingReport, train_locally
 from methods import METHODS
 from probe.client import HEAVIEST
-from task import NORMALIZATIONS, Compute, Heads, build_model, derived_generator, pick_compute
+from task import Compute, Heads, build_model, derived_generator, pick_compute
 
 IMAGES, SIDE, BATCH, EPOCHS = 96, 64, 16, 2
 if scale() is TOY:

@@ -9,6 +9,7 @@ from config.normalization import MEASURED
 from config.run_config import PRESETS
 from config.stems import AUTO, IMAGENET, SMALL
 from data.noise.synthetic import NOISES
+from data.normalization import NORMALIZATIONS
 from data.partition.file import SCHEMES
 from data.release import TRAIN_SPLITS
 from learning.augmentation import AUGMENTATIONS
@@ -22,7 +23,7 @@ from methods import METHODS
 from server_app.callbacks.tracking import TRACKERS
 from server_app.privacy.clipping_norms import PRIVACY
 from server_app.strategies import STRATEGIES
-from task import NORMALIZATIONS, PRECISIONS
+from task import PRECISIONS
 
 IMPLEMENTED: dict[str, Iterable[str]] = {
     "AUGMENTATIONS": AUGMENTATIONS,

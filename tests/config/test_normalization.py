@@ -8,10 +8,9 @@ from hypothesis import strategies as st
 
 from config.check import examine
 from config.errors import ConfigError
-from config.normalization import given_normalization, lead_to
+from config.normalization import given_normalization, lead_to, normalization_of
 from config.run_config import RunConfig
-from data.normalization import LEAST_DEVIATION, Normalization
-from task import NORMALIZATIONS, normalization_of
+from data.normalization import LEAST_DEVIATION, NORMALIZATIONS, Normalization
 from tests.odd_values import TEXTS, is_a_sentence
 
 MEANS, DEVIATIONS = st.floats(0, 1), st.floats(LEAST_DEVIATION, 1)

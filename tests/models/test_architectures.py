@@ -13,8 +13,9 @@ from torchvision.ops import StochasticDepth
 
 from config.architectures import ARCHITECTURES, FAMILIES, Family, needs_two_images, weights_of
 from config.run_config import RunConfig
+from data.normalization import NORMALIZATIONS
 from models import build, has_batchnorm
-from task import NORMALIZATIONS, classifier
+from task import classifier
 
 DRAWING = (nn.Dropout, nn.Dropout2d, StochasticDepth)
 
