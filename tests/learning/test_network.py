@@ -1,7 +1,6 @@
-"""What trains and travels of a network: shared and frozen parts, heads, adapters, BatchNorm."""
+"""What trains and travels of a network: shared and frozen parts, heads, BatchNorm."""
 
 import copy
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from torch import Tensor, nn
 
 from config.run_config import ConfigError, RunConfig
 from learning.frozen import freeze_statistics, keep_evaluating
-from learning.lora import Adapter, insert_adapters
 from learning.method import Batch, Visit
 from learning.network import NetworkSpec, build, check_batchnorm
 from learning.optimizer import make_optimizer
@@ -23,48 +21,8 @@ from learning.weights_fit import body_of
 from methods.ce import CE
 from server_app.callbacks import History
 from server_app.callbacks.latest_model import LatestModel
-from task import HEADS, Compute, build_model, derived_generator, networks_of
-
-CPU = Compute(torch.device("cpu"), torch.float32)
-IMAGES = torch.randint(0, 256, (12, 16, 16, 3), dtype=torch.uint8, generator=derived_generator(1, "images"))
-LABELS = torch.arange(12) % 5
-CONFIG = RunConfig(model="cnn", image_size=16, batch_size=4, learning_rate=0.05)
-
-
-def train(model: nn.Module, config: RunConfig = CONFIG) -> dict[str, Tensor]:
-    """The model's tensors before one visit; it is trained in place."""
-    before = copy.deepcopy(model.state_dict())
-    train_locally(model, IMAGES, LABELS, CE(), config, CPU, derived_generator(1, "t"))
-    return before
-
-
-def changed(model: nn.Module, before: dict[str, Tensor]) -> set[str]:
-    return {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
-
-
-class Block(nn.Module):
-    """Attention with a joint projection, a depthwise and a plain convolution, and two linear layers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.depthwise = nn.Conv2d(3, 3, 3, padding=1, groups=3)
-        self.mix = nn.Conv2d(3, 8, 3, padding=1)
-        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
-        self.fc1 = nn.Linear(8, 6)
-        self.register_buffer("constant", torch.arange(6.0))
-        self.fc = nn.Linear(6, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        tokens = self.mix(self.depthwise(x)).flatten(2).transpose(1, 2)
-        tokens = self.attention(tokens, tokens, tokens, need_weights=False)[0]
-        return self.fc(self.fc1(tokens.mean(dim=1)) + self.constant)
-
-
-@pytest.fixture
-def block() -> Iterator[Block]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(5)
-        yield Block()
+from task import HEADS, build_model, derived_generator, networks_of
+from tests.learning.networks import CONFIG, CPU, IMAGES, LABELS, Block, changed, train
 
 
 @pytest.mark.parametrize("networks", [1, 2])
@@ -93,13 +51,6 @@ def test_a_network_that_is_filled_elsewhere_keeps_its_stem(trainable: str, tmp_p
     if trainable != "all":
         assert frozen_digest(build(replace(fresh, stem="imagenet"))) != frozen_digest(small)
         assert "conv1.weight" not in shared_state(small)
-
-
-def test_adapters_fit_the_small_stem() -> None:
-    model = build(NetworkSpec("resnet18", 5, image_size=32, trainable="lora", stem="small")).eval()
-    assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 5)
-    before = train(model)
-    assert changed(model, before)
 
 
 def test_constants_of_an_architecture_do_not_travel(block: Block) -> None:
@@ -139,90 +90,6 @@ def test_what_arrives_fills_a_copy_of_the_same_kind() -> None:
     assert all(torch.equal(value, shared_state(other)[name]) for name, value in shared_state(one).items())
     with pytest.raises(ValueError, match="another network"):
         load_shared(build(NetworkSpec("cnn", 5)), shared_state(one))
-
-
-def test_an_adapter_is_the_product_of_two_matrices() -> None:
-    weight = torch.zeros(2, 3)
-    adapter = Adapter(weight, 1, 4.0, derived_generator(1, "a"))
-    with torch.no_grad():
-        adapter.a.copy_(torch.tensor([[1.0, 2.0, 3.0]]))
-        adapter.b.copy_(torch.tensor([[10.0], [20.0]]))
-    assert adapter(weight).tolist() == [[40.0, 80.0, 120.0], [80.0, 160.0, 240.0]]  # alpha / rank = 4
-
-
-def test_adapters_start_without_effect_and_merge_into_plain_weights(block: Block) -> None:
-    inputs = torch.randn(2, 3, 4, 4, generator=derived_generator(1, "inputs"))
-    expected, names = block.eval()(inputs), block.state_dict().keys()
-    adapters = insert_adapters(block, 2, 8.0, "*", derived_generator(1, "a"))
-    torch.testing.assert_close(block(inputs), expected, rtol=0, atol=0)
-    assert [tuple(one.a.shape) for one in adapters] == [(2, 9), (2, 27), (2, 8), (2, 8), (2, 8)]
-    bound = adapters[0].a.abs().max()
-    assert 0.1 < bound <= 9**-0.5
-    with torch.no_grad():
-        for one in adapters:
-            one.b.normal_(generator=derived_generator(2, "b"))
-    moved = block(inputs)
-    assert not torch.allclose(moved, expected)
-    plain = plain_state(block)
-    assert plain.keys() == names
-    fresh = Block()
-    fresh.load_state_dict(plain)
-    torch.testing.assert_close(fresh.eval()(inputs), moved, rtol=1e-6, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("targets", "paths"),
-    [
-        ("auto", ["attention"]),
-        ("fc1", ["fc1"]),
-        ("attention*", ["attention", "attention.out_proj"]),
-        ("fc1,mix", ["mix", "fc1"]),
-        ("*", ["depthwise", "mix", "attention", "attention.out_proj", "fc1"]),
-    ],
-)
-def test_targets(block: Block, targets: str, paths: list[str]) -> None:
-    insert_adapters(block, 2, 8.0, targets, derived_generator(1, "a"))
-    found = [name.partition(".parametrizations")[0] for name in block.state_dict() if name.endswith(".0.a")]
-    assert sorted(found) == sorted(paths)
-
-
-def test_targets_that_fit_nothing_are_refused(block: Block) -> None:
-    with pytest.raises(ConfigError, match=r"is called 'block\*'; they must be auto, or names such as depthwise, mix"):
-        insert_adapters(block, 2, 8.0, "fc1,block*", derived_generator(1, "a"))
-
-
-def test_without_attention_all_but_depthwise_layers_have_adapters() -> None:
-    model = build(NetworkSpec("cnn", 5, trainable="lora", trainable_args="rank=4 alpha=4"))
-    shapes = {name: tuple(value.shape) for name, value in shared_state(model).items()}
-    assert shapes == {
-        "conv1.parametrizations.weight.0.a": (4, 27),
-        "conv1.parametrizations.weight.0.b": (16, 4),
-        "conv2.parametrizations.weight.0.a": (4, 144),
-        "conv2.parametrizations.weight.0.b": (32, 4),
-        "conv3.parametrizations.weight.0.a": (4, 288),
-        "conv3.parametrizations.weight.0.b": (64, 4),
-        "fc.weight": (5, 64),
-        "fc.bias": (5,),
-    }
-    before = train(model)
-    assert changed(model, before) == set(shapes)
-    assert not model.bn1.training  # type: ignore[union-attr]
-    assert model.training
-
-
-def test_a_that_does_not_train_does_not_travel() -> None:
-    spec = NetworkSpec("cnn", 5, trainable="lora", trainable_args="freeze-a=true", seed=1)
-    model = build(spec)
-    assert {name.rpartition(".")[2] for name in shared_state(model)} == {"b", "weight", "bias"}
-    before = train(model)
-    assert changed(model, before) == set(shared_state(model))
-    other = build(NetworkSpec("cnn", 5, trainable="lora", trainable_args="freeze-a=true", seed=2))
-    assert frozen_digest(other) != frozen_digest(model)
-
-
-def test_a_rank_is_no_larger_than_the_weights_own() -> None:
-    model = build(NetworkSpec("cnn", 5, trainable="lora", trainable_args="rank=1024 targets='conv1'"))
-    assert shared_state(model)["conv1.parametrizations.weight.0.a"].shape == (16, 27)
 
 
 def test_copies_keep_what_is_frozen() -> None:
