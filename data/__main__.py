@@ -13,6 +13,7 @@ from data.commands import run_command_line, several_commands
 from data.errors import DataError
 from data.import_published import importing  # with the commands of both modules
 from data.match import match_names
+from data.next_run import SMALLEST
 from data.noise_text import noise_text
 from data.options import file_in_new_folders, file_to_write, folder_to_write, picture_to_write
 from data.pack_writer import Packing, write_pack
@@ -30,7 +31,6 @@ app = several_commands("Clothing1M on disk.", "python -m data sample --out ~/sam
 app.add_typer(importing, name="import")
 DEFAULT = SampleSize()
 MOST_IMAGES = 100_000_000
-SMALLEST = 16  # pixels: of the run config's `image-size`
 Out = Annotated[
     Path,
     typer.Option("--out", help="Folder to write; it must not exist yet, or be empty.", callback=folder_to_write),

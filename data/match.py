@@ -15,8 +15,9 @@ from data.layout.groups import GROUP_NAMES, GROUPS
 from data.layout.index import read_index
 from data.layout.key_files import PREFIX, read_class_names, show
 from data.layout.walk import files_below
-from data.layout.writer import CATEGORIES_CHN, complete_or_absent
+from data.layout.writer import CATEGORIES_CHN
 from data.stores.pack import is_pack
+from data.whole_folders import complete_or_absent
 
 
 @dataclass(frozen=True)

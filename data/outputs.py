@@ -4,8 +4,12 @@ Files are written beside their place and then moved there. As root, that replace
 the machine. Every path that a user gives to be written passes here.
 """
 
+import contextlib
+import fcntl
 import stat
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from data.errors import DataError
 
@@ -55,3 +59,33 @@ def check_empty(folder: Path) -> None:
         raise DataError(f"{folder} cannot be read: {error.strerror}; it must be another folder.") from None
     if is_full:
         raise DataError(f"{folder} exists already; it must be a folder that does not exist yet, or an empty one.")
+
+
+@contextlib.contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """Whatever the system has against writing `out` becomes one sentence.
+
+    Raises:
+        DataError: The block has raised OSError, mostly because a disk is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(f"{out} cannot be written: {reason}; there must be enough space, and permission.") from None
+
+
+def write_alone(lock: BinaryIO, out: Path) -> None:
+    """Refuse to write `out` while another process does, which holds the same lock until it ends.
+
+    Args:
+        lock: A file beside `out`, open as long as this process writes.
+        out: What is written.
+
+    Raises:
+        DataError: Another process is at it.
+    """
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise DataError(f"{out} is being written by another process; wait for it, or give another --out.") from None

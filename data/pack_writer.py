@@ -4,7 +4,6 @@ Images go to ``FILE.partial``; lengths and checksums of those that are safely on
 restart keeps what both files agree on and continues from there, so that the result is the same byte for byte.
 """
 
-import fcntl
 import hashlib
 import io
 import json
@@ -27,7 +26,7 @@ from data.images.loading import load_image
 from data.layout.finding import SPLITS
 from data.layout.groups import names_to_text
 from data.layout.key_files import show
-from data.outputs import check_output
+from data.outputs import check_output, write_alone, writing
 from data.release import Release
 from data.stores.pack import BLANK, FORMAT, VERSION, index_checksum, open_pack
 from data.tensors import ALIGNMENT, header
@@ -111,14 +110,14 @@ def write_pack(
     for path in (out, begun, rows):
         check_output(path)
     identity = identity_of(release, packing)
-    try:
+    with writing(out):
         if out.exists():
             _check_same(out, identity)
             rows.unlink(missing_ok=True)
             return False
         out.parent.mkdir(parents=True, exist_ok=True)
         with rows.open("a+b") as row_file, begun.open("a+b") as image_file:
-            _lock(row_file, out)
+            write_alone(row_file, out)
             start = len(_header(release, packing, identity, 0, BLANK))
             done = _recover(row_file, image_file, identity, start, out)
             if progress:
@@ -127,9 +126,6 @@ def write_pack(
             _finish(image_file, release, packing, identity, done)
             begun.replace(out)
             rows.unlink()
-    except OSError as error:
-        reason = error.strerror or error
-        raise DataError(f"{out} cannot be written: {reason}; there must be enough space, and permission.") from None
     return True
 
 
@@ -155,13 +151,6 @@ def _check_same(out: Path, identity: bytes) -> None:
 
 def not_this_pack(out: Path) -> DataError:
     return DataError(f"{out} exists already and is not this pack; give another --out, or delete it.")
-
-
-def _lock(file: BinaryIO, out: Path) -> None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise DataError(f"{out} is being written by another process; wait for it, or give another --out.") from None
 
 
 def _recover(row_file: BinaryIO, image_file: BinaryIO, identity: bytes, start: int, out: Path) -> np.ndarray:

@@ -1,8 +1,10 @@
 """Reads pickles of arrays, numbers, texts and plain containers, and refuses every other one without running any of it.
 
-A pickle is a program that may import and call anything. Python's own unpickler is not used here: this one has no
-instruction that imports, and the few names that arrays need stand for functions of `data.pickled_arrays`. What is made
-is bounded by the file's length, since neither references nor shapes nor calls make more bytes than are there.
+A pickle is a program that may import and call anything. Python's own unpickler can be told which names to look up, but
+not to do without BUILD, which changes whatever those are, and seven bytes make it take a gibibyte (``LONG_BINPUT`` with
+a large index). This one has no instruction that imports, and the few names that arrays need stand for functions of
+`data.pickled_arrays`. What is made is bounded by the file's length, since neither references nor shapes nor calls make
+more bytes than are there.
 """
 
 import struct

@@ -17,11 +17,12 @@ import typer
 from benchmarks.tools.command import run_command
 from benchmarks.tools.report import Stopwatch
 from data.check import PUBLISHED
-from data.layout.writer import Labelled, complete_or_absent, draw_keys, write_annotations
+from data.layout.writer import Labelled, draw_keys, write_annotations
 from data.noise.published import draw_clean, draw_noisy_train, draw_second_labels
 from data.options import folder_to_write
 from data.sample import NAMES, NAMES_CHN
 from data.sample.garments import draw_garment
+from data.whole_folders import complete_or_absent
 
 
 def write_full_size(out: Path, drawn: int, image_size: int, seed: int = 1) -> None:

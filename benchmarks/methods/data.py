@@ -19,11 +19,11 @@ from PIL import Image
 from benchmarks.tools.command import run_command
 from data.errors import DataError
 from data.layout.finding import CATEGORIES, CLEAN_LABELS, LIST_FILES, NOISY_LABELS, TRUE_LABELS
-from data.layout.writer import complete_or_absent
 from data.sample import VERSION, SampleSize, draw_sample
 from data.sources.folder import Shares, import_folder
 from data.user_cache import below_home
 from data.whole_files import replace_file
+from data.whole_folders import complete_or_absent
 
 # As few as let cross-entropy learn all labels by heart in a dozen rounds; clean val and clean train are not used.
 SIZE = SampleSize(train=2000, clean_train=100, val=100, test=1400, image_size=32, seed=1)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from data.errors import DataError
-from data.layout.key_files import read_text
+from data.layout.key_files import read_name_lines
 from data.text import LONGEST, shown
 
 GROUPS = "group_kv.txt"
@@ -26,13 +26,7 @@ def read_group_names(path: Path) -> tuple[str, ...]:
     Raises:
         DataError: The file is missing, empty or no text, or what `problem_of_group_names` has against a line.
     """
-    data = read_text(path)
-    if not data:
-        raise DataError(f"{path} is empty; it must have at least one line.")
-    try:
-        names = data.decode("utf-8").split("\n")
-    except UnicodeDecodeError:
-        raise DataError(f"{path} is not UTF-8 text; it must hold one group name per line.") from None
+    names = read_name_lines(path, "group", MOST_GROUPS)
     if problem := problem_of_group_names(names):
         raise DataError(f"{path}, line {problem}")
     return tuple(names)

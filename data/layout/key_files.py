@@ -24,18 +24,32 @@ NEWLINE, SPACE = 10, 32
 
 def read_class_names(path: Path) -> tuple[str, ...]:
     """The category file: one name per line, in the order of their labels."""
-    data = read_text(path)
-    if not data:
-        raise DataError(f"{path} is empty; it must have at least one line.")
-    if data.count(b"\n") >= MAX_CLASSES:
-        raise DataError(f"{path} has {data.count(NEWLINE) + 1:,} lines; it must have at most {MAX_CLASSES:,}.")
-    try:
-        names = [line.strip() for line in data.decode("utf-8").split("\n")]
-    except UnicodeDecodeError:
-        raise DataError(f"{path} is not UTF-8 text; it must hold one class name per line.") from None
+    names = [line.strip() for line in read_name_lines(path, "class", MAX_CLASSES)]
     if problem := problem_of_names(names):
         raise DataError(f"{path}, line {problem}")
     return tuple(names)
+
+
+def read_name_lines(path: Path, kind: str, most: int) -> list[str]:
+    """Lines of a file that has a name in each.
+
+    Args:
+        path: The file.
+        kind: Whose names they are, for a message.
+        most: How many there may be.
+
+    Raises:
+        DataError: The file is missing, empty, too long or no text.
+    """
+    data = read_text(path)
+    if not data:
+        raise DataError(f"{path} is empty; it must have at least one line.")
+    if (lines := data.count(NEWLINE) + 1) > most:
+        raise DataError(f"{path} has {lines:,} lines; it must have at most {most:,}.")
+    try:
+        return data.decode("utf-8").split("\n")
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is not UTF-8 text; it must hold one {kind} name per line.") from None
 
 
 def problem_of_names(names: Sequence[str]) -> str:

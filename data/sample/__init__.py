@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from data.errors import DataError
-from data.layout.writer import Labelled, complete_or_absent, draw_keys, write_annotations
+from data.layout.writer import Labelled, draw_keys, write_annotations
 from data.noise.published import draw_clean, draw_noisy_train, draw_second_labels
 from data.sample.garments import draw_garment
 from data.user_cache import cache_folder
+from data.whole_folders import complete_or_absent
 
 NAMES = (
     "T-Shirt", "Shirt", "Knitwear", "Chiffon", "Sweater", "Hoodie", "Windbreaker", "Jacket", "Downcoat", "Suit",

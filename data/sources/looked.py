@@ -5,15 +5,13 @@ suspect images are not in it: they are looked at again, and named again.
 """
 
 import contextlib
-import fcntl
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
-from data.errors import DataError
-from data.outputs import check_output
+from data.outputs import check_output, write_alone, writing
 
 ROW = np.dtype("<u4")
 
@@ -57,18 +55,10 @@ def remembered(path: Path, identity: str, out: Path) -> Iterator[Sound]:
         DataError: The file cannot be written, or another process is at it.
     """
     check_output(path)
-    try:
+    with writing(out):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+b") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise DataError(
-                    f"{out} is being written by another process; wait for it, or give another --out."
-                ) from None
+            write_alone(file, out)
             sound = Sound(file, path, identity)
             yield sound
             sound.forget()
-    except OSError as error:
-        reason = error.strerror or error
-        raise DataError(f"{out} cannot be written: {reason}; there must be enough space, and permission.") from None

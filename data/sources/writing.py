@@ -16,7 +16,7 @@ from data.layout.finding import SPLITS
 from data.layout.groups import problem_of_group_names
 from data.layout.index import Index
 from data.layout.key_files import problem_of_names
-from data.layout.writer import Labelled, resumable, write_annotations
+from data.layout.writer import Labelled, write_annotations
 from data.outputs import check_output
 from data.pack_writer import Packing, identity_of, not_this_pack, write_pack
 from data.progress_bar import cpus
@@ -25,6 +25,7 @@ from data.sources.looked import Sound, remembered
 from data.sources.source import Listed, Source, table_of_origins
 from data.stores.pack import open_pack
 from data.text import printable
+from data.whole_folders import resumable
 
 PACK = ".pack"  # what the name of a pack ends in
 LEFT_OUT = "left-out.txt"  # in the release or, after its name, beside the pack; if anything was left out
@@ -116,8 +117,8 @@ class SourceStore:
 
 
 def index_of(source: Source) -> Index:
-    """Keys and labels of a dataset, as reading the release that it becomes would find them."""
-    lists = {name: _sorted(source.splits[name]) if name in source.splits else _NO_IMAGES for name in SPLITS}
+    """Keys and labels of a dataset whose lists are in the order of their keys, as in the release that it becomes."""
+    lists = {name: source.splits.get(name, _NO_IMAGES) for name in SPLITS}
     keys = np.array([key.encode() for listed in lists.values() for key in listed.keys] or np.empty(0, "S1"))
     true, noisy = (np.concatenate([getattr(one, name) for one in lists.values()]) for name in ("true", "noisy"))
     is_clean = np.repeat([name != "noisy_train" for name in SPLITS], list(map(len, lists.values())))

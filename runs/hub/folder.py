@@ -6,7 +6,7 @@ from pathlib import Path
 import safetensors.torch
 from torch import Tensor
 
-from data.layout.writer import complete_or_absent
+from data.whole_folders import complete_or_absent
 from runs.hub.card import card
 from runs.hub.config import config_of
 from runs.hub.subject import Subject

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import DataError
-from data.layout.writer import complete_or_absent
 from data.text import one_line
 from data.user_cache import below_home
+from data.whole_folders import complete_or_absent
 from runs.labels.doubted import Doubted, read_doubted
 from runs.labels.index_page import index_page
 from runs.labels.photos import Photos

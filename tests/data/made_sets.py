@@ -1,9 +1,11 @@
 """Datasets in their published forms, made by hand: every image is one colour, which names its list and its number."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image
+
+from data.errors import DataError
 
 
 def write_image(path: Path, colour: tuple[int, int, int] = (200, 30, 90), side: int = 16) -> None:
@@ -103,3 +105,17 @@ def labels_of(out: Path, file: str) -> dict[str, int]:
 
 def keys_of(out: Path, file: str) -> list[str]:
     return (out / file).read_text(encoding="utf-8").splitlines()
+
+
+def sentences_of_damage(path: Path, step: int, values: bytes, read: Callable[[], object]) -> set[str]:
+    """What a reader says if every `step`-th byte of a file is another one; anything but `DataError` is its fault."""
+    said, text = set(), path.read_bytes()
+    for place in range(0, len(text), step):
+        for value in values:
+            path.write_bytes(text[:place] + bytes([value]) + text[place + 1 :])
+            try:
+                read()
+            except DataError as error:
+                said.add(str(error))
+    path.write_bytes(text)
+    return said

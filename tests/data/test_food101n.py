@@ -13,7 +13,16 @@ from data.release import open_release
 from data.sources.food101n import read_food101n
 from data.sources.writing import write_source
 from data.summary import summarize
-from tests.data.made_sets import FOOD, keys_of, labels_of, originals, write_food101, write_food101n, write_lines
+from tests.data.made_sets import (
+    FOOD,
+    keys_of,
+    labels_of,
+    originals,
+    sentences_of_damage,
+    write_food101,
+    write_food101n,
+    write_lines,
+)
 from tests.fakes import rounds_of, run_in_process
 
 WAFFLES, PIE, RAMEN = 2, 0, 1  # in the order of their names
@@ -241,19 +250,9 @@ def test_damaged_lists_are_refused_in_one_sentence(food: Path, damage: str) -> N
 
 
 def test_any_byte_may_be_another_one(food: Path) -> None:
-    """A reader that ends in anything but a release or a sentence fails here."""
     said = set()
     for name in (LIST, VERIFIED, "classes.txt"):
-        path = food / "meta" / name
-        text = path.read_bytes()
-        for place in range(0, len(text), 7):
-            for byte in b"\0\n\t/.\xff":
-                path.write_bytes(text[:place] + bytes([byte]) + text[place + 1 :])
-                try:
-                    read_food101n(food)
-                except DataError as error:
-                    said.add(str(error))
-        path.write_bytes(text)
+        said |= sentences_of_damage(food / "meta" / name, 7, b"\0\n\t/.\xff", lambda: read_food101n(food))
     assert len(said) > 100
     assert all(sentence.isprintable() for sentence in said)
 

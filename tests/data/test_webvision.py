@@ -12,7 +12,7 @@ from data.errors import DataError
 from data.release import open_release
 from data.sources.webvision import read_webvision
 from data.sources.writing import write_source
-from tests.data.made_sets import labels_of, originals, write_image, write_lines, write_webvision
+from tests.data.made_sets import labels_of, originals, sentences_of_damage, write_image, write_lines, write_webvision
 from tests.fakes import rounds_of, run_in_process
 
 
@@ -169,16 +169,7 @@ def test_damaged_lists_are_refused_in_one_sentence(web: Path, damage: str) -> No
 def test_any_byte_may_be_another_one(web: Path) -> None:
     said = set()
     for name in (GOOGLE, VAL, SYNSETS):
-        path = web / "info" / name
-        text = path.read_bytes()
-        for place in range(0, len(text), 23):
-            for byte in b"\0\n\t/. \xff":
-                path.write_bytes(text[:place] + bytes([byte]) + text[place + 1 :])
-                try:
-                    read_webvision(web)
-                except DataError as error:
-                    said.add(str(error))
-        path.write_bytes(text)
+        said |= sentences_of_damage(web / "info" / name, 23, b"\0\n\t/. \xff", lambda: read_webvision(web))
     assert len(said) > 50
     assert all(sentence.isprintable() for sentence in said)
 

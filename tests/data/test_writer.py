@@ -9,8 +9,9 @@ import pytest
 
 from data.errors import DataError
 from data.layout.finding import LIST_FILES
-from data.layout.writer import complete_or_absent, draw_keys
+from data.layout.writer import draw_keys
 from data.sample import NAMES, draw_sample
+from data.whole_folders import complete_or_absent
 
 COUNTS = {"noisy_train": 300, "clean_train": 60, "clean_val": 50, "clean_test": 70}
 KEY = re.compile(r"images/([0-9])/([0-9]{2})/(0|[1-9][0-9]{0,9}),(0|[1-9][0-9]{0,9})\.jpg")

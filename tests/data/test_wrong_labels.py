@@ -16,12 +16,13 @@ from data.__main__ import app
 from data.check import begin_check
 from data.errors import DataError
 from data.layout.finding import WRONG, WRONG_LABELS
-from data.layout.writer import Labelled, complete_or_absent, write_annotations
+from data.layout.writer import Labelled, write_annotations
 from data.match import match_names
 from data.noise_text import noise_text
 from data.pack_writer import Packing, write_pack
 from data.release import Split, open_release
 from data.summary import Pairs, Summary, as_table, summarize
+from data.whole_folders import complete_or_absent
 from runs.labels.doubted import read_doubted
 from runs.labels.photos import Photos
 from runs.labels.truth import score
