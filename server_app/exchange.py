@@ -131,6 +131,7 @@ class Exchange:
                 record = reply.content.array_records[keys.ARRAYS]
                 self._client_models.keep(self._partition_of(reply), sent.server_round, record)
             yield reply
+        sent.tally.sort(sent.sampled)
         sent.outgoing.let_go()
         if self._config.privacy == "none":  # with privacy, clipping limits them, and the log must not tell their norms
             for partition, norm in sent.models.unusual().items():

@@ -41,7 +41,7 @@ class Replies:
         beside: By node id, the arrays of the method that its reply must hold beside the model.
         on_failure: Called with partition and reason of each reply that is left out.
         stops_on_damage: Whether a client that refuses because of a damaged image ends the run; for clients of our own.
-        metrics: By partition, those of usable replies: numbers and lists of numbers.
+        metrics: By partition, those of usable replies in the order of arrival: numbers and lists of numbers.
         arrays: Likewise the arrays of the method, which no strategy gets to see.
         shared: The metrics that a strategy gets to see, by name: Flower's want the same ones in all replies. None: all.
         failures: By partition, why there is no usable reply; removed if one arrives later.
@@ -101,6 +101,12 @@ class Replies:
             yield reply
         for partition in silent:
             self.leave_out(partition, f"client {partition}: no reply in time.")
+
+    def sort(self, partitions: Iterable[int]) -> None:
+        """Put what usable replies hold into this order, so that no sum tells which had to be asked for twice."""
+        order = list(partitions)
+        self.metrics = {partition: self.metrics[partition] for partition in order if partition in self.metrics}
+        self.arrays = {partition: self.arrays[partition] for partition in order if partition in self.arrays}
 
     def leave_out(self, partition: int, reason: str) -> None:
         """Count a reply as not usable, and say so."""

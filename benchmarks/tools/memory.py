@@ -42,9 +42,10 @@ class PeakMemory:
         self._thread.join()
         self._sample()
 
-    def peak_of(self, word: str) -> int:
-        """The largest peak of a single process with `word` in its command line; 0 if there was none."""
-        return max((self._peaks[key] for key, command in self._commands.items() if word in command), default=0)
+    def peak_of(self, *words: str) -> int:
+        """The largest peak of a single process with one of `words` in its command line; 0 if there was none."""
+        found = [key for key, command in self._commands.items() if any(word in command for word in words)]
+        return max((self._peaks[key] for key in found), default=0)
 
     def _watch(self) -> None:
         while not self._ended.wait(self._seconds):

@@ -64,6 +64,7 @@ def test_what_a_process_takes_is_counted(script: str) -> None:
     assert 200 * MIB <= memory.peak < 260 * MIB
     assert 200 * MIB <= memory.peak_of("--name=holder") <= memory.peak
     assert memory.peak_of("no such process") == 0
+    assert memory.peak_of("no such process", "--name=holder") == memory.peak_of("--name=holder")
 
 
 def test_the_peak_stays_when_the_memory_is_given_back() -> None:

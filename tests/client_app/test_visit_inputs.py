@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from flwr.app import Context, Message
+from safetensors.numpy import load_file
 from torch import nn
 
 from client_app import local_data, visit_inputs
@@ -18,10 +19,10 @@ from data.images import decoded_cache
 from data.images.loading import load_images
 from data.release import Release
 from learning.frozen_features import features_of_bodies
-from tests.fakes import CutOffError, cut_off_in, outcome_of, run_in_process
+from tests.fakes import CutOffError, cut_off_in, outcome_of, rounds_of, run_in_process
 
 ROUNDS = 3
-Outcome = tuple[list[dict[str, Any]], dict[str, bytes]]
+Outcome = tuple[list[dict[str, Any]], dict[str, str]]
 
 
 def run(out: Path, sample: Path, cache: Path, **changes: Any) -> Path:
@@ -34,10 +35,15 @@ def run(out: Path, sample: Path, cache: Path, **changes: Any) -> Path:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tiny_sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+def undisturbed_run(tiny_sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that computes its features, and keeps them."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    return outcome_of(run(folder / "out", tiny_sample, folder / "cache"))
+    return run(folder / "out", tiny_sample, folder / "cache")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(undisturbed_run: Path) -> Outcome:
+    return outcome_of(undisturbed_run)
 
 
 @pytest.fixture
@@ -152,20 +158,18 @@ def test_resumed(tiny_sample: Path, tmp_path: Path, undisturbed: Outcome, lost: 
 
 
 def test_as_with_the_whole_network(
-    tiny_sample: Path, tmp_path: Path, undisturbed: Outcome, monkeypatch: pytest.MonkeyPatch
+    tiny_sample: Path, tmp_path: Path, undisturbed_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(visit_inputs, "keeps_features", lambda method, config: False)
-    lines, weights = outcome_of(run(tmp_path, tiny_sample, tmp_path / "cache"))
-    assert weights.keys() == undisturbed[1].keys()
+    run_dir = run(tmp_path, tiny_sample, tmp_path / "cache")
+    weights, kept = (load_file(one / "model.safetensors") for one in (run_dir, undisturbed_run))
+    assert weights.keys() == kept.keys()
     for name, value in weights.items():
-        kept = undisturbed[1][name]
         if name.startswith("fc."):
-            np.testing.assert_allclose(
-                np.frombuffer(kept, np.float32), np.frombuffer(value, np.float32), rtol=1e-5, atol=1e-6
-            )
+            np.testing.assert_allclose(kept[name], value, rtol=1e-5, atol=1e-6)
         else:
-            assert kept == value
-    for line, expected in zip(lines, undisturbed[0], strict=True):
+            np.testing.assert_array_equal(kept[name], value)
+    for line, expected in zip(rounds_of(run_dir), rounds_of(undisturbed_run), strict=True):
         assert line["train-loss"] == pytest.approx(expected["train-loss"], rel=1e-5)
 
 

@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,13 @@ from experiments.processes import below, command_of, status_of
 from experiments.superlink import free_port
 
 RUN_SECONDS = 1200
+ACTOR = "ray::ClientAppActor"
+RAY = next(iter(importlib.util.find_spec("ray").submodule_search_locations))  # type: ignore[union-attr,arg-type]
+TITLES = {
+    "_private/workers/default_worker.py": ACTOR,
+    "dashboard/agent.py": "ray::DashboardAgent",
+    "_private/runtime_env/agent/main.py": "ray::RuntimeEnvAgent",
+}
 T = TypeVar("T")
 
 
@@ -91,13 +97,9 @@ class SuperLink:
         """Ids of the processes started by this SuperLink, directly or not, whose command line holds `command`."""
         return find_below(self._processes[0].pid, command)
 
-    def rays_processes(self) -> Counter[str]:
-        """How many of each of Ray's processes there are: programs and scripts of its package, and named workers."""
-        spec = importlib.util.find_spec("ray")
-        package = str(Path(spec.origin).parent) if spec and spec.origin else ""
-        words = [word for pid in self.find("ray") for word in command_of(pid).split()[:3]]
-        files = [Path(word).name for word in words if word.startswith(package)]
-        return Counter(files + [word.partition(".")[0] for word in words if word.startswith("ray::")])
+    def rays_processes(self) -> dict[int, str]:
+        """Ray's processes by id, as `name_in_ray` calls them."""
+        return {pid: name for pid in self.find("ray") if (name := name_in_ray(pid))}
 
     def stop_node(self, number: int) -> None:
         """End one of the nodes, counting from 0 in the order in which they were started."""
@@ -161,6 +163,19 @@ def end(process: subprocess.Popen[bytes]) -> None:
 def find_below(root: int, command: str) -> list[int]:
     """Ids of the processes that `root` started, directly or not, whose command line holds `command`; or its own."""
     return [pid for pid in (root, *below(root)) if command in command_of(pid)]
+
+
+def name_in_ray(pid: int) -> str:
+    """What one of Ray's processes is: the name of a program, or the title of a worker or an agent; empty for others.
+
+    A script that has not given itself a title is known by its path: on a busy machine some never do.
+    """
+    for word in command_of(pid).split()[:3]:
+        if word.startswith("ray::"):
+            return word.partition(".")[0]
+        if word.startswith(f"{RAY}/"):
+            return TITLES.get(word.removeprefix(f"{RAY}/"), Path(word).name)
+    return ""
 
 
 def has_ended(pid: int) -> bool:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from data.sample import draw_sample
+from experiments.processes import command_of, words_of
 from tests.e2e.hosts import Hosts
-from tests.e2e.superlink import flower_env, pairs, wait_for
+from tests.e2e.superlink import ACTOR, flower_env, name_in_ray, pairs, wait_for
 
 pytestmark = pytest.mark.e2e
 
@@ -19,7 +20,6 @@ ENDLESS = {
     "model": "cnn", "image_size": 16, "batch_size": 8, "precision": "fp32", "num_server_rounds": 100_000,
     "fraction_train": 1.0, "val_split": "none",
 }  # fmt: skip
-RAY = ("gcs_server", "raylet", "ray::ClientAppActor", "flwr-simulation")
 REACHED = """
     import socket, sys
     for address in sys.argv[1:]:
@@ -59,15 +59,15 @@ def test_no_port_of_a_simulation_is_open_to_other_machines(hosts: Hosts, tmp_pat
     wait_for(lambda: any((tmp_path / "run" / "checkpoints").glob("round-*")))
 
     # The round that started from nothing is written before Ray's actors need have started: none is overlooked.
-    wait_for(lambda: all(name in _owners(hosts, tmp_path) for name in (*RAY, "flower-superlink")))
+    wait_for(lambda: _owners(hosts, tmp_path) >= {"gcs_server", "raylet", ACTOR, "flwr-simulation", "flower-superlink"})
     listening = _listening(hosts, tmp_path)
     ports = sorted({line.split()[3].rpartition(":")[2] for line in listening})
 
     assert _reached(hosts, "site-1", hosts.address, ports, tmp_path) == []
     assert len(_reached(hosts, "link", "127.0.0.1", ports, tmp_path)) == len(ports)
 
-    raylet = next(pid for pid in hosts.processes("link") if "raylet/raylet " in _command(pid))
-    store = re.findall(r"--gcs-address=(\S+)", _command(raylet))[0]
+    raylet = next(pid for pid in hosts.processes("link") if "raylet/raylet " in command_of(pid))
+    store = re.findall(r"--gcs-address=(\S+)", command_of(raylet))[0]
     write = [sys.executable, "-c", textwrap.dedent(STORE), store]
     stranger = hosts.run("link", write, tmp_path)  # stands for another user of the machine
     assert "InvalidAuthToken" in stranger.stderr
@@ -87,13 +87,7 @@ def _listening(hosts: Hosts, cwd: Path) -> list[str]:
     return hosts.run("link", ["ss", "-ltnpH"], cwd).stdout.splitlines()
 
 
-def _owners(hosts: Hosts, cwd: Path) -> str:
-    """The command lines of all processes that listen."""
+def _owners(hosts: Hosts, cwd: Path) -> set[str]:
+    """The names of all processes that listen: Ray's, and scripts that Python runs."""
     pids = {int(pid) for line in _listening(hosts, cwd) for pid in re.findall(r"pid=(\d+)", line)}
-    return " ".join(map(_command, sorted(pids)))
-
-
-def _command(pid: int) -> str:
-    """The command line of a process, as it calls itself now; empty once it has ended."""
-    path = Path(f"/proc/{pid}/cmdline")
-    return path.read_text().replace("\0", " ") if path.exists() else ""
+    return {name_in_ray(pid) or "".join(Path(word).name for word in words_of(pid)[1:2]) for pid in pids}

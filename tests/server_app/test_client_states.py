@@ -5,13 +5,13 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import safetensors.numpy
 import torch
-from flwr.app import Context, Message
+from flwr.app import Context, Message, MetricRecord
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -141,18 +141,31 @@ def test_a_run_can_return_to_the_checkpoint_before_the_last(tmp_path: Path, tiny
 
 
 def test_a_visit_whose_reply_is_lost_does_not_count(tmp_path: Path, tiny_sample: Path) -> None:
-    """The client is retried in the same round, and continues from the visit before."""
+    """The client is retried in the same round, and continues from the visit before; no number tells of it."""
+    settings: dict[str, Any] = {"fraction_train": 1.0, "num_server_rounds": 4}
+    order = rounds_of(_run(tmp_path / "undisturbed", tiny_sample, **settings))[2]["sampled-partitions"]
+    losses = dict(zip(order, (1.0, 1e16, -1e16, 0.0), strict=True))  # their sum in this order is 0, and 1 in others
     lost: list[int] = []
 
-    def handler(message: Message, context: Context) -> Message:
+    def answer(message: Message, context: Context) -> Message:
         reply = client_app(message, context)
-        if message.metadata.message_type == "train" and message.content["config"]["server-round"] == 3 and not lost:
-            lost.append(int(context.node_config["partition-id"]))
+        if message.metadata.message_type == "train":
+            partition = int(context.node_config["partition-id"])
+            cast(MetricRecord, reply.content["metrics"])["train-loss"] = losses[partition]
+        return reply
+
+    def handler(message: Message, context: Context) -> Message:
+        reply = answer(message, context)
+        is_first = not lost and context.node_config["partition-id"] == order[0]
+        if is_first and message.metadata.message_type == "train" and message.content["config"]["server-round"] == 3:
+            lost.append(order[0])
             reply.content.array_records["arrays"].clear()
         return reply
 
-    run_dir = _run(tmp_path, tiny_sample, handler=handler, fraction_train=1.0, num_server_rounds=4)
+    undisturbed = _run(tmp_path / "undisturbed", tiny_sample, handler=answer, run_name="answer", **settings)
+    run_dir = _run(tmp_path, tiny_sample, handler=handler, **settings)
     assert lost
+    assert outcome_of(run_dir) == outcome_of(undisturbed)
     assert [line["failed-partitions"] for line in rounds_of(run_dir)] == [[], [], [], []]
     kept = next((run_dir / "state").glob(f"*/client-{lost[0]:05}/round-00004.safetensors"))
     assert np.all(safetensors.numpy.load_file(kept)["state/visits"] == 4)
