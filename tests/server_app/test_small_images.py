@@ -15,7 +15,17 @@ from tests.fakes import CutOffError, cut_off_in, outcome_of, rounds_of, run_in_p
 SETTINGS: dict[str, Any] = {
     "model": "resnet18", "image_size": 16, "stem": "auto", "normalization": "release", "augmentation": "pad-crop-flip",
     "partition": "natural", "label_noise": "symmetric", "label_noise_args": "min-rate=0.0 max-rate=0.4",
-    "method": "co-teaching", "bad_images": "skip", "holdout_fraction": 0.2, "drop_last": True, "num_server_rounds": 2,
+    "bad_images": "skip", "holdout_fraction": 0.2, "drop_last": True, "num_server_rounds": 2,
+}  # fmt: skip
+
+BESIDE: dict[str, dict[str, Any]] = {
+    "two networks": {"method": "co-teaching"},
+    "adapters": {"method": "elr", "trainable": "lora", "trainable_args": "rank=2"},
+    "a BatchNorm of each client's own": {"method": "elr", "batchnorm": "local"},
+    "privacy": {
+        "method": "ce", "privacy": "client-adaptive",
+        "privacy_args": "noise-multiplier=0.1 clipped-count-stddev=1 initial-clipping-norm=0.2",
+    },
 }  # fmt: skip
 
 
@@ -31,8 +41,11 @@ def groups(tmp_path_factory: pytest.TempPathFactory, tiny_sample: Path) -> Path:
     return root
 
 
-def test_killed_and_resumed_it_is_the_same_and_its_model_answers_as_in_the_run(tmp_path: Path, groups: Path) -> None:
-    settings = {**SETTINGS, "data_dir": str(groups)}
+@pytest.mark.parametrize("more", BESIDE.values(), ids=BESIDE)
+def test_killed_and_resumed_it_is_the_same_and_its_model_answers_as_in_the_run(
+    tmp_path: Path, groups: Path, more: dict[str, Any]
+) -> None:
+    settings = {**SETTINGS, **more, "data_dir": str(groups)}
     whole = run_in_process(tmp_path / "whole", **settings)
     with pytest.raises(CutOffError):
         run_in_process(tmp_path / "cut", handler=cut_off_in(3), resume="auto", **settings)
