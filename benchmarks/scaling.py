@@ -44,8 +44,8 @@ ROUNDS = 4  # of each run; the first is counted apart
 IMAGE_SIZE = 32
 BATCH_SIZE = 16
 RUN_SECONDS = 1200
-# Its title, and its script: on a busy machine Ray's workers now and then fail to set their titles. The script is also
-# an argument of Ray's own daemon, which is smaller.
+# Its title, and its script: Ray cannot set a title if the first variable of the environment has been changed, and
+# passes variables on in a random order. The script is also an argument of Ray's own daemon, which is smaller.
 ACTOR = ("ray::ClientAppActor", "/default_worker.py ")
 PACKAGES = ("flwr", "ray", "torch", "numpy")
 COLUMNS = (

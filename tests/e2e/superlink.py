@@ -168,7 +168,8 @@ def find_below(root: int, command: str) -> list[int]:
 def name_in_ray(pid: int) -> str:
     """What one of Ray's processes is: the name of a program, or the title of a worker or an agent; empty for others.
 
-    A script that has not given itself a title is known by its path: on a busy machine some never do.
+    A script without a title is known by its path: Ray cannot set one if the first variable of the environment has been
+    changed, and passes variables on in a random order.
     """
     for word in command_of(pid).split()[:3]:
         if word.startswith("ray::"):
