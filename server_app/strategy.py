@@ -10,7 +10,7 @@ from logging import INFO, WARNING
 
 import numpy as np
 from flwr.common import log
-from flwr.serverapp.strategy import Strategy
+from flwr.serverapp.strategy import Strategy, strategy_utils
 from torch import nn
 
 from config.combinations import privacy_refused
@@ -134,12 +134,19 @@ def sampled_clients(strategy: Strategy, clients: int) -> int:
 
 @contextlib.contextmanager
 def sampling_from(seed: int) -> Iterator[None]:
-    """Flower's strategies sample clients with the global `random`: seed it, and restore its state afterwards."""
+    """Seed that by which strategies sample clients in this block.
+
+    Flower's draw from the module `random`, and so do its heartbeats, in a thread of their own: one that comes meanwhile
+    would change who is sampled. Flower's sampling therefore gets a generator that nobody else has. The global one is
+    seeded as well, for a strategy of one's own that samples by itself, and gets its state back.
+    """
     state = random.getstate()
     random.seed(seed)
+    strategy_utils.random = random.Random(seed)  # type: ignore[assignment, attr-defined]
     try:
         yield
     finally:
+        strategy_utils.random = random  # type: ignore[attr-defined]
         random.setstate(state)
 
 

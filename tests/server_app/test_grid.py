@@ -1,12 +1,14 @@
 """OrderedGrid: order of nodes and of replies, whatever the runtime does."""
 
 import random
+import threading
 import time
 from typing import Any
 
 import pytest
-from flwr.app import ConfigRecord, Context, Error, Message, MessageType, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MessageType, MetricRecord, RecordDict
 from flwr.common.constant import ErrorCode
+from flwr.serverapp.strategy import FedAvg
 
 from server_app.grid import OrderedGrid
 from server_app.stopping import RunStoppedError
@@ -75,6 +77,30 @@ def test_sampling_seeds_the_global_generator_and_restores_it() -> None:
         assert random.sample(range(100), 5) == first
     with sampling_from(2):
         assert random.sample(range(100), 5) != first
+
+
+def test_what_other_threads_draw_changes_no_sample() -> None:
+    """As Flower's heartbeats do, while a strategy waits for the SuperLink to list its nodes."""
+
+    class Drawing(InProcessGrid):
+        draws = 0
+
+        def get_node_ids(self) -> Any:
+            thread = threading.Thread(target=lambda: [random.uniform(0.7, 0.9) for _ in range(self.draws)])
+            thread.start()
+            thread.join()
+            return super().get_node_ids()
+
+    def sampled(draws: int) -> list[int]:
+        Drawing.draws = draws
+        grid = _ordered(Drawing(_echo, partitions(20)))
+        with sampling_from(7):
+            messages = FedAvg(fraction_train=0.5).configure_train(1, ArrayRecord(), ConfigRecord(), grid)
+        ids = list(grid.get_node_ids())
+        return [ids.index(message.metadata.dst_node_id) for message in messages]
+
+    assert len(sampled(0)) == 10
+    assert sampled(0) == sampled(1) == sampled(5)
 
 
 class Restarting(InProcessGrid):
