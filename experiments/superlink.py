@@ -26,7 +26,7 @@ from experiments.processes import below, is_simulation
 ROOT = Path(__file__).parents[1]
 SCRIPTS = Path(sys.executable).parent
 NAME = "own"  # of the connection
-START_SECONDS = 60.0
+START_SECONDS = 300.0
 ASKED, ANSWER_SECONDS = 3, 5.0  # how often whether it works, and how long one waits for the answer
 STARTED = re.compile(rb"Successfully started run (\d+)")
 COLOURS = re.compile(rb"\x1b\[[0-9;]*m")

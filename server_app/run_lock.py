@@ -46,7 +46,7 @@ class RunLock:
         """
         path = run_dir / FILE
         file = open_lock(path)
-        if not wait_for(file, path):
+        if not wait_for(file, path, PATIENCE):
             holder = holder_of(file)
             os.close(file)
             raise ConfigError(

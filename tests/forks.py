@@ -27,7 +27,7 @@ for name, script in json.loads(sys.stdin.read()).items():
 def failed_forks(scripts: Mapping[str, str]) -> str:
     """The names of the scripts that raised something, and their tracebacks; empty if none did."""
     done = subprocess.run(
-        [sys.executable, "-c", RUN], input=json.dumps(scripts), cwd=ROOT, capture_output=True, text=True, timeout=600
+        [sys.executable, "-c", RUN], input=json.dumps(scripts), cwd=ROOT, capture_output=True, text=True, timeout=3600
     )
     assert done.returncode == 0, done.stderr
     return f"{done.stdout}{done.stderr}" if done.stdout else ""

@@ -190,7 +190,7 @@ def test_a_pipe_in_the_way_is_one_sentence(words: list[str], tmp_path: Path) -> 
     rest = ["node-1"] if words[0] == "deploy" else []
     done = subprocess.run(
         [sys.executable, "-m", *words, str(tmp_path / "pipe"), *rest],
-        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
     assert f"is {tmp_path / 'pipe'}, which is a pipe; it must be a f" in done.stderr
@@ -203,7 +203,7 @@ def test_a_pipe_in_the_way_is_one_sentence(words: list[str], tmp_path: Path) -> 
 def test_help_needs_nothing_that_takes_seconds_to_import(name: str) -> None:
     for words, command in commands(name):
         done = subprocess.run(
-            [sys.executable, "-c", HELP, *words, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60,
+            [sys.executable, "-c", HELP, *words, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=600,
             env={**os.environ, "COLUMNS": "200"},
         )  # fmt: skip
         assert done.returncode == 0, (words, done.stderr)

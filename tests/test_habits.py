@@ -19,7 +19,7 @@ needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is no
 
 
 def make(*arguments: str) -> str:
-    done = subprocess.run(["make", *arguments], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(["make", *arguments], cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -56,7 +56,7 @@ def test_make_run_is_the_readmes_first_run() -> None:
 @needs_make
 def test_make_says_what_to_do_without_an_environment(tmp_path: Path) -> None:
     command = ["make", f"VENV={tmp_path}", "fast"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode != 0
     assert "run 'make setup' first" in done.stderr
 
@@ -74,7 +74,7 @@ def test_files_are_valid_by_their_schema(schema: str, files: list[Path]) -> None
     """Schemas that come with check-jsonschema, so that no network is needed."""
     assert files
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}"]
-    done = subprocess.run([*command, *map(str, files)], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run([*command, *map(str, files)], capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -18,7 +18,7 @@ from experiments.superlink import environment, free_port, is_healthy_in_time, pa
 
 __all__ = ["Deployment", "arrivals", "deployment", "pairs"]
 
-LIST_SECONDS = 60
+LIST_SECONDS = 600
 STOP_SECONDS = 20
 
 

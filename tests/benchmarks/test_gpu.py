@@ -12,17 +12,19 @@ import torch
 
 from benchmarks.gpu import equality, speed
 from benchmarks.gpu.__main__ import NEEDS_GPU, ROOT, STEPS, run_step, table
-from benchmarks.gpu.step import Scale, computes
+from benchmarks.gpu.step import Scale, computes, emit
 from benchmarks.tools.our_loop import our_visit
 
 CPU = torch.device("cpu")
 SMALL = Scale("resnet18", 16, 2, steps=1, repeats=1, at_once=(1,), images=2, photos=2)
 
 
-def test_what_a_killed_step_found_is_kept(tmp_path: Path) -> None:
+def test_what_a_killed_step_found_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     program = tmp_path / "step.py"
+    emit("first", 1.5, "s", ok=True)
+    line = capsys.readouterr().out.rstrip("\n")
     program.write_text(
-        "from benchmarks.gpu.step import emit\nemit('first', 1.5, 's', ok=True)\nprint('by the way')\n"
+        f"print({line!r})\nprint('by the way')\n"  # without PyTorch, which may take longer to import than the limit
         "import subprocess, sys; sys.stdout.flush()\n"
         "subprocess.run([sys.executable, '-c', 'import time; time.sleep(600)'])\n",  # which has the same stdout
         encoding="utf-8",
@@ -76,7 +78,7 @@ def test_a_step_that_needs_a_gpu_says_so(name: str, capsys: pytest.CaptureFixtur
 def test_every_step_runs_without_a_gpu(tmp_path: Path) -> None:
     """So that a session with a GPU, which may be short, meets no mistake that a CPU could have shown."""
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.gpu", "--minutes", "8", "--out", str(tmp_path)],
+        [sys.executable, "-m", "benchmarks.gpu", "--minutes", "60", "--out", str(tmp_path)],
         cwd=ROOT, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     found = [json.loads(line) for line in (tmp_path / "findings.jsonl").read_text("utf-8").splitlines()]

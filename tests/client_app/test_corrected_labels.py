@@ -33,7 +33,7 @@ def test_the_command_writes_a_release_that_can_be_trained_on(run_dir: Path, tiny
     out, noisy = tmp_path / "labels.txt", tiny_sample / "noisy_label_kv.txt"
     done = subprocess.run(
         [sys.executable, "-m", "client_app.corrected_labels", str(run_dir), str(out), "--base", str(noisy)],
-        cwd=ROOT, capture_output=True, text=True, timeout=120,
+        cwd=ROOT, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     corrected = read_corrected(run_dir)

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 def _data(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     command, environment = [sys.executable, "-m", "data", *arguments], {**os.environ, **variables}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False)
 
 
 def test_sample_reports_where_and_how_many(tmp_path: Path) -> None:
@@ -212,7 +212,8 @@ def test_ctrl_c_stops_a_check_in_one_sentence_and_the_next_one_resumes(tiny_samp
     slow = (  # a background job of a shell ignores SIGINT
         "import runpy, signal, time; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from data.check import images as c; look = c._look_at; c.CHUNK = 2\n"
-        "def slowly(*args):\n    time.sleep(0.05)\n    return look(*args)\n"
+        "seen = []\n"
+        "def slowly(*args):\n    seen.append(1); time.sleep(0.05 if len(seen) < 20 else 5)\n    return look(*args)\n"
         "c._look_at = slowly; runpy.run_module('data', run_name='__main__')"
     )
     out = tmp_path / "findings.tsv"
@@ -223,7 +224,7 @@ def test_ctrl_c_stops_a_check_in_one_sentence_and_the_next_one_resumes(tiny_samp
         assert child.poll() is None
         time.sleep(0.02)
     child.send_signal(signal.SIGINT)
-    _, printed = child.communicate(timeout=60)
+    _, printed = child.communicate(timeout=600)
     assert child.returncode == 1
     assert re.fullmatch(
         r"python -m data: stopped after \d+ of 192 images; to resume, repeat the same `check` command\.\n", printed
@@ -259,23 +260,31 @@ def test_pack_partition_and_show_work_together(tiny_sample: Path, tmp_path: Path
 def test_a_pack_killed_at_ten_random_moments_is_the_same_byte_for_byte(tiny_sample: Path, tmp_path: Path) -> None:
     _data("pack", str(tiny_sample), "--out", str(tmp_path / "undisturbed"))
     slow = (
-        "import os, runpy, time; from data import pack_writer as p; p.CHUNK, p.SYNC_BYTES = 2, 1\n"
-        "convert = p.Packing.convert\n"
-        "def slowly(*args):\n    os.write(1, b'converting\\n')\n    time.sleep(0.01)\n    return convert(*args)\n"
-        "p.Packing.convert = slowly; runpy.run_module('data', run_name='__main__')"
+        "import os, runpy, sys, threading; from data import pack_writer as p; p.CHUNK, p.SYNC_BYTES = 2, 1\n"
+        "left, convert = int(sys.argv.pop(1)), p.Packing.convert\n"
+        "def some(*args):\n"
+        "    global left\n"
+        "    left -= 1\n"
+        "    if left < 0:\n        os.write(1, b'stuck\\n')\n        threading.Event().wait()\n"
+        "    return convert(*args)\n"
+        "p.Packing.convert = some; runpy.run_module('data', run_name='__main__')"
     )
-    command = [sys.executable, "-c", slow, "pack", str(tiny_sample), "--out", str(tmp_path / "killed")]
-    moments = random.Random(7)
-    for _ in range(10):
-        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as child:
+    rows, moments = tmp_path / "killed.partial.rows", random.Random(7)
+
+    def command(images: int) -> list[str]:
+        """One that converts no more than that."""
+        return [sys.executable, "-c", slow, str(images), "pack", str(tiny_sample), "--out", str(tmp_path / "killed")]
+
+    for start in range(10):
+        with subprocess.Popen(command(moments.randint(4, 18)), cwd=ROOT, stdout=subprocess.PIPE) as child:
             assert child.stdout is not None
-            assert child.stdout.readline() == b"converting\n"
+            assert child.stdout.readline() == b"stuck\n"
             time.sleep(moments.uniform(0, 0.12))
+            while start == 9 and rows.stat().st_size <= 32:  # the start of the file
+                time.sleep(0.01)
             child.kill()
         assert not (tmp_path / "killed").exists()
-    begun = (tmp_path / "killed.partial.rows").stat().st_size
-    assert begun > 32  # some of them got further than the start
-    last = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+    last = subprocess.run(command(192), cwd=ROOT, capture_output=True, check=True)
     assert b"192 images" in last.stdout
     assert (tmp_path / "killed").read_bytes() == (tmp_path / "undisturbed").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["killed", "undisturbed"]

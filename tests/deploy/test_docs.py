@@ -17,7 +17,7 @@ def test_init_add_node_rotate_and_renew_run_as_documented(tmp_path: Path) -> Non
     assert [command.split()[3] for command in commands] == ["init", "rotate", "add-node", "renew"]
     for command in commands:
         arguments = shlex.split(command.replace("~/fl-keys", shlex.quote(str(tmp_path / "fl-keys"))))[1:]
-        subprocess.run([sys.executable, *arguments], cwd=ROOT, check=True, capture_output=True, timeout=120)
+        subprocess.run([sys.executable, *arguments], cwd=ROOT, check=True, capture_output=True, timeout=600)
     assert (tmp_path / "fl-keys" / "hospital-b" / "node.key").is_file()
 
 

@@ -23,7 +23,7 @@ INIT = ("--superlink-host", "fl.example.org", "--nodes", "2")
 
 def _deploy(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "deploy", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
@@ -228,14 +228,14 @@ def test_a_published_copy_of_the_app_has_all_that_init_reads(tmp_path: Path) -> 
             (copy / name).write_bytes(source if isinstance(source, bytes) else source.read_bytes())
     command = [sys.executable, "-m", "deploy", "init", str(tmp_path / "keys"), *INIT]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     assert "exec" in (tmp_path / "keys" / "operator" / "flwr.sh").read_text()
 
     missing = copy / "deploy" / "templates" / "gateway.conf.md"
     missing.unlink()
     command[4] = str(tmp_path / "more")
-    done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert (done.returncode, done.stderr) == (
         1,
         f"python -m deploy: {missing} cannot be read (No such file or directory); this copy of the app is incomplete:"

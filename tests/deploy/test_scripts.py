@@ -56,7 +56,7 @@ class Bench:
     def run(self, script: str, *arguments: str | Path, code: int = 0, **more: str) -> str:
         done = subprocess.run(
             [str(self.folder / script), *map(str, arguments)],
-            cwd=self.place, env={**self.environment, **more}, capture_output=True, text=True, timeout=60, check=False,
+            cwd=self.place, env={**self.environment, **more}, capture_output=True, text=True, timeout=600, check=False,
         )  # fmt: skip
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout + done.stderr

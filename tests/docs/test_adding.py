@@ -254,5 +254,5 @@ def test_photos_are_imported_as_documented(tmp_path: Path, monkeypatch: pytest.M
     assert [line.split()[3] for line in commands] == ["import", "show"]
     for command in commands:
         words = [word.replace("~", str(tmp_path)) for word in shlex.split(command)[1:]]
-        subprocess.run([sys.executable, *words], cwd=ROOT, check=True, capture_output=True, timeout=120)
+        subprocess.run([sys.executable, *words], cwd=ROOT, check=True, capture_output=True, timeout=600)
     assert (tmp_path / "photos-release" / "category_names_eng.txt").read_text(encoding="utf-8") == "cats\ndogs"

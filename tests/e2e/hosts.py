@@ -96,7 +96,8 @@ def kill_session(process: subprocess.Popen[bytes], how: signal.Signals) -> None:
             process.wait()
     for pid in members + _session(process.pid):
         if not has_ended(pid) and _session_of(pid) == process.pid:
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def _session(leader: int) -> list[int]:

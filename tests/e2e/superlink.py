@@ -15,7 +15,7 @@ from experiments import superlink
 from experiments.processes import below, command_of, status_of
 from experiments.superlink import free_port
 
-RUN_SECONDS = 1200
+RUN_SECONDS = 3600
 ACTOR = "ray::ClientAppActor"
 RAY = next(iter(importlib.util.find_spec("ray").submodule_search_locations))  # type: ignore[union-attr,arg-type]
 TITLES = {
@@ -89,7 +89,7 @@ class SuperLink:
 
     def stop_run(self, cwd: Path) -> None:
         """`flwr stop` for the newest run."""
-        run_id = str(self._newest(cwd)["run-id"])
+        run_id = str(wait_for(lambda: self._newest(cwd).get("run-id")))
         stopped = self._flwr("stop", run_id, *self._connection, cwd=cwd)
         assert stopped.returncode == 0, stopped.stdout + stopped.stderr
 
@@ -111,11 +111,12 @@ class SuperLink:
             end(process)
 
     def _status(self, cwd: Path) -> str:
-        return str(self._newest(cwd)["status"])
+        return str(self._newest(cwd).get("status", ""))
 
     def _newest(self, cwd: Path) -> dict[str, Any]:
+        """What Flower says of the newest run; nothing if it does not answer in time."""
         listed = self._flwr("list", *self._connection, "--format", "json", cwd=cwd).stdout
-        return superlink.runs_in(listed)[-1]
+        return (superlink.runs_in(listed) or [{}])[-1]
 
     def _flwr(self, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -140,13 +141,14 @@ def flower_env(home: Path) -> dict[str, str]:
     return {**superlink.environment(home), "XDG_CACHE_HOME": str(home / "cache")}
 
 
-def wait_for(look: Callable[[], T | None], seconds: float = 120) -> T:
-    """Call `look` until its result is true, and return that."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := look():
-            return found
+def wait_for(look: Callable[[], T | None], seconds: float = 900) -> T:
+    """Call `look` until its result is true, and return that; once more at the end, which may come in one long pause."""
+    deadline, is_last = time.monotonic() + seconds, False
+    while not (found := look()) and not is_last:
+        is_last = time.monotonic() > deadline
         time.sleep(0.05)
+    if found:
+        return found
     raise TimeoutError(f"nothing happened within {seconds:g} s")
 
 

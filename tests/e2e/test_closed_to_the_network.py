@@ -20,6 +20,13 @@ ENDLESS = {
     "model": "cnn", "image_size": 16, "batch_size": 8, "precision": "fp32", "num_server_rounds": 100_000,
     "fraction_train": 1.0, "val_split": "none",
 }  # fmt: skip
+# A busy machine starts a SuperLink in more than the 15 s that `flwr` gives it.
+PATIENT_FLWR = """
+    from flwr.cli import app, local_superlink
+    local_superlink.LOCAL_SUPERLINK_STARTUP_TIMEOUT = 300.0
+    local_superlink.CONTROL_API_PROBE_TIMEOUT = 10.0
+    app.app()
+"""
 REACHED = """
     import socket, sys
     for address in sys.argv[1:]:
@@ -53,7 +60,17 @@ def test_no_port_of_a_simulation_is_open_to_other_machines(hosts: Hosts, tmp_pat
     draw_sample(tmp_path / "data", train=64, clean_train=20, val=12, test=20, image_size=32, seed=3)
     config = pairs(**ENDLESS, data_dir=tmp_path / "data", output_dir=tmp_path, run_name="run")
     federation = "num-supernodes=2 client-resources-num-cpus=1 init-args-num-cpus=2"
-    command = ["flwr", "run", str(ROOT), "--federation-config", federation, "-c", config]
+    command = [
+        sys.executable,
+        "-c",
+        textwrap.dedent(PATIENT_FLWR),
+        "run",
+        str(ROOT),
+        "--federation-config",
+        federation,
+        "-c",
+        config,
+    ]
     begun = hosts.run("link", command, tmp_path, **flower_env(tmp_path / "flwr"))
     assert begun.returncode == 0, begun.stdout + begun.stderr
     wait_for(lambda: any((tmp_path / "run" / "checkpoints").glob("round-*")))

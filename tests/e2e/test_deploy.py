@@ -67,7 +67,7 @@ class Federation:
 
     def wait(self, name: str) -> int:
         """The exit code of a script that ends by itself."""
-        return self._running[name].wait(timeout=120)
+        return self._running[name].wait(timeout=600)
 
     def stop_all(self) -> None:
         for name in reversed(list(self._running)):
@@ -125,7 +125,7 @@ def test_sites_with_their_own_data_train_over_tls(federation: Federation, tmp_pa
     federation.stop("superlink")
     federation.start("superlink", "superlink/start.sh")
     wait_for(lambda: federation.status("/health", federation.port))
-    assert federation.operator("flwr.sh", "supernode", "list").count("online") == 2
+    wait_for(lambda: federation.operator("flwr.sh", "supernode", "list").count("online") == 2)
 
     config = pairs(**SETTINGS, data_dir=tmp_path / "site of node-1", output_dir=tmp_path, run_name="run")
     output = federation.operator("flwr.sh", "run", ".", "sites", "--stream", "-c", config)

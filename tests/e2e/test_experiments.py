@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,7 +32,7 @@ pytestmark = pytest.mark.e2e
 KILLS = 2
 PATIENCE = 600.0  # seconds
 ROUNDS = 3  # of each row
-SECONDS = 8.0  # in which a kill comes, after so many rounds in all as are drawn
+SECONDS = 4.0  # in which a kill comes, after so many rounds in all as are drawn
 BASE: dict[str, Any] = {
     "model": "cnn", "image-size": 16, "batch-size": 8, "precision": "fp32", "num-server-rounds": ROUNDS,
     "fraction-train": 0.5, "val-split": "none",
@@ -121,7 +122,7 @@ def test_a_grid_that_is_killed_at_random_moments_ends_like_an_undisturbed_one(
     out = tmp_path / "experiment"
     random = np.random.default_rng([3, *b"experiments"])
     before: Start | None = None
-    for rounds in sorted(random.integers(0, ROWS * ROUNDS * 2 // 3, KILLS)):
+    for rounds in sorted(random.integers(0, ROWS * ROUNDS // 2, KILLS)):
         start = Start(grid, out, "--jobs", "2")
         wait_for(lambda least=rounds: _rounds(out) >= least, PATIENCE)  # type: ignore[misc]
         time.sleep(random.uniform(0, SECONDS))
@@ -175,8 +176,10 @@ def _is_it(pid: int) -> bool:
 def test_a_grid_that_is_interrupted_says_how_to_go_on(
     grid: Path, tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
-    out = tmp_path / "experiment"
-    start = Start(grid, out)
+    out, endless = tmp_path / "experiment", tmp_path / "endless.toml"
+    values = tomllib.loads(grid.read_text(encoding="utf-8"))
+    endless.write_text(tomli_w.dumps({**values, "base": {**values["base"], "num-server-rounds": 100_000}}))
+    start = Start(endless, out, "--jobs", "1")
     (log,) = wait_for(
         lambda: [path for path in out.glob("logs/*.log") if "If this run is cut" in path.read_text()], PATIENCE
     )

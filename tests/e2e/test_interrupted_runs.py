@@ -27,7 +27,7 @@ TINY: dict[str, Any] = {
     "batch_size": 8, "precision": "fp32", "num_server_rounds": 5,
     "fraction_train": 0.5, "val_split": "none",
 }  # fmt: skip
-SECONDS_OF_ROUNDS = 6.0  # about as long as the five take
+SECONDS_OF_ROUNDS = 4.0  # the five take about six, and longer on a busy machine
 # With two actors: no dashboard, autoscaler or monitor of logs, and no worker that nobody asked for. Ray does not
 # start without its two agents.
 RAYS = {"gcs_server": 1, "raylet": 1, "ray::DashboardAgent": 1, "ray::RuntimeEnvAgent": 1, ACTOR: 2}
@@ -62,7 +62,7 @@ def test_a_run_that_is_killed_at_random_moments_ends_like_an_undisturbed_one(
     while True:
         pid = superlink.submit(ROOT, *_federation(actors), config)
         _wait_for_rounds(tmp_path / "run")
-        if _ends_within(instants.uniform(0, SECONDS_OF_ROUNDS) if kills < most_kills else 300.0, pid):
+        if _ends_within(instants.uniform(0, SECONDS_OF_ROUNDS) if kills < most_kills else 900.0, pid):
             break
         os.kill(pid, signal.SIGKILL)
         kills += 1
@@ -85,22 +85,20 @@ def _ends_within(seconds: float, pid: int) -> bool:
 
 def test_a_killed_actor_is_replaced(superlink: SuperLink, release: Path, tmp_path: Path) -> None:
     config = pairs(
-        **{**TINY, "image_size": 64, "num_server_rounds": 2, "fraction_train": 1.0},
+        **{**TINY, "image_size": 64, "num_server_rounds": 2, "fraction_train": 1.0, "local_epochs": 2},
         data_dir=release, output_dir=tmp_path, run_name="run",
     )  # fmt: skip
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(superlink.run, ROOT, *_federation(2), config)
         wait_for((tmp_path / "run" / "config.toml").exists)  # the roll call is over; round 1 is next
         victim = wait_for(lambda: next(iter(_busy(superlink)), None))
-        assert Counter(superlink.rays_processes().values()) == RAYS
         os.kill(victim, signal.SIGKILL)
-        assert not (tmp_path / "run" / "checkpoints" / "round-00001.safetensors").exists()
+        wait_for(lambda: Counter(superlink.rays_processes().values()) == RAYS)
         outcome = running.result()
     assert outcome.status == "finished:completed", outcome.log
-    first, second = rounds_of(tmp_path / "run")
-    assert len(first["failed-partitions"]) <= 1
-    assert second["failed-partitions"] == []
-    assert len(second["sampled-partitions"]) == 6
+    rounds = rounds_of(tmp_path / "run")
+    assert sum(len(line["failed-partitions"]) for line in rounds) <= 1
+    assert [len(line["sampled-partitions"]) for line in rounds] == [6, 6]
 
 
 def _busy(superlink: SuperLink) -> list[int]:

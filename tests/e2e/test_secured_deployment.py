@@ -133,30 +133,32 @@ def test_three_sites_train_the_weights_of_one_process_despite_strangers_and_kill
     _strangers_are_refused(federation)
 
     # A node is killed in mid-round, and its script restarts it.
-    wait_for(lambda: federation.count("node-2", "Receiving: train message") == 2, 300)
+    wait_for(lambda: federation.count("node-2", "Receiving: train message") >= 2)
     node = _supernode(federation.folder / "node-2")
     os.kill(node, signal.SIGKILL)
-    wait_for(lambda: len(rounds_of(run_dir)) == 1)  # the server may still be evaluating it
-    wait_for(lambda: federation.count("node-2", "Receiving: train message") == 3, 300)  # retried in round 2
+    wait_for(lambda: len(rounds_of(run_dir)) >= 1)  # the server may still be evaluating it
+    wait_for(lambda: federation.count("node-2", "Receiving: train message") >= 3)  # retried in round 2
     assert _supernode(federation.folder / "node-2") != node
 
     # The SuperLink is killed in mid-round, and restarted with its database.
-    wait_for(lambda: federation.count("node-2", "Receiving: train message") == 4, 300)
+    wait_for(lambda: federation.count("node-2", "Receiving: train message") >= 4)
     # Round 3 is being trained then, or has been if this machine is slow to write round 2.
     wait_for((run_dir / "checkpoints" / "round-00002.safetensors").exists)
     (superlink,) = _processes_of("flower-superlink", federation.folder / "superlink" / "server.key")
+    # The first run's process outlives its SuperLink, and nobody else may write in its folder meanwhile. It is halted,
+    # since Flower ends it after a minute.
+    owner = json.loads((run_dir / ".lock").read_text(encoding="utf-8"))["pid"]
+    os.kill(owner, signal.SIGSTOP)
     os.kill(superlink, signal.SIGKILL)
     assert not any(entry["failed-partitions"] for entry in rounds_of(run_dir))
     federation.start_superlink()
     wait_for(lambda: federation.operator("flwr.sh", "list", "sites").returncode == 0)
-    # The first run's process has outlived its SuperLink, and nobody else may write in its folder meanwhile.
-    owner = json.loads((run_dir / ".lock").read_text(encoding="utf-8"))["pid"]
     refused = federation.operator("flwr.sh", "run", str(ROOT), "sites", "--stream", "-c", config)
     assert f"sites is in use by process {owner} " in refused.stdout, refused.stdout + refused.stderr
     os.kill(owner, signal.SIGKILL)
     again = federation.operator("flwr.sh", "run", str(ROOT), "sites", "--stream", "-c", config)
     assert re.search(r"Resuming after round [23] of 4\.", again.stdout), again.stdout + again.stderr
-    wait_for(lambda: federation.status().startswith("finished"), 60)
+    wait_for(lambda: federation.status().startswith("finished"))
     assert federation.status() == "finished:completed", again.stdout
 
     rounds = rounds_of(run_dir)

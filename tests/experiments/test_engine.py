@@ -28,17 +28,21 @@ class FakeLink:
     def __init__(self, outcomes: dict[str, list[Outcome]] | None = None, seconds: float = 0.0) -> None:
         self.outcomes = outcomes or {}
         self.seconds = seconds
+        self.together = 1  # so many rows wait for each other, but for the first
         self.starts: list[str] = []
         self.at_once = self.most_at_once = 0
         self.is_alive = True
         self.stopped = self.interrupted = threading.Event()
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
 
     def do(self, row: Row) -> Outcome:
         with self._lock:
             self.starts.append(row.name)
             self.at_once += 1
             self.most_at_once = max(self.most_at_once, self.at_once)
+            self._lock.notify_all()
+            if row.name != "row-1":
+                self._lock.wait_for(lambda: self.most_at_once >= self.together, 600)
         cut = self.stopped.wait(self.seconds)
         with self._lock:
             self.at_once -= 1
@@ -54,6 +58,18 @@ class FakeLink:
     def stop(self) -> None:
         self.is_alive = False
         self.stopped.set()
+
+
+class Interrupting(FakeLink):
+    """Calls something once a row has begun, which then goes on until it is stopped."""
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        super().__init__(seconds=600)
+        self._call = call
+
+    def do(self, row: Row) -> Outcome:
+        self._call()
+        return super().do(row)
 
 
 @pytest.fixture(autouse=True)
@@ -88,7 +104,8 @@ def test_rows_are_started_in_order_and_all_are_done(experiment: Experiment) -> N
 
 
 def test_as_many_run_at_once_as_may_after_the_first(experiment: Experiment) -> None:
-    link = FakeLink(seconds=0.2)
+    link = FakeLink()
+    link.together = 3
     one, said = scheduler(experiment, link, at_once=3)
     assert one.run() == {}
     assert link.most_at_once == 3
@@ -152,9 +169,8 @@ def test_a_superlink_that_does_not_start_is_one_error(experiment: Experiment) ->
 
 
 def test_what_runs_is_ended_when_it_is_stopped_and_is_no_failure(experiment: Experiment) -> None:
-    link = FakeLink(seconds=60)
+    link = Interrupting(lambda: one.stop.set())
     one, _ = scheduler(experiment, link)
-    threading.Timer(0.1, one.stop.set).start()
     assert one.run() == {}
     assert link.starts == ["row-1"]
     assert link.interrupted.is_set()
@@ -169,11 +185,9 @@ def test_signals_end_rows_and_the_status_tells_which(
     number: int,
     status: int,
 ) -> None:
-    link = FakeLink(seconds=60)
+    link = Interrupting(lambda: os.kill(os.getpid(), number))
     monkeypatch.setattr("experiments.engine.FlowerLink", lambda experiment, threads: link)
     before = signal.getsignal(number)
-    timer = threading.Timer(0.1, os.kill, (os.getpid(), number))
-    timer.start()
     with pytest.raises(SystemExit) as ended:
         run_rows(experiment, experiment.plan.rows, 1)
     assert ended.value.code == status
@@ -188,7 +202,7 @@ def test_rows_share_the_cores_whatever_runs_beside_them(
     assert [cores_of(row) for row in experiment.plan.rows] == [1] * 4
     assert cores_of(Row("a", "ce", "", 1, {}, {}, "0" * 8)) == 6
     given: list[int | None] = []
-    link = FakeLink(seconds=0.1)
+    link = FakeLink()
 
     def start(experiment: Experiment, threads: int | None) -> FakeLink:
         given.append(threads)
@@ -199,9 +213,9 @@ def test_rows_share_the_cores_whatever_runs_beside_them(
     for jobs in (None, 1, 3):
         link.is_alive = True
         link.stopped.clear()
-        link.most_at_once = 0
+        link.most_at_once, link.together = 0, {None: 3, 1: 1, 3: 3}[jobs]
         run_rows(experiment, experiment.plan.rows, jobs)
-        assert link.most_at_once == {None: 3, 1: 1, 3: 3}[jobs]
+        assert link.most_at_once == link.together
     assert given == [1, 1, 1]
 
 

@@ -25,7 +25,7 @@ def faults():
 first = faults()
 kept = keep_freed_memory()
 faults()
-print(kept, first, faults())
+print(kept, first, min(faults() for _ in range(3)))
 """
 
 

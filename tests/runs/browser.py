@@ -19,6 +19,16 @@ FLAGS = (
     "--disable-background-networking", "--disable-component-update", "--hide-scrollbars", "--remote-debugging-pipe",
 )  # fmt: skip
 
+# Some time after the page has heard of its new size and scheme, which it does before a frame's callbacks.
+DRAWN = """
+new Promise(done => {
+    const look = () => innerWidth === %d && matchMedia("(prefers-color-scheme: %s)").matches
+        ? requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done, 300)))
+        : requestAnimationFrame(look);
+    look();
+})
+"""
+
 
 class Page:
     """A tab. All that it logs and asks for is kept.
@@ -68,7 +78,7 @@ class Page:
         """Make it so wide and high, in ``light`` or ``dark``, and wait until it is drawn."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-        self.run("new Promise(done => setTimeout(done, 300))")
+        self.run(DRAWN % (width, scheme))
 
     def move(self, x: float, y: float) -> None:
         self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
@@ -133,12 +143,16 @@ def _first_tab(out: Any, answers: Any) -> Page:
                 page.heard(answer["method"], answer["params"])
         raise AssertionError("the browser has ended")
 
-    targets = send("Target.getTargets")["targetInfos"]
-    tab = next(target["targetId"] for target in targets if target["type"] == "page")
-    session = send("Target.attachToTarget", {"targetId": tab, "flatten": True})["sessionId"]
+    tabs: list[str] = []
+    while not tabs:
+        targets = send("Target.getTargets")["targetInfos"]
+        tabs = [target["targetId"] for target in targets if target["type"] == "page"]
+    session = send("Target.attachToTarget", {"targetId": tabs[0], "flatten": True})["sessionId"]
     page = pages[session] = Page(send, session)
     for domain in ("Page", "Runtime", "Log", "Network"):
         page.call(f"{domain}.enable")
+    while page.run("document.readyState") != "complete":
+        pass
     return page
 
 

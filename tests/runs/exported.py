@@ -43,7 +43,12 @@ def opened_model(
 def run_alone(code: str, folder: Path) -> str:
     """What Python prints that finds installed packages, and nothing of this app."""
     done = subprocess.run(
-        [sys.executable, "-I", "-c", ALONE + code], cwd=folder, capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, "-I", "-c", ALONE + code],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=1800,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -62,7 +62,7 @@ def test_it_asks_and_says_what_goes(home: Path, runs: Callable[..., Said], answe
 def test_without_an_answer_nothing_goes(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run")
     command = [sys.executable, "-m", "runs", "remove", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600)
     assert done.returncode == 1
     assert done.stderr.strip().endswith("nothing was removed, since nobody answered; --yes does without the question.")
     assert folder.is_dir()

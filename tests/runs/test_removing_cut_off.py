@@ -41,7 +41,7 @@ def test_a_kill_leaves_a_run_or_none_and_the_next_removal_tidies_up(
     write_run(tmp_path / "all" / "next")
     (folder / "checkpoints" / "best.safetensors").write_bytes(b"x")
     command = [sys.executable, "-c", KILLED, str(folder), str(call), keep]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == -signal.SIGKILL, done.stderr
     if keep == "all":
         assert [one["name"] for one in runs("list", tmp_path / "all", "--json").json] == ["next"]

@@ -198,9 +198,9 @@ def test_a_command_is_copied(page: Page) -> None:
     page.run(
         "Object.defineProperty(navigator, 'clipboard', {value: {writeText: async (text) => { window.copy = text; }}})"
     )
-    click(page, ".run .copy")
-    page.run("new Promise(done => setTimeout(done, 50))")
-    assert page.run("document.querySelector('.run .copy').textContent") == "Copied"
+    button = "document.querySelector('.run .copy')"  # which says so for two seconds
+    said = f"new Promise(done => {{ {button}.click(); setTimeout(() => done({button}.textContent), 50); }})"
+    assert page.run(said) == "Copied"
     assert page.run("window.copy") == page.run("document.querySelector('.run code').textContent")
     assert "flwr run . --stream" in page.run("window.copy")
 

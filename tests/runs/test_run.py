@@ -183,7 +183,7 @@ def test_what_may_not_be_read_is_listed_with_what_is_known() -> None:
         for path in unreadable:
             path.chmod(0)
         command = [sys.executable, "-c", AS_NOBODY, str(parent)]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
         for path in unreadable:
             path.chmod(0o755)
     assert done.returncode == 0, done.stderr

@@ -93,7 +93,7 @@ def test_times_add_up_although_rounds_overlap(
         assert [line["overlap-seconds"] >= 0.4 for line in lines] == overlaps
         for line in lines:
             parts = line["exchange-seconds"] - line["overlap-seconds"] + line["evaluation-seconds"]
-            assert parts - 0.01 < line["seconds"] < parts + 5  # files and sampling, on a busy machine
+            assert parts - 0.01 < line["seconds"] < parts + 120  # files and sampling, on a busy machine
             assert line["slowest-client-seconds"] < line["exchange-seconds"]
             if not line["overlap-seconds"]:
                 assert line["exchange-seconds"] + line["evaluation-seconds"] < line["seconds"] + 0.01

@@ -45,7 +45,7 @@ assert not {{"torch", "matplotlib"}} & sys.modules.keys()
 def test_bad_settings_end_the_run_before_pytorch_is_imported(simulation: bool) -> None:
     line = 'sys.modules["flwr.simulation.run_simulation"] = None' if simulation else ""
     script = REFUSED.format(simulation=line, refused=simulation)
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert ("The run stopped: run config: 'method' is 'gcee'" in done.stdout + done.stderr) is simulation
 
@@ -91,7 +91,7 @@ def test_a_simulation_refuses_what_its_clients_would_before_pytorch_is_imported(
     values: dict[str, Any], said: str, tiny_sample: Path
 ) -> None:
     script = SLICES.format(values={"data-dir": str(tiny_sample), "image-size": 64, **values}, said=said)
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
 
 
