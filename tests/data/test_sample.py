@@ -154,7 +154,7 @@ def test_the_default_sample_is_drawn_once_and_shared(tmp_path: Path, monkeypatch
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(sample, "SampleSize", lambda: sample_size)
     with multiprocessing.get_context("fork").Pool(3) as pool:
-        folders = set(pool.map(_draw_in_a_process, range(6)))
+        folders = set(pool.map_async(_draw_in_a_process, range(6)).get(600))  # or it would wait for ever for a lost one
     assert len(folders) == 1
     folder = Path(folders.pop())
     assert folder.parent == tmp_path / "clothing1m-fl"

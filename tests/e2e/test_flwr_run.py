@@ -22,7 +22,7 @@ from tests.fakes import TIMES, rounds_of, run_in_process
 pytestmark = pytest.mark.e2e
 
 ROOT = Path(__file__).parents[2]
-ROUNDS = 6  # of README's first line
+ROUNDS = 5  # of README's first line
 ONE_CPU = "client-resources-num-cpus=1 init-args-num-cpus=2"
 
 
@@ -206,7 +206,7 @@ def test_the_notebook_preset_runs_at_224_pixels(superlink: SuperLink, tmp_path: 
 def test_the_readmes_first_line_learns_from_noisy_labels(superlink: SuperLink, tmp_path: Path) -> None:
     """The main job as a newcomer types it, except for the output folder: ResNet-50, ten clients, the default sample.
 
-    Six of its 14 rounds show that it learns: they would take ten minutes, and three times as long without bfloat16.
+    Five of its 14 rounds show that it learns: they would take ten minutes, and three times as long without bfloat16.
     """
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     line = readme.split("<!-- run -->\n```bash\n")[1].split("\n")[0]
