@@ -47,11 +47,11 @@ def _is_within(least: float, value: Any) -> bool:
     return type(value) in (int, float) and least <= value <= 1
 
 
-# Channel mean and standard deviation of RGB in [0, 1]. `config.choices` has the same names, and
-# ``release``, whose numbers are in the config. CIFAR's are those of all pixels of its 50,000 training images, to four
-# digits, as github.com/kuangliu/pytorch-cifar/issues/19 works out for CIFAR-10. Its other published deviation, 0.2023
-# for red, is the mean of each image's own (github.com/chenyaofo/image-classification-codebase/issues/5), and that of
-# CIFAR-100 which begins with 0.2675 differs in the fourth digit.
+# Channel mean and standard deviation of RGB in [0, 1]. `config.choices` has the same names, and ``release``, whose
+# numbers are in the config. CIFAR's are those of all pixels of its 50,000 training images, to four digits, as
+# github.com/kuangliu/pytorch-cifar/issues/19 works out for CIFAR-10. Its other published deviation, 0.2023 for red, is
+# the mean of each image's own (github.com/chenyaofo/image-classification-codebase/issues/5), and that of CIFAR-100
+# which begins with 0.2675 differs in the fourth digit.
 NORMALIZATIONS = {
     "imagenet": Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # torchvision's weights expect these
     "clothing1m": Normalization((0.6959, 0.6537, 0.6371), (0.3113, 0.3192, 0.3214)),  # DivideMix and its successors

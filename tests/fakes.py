@@ -84,14 +84,19 @@ class CutOffError(BaseException):
     """Stands for a kill: nothing in the app catches it."""
 
 
-def cut_off_in(train_message: int) -> Callable[[Message, Context], Message]:
-    """A client that is killed, and the whole run with it, at the nth training message."""
+def cut_off_in(train_message: int, *, after: bool = False) -> Callable[[Message, Context], Message]:
+    """A client that is killed, and the whole run with it, at the nth training message.
+
+    If `after`, it has trained by then and saved its state, and only its reply is lost.
+    """
     left = [train_message]
 
     def handler(message: Message, context: Context) -> Message:
         if message.metadata.message_type == "train":
             left[0] -= 1
             if left[0] == 0:
+                if after:
+                    client_app(message, context)
                 raise CutOffError
         return client_app(message, context)
 

@@ -1,19 +1,15 @@
 """Every kind of damage is found and described, and hides no other."""
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
 
 from data import check as check_module
 from data.check import PUBLISHED, begin_check
-from data.check import images as check_images
 from data.check.findings import PROBLEMS, Findings
-from data.errors import DataError
 from data.layout.finding import LIST_FILES, SPLITS, WRONG_LABELS
 from data.pack_writer import Packing, write_pack
 from data.release import open_release
@@ -276,37 +272,3 @@ def test_published_counts_are_expected_of_clothing1m_only(root: Path, monkeypatc
     monkeypatch.setattr(check_module, "PUBLISHED", {**counts, "clean_val": 13})
     assert check(root).found["count"] == [("clean_val", "12 good keys; Clothing1M has 13")]
     assert sum(PUBLISHED.values()) == 1_072_409
-
-
-def test_a_stopped_check_resumes_and_reads_bad_images_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    zero_bytes(root)
-    expected = check(root).found
-    looked_at: list[bytes] = []
-    look = check_images._look_at
-
-    def counting(*args: Any) -> check_images.Outcome:
-        looked_at.append(args[-1])
-        if len(looked_at) == 100:
-            raise KeyboardInterrupt
-        return look(*args)
-
-    monkeypatch.setattr(check_images, "_look_at", counting)
-    monkeypatch.setattr(check_images, "CHUNK", 8)
-    with pytest.raises(KeyboardInterrupt):
-        check(root, threads=1)
-    journal = root.parent / "progress"
-    os.truncate(journal, journal.stat().st_size - 3)  # a record that was being written
-    looked_at.clear()
-    looked_at.append(b"")
-    assert sorted(check(root, threads=1).found.items()) == sorted(expected.items())
-    assert 192 - 100 < len(looked_at) <= 192 - 80
-
-
-def test_a_journal_of_other_images_is_not_used(root: Path) -> None:
-    (root.parent / "progress").write_bytes(os.urandom(3000))
-    assert check(root).num_problems == 0
-
-
-def test_a_journal_that_cannot_be_written_is_refused(root: Path) -> None:
-    with pytest.raises(DataError, match=r"cannot be written: .*; give another --out"):
-        begin_check(root).images(root / "absent" / "journal", threads=1)

@@ -18,12 +18,11 @@ from torch.nn.functional import cross_entropy
 from client_app.app import app as client_app
 from client_app.corrected_labels import read_corrected
 from learning.method import Batch, Method, Visit
-from learning.schema import Number, Numbers, Schema
-from learning.server_half import ServerHalf, Told
+from learning.schema import Number, Schema
+from learning.server_half import Told
 from methods import METHODS
-from methods.elr import ELR
 from server_app.checkpoint_file import load_checkpoint
-from tests.fakes import outcome_of, rounds_of, run_in_process
+from tests.fakes import CutOffError, cut_off_in, outcome_of, rounds_of, run_in_process
 
 
 @dataclass(frozen=True)
@@ -55,24 +54,6 @@ def _run(out: Path, sample: Path, **changes: Any) -> Path:
     return run_in_process(out, data_dir=str(sample), **{**settings, **changes})
 
 
-class CutOffError(BaseException):
-    """Stands in for a kill: nothing in the app catches it."""
-
-
-def _dies_at(message_number: int) -> Any:
-    seen = [0]
-
-    def handler(message: Message, context: Context) -> Message:
-        reply = client_app(message, context)
-        if message.metadata.message_type == "train":
-            seen[0] += 1
-            if seen[0] == message_number:  # after the client has trained and saved its state
-                raise CutOffError
-        return reply
-
-    return handler
-
-
 def test_each_visit_continues_from_the_last_one(tmp_path: Path, tiny_sample: Path) -> None:
     heard: dict[int, list[float]] = {}
 
@@ -100,7 +81,7 @@ def test_a_run_that_is_cut_off_ends_like_an_undisturbed_one(
 ) -> None:
     expected = outcome_of(_run(tmp_path / "undisturbed", tiny_sample))
     with pytest.raises(CutOffError):
-        _run(tmp_path / "cut", tiny_sample, handler=_dies_at(message_number), resume="auto")
+        _run(tmp_path / "cut", tiny_sample, handler=cut_off_in(message_number, after=True), resume="auto")
     assert outcome_of(_run(tmp_path / "cut", tiny_sample, resume="auto")) == expected
 
 
@@ -123,7 +104,7 @@ def test_every_method_that_remembers_ends_like_an_undisturbed_one(
     settings = {"method": method, "method_args": ARGS.get(method, ""), "local_epochs": 2}
     undisturbed = _run(tmp_path / "undisturbed", tiny_sample, **settings)
     with pytest.raises(CutOffError):
-        _run(tmp_path / "cut", tiny_sample, handler=_dies_at(6), resume="auto", **settings)
+        _run(tmp_path / "cut", tiny_sample, handler=cut_off_in(6, after=True), resume="auto", **settings)
     resumed = _run(tmp_path / "cut", tiny_sample, resume="auto", **settings)
     assert outcome_of(resumed) == outcome_of(undisturbed)
     if METHODS[method].corrects:
@@ -197,107 +178,3 @@ def test_a_state_dir_of_the_run_or_of_the_node(tmp_path: Path, tiny_sample: Path
     assert [path.name for path in (tmp_path / "shared").glob("*/*")] == ["client-00000"]
     assert [path.name for path in (tmp_path / "own").glob("*/*")] == ["client-00001"]
     assert not (tmp_path / "out" / "run" / "state").exists()
-
-
-AVERAGING: dict[str, Any] = {"method": "elr", "method_args": "weight-averaging=0.9", "num_server_rounds": 4}
-
-
-def _kept_networks(run_dir: Path) -> dict[str, dict[str, bytes]]:
-    """The arrays of the networks that clients keep, by file."""
-    return {
-        f"{path.parent.name}/{path.name}": {
-            name: value.tobytes()
-            for name, value in safetensors.numpy.load_file(path).items()
-            if name.startswith("state/own/")
-        }
-        for path in (run_dir / "state").glob("*/client-*/round-*.safetensors")
-    }
-
-
-def test_a_network_that_a_client_keeps_goes_on_from_its_last_visit(
-    tmp_path: Path, tiny_sample: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    begun: list[dict[str, bytes]] = []
-
-    def begin(method: ELR, visit: Visit) -> None:
-        assert visit.own is not None
-        begun.append({f"state/own/{name}": value.numpy().tobytes() for name, value in visit.own.state_dict().items()})
-        real_begin(method, visit)
-
-    real_begin = ELR.begin
-    monkeypatch.setattr(ELR, "begin", begin)
-    run_dir = _run(tmp_path, tiny_sample, clients=1, fraction_train=1.0, **AVERAGING)
-    kept = _kept_networks(run_dir)
-    assert set(kept) == {f"client-00000/round-{number:05}.safetensors" for number in (2, 3, 4)}
-    assert all(kept.values())
-    assert begun[2:] == [kept[f"client-00000/round-{number:05}.safetensors"] for number in (2, 3)]
-    assert begun[1] != begun[0]
-
-
-@pytest.mark.parametrize("message_number", [3, 6])
-def test_a_run_whose_clients_keep_networks_is_cut_off_and_ends_like_an_undisturbed_one(
-    tmp_path: Path, tiny_sample: Path, message_number: int
-) -> None:
-    undisturbed = _run(tmp_path / "undisturbed", tiny_sample, **AVERAGING)
-    with pytest.raises(CutOffError):
-        _run(tmp_path / "cut", tiny_sample, handler=_dies_at(message_number), resume="auto", **AVERAGING)
-    run_dir = _run(tmp_path / "cut", tiny_sample, resume="auto", **AVERAGING)
-    assert outcome_of(run_dir) == outcome_of(undisturbed)
-    assert _kept_networks(run_dir) == _kept_networks(undisturbed)
-    plain = _run(tmp_path / "plain", tiny_sample, **{**AVERAGING, "method_args": ""})
-    assert outcome_of(plain) != outcome_of(undisturbed)
-
-
-@dataclass(frozen=True)
-class Telling(Method):
-    """Sends a number and a list with the weights, which depend on what the server told."""
-
-    def reports(self, told: Mapping[str, Told], classes: int) -> Schema:
-        return {"heard": Number(low=0), "counts": Numbers(Number(low=0, whole=True), classes)}
-
-    def begin(self, visit: Visit) -> None:
-        visit.metrics["heard"] = float(visit.told["number"])  # type: ignore[arg-type]
-        visit.metrics["counts"] = torch.bincount(visit.labels, minlength=visit.num_classes).double().tolist()
-
-    def loss(self, batch: Batch, visit: Visit) -> Tensor:
-        return cross_entropy(batch.logits, batch.labels)
-
-    def on_server(self) -> "Adding":
-        return Adding()
-
-
-class Adding(ServerHalf):
-    """Tells each client how many labels it has heard of so far, and remembers it."""
-
-    total = 0.0
-
-    def tell(self, partition: int) -> dict[str, Told]:
-        return {"number": 100 * partition + self.total}
-
-    def heard(self, server_round: int, replies: Mapping[int, Mapping[str, Any]]) -> None:
-        self.total += sum(sum(reply["counts"]) for reply in replies.values())
-        self.told = {partition: reply["heard"] for partition, reply in replies.items()}
-
-    def metrics(self, server_round: int) -> dict[str, float]:
-        return {f"told-{partition}": value for partition, value in self.told.items()}
-
-    def state(self) -> dict[str, np.ndarray]:
-        return {"total": np.array(self.total)}
-
-    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
-        self.total = float(state["total"])
-
-
-@pytest.mark.parametrize("cut", [False, True])
-def test_both_halves_of_a_method_talk_to_each_other(
-    tmp_path: Path, tiny_sample: Path, monkeypatch: pytest.MonkeyPatch, cut: bool
-) -> None:
-    """Four clients with 30 images each, all of which train in each of three rounds."""
-    monkeypatch.setitem(METHODS, "ce", Telling)
-    settings = {"method": "ce", "fraction_train": 1.0, "num_server_rounds": 3}
-    if cut:
-        with pytest.raises(CutOffError):
-            _run(tmp_path, tiny_sample, handler=_dies_at(6), resume="auto", **settings)
-    run_dir = _run(tmp_path, tiny_sample, **settings, resume="auto")
-    for line, before in zip(rounds_of(run_dir), (0, 120, 240), strict=True):
-        assert [line[f"told-{client}"] for client in range(4)] == [100 * client + before for client in range(4)]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MessageType, MetricRecord, RecordDict
 from flwr.common.constant import ErrorCode
-from flwr.serverapp.strategy import FedAvg
+from flwr.serverapp.strategy import FedAvg, strategy_utils
 
 from server_app.grid import OrderedGrid
 from server_app.stopping import RunStoppedError
@@ -73,6 +73,7 @@ def test_sampling_seeds_the_global_generator_and_restores_it() -> None:
     with sampling_from(1):
         first = random.sample(range(100), 5)
     assert random.getstate() == before
+    assert strategy_utils.random is random  # type: ignore[attr-defined]
     with sampling_from(1):
         assert random.sample(range(100), 5) == first
     with sampling_from(2):
